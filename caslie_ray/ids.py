@@ -1,0 +1,21 @@
+"""Content hashes: the same content has the same id on every machine and in every run."""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["content_id"]
+
+
+def content_id(*parts: str | bytes) -> str:
+    """Return 32 hexadecimal digits that depend on every part and on where one part ends.
+
+    Args:
+        parts: text (hashed as UTF-8; lone surrogates are kept apart) or bytes.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:32]

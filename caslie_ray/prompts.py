@@ -1,0 +1,78 @@
+"""Prompts that remember which of their characters are the user's and may be cut.
+
+A template is written as in the paper, with its slots in double braces: ``"… the question: {{question}}"``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["CAPTION", "Prompt", "Span", "join", "render"]
+
+Span = tuple[int, int]
+CAPTION = "caption"
+_SLOT = re.compile(r"\{\{(\w+)\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked.
+
+    Attributes:
+        text: the whole prompt, without any chat template.
+        fields: ``[start, end)`` offsets, in characters of `text` and in rising order, of the fields that
+            came from the user. An engine that must shorten the prompt takes words from these and from
+            nothing else.
+    """
+
+    text: str
+    fields: tuple[Span, ...] = ()
+
+    def fill(self, slot: str, value: str) -> Prompt:
+        """Put `value` where ``{{slot}}`` stands first; the value is no field, so it is never cut.
+
+        Raises:
+            KeyError: the prompt has no such slot.
+        """
+        mark = "{{" + slot + "}}"
+        at = self.text.find(mark)
+        if at < 0:
+            raise KeyError(f"the prompt has no slot {mark}")
+        shift = len(value) - len(mark)
+        fields = tuple((a + shift, b + shift) if a >= at else (a, b) for a, b in self.fields)
+        return Prompt(self.text[:at] + value + self.text[at + len(mark) :], fields)
+
+
+def render(template: str, **fields: str) -> Prompt:
+    """Fill the named slots of `template`; slots without a value stay, to be filled later.
+
+    A field that itself holds a slot (``{{caption}}`` typed by a user) loses one pair of braces, so that no
+    user can steer where the caption goes.
+    """
+    parts: list[str] = []
+    spans: list[Span] = []
+    length = 0
+    last = 0
+    for match in _SLOT.finditer(template):
+        if match[1] not in fields:
+            continue
+        literal = template[last : match.start()]
+        value = _SLOT.sub(r"{\1}", fields[match[1]])
+        start = length + len(literal)
+        length = start + len(value)
+        parts += [literal, value]
+        spans.append((start, length))
+        last = match.end()
+    parts.append(template[last:])
+    return Prompt("".join(parts), tuple(spans))
+
+
+def join(prompts: list[Prompt], separator: str) -> Prompt:
+    """Write prompts one after the other, their fields kept."""
+    spans: list[Span] = []
+    at = 0
+    for prompt in prompts:
+        spans += [(a + at, b + at) for a, b in prompt.fields]
+        at += len(prompt.text) + len(separator)
+    return Prompt(separator.join(prompt.text for prompt in prompts), tuple(spans))

@@ -1,0 +1,202 @@
+"""A run: the directory or object-store URI that holds every table of one piece of work.
+
+The files are the ledger. A table is the folder ``RUN/<name>/`` of Parquet files; a file is named after its
+partition, ``<partition>.parquet`` or ``<partition>-<what>.parquet``, so that writing the same part again
+overwrites it. Files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from caslie_ray.tables import IDS, SCHEMAS
+
+__all__ = ["Run", "RunError", "open_path", "open_run", "partition_of", "partitions"]
+
+_ROW_GROUP = 1024
+
+
+class RunError(RuntimeError):
+    """A run's files cannot be read or written; the message names the file and the mend."""
+
+
+def open_path(path: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system of a local path or URI, and the path within it.
+
+    Raises:
+        RunError: the URI's scheme is unknown or its credentials are refused.
+    """
+    if "://" not in path:
+        return pafs.LocalFileSystem(), str(Path(path).expanduser().absolute())
+    try:
+        filesystem, inner = pafs.FileSystem.from_uri(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot open {path}: {error}") from error
+    return filesystem, inner
+
+
+def open_run(path: str) -> Run:
+    """Open a run by its path or URI; nothing is created before the first write."""
+    filesystem, root = open_path(path)
+    return Run(filesystem, root.rstrip("/"), path)
+
+
+def partition_of(image_id: str, digits: int) -> str:
+    """Return the partition of an id: its first `digits` hexadecimal digits."""
+    return image_id[:digits] if digits else "all"
+
+
+def partitions(digits: int) -> list[str]:
+    """Return the names of all ``16 ** digits`` partitions."""
+    return [format(n, f"0{digits}x") for n in range(16**digits)] if digits else ["all"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The tables of one run.
+
+    Attributes:
+        fs: where it lives.
+        root: its path on `fs`.
+        uri: how the user named it.
+    """
+
+    fs: pafs.FileSystem
+    root: str
+    uri: str
+
+    def path(self, *parts: str) -> str:
+        """Return a path inside the run."""
+        return posixpath.join(self.root, *parts)
+
+    def files(self, table: str, partition: str | None = None) -> list[str]:
+        """Return a table's files, oldest first; those of one partition where it is named."""
+        selector = pafs.FileSelector(self.path(table), allow_not_found=True)
+        found = [
+            info
+            for info in self.fs.get_file_info(selector)
+            if info.type == pafs.FileType.File and info.base_name.endswith(".parquet")
+        ]
+        if partition is not None:
+            found = [info for info in found if self.partition(info.base_name) == partition]
+        return [info.path for info in sorted(found, key=lambda info: (info.mtime_ns or 0, info.path))]
+
+    @staticmethod
+    def partition(path: str) -> str:
+        """Return the partition that a file belongs to."""
+        return posixpath.basename(path).removesuffix(".parquet").split("-", 1)[0]
+
+    def write(self, table: str, stem: str, rows: pa.Table, schema: pa.Schema | None = None) -> str:
+        """Write ``RUN/<table>/<stem>.parquet`` whole, over whatever stood there; return its path.
+
+        Raises:
+            RunError: the rows do not fit the table's schema, or the store refused the file.
+        """
+        schema = schema or SCHEMAS[table]
+        try:
+            rows = rows.select(schema.names).cast(schema)
+        except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise RunError(f"rows do not fit table {table!r}: {error}") from error
+        # Pictures are compressed already.
+        codec = {name: "none" if name == "image" else "zstd" for name in schema.names}
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, compression=codec, row_group_size=_ROW_GROUP)
+        path = self.path(table, f"{stem}.parquet")
+        self.put(path, sink.getvalue())
+        return path
+
+    def put(self, path: str, data: pa.Buffer | bytes) -> None:
+        """Write a file so that it appears whole or not at all.
+
+        Raises:
+            RunError: the store is full or refuses.
+        """
+        try:
+            if not isinstance(self.fs, pafs.LocalFileSystem):
+                # An object store shows an object only once it is whole.
+                with self.fs.open_output_stream(path) as stream:
+                    stream.write(data)
+                return
+            folder, name = posixpath.split(path)
+            self.fs.create_dir(folder, recursive=True)
+            temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+            try:
+                with self.fs.open_output_stream(temporary) as stream:
+                    stream.write(data)
+                self.fs.move(temporary, path)
+            except OSError:
+                self.delete([temporary])
+                raise
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error}; nothing of it was kept, mend that and run again") from error
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete files; those already gone are no error."""
+        for path in paths:
+            if self.fs.get_file_info(path).type != pafs.FileType.NotFound:
+                self.fs.delete_file(path)
+
+    def read_file(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read one Parquet file.
+
+        Raises:
+            RunError: it is not whole.
+        """
+        try:
+            return pq.read_table(path, columns=columns, filesystem=self.fs, partitioning=None)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise RunError(f"cannot read {path}: {error}; delete it and run the job that writes it again") from error
+
+    def read(self, table: str, columns: Sequence[str] | None = None, partition: str | None = None) -> pa.Table:
+        """Read a table, or one partition of it: one row an id, the last written where writers overlapped.
+
+        Args:
+            table: its name.
+            columns: the columns to return; all where None.
+            partition: the partition to read; all where None.
+
+        Raises:
+            RunError: a file is not whole.
+        """
+        schema = SCHEMAS[table]
+        wanted = list(columns) if columns is not None else schema.names
+        ids = list(IDS[table])
+        needed = [name for name in schema.names if name in {*wanted, *ids}]
+        parts = [self.read_file(path, needed) for path in self.files(table, partition)]
+        whole = pa.schema([schema.field(name) for name in needed])
+        rows = pa.concat_tables([part.cast(whole) for part in parts]) if parts else whole.empty_table()
+        return last_of_each(rows, ids).select(wanted)
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write ``RUN/<path>`` as indented JSON."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        self.put(self.path(path), text.encode() + b"\n")
+
+    def read_json(self, path: str) -> Any:
+        """Read ``RUN/<path>``; None where there is no such file."""
+        if self.fs.get_file_info(self.path(path)).type == pafs.FileType.NotFound:
+            return None
+        with self.fs.open_input_stream(self.path(path)) as stream:
+            return json.loads(stream.read())
+
+
+def last_of_each(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
+    """Keep the last row of each id, in the order in which the kept rows stand."""
+    if not ids or rows.num_rows < 2:
+        return rows
+    numbered = rows.select(ids).append_column("row", pa.array(range(rows.num_rows), pa.int64()))
+    last = numbered.group_by(list(ids)).aggregate([("row", "max")])["row_max"]
+    if len(last) == rows.num_rows:
+        return rows
+    return rows.take(last.take(pc.sort_indices(last)))

@@ -1,0 +1,117 @@
+"""The Arrow schema of every table of a run, declared once."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+__all__ = ["IDS", "PAIRS", "SCHEMAS", "SPANS", "VOTE"]
+
+SPANS = pa.list_(pa.list_(pa.int32()))
+"""The user's fields of a prompt: [start, end) character offsets."""
+
+PAIRS = pa.list_(pa.struct([("field", pa.string()), ("text", pa.string())]))
+"""Named texts in order."""
+
+VOTE = pa.struct(
+    [
+        ("voter", pa.string()),
+        ("answer", pa.string()),
+        ("p_yes", pa.float64()),
+        ("key", pa.string()),
+        ("cut", pa.bool_()),
+        ("tokens", pa.int32()),
+        ("error", pa.string()),
+        ("retryable", pa.bool_()),
+    ]
+)
+"""One voter's answer to one view: `answer` is yes or no, null where `error` says why there is none."""
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "samples": pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("task", pa.string()),
+            ("split", pa.string()),
+            ("instruction", pa.string()),
+            ("input", PAIRS),
+            ("options", pa.list_(pa.string())),
+            ("output", pa.string()),
+            ("view_ids", pa.list_(pa.string())),
+            ("captions", pa.list_(pa.string())),
+        ]
+    ),
+    "images": pa.schema(
+        [("image_id", pa.string()), ("image", pa.binary()), ("width", pa.int32()), ("height", pa.int32())]
+    ),
+    "views": pa.schema(
+        [
+            ("view_id", pa.string()),
+            ("image_id", pa.string()),
+            ("task", pa.string()),
+            ("caption_prompt", pa.string()),
+            ("quality_prompt", pa.string()),
+            ("caption_fields", SPANS),
+            ("quality_fields", SPANS),
+            ("given_caption", pa.string()),
+        ]
+    ),
+    "captions": pa.schema(
+        [
+            ("view_id", pa.string()),
+            ("image_id", pa.string()),
+            ("caption", pa.string()),
+            ("votes", pa.list_(VOTE)),
+            ("verdict", pa.bool_()),
+            ("calls", pa.int32()),
+            ("cut", pa.bool_()),
+            ("error", pa.string()),
+            ("retryable", pa.bool_()),
+            ("caption_key", pa.string()),
+            ("caption_tokens", pa.int32()),
+        ]
+    ),
+    "instructions": pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("task", pa.string()),
+            ("split", pa.string()),
+            ("variant", pa.string()),
+            ("prompt", pa.string()),
+            ("prompt_fields", SPANS),
+            ("response", pa.string()),
+            ("options", pa.list_(pa.string())),
+            ("captions_used", pa.int32()),
+        ]
+    ),
+    "predictions": pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("model", pa.string()),
+            ("variant", pa.string()),
+            ("text", pa.string()),
+            ("answer", pa.string()),
+            ("failed", pa.bool_()),
+        ]
+    ),
+    "rejects": pa.schema(
+        [
+            ("kind", pa.string()),
+            ("source", pa.string()),
+            ("reason", pa.string()),
+            ("retryable", pa.bool_()),
+            ("location", pa.string()),
+            ("sample_id", pa.string()),
+        ]
+    ),
+}
+
+IDS: dict[str, tuple[str, ...]] = {
+    "samples": ("sample_id",),
+    "images": ("image_id",),
+    "views": ("view_id",),
+    "captions": ("view_id",),
+    "instructions": ("sample_id", "variant"),
+    "predictions": ("sample_id", "model", "variant"),
+    "rejects": (),
+}
+"""The columns that together name a row of each table; readers take one row an id."""

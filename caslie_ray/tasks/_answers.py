@@ -1,0 +1,81 @@
+"""Reading a model's free text as one of the options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+__all__ = ["label_of", "read_answer", "strip_mark"]
+
+_ORDINAL = re.compile(r"^\s*\d+\s*(?:st|nd|rd|th)\s*:\s*", re.IGNORECASE)
+_LETTER = re.compile(r"^\s*\(?([A-Z])(?:\)|\)?\s*:)\s+")
+_ANSWERED_LETTER = re.compile(r"^\W*\(?([A-Za-z])\)?\s*(?:$|[:.),\];])")
+
+
+def strip_mark(text: str) -> str:
+    """Remove the ``1st:`` of a history or the ``A:`` of an option, so that equal products are equal texts."""
+    mark = _ORDINAL.match(text) or _LETTER.match(text)
+    return text[mark.end() if mark else 0 :].strip()
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"[\"“”'‘’`*.]", " ", text.casefold()).split())
+
+
+def _phrase(words: str, text: str) -> re.Match[str] | None:
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) if words else None
+
+
+def _found(answer: str, phrases: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the keys with a phrase in `answer`, longest phrases first and each stretch read once."""
+    ranked = sorted(((_plain(p), key) for key, ps in phrases.items() for p in ps), key=lambda x: -len(x[0]))
+    hits: list[str] = []
+    rest = answer
+    for phrase, key in ranked:
+        match = _phrase(phrase, rest)
+        while match:
+            if key not in hits:
+                hits.append(key)
+            rest = rest[: match.start()] + "\x00" + rest[match.end() :]
+            match = _phrase(phrase, rest)
+    return hits
+
+
+def label_of(option: str, cues: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the label that an option's wording stands for, or None where it fits none or several.
+
+    Args:
+        option: the option as the data spells it, with or without its letter.
+        cues: for each label the phrases that give it away.
+    """
+    hits = _found(_plain(strip_mark(option)), cues)
+    return hits[0] if len(hits) == 1 else None
+
+
+def read_answer(text: str, options: Sequence[str], cues: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the option that `text` chooses, or None where no choice can be read.
+
+    The exact option first, then a letter that stands alone or before a delimiter (`also buy` is not the
+    letter a), then the words of exactly one option or label.
+    """
+    answer = _plain(text)
+    if not answer:
+        return None
+    for option in options:
+        if answer in (_plain(option), _plain(strip_mark(option))):
+            return option
+    letters = {match[1].upper(): option for option in options if (match := _LETTER.match(option))}
+    match = _ANSWERED_LETTER.match(text)
+    if match and match[1].upper() in letters:
+        return letters[match[1].upper()]
+    first = answer.split(maxsplit=1)[0].strip(",:;!")
+    if {_plain(option) for option in options} == {"yes", "no"} and first in ("yes", "no"):
+        return next(option for option in options if _plain(option) == first)
+    named = _found(answer, {option: [strip_mark(option)] for option in options})
+    if len(named) == 1:
+        return named[0]
+    if named:
+        return None
+    spelled = {label: option for option in reversed(options) if (label := label_of(option, cues))}
+    hits = [spelled[label] for label in _found(answer, cues) if label in spelled]
+    return hits[0] if len(hits) == 1 else None

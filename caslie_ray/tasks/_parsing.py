@@ -1,0 +1,98 @@
+"""Reading the cells of a released record liberally: JSON or plain text, scalars or lists, NaN or missing."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["SPLITS", "RowError", "as_text", "decoded", "is_missing", "read_split", "text_list"]
+
+SPLITS = ("train", "validation", "ind", "ood")
+_SPELLINGS = {
+    "train": "train", "training": "train", "trainset": "train",
+    "validation": "validation", "val": "validation", "valid": "validation", "dev": "validation",
+    "test": "ind", "ind": "ind", "indtest": "ind", "testind": "ind", "indomain": "ind", "indomaintest": "ind",
+    "ood": "ood", "oodtest": "ood", "testood": "ood", "outofdomain": "ood", "outofdomaintest": "ood",
+}  # fmt: skip
+
+
+class RowError(ValueError):
+    """A record that cannot be read; the message says what is wrong and how to mend it."""
+
+
+def is_missing(value: object) -> bool:
+    """None, NaN, and text or lists with nothing in them."""
+    if value is None:
+        return True
+    if isinstance(value, float):
+        return math.isnan(value)
+    if isinstance(value, str):
+        return not value.strip()
+    return isinstance(value, (list, tuple, dict)) and not value
+
+
+def decoded(value: object) -> object:
+    """Return the JSON value that a text cell holds, or the cell itself where it is plain text."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text[:1] not in ("{", "[", '"'):
+        return value
+    try:
+        result: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return value
+    return result
+
+
+def as_text(value: object) -> str:
+    """Return a cell as plain text that can be stored as UTF-8; missing cells are empty.
+
+    A product given as a mapping reads as its title, category and brand, in that order.
+    """
+    if is_missing(value):
+        return ""
+    if isinstance(value, str):
+        # Lone surrogates are legal in JSON and illegal in UTF-8, and so in Arrow.
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+    if isinstance(value, Mapping):
+        known = [as_text(value.get(key)) for key in ("title", "category", "brand")]
+        parts = [part for part in known if part] or [as_text(item) for item in value.values()]
+        return ", ".join(part for part in parts if part)
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return " ".join(part for part in map(as_text, value) if part)
+    return str(value)
+
+
+def text_list(value: object) -> list[str]:
+    """Return a list cell as texts; a mapping gives its values, a plain text its lines."""
+    value = decoded(value)
+    if is_missing(value):
+        return []
+    items: list[Any]
+    if isinstance(value, str):
+        items = value.splitlines()
+    elif isinstance(value, Mapping):
+        items = list(value.values())
+    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        items = list(value)
+    else:
+        items = [value]
+    return [as_text(item) for item in items]
+
+
+def read_split(value: object) -> str:
+    """Return one of `SPLITS`.
+
+    Raises:
+        RowError: the split is missing or spelled in no known way.
+    """
+    text = as_text(value)
+    key = re.sub(r"[^a-z]", "", text.lower())
+    if key not in _SPELLINGS:
+        shown = f"split {text!r} is unknown" if text else "split is missing"
+        raise RowError(f"{shown}: use train, validation, test (in domain) or ood")
+    return _SPELLINGS[key]
