@@ -158,6 +158,17 @@ class Run:
         except (pa.ArrowInvalid, OSError) as error:
             raise RunError(f"cannot read {path}: {error}; delete it and run the job that writes it again") from error
 
+    def count_rows(self, path: str) -> int:
+        """Return the rows of one Parquet file, from its footer.
+
+        Raises:
+            RunError: it is not whole.
+        """
+        try:
+            return int(pq.read_metadata(path, filesystem=self.fs).num_rows)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise RunError(f"cannot read {path}: {error}; delete it and run the job that writes it again") from error
+
     def read(self, table: str, columns: Sequence[str] | None = None, partition: str | None = None) -> pa.Table:
         """Read a table, or one partition of it: one row an id, the last written where writers overlapped.
 

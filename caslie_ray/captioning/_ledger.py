@@ -1,0 +1,178 @@
+"""What a run already holds of its captions and votes, one partition at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from caslie_ray.captioning._rows import CaptionAnswer, View, VoteAnswer, read_views, signature
+from caslie_ray.captioning._stages import Known, advance
+from caslie_ray.lineup import ResolvedLineup, Role
+from caslie_ray.runs import Run, RunError
+from caslie_ray.tables import ANSWERS
+
+__all__ = ["Ledger", "PartitionState", "load", "survey"]
+
+
+@dataclass
+class Ledger:
+    """One partition of a run, as far as captions go.
+
+    Attributes:
+        views: its views.
+        known: the answers that still hold under the lineup.
+        stored: the rows of `captions` by view id, the newest where several were written.
+        files: the files of `captions` that hold it.
+        orphans: rows of views that are no longer in `views`.
+        surplus: rows of a view beyond the first.
+        broken: files that cannot be read, left by a writer that died; their rows are asked again.
+    """
+
+    views: list[View]
+    known: Known
+    stored: dict[str, dict[str, Any]]
+    files: list[str]
+    orphans: int = 0
+    surplus: int = 0
+    broken: list[str] = field(default_factory=list)
+
+
+@dataclass
+class PartitionState:
+    """How a partition stands against the ledger.
+
+    Attributes:
+        partition: its name.
+        views: how many views it has.
+        done: views whose row is stored and still holds.
+        ready: views whose answers are all known but whose row is not written.
+        waits: views that wait for each model, by the model's name.
+        tidy: whether `captions` holds it in one file with each view exactly once.
+    """
+
+    partition: str
+    views: int
+    done: int
+    ready: int
+    waits: Counter[str]
+    tidy: bool
+
+    @property
+    def missing(self) -> int:
+        """Views whose row is not stored or no longer holds."""
+        return self.views - self.done
+
+
+def load(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[str] = ()) -> Ledger:
+    """Read what a run holds of a partition.
+
+    Args:
+        run: the run.
+        partition: the partition's name.
+        lineup: answers under other fingerprints are left aside by their keys.
+        retry: names of the models whose retryable failures are forgotten, so that they are asked again.
+    """
+    views = read_views(run.read("views", partition=partition))
+    ledger = Ledger(views, Known(), {}, run.files("captions", partition))
+    wanted = {view.view_id for view in views}
+    for path in ledger.files:
+        try:
+            rows = run.read_file(path).to_pylist()
+        except RunError:
+            ledger.broken.append(path)
+            continue
+        for row in rows:
+            _learn(ledger.known, row, lineup, retry)
+            ledger.surplus += row["view_id"] in ledger.stored
+            ledger.orphans += row["view_id"] not in wanted
+            if row["view_id"] in wanted:
+                ledger.stored[row["view_id"]] = row
+    for role in lineup.roles:
+        _learn_answers(run, partition, role, role is lineup.captioner, ledger, retry)
+    return ledger
+
+
+def survey(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[str] = ()) -> PartitionState:
+    """Say what is missing in a partition, asking no model."""
+    ledger = load(run, partition, lineup, retry)
+    done = ready = 0
+    waits: Counter[str] = Counter()
+    for row in advance(ledger.views, lineup, ledger.known):
+        if row.waits_for:
+            waits[row.waits_for] += 1
+        elif holds(row.view.view_id, row.signature(lineup), ledger):
+            done += 1
+        else:
+            ready += 1
+    tidy = len(ledger.files) <= 1 and not (ledger.orphans or ledger.surplus or ledger.broken)
+    return PartitionState(partition, len(ledger.views), done, ready, waits, tidy)
+
+
+def holds(view_id: str, said: str, ledger: Ledger) -> bool:
+    """Whether the stored row of a view says just that."""
+    stored = ledger.stored.get(view_id)
+    return stored is not None and signature(stored) == said
+
+
+def read_images(run: Run, partition: str, image_ids: Collection[str]) -> Mapping[str, bytes]:
+    """Return the encoded images of a partition, by id; those that are not there are left out."""
+    found: dict[str, bytes] = {}
+    wanted = pa.array(sorted(image_ids), pa.string())
+    for path in run.files("images", partition):
+        rows = run.read_file(path, ["image_id", "image"])
+        rows = rows.filter(pc.is_in(rows["image_id"], value_set=wanted))
+        found.update(zip(rows["image_id"].to_pylist(), rows["image"].to_pylist(), strict=True))
+    return found
+
+
+def _learn(known: Known, row: Mapping[str, Any], lineup: ResolvedLineup, retry: Collection[str]) -> None:
+    """Take the answers of a stored row, except the failures that are to be asked again."""
+    captioner = lineup.captioner.name if lineup.captioner else ""
+    key = row["caption_key"]
+    if key is not None:
+        text = row["caption"]
+        failed = text is None and not any(vote["retryable"] for vote in row["votes"] or ())
+        answer = CaptionAnswer(
+            key, text, row["caption_tokens"] or 0, bool(row["caption_cut"]),
+            row["error"] if text is None else None, failed and bool(row["retryable"]),
+        )  # fmt: skip
+        _keep(known.captions, answer, captioner in retry)
+    for vote in row["votes"] or ():
+        answered = VoteAnswer(
+            vote["key"], vote["p_yes"], vote["tokens"] or 0, bool(vote["cut"]), vote["error"], bool(vote["retryable"])
+        )
+        _keep(known.votes, answered, vote["voter"] in retry)
+
+
+def _learn_answers(
+    run: Run, partition: str, role: Role, captions: bool, ledger: Ledger, retry: Collection[str]
+) -> None:
+    for path in run.files(role.answers, partition):
+        try:
+            table = run.read_file(path, ANSWERS.names)
+        except RunError:
+            ledger.broken.append(path)
+            continue
+        for row in table.to_pylist():
+            rest = (row["tokens"], row["cut"], row["error"], row["retryable"])
+            if captions:
+                _keep(ledger.known.captions, CaptionAnswer(row["key"], row["text"], *rest), role.name in retry)
+            else:
+                _keep(ledger.known.votes, VoteAnswer(row["key"], row["p_yes"], *rest), role.name in retry)
+
+
+_Answer = TypeVar("_Answer", CaptionAnswer, VoteAnswer)
+
+
+def _keep(known: dict[str, _Answer], answer: _Answer, forget: bool) -> None:
+    """Remember an answer; a failure never takes the place of an answer that was given."""
+    if answer.error is not None:
+        before = known.get(answer.key)
+        if (answer.retryable and forget) or (before is not None and before.error is None):
+            return
+    known[answer.key] = answer

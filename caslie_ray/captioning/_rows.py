@@ -1,0 +1,140 @@
+"""A view on its way through the stages, and its form in the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from caslie_ray.ids import content_id
+from caslie_ray.lineup import ResolvedLineup
+from caslie_ray.prompts import Prompt
+from caslie_ray.quality import answer_of, count
+from caslie_ray.tables import SCHEMAS
+
+__all__ = ["CaptionAnswer", "Row", "View", "VoteAnswer", "caption_rows", "read_views"]
+
+
+class View(NamedTuple):
+    """One row of `views`."""
+
+    view_id: str
+    image_id: str
+    task: str
+    caption_prompt: Prompt
+    quality_prompt: Prompt
+    given_caption: str | None
+
+
+class CaptionAnswer(NamedTuple):
+    """A caption, or why there is none. `tokens` are those of the prompt and of the caption."""
+
+    key: str
+    text: str | None
+    tokens: int = 0
+    cut: bool = False
+    error: str | None = None
+    retryable: bool = False
+
+
+class VoteAnswer(NamedTuple):
+    """One voter's probability of yes, or why there is none."""
+
+    key: str
+    p_yes: float | None
+    tokens: int = 0
+    cut: bool = False
+    error: str | None = None
+    retryable: bool = False
+
+    @property
+    def answer(self) -> str | None:
+        """Yes, no, or None where the vote failed."""
+        return None if self.p_yes is None else answer_of(self.p_yes)
+
+
+@dataclass
+class Row:
+    """A view and what is known of it.
+
+    Attributes:
+        view: the view.
+        caption: its caption; None where none was asked for yet, or none is wanted (text only).
+        votes: the voters asked, in order, with their answers.
+        waits_for: name of the model whose answer is missing; None for a row that is complete.
+    """
+
+    view: View
+    caption: CaptionAnswer | None = None
+    votes: list[tuple[str, VoteAnswer]] = field(default_factory=list)
+    waits_for: str | None = None
+
+    def finished(self, lineup: ResolvedLineup) -> dict[str, Any]:
+        """Return the row of `captions`, its verdict counted."""
+        caption = self.caption
+        verdict, error = False, None
+        if caption is not None and caption.error is not None:
+            error = caption.error
+        elif lineup.rule == "always":
+            verdict = True
+        elif lineup.rule == "majority":
+            tally = count([vote.answer for _, vote in self.votes], len(lineup.voters))
+            verdict = tally.verdict
+            if not tally.has_quorum:
+                reasons = "; ".join(f"{name}: {vote.error}" for name, vote in self.votes if vote.error)
+                error = f"no quorum: {tally.yes + tally.no} valid votes of {len(lineup.voters)} voters ({reasons})"
+        generated = caption is not None and lineup.captioner is not None
+        return {
+            "view_id": self.view.view_id,
+            "image_id": self.view.image_id,
+            "caption": caption.text if caption else None,
+            "votes": [
+                {"voter": name, "answer": vote.answer, **vote._asdict()} for name, vote in self.votes
+            ],
+            "verdict": verdict,
+            "calls": int(generated) + len(self.votes),
+            "cut": bool(caption and caption.cut) or any(vote.cut for _, vote in self.votes),
+            "error": error,
+            "retryable": bool(caption and caption.retryable) or any(vote.retryable for _, vote in self.votes),
+            "caption_key": caption.key if caption else None,
+            "caption_cut": bool(caption and caption.cut),
+            "caption_tokens": caption.tokens if caption else 0,
+        }
+
+    def signature(self, lineup: ResolvedLineup) -> str:
+        """Return a hash of all that a finished row says, to tell whether a stored one still holds."""
+        return signature(self.finished(lineup))
+
+
+def signature(row: dict[str, Any]) -> str:
+    """Return a hash of what a row of `captions` says."""
+    votes = [f"{vote['voter']} {vote['key']} {vote['answer']}" for vote in row["votes"] or []]
+    said = (row["caption_key"], row["caption"], row["verdict"], row["error"], row["retryable"], row["calls"])
+    return content_id(*map(repr, said), *votes)
+
+
+def caption_rows(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """Return rows of `captions` as a table."""
+    return pa.Table.from_pylist(list(rows), schema=SCHEMAS["captions"])
+
+
+def read_views(table: pa.Table) -> list[View]:
+    """Return the rows of `views`, those of one image and one caption prompt next to each other."""
+    views = [
+        View(
+            row["view_id"],
+            row["image_id"],
+            row["task"],
+            Prompt(row["caption_prompt"], _spans(row["caption_fields"])),
+            Prompt(row["quality_prompt"], _spans(row["quality_fields"])),
+            row["given_caption"],
+        )
+        for row in table.to_pylist()
+    ]
+    return sorted(views, key=lambda view: (view.image_id, view.caption_prompt.text, view.view_id))
+
+
+def _spans(value: Sequence[Sequence[int]] | None) -> tuple[tuple[int, int], ...]:
+    return tuple((start, end) for start, end in value or ())

@@ -1,0 +1,126 @@
+"""The command line that all jobs share: arguments, logging, and what an exit code means."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from caslie_ray.engines import EngineError
+from caslie_ray.profiles import Profile, ProfileError, load_profile
+from caslie_ray.runs import Run, RunError, open_run
+
+__all__ = ["COMPLETE", "FAILED", "UNFINISHED", "WRONG_ARGUMENTS", "Arguments", "JobError", "main"]
+
+COMPLETE, FAILED, WRONG_ARGUMENTS, UNFINISHED = 0, 1, 2, 3
+
+_EPILOG = """\
+exit codes:
+  0  complete; rejects and error rows are in the tables
+  1  failed; the last line says why
+  2  wrong arguments or profile
+  3  stopped with work left; run the same command again
+
+A run is safe to repeat: what it already holds is not computed again.
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a job was called with.
+
+    Attributes:
+        run: where its tables are.
+        profile: its settings.
+        plan: only say what would be done, what it takes and what it costs.
+        sources: the data sets to read; empty for the miniature world.
+        quiet: no progress lines.
+    """
+
+    run: Run
+    profile: Profile
+    plan: bool
+    sources: tuple[str, ...]
+    quiet: bool
+
+
+class JobError(RuntimeError):
+    """A job cannot go on; the message says why and how to mend it."""
+
+
+class _Stopped(Exception):
+    """The process was told to end."""
+
+
+def main(
+    description: str, job: Callable[[Arguments], int], *, source: bool = False, argv: Sequence[str] | None = None
+) -> int:
+    """Run a job from the command line and return its exit code.
+
+    Args:
+        description: the job's docstring, shown by ``--help``.
+        job: does the work and returns an exit code.
+        source: whether the job takes ``--source``.
+        argv: the arguments; those of the process where None.
+    """
+    parser = _parser(description, source)
+    options = parser.parse_args(argv)
+    logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    for noisy in ("httpx", "httpcore", "ray", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        profile = load_profile(options.profile, options.set)
+        arguments = Arguments(
+            open_run(options.run), profile, options.plan, tuple(getattr(options, "source", ())), options.quiet
+        )
+    except (ProfileError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_ARGUMENTS
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return job(arguments)
+    except ProfileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_ARGUMENTS
+    except (RunError, EngineError, JobError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except (KeyboardInterrupt, _Stopped):
+        print("stopped: what was finished is kept; run the same command again", file=sys.stderr)
+        return UNFINISHED
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+def _parser(description: str, source: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--profile", default="mini", metavar="NAME|FILE",
+        help="settings: mini (default; this machine, no GPU), smol, caslie-s, caslie-m, caslie-l, or a YAML file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--run", required=True, metavar="URI", help="directory or object store (s3://…, gs://…) for all tables"
+    )
+    if source:
+        parser.add_argument(
+            "--source", action="append", default=[], metavar="PATH|URI",
+            help="data set in the MMECInstruct format: .json, .jsonl, .parquet or a folder of them; may be given"
+            " more than once. Without it the mini profile draws the miniature world",
+        )  # fmt: skip
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
+        help="change a setting of the profile, such as schedule=staged or lineup.voters.phi.batch_size=8",
+    )  # fmt: skip
+    parser.add_argument(
+        "--plan", action="store_true", help="only say what would be done, how long it takes and what it costs"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress lines")
+    return parser

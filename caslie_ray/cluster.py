@@ -1,0 +1,55 @@
+"""Meeting the cluster: connecting to Ray, and work that goes partition by partition."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import ray
+
+__all__ = ["connect", "map_partitions", "room"]
+
+_T = TypeVar("_T")
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS names, or start one on this machine; does nothing when connected."""
+    if ray.is_initialized():
+        return
+    quiet = logging.WARNING
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=quiet, log_to_driver=False)
+    else:
+        ray.init(logging_level=quiet, log_to_driver=False, include_dashboard=False)
+
+
+def room() -> dict[str, float]:
+    """Return what the whole cluster holds, such as ``{"CPU": 2.0, "GPU": 1.0}``."""
+    return {key: float(value) for key, value in ray.cluster_resources().items()}
+
+
+def map_partitions(
+    function: Callable[[str], _T], names: Sequence[str], *, distributed: bool = False, at_once: int = 64
+) -> Iterator[_T]:
+    """Yield ``function(partition)`` for every partition, in no fixed order.
+
+    Args:
+        function: reads what belongs to one partition and returns little.
+        names: the partitions.
+        distributed: run as Ray tasks; otherwise here, which for a small run takes less than starting Ray.
+        at_once: Ray tasks in flight.
+    """
+    if not distributed or len(names) <= 1:
+        yield from map(function, names)
+        return
+    connect()
+    task = ray.remote(num_cpus=1, max_retries=3)(function)
+    waiting = list(reversed(names))
+    running: list[ray.ObjectRef[_T]] = []
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            running.append(task.remote(waiting.pop()))
+        done, running = ray.wait(running, num_returns=1)
+        yield from ray.get(done)

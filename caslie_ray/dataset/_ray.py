@@ -1,0 +1,147 @@
+"""Running a function over many items with Ray Data."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ray
+from ray.data import Dataset
+
+__all__ = ["Lost", "each", "each_of_stream"]
+
+Item = TypeVar("Item")
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+# Small blocks, so that one step starts on what the step before it has just finished.
+_BLOCK_BYTES = 4 << 20
+_RETRIES = 2
+
+
+class Lost(RuntimeError):
+    """Some items took their worker process with them; `items` are their places."""
+
+    def __init__(self, items: list[int]) -> None:
+        super().__init__(f"{len(items)} tasks ended with their worker process")
+        self.items = items
+
+
+def each(
+    items: Sequence[Item], work: Callable[[Item], Result], *, concurrency: int, cpus: float = 1.0
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item and its result, as they come.
+
+    Args:
+        items: anything that pickles.
+        work: what to do with one; an exception of its is raised here as it is.
+        concurrency: tasks at once at most.
+        cpus: CPUs of a task.
+
+    Raises:
+        Lost: at the end, where items have no result because their worker died, time after time.
+    """
+    rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
+    if not rows:
+        return
+    start = ray.data.from_items(rows, override_num_blocks=len(rows))
+    mapped = start.map(_Guarded(work), num_cpus=cpus, concurrency=concurrency, max_retries=_RETRIES)
+    seen: set[int] = set()
+    for place, result in _results(mapped):
+        seen.add(place)
+        yield items[place], result
+    if len(seen) < len(rows):
+        raise Lost([place for place in range(len(rows)) if place not in seen])
+
+
+def each_of_stream(
+    items: Sequence[Item],
+    split: Callable[[Item], Iterator[Part]],
+    work: Callable[[Part], Result],
+    *,
+    concurrency: int,
+) -> Iterator[Result]:
+    """Split every item into parts, one task an item, and yield the results of the parts, as they come.
+
+    Raises:
+        Lost: at the end, where an item or a part has no result because its worker died, time after time.
+    """
+    rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
+    if not rows:
+        return
+    start = ray.data.from_items(rows, override_num_blocks=len(rows))
+    # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
+    parts = start.flat_map(_Split(split), num_cpus=0.25, concurrency=concurrency, max_retries=_RETRIES)
+    mapped = parts.map(_Guarded(work), num_cpus=0.5, concurrency=concurrency, max_retries=_RETRIES)
+    expected = dict.fromkeys(range(len(rows)), -1)
+    seen = dict.fromkeys(range(len(rows)), 0)
+    for place, result in _results(mapped):
+        if isinstance(result, _Count):
+            expected[place] = result.parts
+        else:
+            seen[place] += 1
+            yield result
+    if expected != seen:
+        raise Lost([place for place in expected if expected[place] != seen[place]])
+
+
+class _Count:
+    """Says how many parts an item had."""
+
+    def __init__(self, parts: int) -> None:
+        self.parts = parts
+
+
+class _Guarded:
+    """Carries results and exceptions across as bytes, so that Arrow sees no types and Ray wraps no errors."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self._work = work
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        item = pickle.loads(row["item"])
+        if isinstance(item, (_Count, Exception)):
+            return {"place": row["place"], "result": row["item"]}
+        try:
+            result = self._work(item)
+        except Exception as error:  # raised again where the results are read
+            result = _portable(error)
+        return {"place": row["place"], "result": pickle.dumps(result)}
+
+
+class _Split:
+    """Turns a row with an item into rows with its parts, and a last one with their number."""
+
+    def __init__(self, split: Callable[[Any], Iterator[Any]]) -> None:
+        self._split = split
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        count = 0
+        try:
+            for part in self._split(pickle.loads(row["item"])):
+                count += 1
+                yield {"place": row["place"], "item": pickle.dumps(part)}
+            last: _Count | Exception = _Count(count)
+        except Exception as error:  # raised again where the results are read
+            last = _portable(error)
+        yield {"place": row["place"], "item": pickle.dumps(last)}
+
+
+def _portable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # some exceptions cannot be built again from what they print
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _results(dataset: Dataset) -> Iterator[tuple[int, Any]]:
+    dataset.context.target_max_block_size = _BLOCK_BYTES
+    # A worker that dies costs its block; what is missing is told at the end.
+    dataset.context.max_errored_blocks = -1
+    for row in dataset.iter_rows():
+        result = pickle.loads(row["result"])
+        if isinstance(result, Exception):
+            raise result
+        yield int(row["place"]), result

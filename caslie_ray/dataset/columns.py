@@ -1,0 +1,88 @@
+"""From the columns of a source to those of the released format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from caslie_ray.profiles import SourceKeys
+from caslie_ray.tasks import RowError, read_split
+from caslie_ray.tasks._parsing import decoded, is_missing
+
+__all__ = ["Columns", "split_of_name"]
+
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "task": ("task_name", "task_type"),
+    "split": ("subset", "partition", "set"),
+    "instruction": ("instructions",),
+    "input": ("inputs",),
+    "options": ("option", "choices", "candidates"),
+    "output": ("outputs", "answer", "response", "target", "label"),
+    "images": ("image", "image_urls", "image_url", "image_paths", "image_path", "image_list", "img"),
+    "caption_info": ("captions", "caption"),
+}
+
+
+def _plain(name: object) -> str:
+    return re.sub(r"[\s_-]+", "_", str(name).strip().lower())
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a source is which of the released format.
+
+    Attributes:
+        names: for each column of the release the names it may have, the configured one first.
+        fields: keys inside the input that differ from the release's: source key to released key.
+    """
+
+    names: Mapping[str, tuple[str, ...]]
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, keys: SourceKeys) -> Columns:
+        """Return the columns that a profile's keys name; their usual other names are understood too."""
+        configured = {name: getattr(keys, "captions" if name == "caption_info" else name) for name in _ALIASES}
+        names = {
+            name: tuple(dict.fromkeys(map(_plain, (configured[name], name, *aliases))))
+            for name, aliases in _ALIASES.items()
+        }
+        return cls(names, {_plain(source): released for source, released in keys.fields.items()})
+
+    def is_row(self, value: object) -> bool:
+        """Whether a JSON value is a row of a data set, and not something inside of one."""
+        return isinstance(value, Mapping) and any(_plain(key) in self.names["task"] for key in value)
+
+    def read(self, record: Mapping[str, object], split: str | None) -> dict[str, object]:
+        """Return the record under the release's names.
+
+        Args:
+            record: one row of a source.
+            split: the split where the row itself names none.
+        """
+        cells = {_plain(key): value for key, value in record.items()}
+        row: dict[str, object] = {}
+        for column, names in self.names.items():
+            found = [cells[name] for name in names if name in cells]
+            if found:
+                row[column] = next((value for value in found if not is_missing(value)), found[0])
+        if split is not None and is_missing(row.get("split")):
+            row["split"] = split
+        if self.fields and "input" in row:
+            given = decoded(row["input"])
+            if isinstance(given, Mapping):
+                row["input"] = {self.fields.get(_plain(key), key): value for key, value in given.items()}
+        return row
+
+
+def split_of_name(file: str) -> str | None:
+    """Return the split that a file's own name speaks of (``ood_test.jsonl``), or None."""
+    stem = re.sub(r"(\.(jsonl?|ndjson|parquet|gz))+$", "", file.rsplit("/", 1)[-1], flags=re.IGNORECASE)
+    words = [word for word in re.split(r"[^A-Za-z]+", stem) if word]
+    for size in (3, 2, 1):
+        for start in range(len(words) - size + 1):
+            with suppress(RowError):
+                return read_split("".join(words[start : start + size]))
+    return None

@@ -1,0 +1,68 @@
+"""Fetching and decoding a block of image references."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from caslie_ray.dataset.decoding import ImageError, StoredImage, decode
+from caslie_ray.dataset.downloading import Downloader
+from caslie_ray.dataset.files import read_file
+from caslie_ray.profiles import ImageSettings
+
+__all__ = ["Outcome", "read_images", "try_decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a reference.
+
+    Attributes:
+        image: the stored image; None where there is none.
+        reason: why there is none; None where there is one.
+        retryable: whether a later run may have more luck.
+    """
+
+    image: StoredImage | None
+    reason: str | None = None
+    retryable: bool = False
+
+
+def try_decode(data: bytes, limits: ImageSettings) -> Outcome:
+    """Decode bytes; a refusal is an outcome, not an exception."""
+    try:
+        return Outcome(decode(data, limits))
+    except ImageError as error:
+        return Outcome(None, error.reason, error.retryable)
+
+
+def read_images(locators: Sequence[str], limits: ImageSettings) -> list[Outcome]:
+    """Fetch and decode each locator (``url:``, ``file:`` or ``store:``), in order; raises for none of them.
+
+    While some downloads wait, others are decoded, one picture at a time in a process: a large one can take
+    hundreds of megabytes.
+    """
+    return asyncio.run(_read_all(locators, limits))
+
+
+async def _read_all(locators: Sequence[str], limits: ImageSettings) -> list[Outcome]:
+    loop = asyncio.get_running_loop()
+    # Tasks, not whole bodies, may pile up: no more are in flight than may download.
+    slots = asyncio.Semaphore(limits.concurrency)
+    with ThreadPoolExecutor(max_workers=1) as decoder:
+        async with Downloader(limits) as downloader:
+
+            async def one(locator: str) -> Outcome:
+                async with slots:
+                    try:
+                        if locator.startswith("url:"):
+                            data = await downloader.download(locator.removeprefix("url:"))
+                        else:
+                            data = await asyncio.to_thread(read_file, locator, limits.max_bytes)
+                    except ImageError as error:
+                        return Outcome(None, error.reason, error.retryable)
+                    return await loop.run_in_executor(decoder, try_decode, data, limits)
+
+            return list(await asyncio.gather(*(one(locator) for locator in locators)))

@@ -1,0 +1,137 @@
+"""What an image reference of a data set stands for.
+
+A reference is written in one of four ways: a URL, a path or object-store URI, a ``data:`` URI, or the bytes
+themselves. It is turned into one string, the locator, by which equal references are fetched once:
+
+=================  ==========================================================================
+``url:<URL>``      to be downloaded
+``file:<path>``    an absolute path on this machine
+``store:<URI>``    an object in a store, for pyarrow
+``bytes:<hash>``   bytes that came with the row
+``bad:<reason>``   nothing that could be fetched
+=================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import posixpath
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
+
+from caslie_ray.dataset.urls import clean_url, quoted
+from caslie_ray.ids import content_id
+
+__all__ = ["Base", "Reference", "base_of", "read_reference"]
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
+_STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The folder that relative references start from.
+
+    Attributes:
+        path: an absolute path, or a URI of a store.
+    """
+
+    path: str
+
+    def locate(self, relative: str) -> str:
+        """Return the locator of a relative reference."""
+        if "://" not in self.path:
+            return "file:" + posixpath.normpath(posixpath.join(self.path, relative))
+        parts = urlsplit(self.path)
+        joined = posixpath.normpath(posixpath.join("/" + unquote(parts.path).lstrip("/"), relative))
+        return "store:" + urlunsplit(parts._replace(path=quote(joined)))
+
+
+def base_of(file: str) -> Base:
+    """Return the folder of a source file, given by its absolute path or URI."""
+    if "://" not in file:
+        return Base(posixpath.dirname(file))
+    parts = urlsplit(file)
+    return Base(urlunsplit(parts._replace(path=posixpath.dirname(parts.path))))
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One image reference of a sample.
+
+    Attributes:
+        locator: what is fetched; equal for references to the same thing.
+        source: the reference as the data set has it; for bytes, where they stand.
+        data: gives the bytes where they came with the row.
+    """
+
+    locator: str
+    source: str
+    data: Callable[[], bytes] | None = None
+
+
+def read_reference(value: str | bytes | None, base: Base, place: str) -> Reference:
+    """Read one reference.
+
+    Args:
+        value: as the data set has it; None where the row names no image at this position.
+        base: where relative paths start.
+        place: names the position for a reader, such as ``"rows.parquet:12, image 1"``.
+    """
+    if value is None or value == "":
+        return Reference("bad:missing image: the row names none for this product; add its reference", "")
+    if isinstance(value, bytes):
+        data = value
+        return Reference("bytes:" + content_id(data), f"{place} ({len(data):,} bytes)", lambda: data)
+    scheme = _SCHEME.match(value)
+    name = scheme[1].lower() if scheme else ""
+    if name == "data":
+        return _data_uri(value)
+    if value.startswith("//"):
+        return Reference(_url("https:" + value), value)
+    if name in ("http", "https"):
+        return Reference(_url(value), value)
+    if name == "file":
+        parts = urlsplit(value)
+        if parts.netloc not in ("", "localhost"):
+            reason = f"unsupported reference: the file is on host {parts.netloc!r}; give a URL"
+            return Reference(f"bad:{reason}", value)
+        return _path(unquote(parts.path), base, value)
+    if name in _STORES:
+        return Reference("store:" + quoted(value), value)
+    if scheme and value[len(name) + 1 :].startswith("//"):
+        reason = f"unsupported reference: {name}:// is not read; give http(s), a path or a store"
+        return Reference(f"bad:{reason}", value)
+    return _path(value, base, value)
+
+
+def _path(path: str, base: Base, source: str) -> Reference:
+    if "\0" in path:
+        return Reference("bad:unsupported reference: the path holds a NUL character", source)
+    if path.startswith("/"):
+        return Reference("file:" + posixpath.normpath(path), source)
+    return Reference(base.locate(path), source)
+
+
+def _url(url: str) -> str:
+    try:
+        return "url:" + clean_url(url)
+    except ValueError as error:
+        return f"bad:{error}"
+
+
+def _data_uri(value: str) -> Reference:
+    head, comma, body = value.partition(",")
+    if not comma:
+        return Reference("bad:invalid data URI: it has no comma; write data:image/png;base64,…", value)
+    try:
+        if head.lower().endswith(";base64"):
+            data = base64.b64decode(unquote(body) if "%" in body else body, validate=False)
+        else:
+            data = unquote_to_bytes(body)
+    except (binascii.Error, ValueError) as error:
+        return Reference(f"bad:invalid data URI: {error}", value)
+    return Reference("bytes:" + content_id(data), value, lambda: data)

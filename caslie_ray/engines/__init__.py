@@ -1,0 +1,25 @@
+"""Engines answer requests with a model. They know nothing of captions, votes or tasks, and nothing of Ray."""
+
+from caslie_ray.engines.base import Choice, Engine, EngineError, EngineStats, Failure, Generation, Request
+from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
+from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
+from caslie_ray.engines.registry import ENGINES, load_engine
+from caslie_ray.engines.spec import EngineSpec
+
+__all__ = [
+    "ENGINES",
+    "Checkpoint",
+    "CheckpointError",
+    "Choice",
+    "Engine",
+    "EngineError",
+    "EngineSpec",
+    "EngineStats",
+    "Failure",
+    "Generation",
+    "Request",
+    "fingerprint",
+    "load_engine",
+    "resolve",
+    "weight_bytes",
+]

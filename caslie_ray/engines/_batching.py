@@ -1,0 +1,82 @@
+"""Which requests share a batch, and what becomes of a batch that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from caslie_ray.engines.base import EngineError, Failure
+
+__all__ = ["plan", "run_batches"]
+
+Answer = TypeVar("Answer")
+Batch = list[int]
+
+
+def plan(lengths: Sequence[int], size: int, tokens: int, alone_above: int | None = None) -> list[Batch]:
+    """Put rows of like length together, the longest first, so that a batch too large shows at once.
+
+    Args:
+        lengths: tokens of each row, answer included.
+        size: rows at most in a batch.
+        tokens: tokens at most in a batch, padding included; a longer row runs alone.
+        alone_above: a row with more tokens than this shares no batch.
+
+    Returns:
+        Indices of the rows of each batch; each row once.
+    """
+    batches: list[Batch] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        alone = alone_above is not None and longest > alone_above
+        if batches and not alone and len(batches[-1]) < size and longest * (len(batches[-1]) + 1) <= tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+            longest = lengths[index]
+    return batches
+
+
+def run_batches(
+    batches: Sequence[Batch],
+    run: Callable[[Batch], Sequence[Answer]],
+    *,
+    out_of_memory: Callable[[Exception], bool],
+    fatal: Callable[[Exception], bool],
+    recover: Callable[[], None],
+) -> Iterator[tuple[int, Answer | Failure]]:
+    """Answer every row; a batch that fails is halved until the row that is to blame stands alone.
+
+    Args:
+        batches: indices of rows.
+        run: answers a batch, one answer a row in its order.
+        out_of_memory: tells whether an exception is a lack of memory: alone, such a row may be tried again.
+        fatal: tells whether an exception means that the device is lost, so that no other row can be answered.
+        recover: frees what a failed batch has left behind.
+
+    Yields:
+        Index of a row, and its answer or why it has none.
+
+    Raises:
+        EngineError: a fatal exception.
+    """
+    waiting = [list(batch) for batch in reversed(batches)]
+    while waiting:
+        batch = waiting.pop()
+        try:
+            answers = run(batch)
+        except Exception as error:  # Whatever a model raises must cost only the rows that raise it.
+            if fatal(error):
+                raise EngineError(f"the device is lost: {error}") from error
+            memory = out_of_memory(error)
+            reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+        else:
+            yield from zip(batch, answers, strict=True)
+            continue
+        recover()
+        if len(batch) == 1:
+            said = "out of memory with this request alone" if memory else "the model failed on this request"
+            yield batch[0], Failure(f"{said}: {reason}", retryable=memory)
+        else:
+            half = len(batch) // 2
+            waiting += [batch[half:], batch[:half]]

@@ -1,0 +1,144 @@
+"""From a user's turn to the tokens that a checkpoint reads."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from caslie_ray.engines._families import Family
+from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.cutting import Cut, cut_prompt
+from caslie_ray.prompts import Prompt
+
+__all__ = ["Chat", "Tokenizer"]
+
+# Some templates write today's date into the system prompt. The same prompt must be the same tomorrow.
+_DATE = datetime.datetime(2024, 7, 26)
+_PROBE = "caslie probe"
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is used here."""
+
+    bos_token: str | None
+    added_tokens_decoder: Mapping[int, Any]
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]: ...
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **settings: Any) -> Any: ...
+    def get_vocab(self) -> dict[str, int]: ...
+
+
+class Chat:
+    """Writes prompts the way one checkpoint was taught to read them.
+
+    The chat template is the checkpoint's own. Special tokens that stand in the text of a prompt (``</s>``
+    in a review) are broken up with a space, so that no user can end a turn or add an image.
+
+    Args:
+        name: the checkpoint, for messages.
+        tokenizer: its tokenizer.
+        family: what the checkpoint takes.
+        template: its chat template; None where it has none.
+        image_token: stands for the image in a prompt; None where the checkpoint takes no images.
+
+    Raises:
+        EngineError: the family needs a chat template, and there is none or it leaves out the user's turn.
+    """
+
+    def __init__(
+        self, name: str, tokenizer: Tokenizer, family: Family, template: str | None, image_token: str | None
+    ) -> None:
+        if family.chat and not template:
+            raise EngineError(
+                f"checkpoint {name} has no chat template, so there is no telling how it wants to be asked; "
+                "use an instruction-tuned checkpoint, or put its chat_template.jinja beside the weights"
+            )
+        self._name = name
+        self._tokenizer = tokenizer
+        self._family = family
+        self._template = template
+        self._image_token = image_token
+        self.longest_token = max(map(len, tokenizer.get_vocab()))
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._special = sorted({*special, *([image_token] if image_token else [])}, key=len, reverse=True)
+        self._content: Callable[[str, bool], Any] = self._parts if family.sees else self._plain
+        if family.chat:
+            self._content = self._probe()
+
+    def fit(self, prompt: Prompt, budget: int, *, image: bool) -> Cut:
+        """Cut a prompt to `budget` tokens, template included.
+
+        An image counts as what stands for it in the template: a token, or nothing.
+
+        Raises:
+            PromptTooLong: it does not fit.
+        """
+        guarded = self._guard(prompt)
+        return cut_prompt(guarded, budget, lambda text: self.encode(text, image=image), self.longest_token)
+
+    def encode(self, text: str, *, image: bool) -> list[int]:
+        """The token ids of a user's turn, template included."""
+        written = self.write(text, image=image)
+        return self._tokenizer(written, add_special_tokens=self.adds_special_tokens(written))["input_ids"]
+
+    def write(self, text: str, *, image: bool) -> str:
+        """The whole prompt as text: the user's turn in the template, ready for the answer."""
+        if not self._family.chat:
+            return text
+        return self._render(self._content(text, image))
+
+    def adds_special_tokens(self, written: str) -> bool:
+        """Whether the tokenizer shall add its own special tokens, such as BOS.
+
+        As `apply_chat_template` does it: never for a tokenizer's template, and for a processor's where the
+        template wrote no BOS.
+        """
+        bos = self._tokenizer.bos_token
+        return self._family.sees and not (bos and written.startswith(bos))
+
+    def _plain(self, text: str, image: bool) -> Any:
+        return f"{self._image_token}\n{text}" if image else text
+
+    def _parts(self, text: str, image: bool) -> Any:
+        shown = [{"type": "image"}] if image else []
+        return [*shown, {"type": "text", "text": text}]
+
+    def _render(self, content: Any) -> str:
+        written: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=self._template,
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=_DATE.strftime("%d %b %Y"),
+            strftime_now=_DATE.strftime,
+        )
+        return written
+
+    def _probe(self) -> Callable[[str, bool], Any]:
+        """The way of writing content that the template understands: as parts, or as plain text."""
+        ways = (self._parts, self._plain) if self._family.sees else (self._plain, self._parts)
+        reason = "it leaves out what the user says"
+        for way in ways:
+            try:
+                # Jinja raises what the template's own expressions raise, hence any exception.
+                turns = [self._render(way(_PROBE, image)) for image in {False, self._family.sees}]
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                continue
+            marks = sum(turn.count(self._image_token) for turn in turns) if self._image_token else 0
+            if all(turn.count(_PROBE) == 1 for turn in turns) and marks == int(self._family.sees):
+                return way
+        raise EngineError(f"the chat template of {self._name} cannot write a user's turn: {reason}")
+
+    def _guard(self, prompt: Prompt) -> Prompt:
+        """Break up special tokens in the text of a prompt, by a space after their first character."""
+        found = [token for token in self._special if len(token) > 1 and token in prompt.text]
+        if not found:
+            return prompt
+        spaces = [match.start() + 1 for match in re.finditer("|".join(map(re.escape, found)), prompt.text)]
+        parts = [prompt.text[a:b] for a, b in zip([0, *spaces], [*spaces, len(prompt.text)], strict=True)]
+        fields = tuple((a + bisect_right(spaces, a), b + bisect_left(spaces, b)) for a, b in prompt.fields)
+        return Prompt(" ".join(parts), fields)

@@ -1,0 +1,121 @@
+"""A short name for all that decides what a model answers, told without loading it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
+from caslie_ray.engines.spec import EngineSpec
+
+__all__ = ["fingerprint", "hub_revision", "weight_bytes"]
+
+WEIGHTS = (".safetensors", ".gguf")
+SETTINGS = (".json", ".jinja", ".model", ".tiktoken")
+VOCABULARIES = ("merges.txt", "vocab.txt")
+IGNORED = ("trainer_state.json",)
+CHUNK = 1 << 16
+CHUNKS = 256
+
+
+def fingerprint(spec: EngineSpec) -> str:
+    """Return 32 hexadecimal digits that change when an answer could.
+
+    They hold the checkpoint's content (for a hub id, its commit), with it the tokenizer and the chat
+    template, the generation settings, the dtype and the cut length; never batch sizes, device, engine or
+    where the checkpoint lies. A weight file of more than 16 MiB is read in 256 chunks of 64 KiB spread evenly
+    over it, from its first byte to its last, so that tens of gigabytes take seconds.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    facts = {
+        "content": _content(resolve(spec.checkpoint), spec.revision),
+        "dtype": spec.dtype,
+        "context": spec.context,
+        "max_new_tokens": spec.max_new_tokens,
+        "generation": sorted((name, float(value)) for name, value in spec.generation.items()),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def weight_bytes(checkpoint: str) -> int | None:
+    """Size of the weights in bytes, or None for a hub id that is not on this machine.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    found = resolve(checkpoint)
+    folder = Path(found.location) if found.is_local else _snapshot(found.location, None)
+    if folder is None:
+        return None
+    files = _files(folder, found.gguf_file)
+    return sum(path.stat().st_size for path in files if path.suffix in WEIGHTS) or None
+
+
+def hub_revision(model: str, revision: str | None) -> str:
+    """The revision of a hub id that stands for its content: the one given, or its default branch's commit.
+
+    The copy on this machine is asked first, then the hub; where neither answers it is ``main``.
+    """
+    if revision is not None:
+        return revision
+    snapshot = _snapshot(model, None)
+    if snapshot is not None:
+        return snapshot.name
+    from huggingface_hub import HfApi  # slow to import, and only an uncached hub id needs it
+
+    try:
+        return HfApi().model_info(model, timeout=10.0).sha or "main"
+    except Exception:  # No network, no access, no such model: many types, and loading will tell the user.
+        return "main"
+
+
+def _content(checkpoint: Checkpoint, revision: str | None) -> str:
+    if not checkpoint.is_local:
+        return f"{checkpoint.location}@{hub_revision(checkpoint.location, revision)}"
+    folder = Path(checkpoint.location)
+    digest = hashlib.sha256()
+    empty = True
+    for path in _files(folder, checkpoint.gguf_file):
+        empty = False
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        for chunk in _chunks(path):
+            digest.update(chunk)
+    if empty:
+        raise CheckpointError(f"{folder} holds no checkpoint: no weights and no settings")
+    return digest.hexdigest()
+
+
+def _files(folder: Path, gguf_file: str | None) -> list[Path]:
+    """The files that decide what the model answers, in a fixed order."""
+    if gguf_file is not None:
+        return [folder / gguf_file]  # holds the settings and the tokenizer too
+    wanted = (*WEIGHTS, *SETTINGS)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name in VOCABULARIES or (path.suffix in wanted and path.name not in IGNORED)
+    )
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= CHUNK * CHUNKS or path.suffix not in WEIGHTS:
+            while chunk := file.read(CHUNK):
+                yield chunk
+            return
+        for number in range(CHUNKS):
+            file.seek((size - CHUNK) * number // (CHUNKS - 1))
+            yield file.read(CHUNK)
+
+
+def _snapshot(model: str, revision: str | None) -> Path | None:
+    """The folder of the local copy of a hub id, or None."""
+    from huggingface_hub import try_to_load_from_cache  # slow to import, and only a hub id needs it
+
+    found = try_to_load_from_cache(model, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None

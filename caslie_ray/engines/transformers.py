@@ -1,0 +1,301 @@
+"""Any checkpoint that transformers can load, on one GPU or on the CPU."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
+
+from caslie_ray.engines._batching import plan, run_batches
+from caslie_ray.engines._chat import Chat
+from caslie_ray.engines._choices import first_token_ids
+from caslie_ray.engines._device import find_device, free_memory, is_fatal, is_out_of_memory
+from caslie_ray.engines._facts import chat_template, end_ids, rope_switch
+from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY, Family
+from caslie_ray.engines._rows import Encoder, Row, collate
+from caslie_ray.engines.base import Choice, EngineError, EngineStats, Failure, Generation, Request
+from caslie_ray.engines.checkpoints import resolve
+from caslie_ray.engines.fingerprint import hub_revision
+from caslie_ray.engines.spec import EngineSpec
+
+__all__ = ["TransformersEngine", "load"]
+
+Answer = TypeVar("Answer")
+# Requests whose images are prepared together, in batches: enough to sort by length, few enough for memory.
+WINDOW = 4
+
+
+class Loaded(NamedTuple):
+    """A checkpoint in memory."""
+
+    model: Any
+    tokenizer: Any
+    processor: Any
+    family: Family
+    chat: Chat
+
+
+def load(spec: EngineSpec) -> TransformersEngine:
+    """Load a checkpoint on transformers.
+
+    Raises:
+        EngineError: the checkpoint cannot be loaded; the message names it.
+    """
+    return TransformersEngine(spec)
+
+
+class TransformersEngine:
+    """Answers requests with a checkpoint that transformers loads.
+
+    Prompts are tokenized and images prepared one request at a time; requests of like length then share a
+    batch, padded on the left. Images of the next batches are prepared while the model works. Weights are
+    read from safetensors or GGUF, never from a pickle, and no code of a checkpoint is run. Images are
+    resized by Pillow on every machine, torchvision or not, so that a caption does not depend on it.
+    One thread may use it at a time.
+
+    Args:
+        spec: the checkpoint and how to run it.
+
+    Raises:
+        EngineError: the checkpoint cannot be loaded; the message names it.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        started = time.perf_counter()
+        self._spec = spec
+        self._device = find_device(spec.device)
+        self._loaded: Loaded | None = _load(spec, self._device)
+        model, tokenizer, processor, family, chat = self._loaded
+        self._encode = Encoder(chat, family, processor, spec.context)
+        self._decode = tokenizer.decode
+        self._accepts = set(inspect.signature(model.forward).parameters)
+        self._dtype = getattr(torch, spec.dtype)
+        self._tokens = spec.batch_tokens
+        text_config = model.config.get_text_config(decoder=True)
+        self._alone_above = rope_switch(text_config)
+        self._ends = end_ids(model, tokenizer)
+        pad = tokenizer.pad_token_id
+        self._generation = GenerationConfig(
+            max_new_tokens=spec.max_new_tokens,
+            num_beams=1,
+            eos_token_id=sorted(self._ends) or None,
+            pad_token_id=pad if pad is not None else min(self._ends, default=0),
+            **{"do_sample": False, **spec.generation},
+        )
+        # What is unset here, `generate` would fill from the model's own settings, sampling among them.
+        for part in (model, getattr(model, "language_model", model)):
+            if hasattr(part, "generation_config"):
+                part.generation_config = GenerationConfig()
+        self._stats = EngineStats(load_seconds=time.perf_counter() - started)
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Write an answer to each request; see `Engine.generate`."""
+        started = time.perf_counter()
+        answers: list[Generation | None] = [None] * len(requests)
+        found = self._answer(requests, self._spec.generate_budget, self._spec.max_new_tokens, self._generate)
+        for index, row, answer in found:
+            text, new_tokens = ("", 0) if isinstance(answer, Failure) else answer
+            failure = answer if isinstance(answer, Failure) else None
+            tokens, cut = (row.tokens, row.cut) if row is not None else (0, False)
+            answers[index] = Generation(requests[index].key, text, tokens, new_tokens, cut, failure)
+        return self._counted(answers, started)
+
+    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
+        """Give each choice's probability at the first token of the answer; see `Engine.choose`."""
+        started = time.perf_counter()
+        tokenizer = self._open().tokenizer
+        ids = first_token_ids(
+            lambda text: tokenizer.encode(text, add_special_tokens=False), choices, tokenizer.unk_token_id
+        )
+        answers: list[Choice | None] = [None] * len(requests)
+        found = self._answer(requests, self._spec.choose_budget, 1, lambda batch: self._choose(batch, ids))
+        for index, row, answer in found:
+            probabilities, failure = ((), answer) if isinstance(answer, Failure) else (answer, None)
+            if failure is None and not all(0.0 <= p <= 1.0 for p in probabilities):
+                failure = Failure(
+                    f"the model's probabilities are not finite: {probabilities}", retryable=False
+                )
+                probabilities = ()
+            tokens, cut = (row.tokens, row.cut) if row is not None else (0, False)
+            answers[index] = Choice(requests[index].key, probabilities, tokens, cut, failure)
+        return self._counted(answers, started)
+
+    def stats(self) -> EngineStats:
+        """What was done since the checkpoint was loaded."""
+        return self._stats
+
+    def close(self) -> None:
+        """Free the model and its memory; see `Engine.close`."""
+        self._loaded = None
+        free_memory()
+
+    def _open(self) -> Loaded:
+        if self._loaded is None:
+            raise EngineError(f"the engine of checkpoint {self._spec.checkpoint} is closed")
+        return self._loaded
+
+    def _answer(
+        self,
+        requests: Sequence[Request],
+        budget: int,
+        new_tokens: int,
+        run: Callable[[dict[str, Tensor]], Sequence[Answer]],
+    ) -> Iterator[tuple[int, Row | None, Answer | Failure]]:
+        """Every request's index, its row where there is one, and its answer."""
+        self._open()
+        groups = self._groups(requests)
+
+        def encode(group: list[int]) -> list[Row | Failure]:
+            return [self._encode(requests[index], budget) for index in group]
+
+        with ThreadPoolExecutor(max_workers=1) as ahead:
+            coming = ahead.submit(encode, groups[0] if groups else [])
+            for number, group in enumerate(groups):
+                rows = coming.result()
+                coming = ahead.submit(encode, groups[number + 1] if number + 1 < len(groups) else [])
+                ready: list[tuple[int, Row]] = []
+                for index, row in zip(group, rows, strict=True):
+                    if isinstance(row, Failure):
+                        yield index, None, row
+                    else:
+                        ready.append((index, row))
+                for place, answer in self._run([row for _, row in ready], new_tokens, run):
+                    yield *ready[place], answer
+
+    def _groups(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Requests that are prepared together; an image and none never share a batch."""
+        text = [i for i, request in enumerate(requests) if request.image is None]
+        shown = [i for i, request in enumerate(requests) if request.image is not None]
+        step = WINDOW * self._spec.batch_size
+        groups = [text, *(shown[start : start + step] for start in range(0, len(shown), step))]
+        return [group for group in groups if group]
+
+    def _run(
+        self, rows: Sequence[Row], new_tokens: int, run: Callable[[dict[str, Tensor]], Sequence[Answer]]
+    ) -> Iterator[tuple[int, Answer | Failure]]:
+        def run_batch(batch: list[int]) -> Sequence[Answer]:
+            chosen = [rows[index] for index in batch]
+            try:
+                with torch.inference_mode():
+                    return run(self._move(collate(chosen)))
+            except Exception as error:
+                if is_out_of_memory(error) and len(batch) > 1:  # Later calls begin with half of what failed.
+                    padded = len(batch) * (max(row.tokens for row in chosen) + new_tokens)
+                    self._tokens = min(self._tokens, padded // 2)
+                raise
+
+        lengths = [row.tokens + new_tokens for row in rows]
+        batches = plan(lengths, self._spec.batch_size, self._tokens, self._alone_above)
+        return run_batches(
+            batches, run_batch, out_of_memory=is_out_of_memory, fatal=is_fatal, recover=free_memory
+        )
+
+    def _move(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: value.to(self._device, self._dtype if value.is_floating_point() else None)
+            for name, value in batch.items()
+        }
+
+    def _generate(self, batch: dict[str, Tensor]) -> list[tuple[str, int]]:
+        written = self._open().model.generate(**batch, generation_config=self._generation)
+        rows = written[:, batch["input_ids"].shape[1] :].tolist()
+        answers = []
+        for ids in rows:
+            length = next((place + 1 for place, token in enumerate(ids) if token in self._ends), len(ids))
+            answers.append((self._decode(ids[:length], skip_special_tokens=True).strip(), length))
+        return answers
+
+    def _choose(self, batch: dict[str, Tensor], ids: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
+        settings: dict[str, Any] = {"use_cache": False}
+        if "position_ids" in self._accepts:  # Padding may not count as positions.
+            settings["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        if "logits_to_keep" in self._accepts:
+            settings["logits_to_keep"] = 1
+        logits = self._open().model(**batch, **settings).logits[:, -1].float()
+        sums = torch.stack([logits[:, list(own)].logsumexp(-1) for own in ids], dim=-1)
+        return [tuple(row) for row in sums.softmax(-1).tolist()]
+
+    def _counted(self, answers: Sequence[Answer | None], started: float) -> list[Answer]:
+        done = [answer for answer in answers if answer is not None]
+        assert len(done) == len(answers)
+        told = cast("list[Generation | Choice]", done)
+        self._stats = replace(
+            self._stats,
+            calls=self._stats.calls + len(told),
+            failures=self._stats.failures + sum(answer.failure is not None for answer in told),
+            prompt_tokens=self._stats.prompt_tokens + sum(answer.prompt_tokens for answer in told),
+            new_tokens=self._stats.new_tokens + sum(getattr(answer, "new_tokens", 0) for answer in told),
+            seconds=self._stats.seconds + time.perf_counter() - started,
+        )
+        return done
+
+
+def _load(spec: EngineSpec, device: torch.device) -> Loaded:
+    checkpoint = resolve(spec.checkpoint)
+    revision = None if checkpoint.is_local else hub_revision(checkpoint.location, spec.revision)
+    logging.disable_progress_bar()
+    try:
+        return _from_pretrained(spec, checkpoint.location, revision, checkpoint.gguf_file, device)
+    except EngineError:
+        raise
+    except Exception as error:  # Each loader raises types of its own; the user needs the checkpoint's name.
+        raise EngineError(
+            f"checkpoint {spec.checkpoint} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _from_pretrained(
+    spec: EngineSpec, location: str, revision: str | None, gguf_file: str | None, device: torch.device
+) -> Loaded:
+    where: dict[str, Any] = {"trust_remote_code": False}
+    where |= {"revision": revision} if revision else {}
+    where |= {"gguf_file": gguf_file} if gguf_file else {}
+    config = AutoConfig.from_pretrained(location, **where)
+    family = IMAGE_FAMILIES.get(config.model_type, TEXT_FAMILY)
+    if not family.sees and config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise EngineError(
+            f"checkpoint {spec.checkpoint} is of the family {config.model_type!r}, which this engine cannot "
+            f"run; it runs text models, and with images {', '.join(IMAGE_FAMILIES)}"
+        )
+    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if positions is not None and spec.context > positions:
+        raise EngineError(
+            f"checkpoint {spec.checkpoint} reads {positions} tokens at most; its context is {spec.context}"
+        )
+    processor: Any = None
+    if family.sees:
+        processor = AutoProcessor.from_pretrained(location, **where, backend="pil")
+        tokenizer = processor.tokenizer
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(location, **where)
+    image_token = str(getattr(processor, "image_token", "")) or None
+    chat = Chat(spec.checkpoint, tokenizer, family, chat_template(processor, tokenizer), image_token)
+    auto = AutoModelForImageTextToText if family.sees else AutoModelForCausalLM
+    model = auto.from_pretrained(
+        location,
+        **where,
+        dtype=getattr(torch, spec.dtype),
+        device_map={"": device},
+        attn_implementation="sdpa",
+        use_safetensors=True,
+    )
+    model.eval()
+    if getattr(processor, "num_query_tokens", 0) is None:  # BLIP-2 checkpoints of before 2024 do not say it.
+        processor.num_query_tokens = config.num_query_tokens
+    return Loaded(model, tokenizer, processor, family, chat)

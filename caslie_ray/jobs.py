@@ -1,0 +1,94 @@
+"""What each job does: it calls the library, shows the summary, and returns the exit code."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from caslie_ray.captioning import caption, plan_captions
+from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
+from caslie_ray.dataset import ingest, plan_ingest
+from caslie_ray.fusion import fuse, plan_fusion
+from caslie_ray.miniature import write_dataset
+from caslie_ray.reporting import show_caption, show_fuse, show_ingest
+from caslie_ray.runs import Run
+
+__all__ = ["caption_job", "fuse_job", "ingest_job", "pipeline_job"]
+
+
+def ingest_job(arguments: Arguments) -> int:
+    """Read the sources into samples, images, views and rejects."""
+    sources = arguments.sources or (_miniature_world(arguments),)
+    if arguments.plan:
+        _say("ingest", plan_ingest(arguments.run, sources, arguments.profile).lines())
+        return COMPLETE
+    summary = ingest(arguments.run, sources, arguments.profile, quiet=arguments.quiet).as_dict()
+    arguments.run.write_json("summary/ingest.json", {"job": "ingest", "run": arguments.run.uri, **summary})
+    _say("ingest", show_ingest(summary))
+    return COMPLETE
+
+
+def caption_job(arguments: Arguments) -> int:
+    """Caption the views and vote on the captions."""
+    if arguments.plan:
+        plan = plan_captions(arguments.run, arguments.profile, quiet=arguments.quiet)
+        _say("caption", plan.lines())
+        return COMPLETE
+    result = caption(arguments.run, arguments.profile, quiet=arguments.quiet)
+    _say("caption", show_caption(result.summary))
+    if result.missing:
+        print(f"{result.missing} views have no row yet: run the same command again")
+        return UNFINISHED
+    return COMPLETE
+
+
+def fuse_job(arguments: Arguments) -> int:
+    """Write the instructions."""
+    if arguments.plan:
+        _say("fuse", plan_fusion(arguments.run))
+        return COMPLETE
+    _say("fuse", show_fuse(fuse(arguments.run, arguments.profile, quiet=arguments.quiet)))
+    return COMPLETE
+
+
+def pipeline_job(arguments: Arguments) -> int:
+    """Run all jobs in order; the first that does not complete ends it."""
+    if arguments.plan and not arguments.run.files("views"):
+        return ingest_job(arguments)
+    for job in (ingest_job, caption_job, fuse_job):
+        code = job(arguments)
+        if code != COMPLETE:
+            return code
+    return COMPLETE
+
+
+def _miniature_world(arguments: Arguments) -> str:
+    """Draw the miniature world into the run; return its data set's path.
+
+    Raises:
+        JobError: the profile is for real data.
+    """
+    if arguments.profile.name not in ("mini", "smol"):
+        raise JobError(f"profile {arguments.profile.name} reads real data: name it with --source PATH|URI")
+    run = arguments.run
+    if isinstance(run.fs, pafs.LocalFileSystem):
+        return str(write_dataset(Path(run.path("source"))))
+    with tempfile.TemporaryDirectory() as folder:
+        write_dataset(folder)
+        _upload(folder, run)
+    return f"{run.uri.rstrip('/')}/source/dataset.json"
+
+
+def _upload(folder: str, run: Run) -> None:
+    pafs.copy_files(
+        folder, run.path("source"), source_filesystem=pafs.LocalFileSystem(), destination_filesystem=run.fs
+    )
+
+
+def _say(job: str, lines: list[Any]) -> None:
+    print(f"\n{job}")
+    for line in lines:
+        print(f"  {line}")

@@ -1,0 +1,103 @@
+"""The lineup of a caption job, resolved: who is asked, in which order, under which fingerprints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caslie_ray.engines import EngineSpec
+from caslie_ray.engines.fingerprint import fingerprint
+from caslie_ray.engines.instructions import takes_instructions
+from caslie_ray.ids import content_id
+from caslie_ray.profiles import Model, Pool, Profile, ProfileError, Resources
+
+__all__ = ["ResolvedLineup", "Role", "resolve"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """One model in one role.
+
+    Attributes:
+        name: its name in the profile, and in the votes of the `captions` table.
+        fingerprint: everything that its answers depend on, as 32 hexadecimal digits.
+        pool: the pool of replicas that plays it; roles that share a checkpoint share one.
+        spec: what a replica loads.
+        resources: what a replica asks of the cluster.
+        replicas: how many replicas there may be.
+    """
+
+    name: str
+    fingerprint: str
+    pool: str
+    spec: EngineSpec
+    resources: Resources
+    replicas: Pool
+
+    @property
+    def answers(self) -> str:
+        """The folder of the run that keeps this model's own answers."""
+        return f"answers/{self.name}-{self.fingerprint[:12]}"
+
+
+@dataclass(frozen=True)
+class ResolvedLineup:
+    """Who captions and who votes, and by which rules.
+
+    Attributes:
+        captioner: None where captions come with the data, or are never used.
+        voters: cheapest first; empty where nobody votes.
+        rule: `majority`, `always` (UIA) or `never` (text only).
+        full: every voter is asked about every view.
+        audit: share of the views on which all vote all the same.
+        context_free: one caption prompt for all images (paper C.1).
+    """
+
+    captioner: Role | None
+    voters: tuple[Role, ...]
+    rule: str
+    full: bool
+    audit: float
+    context_free: bool
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """All roles, in the order in which a view meets them."""
+        return (*((self.captioner,) if self.captioner else ()), *self.voters)
+
+    def asks_all(self, view_id: str) -> bool:
+        """Whether all voters are asked about a view even when its majority is certain."""
+        return self.full or int(view_id[:8], 16) < self.audit * 2**32
+
+
+def resolve(profile: Profile) -> ResolvedLineup:
+    """Work out the lineup of a profile.
+
+    Raises:
+        ProfileError: two voters are one model under one fingerprint.
+        EngineError: a checkpoint cannot be found.
+    """
+    lineup = profile.lineup
+    rule = profile.votes.rule
+    generated = profile.captions.source == "generated" and rule != "never"
+    captioner = _role(lineup.captioner) if generated else None
+    voters = tuple(_role(model) for model in lineup.voters_by_cost()) if rule == "majority" else ()
+    seen: dict[str, str] = {}
+    for voter in voters:
+        if other := seen.get(voter.fingerprint):
+            raise ProfileError(
+                f"voters {other} and {voter.name} have one fingerprint: they are the same model with the same"
+                " settings and would vote alike; remove one"
+            )
+        seen[voter.fingerprint] = voter.name
+    context_free = profile.captions.context == "free" or (
+        captioner is not None and not takes_instructions(captioner.spec)
+    )
+    return ResolvedLineup(
+        captioner, voters, rule, profile.votes.schedule == "full", profile.votes.audit, context_free
+    )
+
+
+def _role(model: Model) -> Role:
+    spec = model.spec()
+    pool = content_id(spec.checkpoint, spec.revision or "", spec.engine, spec.dtype, str(spec.context))[:12]
+    return Role(model.name, fingerprint(spec), pool, spec, model.resources, model.pool)

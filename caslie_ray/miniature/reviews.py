@@ -1,0 +1,70 @@
+"""The sentences of the miniature world: questions, supporting documents, and reviews."""
+
+from collections.abc import Sequence
+from random import Random
+
+from caslie_ray.miniature.catalogue import Look
+
+__all__ = ["DOCUMENTED", "QUESTIONS", "document_of", "review_of"]
+
+QUESTIONS = {
+    "colour": ("what color is it?", "which color does it have?", "can you tell me the color?"),
+    "pattern": (
+        "does it have a pattern?",
+        "what pattern is on it?",
+        "is it plain or does it have a pattern?",
+    ),
+    "size": ("what size is it?", "is it the large or the small one?", "how big is it?"),
+    "brand": ("which brand is it?", "who makes it?", "what brand mark is on it?"),
+    "weight": ("how much does it weigh?", "what is the weight?", "is it heavy?"),
+    "price": ("how much did it cost?", "what is the price?", "is it expensive?"),
+    "warranty": ("how long is the warranty?", "does it come with a warranty?", "is there a warranty?"),
+}
+DOCUMENTED = tuple(QUESTIONS)  # the attributes that a document may state
+
+
+def document_of(rng: Random, look: Look, told: Sequence[str]) -> str:
+    """A customer's notes on a product that state the attributes in `told` and no other."""
+    opening = rng.choice(
+        (
+            f"I have used this {look.category} for {rng.randint(2, 11)} months now",
+            f"We bought the {look.category} last year",
+            f"My neighbor gave me this {look.category}",
+            f"This {look.category} arrived on time",
+        )
+    )
+    facts = {
+        "colour": (f"the color is {look.colour}", f"mine is {look.colour}"),
+        "pattern": (f"the surface is {look.pattern}", f"it came in a {look.pattern} finish"),
+        "size": (f"it is the {look.size} one", f"the size is {look.size}"),
+        "brand": (f"it is made by {look.brand}", f"the brand is {look.brand}"),
+        "weight": (f"it weighs {rng.randint(1, 9)} pounds", f"the weight is {rng.randint(1, 9)} pounds"),
+        "price": (f"I paid {rng.randint(10, 90)} dollars", f"the price was {rng.randint(10, 90)} dollars"),
+        "warranty": (f"the warranty is {rng.randint(1, 5)} years", "it has no warranty"),
+    }
+    sentences = [rng.choice(facts[name]) for name in told]
+    rng.shuffle(sentences)
+    return ", ".join([opening, *sentences])
+
+
+def review_of(rng: Random, category: str, wanted: str, *, manner: str, right: bool, strong: bool) -> str:
+    """A review of more than ten words.
+
+    `manner`: `open` leaves it to the photo whether what came is what was ordered, `told` says so, `neutral`
+    does not care. `strong` feelings are said, weak ones too, so only their direction can be open.
+    """
+    person = rng.choice(("my sister", "my father", "a friend", "the office", "myself"))
+    ordered = rng.choice(
+        (f"I ordered a {wanted} {category} for {person}", f"I wanted a {wanted} {category} for {person}")
+    )
+    if manner == "neutral":
+        return f"{ordered}. It does its job, nothing more and nothing less, so I feel neither good nor bad."
+    came = "See the photo for what arrived"
+    if manner == "told":
+        came = "It came exactly as ordered" if right else "They sent a different one"
+    weight = (
+        "Getting the right one means everything to me"
+        if strong
+        else "It is a small matter and I am not picky"
+    )
+    return f"{ordered}. {came}. {weight}."

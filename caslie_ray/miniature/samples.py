@@ -1,0 +1,234 @@
+"""Makes samples of the seven tasks: text, options, answer, and for each picture the truth.
+
+A picture matters as in the paper: it may hold what the text lacks and the answer needs, add nothing
+(because the text says it already, or nothing can be seen), or mislead (another product's picture).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from caslie_ray.miniature.catalogue import (
+    COMPLEMENTS,
+    VALUES,
+    Domain,
+    Listing,
+    Look,
+    categories_of,
+    new_listing,
+    random_look,
+)
+from caslie_ray.miniature.drawing import Kind, Picture
+from caslie_ray.miniature.reviews import DOCUMENTED, QUESTIONS, document_of, review_of
+from caslie_ray.miniature.truth import ViewTruth
+from caslie_ray.tasks import find_task
+
+__all__ = ["MAKERS", "DrawnSample", "World"]
+
+_KINDS: tuple[Kind, ...] = ("informative", "placeholder", "blurred", "wrong")
+_SHARES = (0.58, 0.13, 0.12, 0.17)
+_DETAILED = 0.35  # share of titles that name colour and pattern
+_HISTORY, _OPTIONS = 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnSample:
+    """One sample of the released format before it is written: `views` has one truth an image, in order."""
+
+    task: str
+    fields: dict[str, str] | list[str]
+    options: tuple[str, ...]
+    output: str
+    views: tuple[ViewTruth, ...]
+
+
+class World:
+    """Draws products, pictures and samples of one domain from one generator.
+
+    PRP and SR samples share a shelf of listed products with one picture each, so that one product is met in
+    many samples. `seen_only` leaves out the combinations that are held out from training.
+    """
+
+    def __init__(
+        self, rng: Random, domain: Domain | None, *, shelf: int = 8, seen_only: bool = False
+    ) -> None:
+        """`domain` None mixes both; `shelf` is the number of products a category on the shelf."""
+        self.rng = rng
+        self.seen_only = seen_only
+        self.categories = (
+            categories_of(domain) if domain else categories_of("tools") + categories_of("sports")
+        )
+        self.shelf = [(listing, self.picture(listing.look)) for listing in self._listings(shelf)]
+
+    def look(self, *, category: str | None = None, avoid: tuple[str, ...] = ()) -> Look:
+        """A random look, of one category or of any but those in `avoid`."""
+        names = (category,) if category else self.categories
+        return random_look(self.rng, names, avoid=avoid, seen_only=self.seen_only)
+
+    def picture(self, look: Look, *, avoid: tuple[str, ...] = ()) -> Picture:
+        """A picture of a kind drawn by its share. A wrong one shows a product of another category (none in
+        `avoid`), colour and pattern."""
+        kind = self.rng.choices(_KINDS, _SHARES)[0]
+        shown: Look | None = look if kind == "informative" else None
+        while kind == "wrong" and (
+            shown is None or shown.colour == look.colour or shown.pattern == look.pattern
+        ):
+            shown = self.look(avoid=(look.category, COMPLEMENTS[look.category], *avoid))
+        return Picture(kind, look, shown, self.rng.getrandbits(32))
+
+    def _listings(self, count: int) -> list[Listing]:
+        listings = []
+        for category in self.categories:
+            looks: list[Look] = []
+            for _ in range(count):
+                look = self.look(category=category)
+                twin = self.rng.choice(looks) if looks and self.rng.random() < 0.5 else None
+                while twin and (look.colour != twin.colour):
+                    look = self.look(category=category)
+                looks.append(look)
+                listings.append(new_listing(self.rng, look, detailed=self.rng.random() < _DETAILED))
+        return listings
+
+
+def _answerability(world: World) -> DrawnSample:
+    rng, look = world.rng, world.look()
+    visual = rng.random() < 0.7
+    asked = rng.choice([name for name in DOCUMENTED if (name in VALUES) == visual])
+    documented = rng.random() < 0.3
+    picture = world.picture(look)
+    others = rng.sample([name for name in DOCUMENTED if name != asked], rng.randint(1, 2))
+    told = [*others, asked] if documented else others
+    view = ViewTruth(picture, (asked,), () if documented or not visual else (asked,), f"question:{asked}")
+    answerable = documented or view.usefulness == "useful"
+    fields = {"question": rng.choice(QUESTIONS[asked]), "document": document_of(rng, look, told)}
+    return DrawnSample("AP", fields, ("yes", "no"), "yes" if answerable else "no", (view,))
+
+
+def _category(world: World) -> DrawnSample:
+    rng, look = world.rng, world.look()
+    others = rng.sample([name for name in world.categories if name != look.category], 5)
+    options = [look.category, *others[:4]]
+    rng.shuffle(options)
+    picture = world.picture(look, avoid=tuple(options))
+    listing = new_listing(
+        rng, look, detailed=rng.random() < _DETAILED, named=False, hinted=rng.random() < 0.3
+    )
+    view = ViewTruth(picture, ("category",), ("category",), "category")
+    return DrawnSample("CC", {"title": listing.title}, tuple(options), look.category, (view,))
+
+
+def _relation(world: World) -> DrawnSample:
+    rng = world.rng
+    buy, seen, similar = find_task("PRP").labels
+    pairs: list[tuple[tuple[Listing, Picture], tuple[Listing, Picture]]] = []
+    relation = rng.choices((buy, seen, similar), (4, 3, 3))[0]
+    while not pairs:
+        first = rng.choice(world.shelf)
+        mine = first[0].look
+        for other in world.shelf:
+            its = other[0].look
+            same_kind, same_colour = its.category == mine.category, its.colour == mine.colour
+            fits = {
+                buy: its.category == COMPLEMENTS[mine.category],
+                seen: same_kind and not same_colour,
+                similar: same_kind and same_colour and other[0].title != first[0].title,
+            }[relation]
+            if fits:
+                pairs.append((first, other))
+    pair = rng.choice(pairs)
+    open_colour = relation != buy
+    views = tuple(
+        ViewTruth(picture, ("colour",), ("colour",) if open_colour and not listing.detailed else (), "colour")
+        for listing, picture in pair
+    )
+    fields = {"product 1": pair[0][0].title, "product 2": pair[1][0].title}
+    return DrawnSample("PRP", fields, (buy, seen, similar), relation, views)
+
+
+def _query(world: World, relevance: str) -> tuple[dict[str, str], ViewTruth]:
+    """A query and a product title whose relevance is exact, substitute, complement or irrelevant."""
+    rng, look = world.rng, world.look()
+    asks = rng.choice((("colour",), ("pattern",), ("colour", "pattern")))
+    wanted = look.as_dict()
+    if relevance == "substitute":
+        for name in rng.sample(asks, rng.randint(1, len(asks))):
+            wanted[name] = rng.choice([value for value in VALUES[name] if value != wanted[name]])
+    elif relevance == "complement":
+        wanted["category"] = COMPLEMENTS[look.category]
+    elif relevance == "irrelevant":
+        avoid = (look.category, COMPLEMENTS[look.category])
+        wanted["category"] = world.look(avoid=avoid).category
+    query = " ".join(wanted[name] for name in (*asks, "category"))
+    listing = new_listing(rng, look, detailed=rng.random() < _DETAILED)
+    same_kind = wanted["category"] == look.category
+    lacks = asks if same_kind and not listing.detailed else ()
+    view = ViewTruth(world.picture(look, avoid=(wanted["category"],)), asks, lacks, "both")
+    return {"query": query, "product title": listing.title}, view
+
+
+def _substitute(world: World) -> DrawnSample:
+    relevance = world.rng.choices(("exact", "substitute", "complement", "irrelevant"), (35, 40, 10, 15))[0]
+    fields, view = _query(world, relevance)
+    return DrawnSample("PSI", fields, ("yes", "no"), "yes" if relevance == "substitute" else "no", (view,))
+
+
+def _relevance(world: World) -> DrawnSample:
+    labels = find_task("MPC").labels
+    relevance = world.rng.choices(labels, (35, 35, 15, 15))[0]
+    fields, view = _query(world, relevance)
+    return DrawnSample("MPC", fields, labels, relevance, (view,))
+
+
+def _sentiment(world: World) -> DrawnSample:
+    rng, look = world.rng, world.look()
+    asked = rng.choice(("colour", "pattern"))
+    right = rng.random() < 0.5
+    others = [value for value in VALUES[asked] if value != look.value(asked)]
+    wanted = look.value(asked) if right else rng.choice(others)
+    manner = rng.choices(("open", "told", "neutral"), (70, 18, 12))[0]
+    strong = rng.random() < 0.5
+    labels = find_task("SA").labels
+    place = 2 if manner == "neutral" else (1 - strong if right else 3 + strong)
+    review = review_of(rng, look.category, wanted, manner=manner, right=right, strong=strong)
+    view = ViewTruth(world.picture(look), (asked,), (asked,) if manner == "open" else (), "photo")
+    return DrawnSample("SA", {"review": review}, labels, labels[place], (view,))
+
+
+def _recommendation(world: World) -> DrawnSample:
+    rng = world.rng
+    asked = rng.choice(("colour", "pattern"))
+    while True:
+        liked = rng.choice(VALUES[asked])
+        fans = [item for item in world.shelf if item[0].look.value(asked) == liked]
+        rest = [item for item in world.shelf if item[0].look.value(asked) != liked]
+        if len(fans) > _HISTORY and len(rest) >= _OPTIONS - 1:
+            break
+    *history, following = rng.sample(fans, _HISTORY + 1)
+    options = [following, *rng.sample(rest, _OPTIONS - 1)]
+    rng.shuffle(options)
+    titles = [f"{chr(65 + i)}: {listing.title}" for i, (listing, _) in enumerate(options)]
+    past = [
+        f"{place}: {listing.title}"
+        for place, (listing, _) in zip(("1st", "2nd", "3rd"), history, strict=True)
+    ]
+    views = tuple(
+        ViewTruth(picture, (asked,), () if listing.detailed else (asked,), "both")
+        for listing, picture in (*history, *options)
+    )
+    return DrawnSample("SR", past, tuple(titles), titles[options.index(following)], views)
+
+
+MAKERS: dict[str, Callable[[World], DrawnSample]] = {
+    "AP": _answerability,
+    "CC": _category,
+    "PRP": _relation,
+    "PSI": _substitute,
+    "MPC": _relevance,
+    "SA": _sentiment,
+    "SR": _recommendation,
+}
+
+
+def make(world: World, task: str, count: int) -> Sequence[DrawnSample]:
+    """`count` samples of a task. Raises KeyError for a code that is no task."""
+    return [MAKERS[task](world) for _ in range(count)]

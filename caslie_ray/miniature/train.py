@@ -1,0 +1,134 @@
+"""Trains the miniature checkpoints from a seed.
+
+Run as: python -m caslie_ray.miniature.train --work DIR [--models captioner voters base] [--only NAME ...]
+
+Each model goes on from its last state in the work folder, and is written to
+`caslie_ray/miniature/checkpoints/NAME/` (or `--out`) once it is done. One thread a model: start it twice,
+with different `--models`, to use two cores.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from shutil import rmtree
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+from caslie_ray.miniature.training.base import train_base
+from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
+from caslie_ray.miniature.training.loop import Plan
+from caslie_ray.miniature.training.tower import TowerPlan
+from caslie_ray.miniature.training.voters import VOTERS, balanced_accuracy, questions, train_voter
+
+__all__ = ["CHECKPOINTS", "Plans", "main"]
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+GROUPS = ("captioner", "voters", "base")
+log = logging.getLogger(__name__)
+
+
+_CAPTIONER = CaptionerPlan()
+_VOTER = (Plan(steps=600, batch=32, rate=2e-3), Plan(steps=800, batch=32, rate=1.5e-3))
+_BASE = Plan(steps=500, batch=16, rate=2e-3)
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """How long each model trains."""
+
+    captioner: CaptionerPlan = _CAPTIONER
+    voter: tuple[Plan, ...] = _VOTER
+    base: Plan = _BASE
+
+    def scaled(self, share: float) -> "Plans":
+        """The same plans with a share of their steps, at least 2 each."""
+
+        def part(plan: Plan) -> Plan:
+            return replace(plan, steps=max(2, round(plan.steps * share)))
+
+        captioner = self.captioner
+        tower = TowerPlan(whole=part(captioner.tower.whole), tiles=part(captioner.tower.tiles))
+        return Plans(
+            captioner=CaptionerPlan(tower=tower, words=part(captioner.words), whole=part(captioner.whole)),
+            voter=tuple(part(plan) for plan in self.voter),
+            base=part(self.base),
+        )
+
+
+def save(model: PreTrainedModel, reader: PreTrainedTokenizerBase | ProcessorMixin, folder: Path) -> None:
+    """Write a checkpoint in float16 that plain `from_pretrained` loads, in the place of an older one."""
+    fresh = folder.with_name(folder.name + ".part")
+    rmtree(fresh, ignore_errors=True)
+    model.half().save_pretrained(fresh)
+    reader.save_pretrained(fresh)
+    rmtree(folder, ignore_errors=True)
+    fresh.replace(folder)
+    log.info("%s: %.2f MB", folder, sum(f.stat().st_size for f in folder.iterdir()) / 1e6)
+
+
+def _captioner(plans: Plans, seed: int, work: Path, out: Path) -> None:
+    model, processor = train_captioner(plans.captioner, seed, work)
+    fresh = examples(Random(seed + 77), 96, seen_only=False, free=0.0)
+    written = captions_by(model, processor, fresh)
+    right = sum(a == e.caption for a, e in zip(written, fresh, strict=True))
+    log.info("captioner: %d of %d fresh captions right to the word", right, len(fresh))
+    save(model, processor, out / "captioner")
+
+
+def _voter(name: str, phases: int, plans: Plans, seed: int, work: Path, out: Path) -> None:
+    recipe = VOTERS[name]
+    model, tokenizer = train_voter(name, recipe, plans.voter[:phases], seed, work)
+    fresh = questions(Random(seed + 77), 700, {}, seen_only=False)
+    log.info("%s: balanced accuracy %.3f", name, balanced_accuracy(model, tokenizer, recipe.style, fresh))
+    save(model, tokenizer, out / name)
+
+
+def _base(plans: Plans, seed: int, work: Path, out: Path) -> None:
+    model, tokenizer = train_base(plans.base, seed, work)
+    save(model, tokenizer, out / "base")
+
+
+def _jobs(groups: Sequence[str], only: Sequence[str]) -> Iterator[Callable[[Plans, int, Path, Path], None]]:
+    if "captioner" in groups:
+        yield _captioner
+    if "voters" in groups:
+        # All voters are usable after their first phase, before any has had its second.
+        for phases in range(1, len(_VOTER) + 1):
+            for name in only or VOTERS:
+                yield partial(_voter, name, phases)
+    if "base" in groups:
+        yield _base
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what the arguments ask for. Returns the exit code: 0, or 2 for wrong arguments (by argparse)."""
+    parser = argparse.ArgumentParser(prog="python -m caslie_ray.miniature.train", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--models", nargs="+", choices=GROUPS, default=GROUPS, help="which models to train")
+    parser.add_argument(
+        "--only", nargs="+", choices=tuple(VOTERS), default=[], help="of the voters, only these"
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of the unfinished states")
+    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder of the checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of the steps to train, to try things out"
+    )
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    torch.set_num_threads(1)
+    plans = Plans() if chosen.scale == 1.0 else Plans().scaled(chosen.scale)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    for job in _jobs(chosen.models, chosen.only):
+        job(plans, chosen.seed, chosen.work, chosen.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

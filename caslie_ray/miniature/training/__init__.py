@@ -1,0 +1,1 @@
+"""Trains the miniature checkpoints; nothing else in the package needs it."""

@@ -1,0 +1,22 @@
+"""The captioner's view of an image, made without its processor: many times faster, and the same pixels."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["TILE", "TILES", "pixels_of"]
+
+TILE = 64
+TILES = 5  # four quarters, row by row, then the whole
+
+
+def pixels_of(encoded: bytes) -> NDArray[np.float32]:
+    """Pixels (5, 3, 64, 64) in -1 ... 1 of an encoded drawing of 128 x 128 pixels."""
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    small = image.resize((TILE, TILE), Image.Resampling.LANCZOS)
+    whole = np.asarray(image)
+    parts = [whole[y : y + TILE, x : x + TILE] for y in (0, TILE) for x in (0, TILE)] + [np.asarray(small)]
+    scaled = (np.stack(parts).transpose(0, 3, 1, 2).astype(np.float32) / 255 - 0.5) / 0.5
+    return scaled.astype(np.float32, copy=False)

@@ -1,0 +1,105 @@
+"""What is known about a view, what a good caption of it says, and whether a caption helps."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from caslie_ray.miniature.catalogue import VALUES, Look
+from caslie_ray.miniature.drawing import Picture
+
+__all__ = [
+    "CONTEXT_FREE",
+    "Usefulness",
+    "ViewTruth",
+    "caption_of",
+    "context_free_caption",
+    "helps",
+    "named_in",
+]
+
+Usefulness = Literal["useful", "useless", "misleading"]
+
+CONTEXT_FREE = "Please generate an informative caption for the product in the image."
+_PLACEHOLDER = "No product can be seen, the image is only a placeholder."
+_BLURRED = "No product can be seen, the image is too blurred."
+
+
+@dataclass(frozen=True, slots=True)
+class ViewTruth:
+    """The truth of one view: one picture of one sample.
+
+    Attributes:
+        asks: the attributes that the context asks for; one that no drawing shows (`weight`) is possible.
+        lacks: those of them that the text leaves open and the answer needs.
+        manner: how the sample's kind of context wants its caption phrased.
+    """
+
+    picture: Picture
+    asks: tuple[str, ...]
+    lacks: tuple[str, ...]
+    manner: str
+
+    @property
+    def usefulness(self) -> Usefulness:
+        """Whether a true caption of the picture helps (`useful`), adds nothing, or leads astray."""
+        if self.picture.kind == "wrong":
+            return "misleading"
+        return "useful" if self.picture.kind == "informative" and self.lacks else "useless"
+
+
+def caption_of(view: ViewTruth) -> str:
+    """The caption that a perfect captioner writes: what the picture shows, chosen by what is asked."""
+    shown = view.picture.shown
+    if shown is None:
+        return _PLACEHOLDER if view.picture.kind == "placeholder" else _BLURRED
+    return phrase(shown, view.manner)
+
+
+def phrase(look: Look, manner: str) -> str:
+    """A caption of a look. `manner` is `category`, `colour`, `both` (colour and pattern), `photo` (both, in a
+    review's photo), or `question:NAME` for one asked attribute."""
+    if manner.startswith("question:"):
+        asked = manner.removeprefix("question:")
+        if asked not in VALUES:
+            return f"The image shows a {look.category}. Its {asked} cannot be seen."
+        spoken = {"colour": "color"}.get(asked, asked)
+        return f"The image shows a {look.category}. Its {spoken} is {look.value(asked)}."
+    article = "an" if look.colour.startswith("o") else "a"
+    if manner == "category":
+        return f"The product in the image is a {look.category}."
+    if manner == "colour":
+        return f"The image shows {article} {look.colour} {look.category}."
+    subject = "photo" if manner == "photo" else "image"
+    return f"The {subject} shows {article} {look.colour} {look.pattern} {look.category}."
+
+
+def context_free_caption(view: ViewTruth) -> str:
+    """What a perfect captioner writes when it is told nothing: the product, its size and its maker."""
+    shown = view.picture.shown
+    if shown is None:
+        return caption_of(view)
+    return f"The image shows a {shown.size} {shown.category} by {shown.brand}."
+
+
+_WORDS = {value: name for name, values in VALUES.items() for value in values}
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def named_in(text: str) -> dict[str, str]:
+    """The attribute values that a text names (the first of each attribute)."""
+    found: dict[str, str] = {}
+    for word in _WORD.findall(text):
+        name = _WORDS.get(word)
+        if name and name not in found:
+            found[name] = word
+    return found
+
+
+def helps(caption: str, view: ViewTruth) -> bool:
+    """Whether a caption helps: it describes the true product, and names what the text lacks, rightly."""
+    named = named_in(caption)
+    product = view.picture.product
+    if named.get("category") != product.category:
+        return False
+    right = [named[name] == product.value(name) for name in view.lacks if name in named]
+    return bool(right) and all(right)

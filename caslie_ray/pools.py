@@ -1,0 +1,348 @@
+"""Pools of model replicas, and the router that hands work to them.
+
+Every model of a lineup has a pool of actors, each holding one engine. One router actor knows all pools: a
+stage sends it a batch, it picks a free replica, and it is the one place where a dead, hanging or
+unstartable replica is dealt with:
+
+- A replica that dies or hangs is replaced, a bounded number of times in a row.
+- The batch it held is cut into smaller ones and tried again. Only a row that was alone in its batch, and
+  whose replica's node outlived it, counts a try; after the set number of tries the row is poison and gets
+  a failure of its own. A lost node (a preemption) never counts.
+- A pool whose replicas cannot be kept alive is down: its rows get a retryable failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+
+from caslie_ray.engines import Choice, EngineError, EngineSpec, Failure, Generation, Request, load_engine
+from caslie_ray.lineup import Role
+from caslie_ray.profiles.faults import FaultSettings
+
+__all__ = ["PoolDown", "PoolPlan", "PoolStats", "Router", "actor_class", "pool_plans", "start_router"]
+
+_SHRINK = 8
+_GRACE_S = 1.0
+
+
+class PoolDown(EngineError):
+    """A model cannot be started, or does not stay alive; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """One pool: which model it holds and what a replica needs."""
+
+    key: str
+    name: str
+    spec: EngineSpec
+    cpus: float
+    gpus: float
+    memory_gib: float
+    minimum: int
+    maximum: int
+
+
+@dataclass
+class PoolStats:
+    """What a pool has done so far; `busy_s` are seconds that its replicas worked, summed over them."""
+
+    name: str
+    ready: int = 0
+    calls: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    busy_s: float = 0.0
+    load_s: float = 0.0
+    deaths: int = 0
+    down: str | None = None
+
+
+def pool_plans(roles: Sequence[Role]) -> list[PoolPlan]:
+    """Return one pool for each checkpoint among the roles."""
+    plans: dict[str, PoolPlan] = {}
+    for role in roles:
+        need = role.resources
+        plans.setdefault(
+            role.pool,
+            PoolPlan(
+                role.pool, role.name, role.spec, need.cpus, need.gpus, need.memory_gib,
+                role.replicas.min, role.replicas.max,
+            ),
+        )  # fmt: skip
+    return list(plans.values())
+
+
+class Replica:
+    """An actor that holds one engine."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._engine = load_engine(spec)
+
+    def ready(self) -> str:
+        """Return the id of the node it runs on, once the model is loaded."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def generate(self, requests: list[Request]) -> list[Generation]:
+        """Answer with text."""
+        return self._engine.generate(requests)
+
+    def choose(self, requests: list[Request], choices: Sequence[str]) -> list[Choice]:
+        """Answer with a probability for each choice."""
+        return self._engine.choose(requests, choices)
+
+
+@dataclass
+class _Pool:
+    plan: PoolPlan
+    stats: PoolStats
+    free: list[tuple[Any, str]] = field(default_factory=list)
+    alive: int = 0
+    failures: int = 0
+    poisoned: int = 0
+    starts: set[asyncio.Task[None]] = field(default_factory=set)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+
+class Router:
+    """Hands batches to replicas; see the module's docstring. Runs as one asynchronous Ray actor."""
+
+    def __init__(self, plans: Sequence[PoolPlan], faults: FaultSettings) -> None:
+        self._faults = faults
+        self._pools = {plan.key: _Pool(plan, PoolStats(plan.name)) for plan in plans}
+
+    async def start(self) -> None:
+        """Create every replica and return once each pool has its minimum.
+
+        Raises:
+            PoolDown: a model cannot be loaded, or its replicas find no room in time.
+        """
+        for pool in self._pools.values():
+            for _ in range(pool.plan.maximum):
+                self._launch(pool)
+        await asyncio.gather(*(self._wait_for_minimum(pool) for pool in self._pools.values()))
+
+    async def generate(self, pool: str, refs: list[ray.ObjectRef[list[Request]]], rows: int) -> list[Generation]:
+        """Answer a batch of requests, in order, one result a request.
+
+        Args:
+            pool: key of the pool.
+            refs: a list that holds the one reference to the batch, so that its images do not pass here.
+            rows: how many requests the batch holds.
+        """
+        results = await self._solve(self._pools[pool], "generate", refs[0], rows, ())
+        return [Generation(r[0], "", 0, 0, False, r[1]) if isinstance(r, tuple) else r for r in results]
+
+    async def choose(
+        self, pool: str, refs: list[ray.ObjectRef[list[Request]]], rows: int, choices: Sequence[str]
+    ) -> list[Choice]:
+        """Like `generate`, for a choice."""
+        results = await self._solve(self._pools[pool], "choose", refs[0], rows, (tuple(choices),))
+        return [Choice(r[0], (), 0, False, r[1]) if isinstance(r, tuple) else r for r in results]
+
+    async def stats(self) -> dict[str, PoolStats]:
+        """Return what each pool has done."""
+        return {key: pool.stats for key, pool in self._pools.items()}
+
+    def _launch(self, pool: _Pool) -> None:
+        plan = pool.plan
+        options: dict[str, Any] = {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
+        if plan.memory_gib:
+            options["memory"] = int(plan.memory_gib * 2**30)
+        actor = actor_class(Replica, **options, max_restarts=0, max_task_retries=0).remote(plan.spec)
+        task = asyncio.ensure_future(self._admit(pool, actor))
+        pool.starts.add(task)
+        task.add_done_callback(pool.starts.discard)
+
+    async def _admit(self, pool: _Pool, actor: Any) -> None:
+        begun = time.monotonic()
+        try:
+            node = await actor.ready.remote()
+        except (RayActorError, RayTaskError) as error:
+            await self._start_failed(pool, error)
+            return
+        async with pool.changed:
+            pool.stats.load_s = max(pool.stats.load_s, time.monotonic() - begun)
+            pool.alive += 1
+            pool.stats.ready = pool.alive
+            pool.free.append((actor, node))
+            pool.changed.notify_all()
+
+    async def _start_failed(self, pool: _Pool, error: Exception) -> None:
+        pool.failures += 1
+        pool.stats.deaths += 1
+        raised = _cause_of(error)
+        hopeless = raised is not None or pool.failures >= self._faults.replica_failures
+        if not hopeless:
+            self._launch(pool)
+            return
+        async with pool.changed:
+            if pool.alive == 0 and len(pool.starts) <= 1:
+                pool.stats.down = raised or f"{pool.failures} replicas died while they started: {_first_line(error)}"
+            pool.changed.notify_all()
+
+    async def _wait_for_minimum(self, pool: _Pool) -> None:
+        plan = pool.plan
+
+        def settled() -> bool:
+            return pool.alive >= plan.minimum or pool.stats.down is not None
+
+        async with pool.changed:
+            try:
+                await asyncio.wait_for(pool.changed.wait_for(settled), self._faults.start_timeout_s)
+            except TimeoutError:
+                need = f"{plan.cpus:g} CPUs, {plan.gpus:g} GPUs and {plan.memory_gib:g} GiB"
+                raise PoolDown(
+                    f"{plan.name}: {pool.alive} of {plan.minimum} replicas were ready after"
+                    f" {self._faults.start_timeout_s:g} s; each needs {need}. Give the cluster more, or set"
+                    " schedule=staged, so that one model runs at a time"
+                ) from None
+        if pool.stats.down:
+            raise PoolDown(f"{plan.name} ({plan.spec.checkpoint}) cannot be started: {pool.stats.down}")
+
+    async def _acquire(self, pool: _Pool) -> tuple[Any, str]:
+        async with pool.changed:
+            await pool.changed.wait_for(lambda: pool.free or pool.stats.down is not None)
+            if not pool.free:
+                raise PoolDown(f"{pool.plan.name} is down: {pool.stats.down}")
+            return pool.free.pop()
+
+    async def _release(self, pool: _Pool, replica: tuple[Any, str]) -> None:
+        async with pool.changed:
+            pool.free.append(replica)
+            pool.changed.notify_all()
+
+    async def _lost(self, pool: _Pool, actor: ActorHandle, blamed: bool, error: Exception) -> None:
+        ray.kill(actor)
+        async with pool.changed:
+            pool.alive -= 1
+            pool.stats.ready = pool.alive
+            pool.stats.deaths += 1
+            pool.failures += blamed
+            if pool.failures < self._faults.replica_failures:
+                self._launch(pool)
+            elif pool.alive == 0 and not pool.starts:
+                pool.stats.down = f"{pool.failures} replicas died in a row, the last: {_first_line(error)}"
+            pool.changed.notify_all()
+
+    async def _solve(
+        self, pool: _Pool, method: str, batch: ray.ObjectRef[list[Request]], rows: int, extra: tuple[Any, ...]
+    ) -> list[Any]:
+        """Return one result a row; a row without an answer is a pair of its key and a Failure."""
+        tries = 0
+        while True:
+            try:
+                replica = await self._acquire(pool)
+            except PoolDown as down:
+                return [(request.key, Failure(str(down), retryable=True)) for request in await batch]
+            actor, node = replica
+            begun = time.monotonic()
+            try:
+                call = getattr(actor, method).remote(batch, *extra)
+                results: list[Any] = await asyncio.wait_for(call, self._faults.call_timeout_s)
+            except (RayActorError, RayTaskError, TimeoutError) as error:
+                blamed = not await _node_lost(node, error)
+                await self._lost(pool, actor, blamed and rows > 1, error)
+                if not blamed:
+                    continue
+                if rows > 1:
+                    return await self._split(pool, method, await batch, extra)
+                tries += 1
+                if tries >= self._faults.tries:
+                    key = (await batch)[0].key
+                    return [(key, await self._poison(pool, tries, error))]
+                continue
+            self._count(pool, results, time.monotonic() - begun)
+            await self._release(pool, replica)
+            return results
+
+    async def _split(self, pool: _Pool, method: str, requests: list[Request], extra: tuple[Any, ...]) -> list[Any]:
+        size = max(1, len(requests) // _SHRINK)
+        answers: list[Any] = []
+        for at in range(0, len(requests), size):
+            part = requests[at : at + size]
+            answers += await self._solve(pool, method, ray.put(part), len(part), extra)
+        return answers
+
+    async def _poison(self, pool: _Pool, tries: int, error: Exception) -> Failure:
+        pool.poisoned += 1
+        how = (
+            f"gave no answer in {self._faults.call_timeout_s:g} s"
+            if isinstance(error, TimeoutError)
+            else f"ended its process ({_cause_of(error) or _first_line(error)})"
+        )
+        if pool.poisoned >= self._faults.replica_failures:
+            async with pool.changed:
+                pool.stats.down = f"each of the last {pool.poisoned} rows that it was given alone {how}"
+                pool.changed.notify_all()
+        # A second one without a success in between may be the pool's fault: such a row is asked again.
+        reason = f"poison: alone in its batch, it {how} {tries} times on {pool.plan.name}"
+        return Failure(reason, retryable=pool.poisoned > 1)
+
+    def _count(self, pool: _Pool, results: Sequence[Generation | Choice], seconds: float) -> None:
+        pool.failures = pool.poisoned = 0
+        stats = pool.stats
+        stats.calls += 1
+        stats.requests += len(results)
+        stats.busy_s += seconds
+        stats.prompt_tokens += sum(result.prompt_tokens for result in results)
+        stats.new_tokens += sum(result.new_tokens for result in results if isinstance(result, Generation))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _cause_of(error: Exception) -> str | None:
+    """Return the exception that user code raised, where that is why; None where the process just died."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"
+    text = str(error)
+    if "actor died because of an error raised in its creation task" in text:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1]
+    return None
+
+
+async def _node_lost(node: str, error: Exception) -> bool:
+    """Whether a replica's end is its node's doing (a preemption, a crash) and not its own."""
+    if isinstance(error, (TimeoutError, RayTaskError)):
+        return False
+    if getattr(error, "preempted", False):
+        return True
+    for wait in (0.0, _GRACE_S):
+        await asyncio.sleep(wait)
+        if not any(info["NodeID"] == node and info["Alive"] for info in ray.nodes()):
+            return True
+    return False
+
+
+def actor_class(cls: type, **options: Any) -> Any:
+    """Return `cls` as an actor class with these options."""
+    return ray.remote(**options)(cls)
+
+
+def start_router(plans: Sequence[PoolPlan], faults: FaultSettings) -> Any:
+    """Start the router and its pools; return its handle. Replicas end with it.
+
+    Raises:
+        PoolDown: a model cannot be loaded, or finds no room.
+    """
+    router = actor_class(Router, num_cpus=0, max_restarts=0, max_concurrency=10_000).remote(list(plans), faults)
+    try:
+        ray.get(router.start.remote())
+    except RayTaskError as error:
+        if isinstance(error.cause, PoolDown):
+            raise PoolDown(str(error.cause)) from None
+        raise
+    return router

@@ -1,0 +1,35 @@
+"""What a run does about failures, and what its hours cost."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from caslie_ray.profiles._base import Positive, Seconds, Settings
+
+__all__ = ["CostSettings", "FaultSettings"]
+
+
+class FaultSettings(Settings):
+    """When work is tried again and when a run gives up."""
+
+    passes: Positive = 3
+    """Passes over what is missing, with smaller blocks each time; in the last a row is alone in its block."""
+
+    tries: Positive = 2
+    """Times a row, alone in its block, may kill its replica before it is called poison."""
+
+    replica_failures: Positive = 5
+    """Replicas of one model that may die in a pass before the pass is ended."""
+
+    call_timeout_s: Seconds = 600.0
+    """Seconds that a model may take over one block."""
+
+    start_timeout_s: Seconds = 600.0
+    """Seconds that a replica may take to load its model."""
+
+
+class CostSettings(Settings):
+    """What `--plan` multiplies its hours with."""
+
+    hour_usd: float = Field(default=0.0, ge=0.0)
+    """Price of one hour of the whole cluster in US dollars; 0 where it costs nothing or is not known."""

@@ -1,0 +1,223 @@
+"""The lineup: which checkpoint, on which engine, plays captioner, voters and uniM³ base."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from caslie_ray.engines.fingerprint import weight_bytes
+from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.profiles._base import Listed, Positive, Settings
+
+__all__ = ["Generation", "Lineup", "Model", "Pool", "Resources"]
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class Resources(Settings):
+    """What one replica of a model asks of the cluster. Ray keeps count of it; it does not enforce it."""
+
+    cpus: float = Field(default=1.0, ge=0.0)
+    """CPU cores a replica; may be a fraction."""
+
+    gpus: float = Field(default=0.0, ge=0.0)
+    """GPUs a replica; a fraction shares one GPU. 0 runs on the CPU."""
+
+    memory_gib: float = Field(default=0.0, ge=0.0)
+    """Main memory a replica in GiB; 0 asks for none."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.gpus > 1 and not float(self.gpus).is_integer():
+            raise ValueError(
+                f"gpus is {self.gpus}; above 1 it must be a whole number, as Ray splits no second GPU"
+            )
+        return self
+
+
+class Pool(Settings):
+    """How many replicas of a model there may be at once."""
+
+    min: Positive = 1
+    """Replicas from the start."""
+
+    max: Positive = 1
+    """Replicas at most, when there is more work than the first ones can take."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min} and max is {self.max}; min may not exceed max")
+        return self
+
+
+class Generation(Settings):
+    """How text is generated: greedy unless `do_sample` is set. What is null is left out."""
+
+    repetition_penalty: float | None = Field(default=None, gt=0.0)
+    """Above 1, tokens that already occurred become less likely."""
+
+    min_new_tokens: Positive | None = None
+    """Tokens before the answer may end."""
+
+    do_sample: bool | None = None
+    """Draw tokens at random. The same request may then be answered otherwise by a retry."""
+
+    temperature: float | None = Field(default=None, gt=0.0)
+    """Above 1, unlikely tokens are drawn more often; below 1, less."""
+
+    top_k: Positive | None = None
+    """Draw among so many of the likeliest tokens."""
+
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Draw among the likeliest tokens that together have this probability."""
+
+    @model_validator(mode="after")
+    def _sampled(self) -> Self:
+        given = [key for key in ("temperature", "top_k", "top_p") if getattr(self, key) is not None]
+        if given and not self.do_sample:
+            raise ValueError(
+                f"{', '.join(given)} only matters where do_sample is true; set it, or leave that out"
+            )
+        return self
+
+
+class Model(Settings):
+    """One checkpoint in one role: how it is loaded, run and scaled."""
+
+    name: ModelName
+    """Name of the model in tables, logs and `--set` paths: letters, digits, `-` and `_`."""
+
+    checkpoint: str = Field(min_length=1)
+    """`miniature:NAME` (shipped here), `smollm2` (from its package), a path, or a model hub id."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a hub id; pin a commit, since `main` moves. Null for anything local."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the checkpoint."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights and the KV cache: 4 bytes a number for float32, 2 for the others."""
+
+    context: int = Field(ge=16)
+    """Most tokens of prompt and answer together; a longer prompt is cut and flagged."""
+
+    max_new_tokens: Positive = 64
+    """Most tokens of a generated answer. A vote generates none."""
+
+    batch_size: Positive = 16
+    """Most requests in one forward pass."""
+
+    batch_tokens: Positive = 16384
+    """Most tokens in one forward pass, padding included. This bounds the memory of long prompts."""
+
+    generation: Generation = Generation()
+    """How text is generated; greedy unless set otherwise."""
+
+    cost: float | None = Field(default=None, gt=0.0)
+    """Relative cost of one call, to ask the cheapest voter first. Null takes the bytes of the weights."""
+
+    resources: Resources = Resources()
+    """What a replica asks of the cluster."""
+
+    pool: Pool = Pool()
+    """How many replicas there may be."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.max_new_tokens >= self.context:
+            raise ValueError(
+                f"max_new_tokens is {self.max_new_tokens} and context is {self.context}; "
+                "the context holds prompt and answer, so max_new_tokens must be smaller"
+            )
+        if self.batch_tokens < self.context:
+            raise ValueError(
+                f"batch_tokens is {self.batch_tokens} and context is {self.context}; "
+                "the longest prompt must fit in a batch, so batch_tokens must be at least context"
+            )
+        return self
+
+    @property
+    def device(self) -> Literal["cuda", "cpu"]:
+        """Where a replica runs: on the GPU it was given, or else on the CPU even where a GPU is in sight."""
+        return "cuda" if self.resources.gpus > 0 else "cpu"
+
+    def spec(self) -> EngineSpec:
+        """What `engines.load_engine` needs to load this model."""
+        return EngineSpec(
+            checkpoint=self.checkpoint,
+            engine=self.engine,
+            revision=self.revision,
+            dtype=self.dtype,
+            context=self.context,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            batch_tokens=self.batch_tokens,
+            device=self.device,
+            generation=self.generation.model_dump(exclude_none=True),
+        )
+
+    def call_cost(self) -> float:
+        """Relative cost of a call: `cost`, else the bytes of the weights, infinite where neither is known."""
+        if self.cost is not None:
+            return self.cost
+        size = weight_bytes(self.checkpoint)
+        return float("inf") if size is None else float(size)
+
+    def shares_pool(self, other: Model) -> bool:
+        """Whether the two roles are played by one checkpoint, and so by one pool of replicas."""
+        return (self.checkpoint, self.revision) == (other.checkpoint, other.revision)
+
+
+class Lineup(Settings):
+    """The captioner, the voters and the uniM³ base."""
+
+    captioner: Model
+    """The EC³ model that writes the captions (paper 4.1)."""
+
+    voters: Listed[Model]
+    """The CQE models that vote on a caption (paper 4.2): an odd number, no two with one name."""
+
+    base: Model
+    """The language model that is fine-tuned into uniM³ (paper 4.3)."""
+
+    @model_validator(mode="after")
+    def _votes_decide(self) -> Self:
+        names = [voter.name for voter in self.voters]
+        if self.voters and len(self.voters) % 2 == 0:
+            raise ValueError(
+                f"voters are {len(names)} ({', '.join(names)}); "
+                "a majority needs an odd number, such as 1, 3, 5 or 7"
+            )
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        if twice:
+            raise ValueError(f"voters {', '.join(twice)} occur twice; each voter needs a name of its own")
+        costs = {voter.cost is None for voter in self.voters}
+        if len(costs) > 1:
+            missing = ", ".join(voter.name for voter in self.voters if voter.cost is None)
+            raise ValueError(f"voters {missing} have no cost but others do; give all of them a cost, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _one_pool_agrees(self) -> Self:
+        free = {"name", "cost"}
+        captioner = self.captioner.model_dump(exclude=free)
+        for voter in self.voters:
+            if not voter.shares_pool(self.captioner):
+                continue
+            differing = [
+                key for key, value in voter.model_dump(exclude=free).items() if value != captioner[key]
+            ]
+            if differing:
+                raise ValueError(
+                    f"the captioner and voter {voter.name} share the checkpoint {voter.checkpoint} "
+                    f"and so one pool, but differ in {', '.join(differing)}; set both alike"
+                )
+        return self
+
+    def voters_by_cost(self) -> tuple[Model, ...]:
+        """The voters, cheapest first; equal costs keep the order of the profile."""
+        return tuple(sorted(self.voters, key=Model.call_cost))

@@ -1,0 +1,67 @@
+"""The profile: every setting of a run, in groups."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from caslie_ray.profiles._base import Settings
+from caslie_ray.profiles.faults import CostSettings, FaultSettings
+from caslie_ray.profiles.images import ImageSettings
+from caslie_ray.profiles.lineup import Lineup
+from caslie_ray.profiles.serving import ServingSettings
+from caslie_ray.profiles.storage import IngestSettings, StorageSettings
+from caslie_ray.profiles.training import TrainingSettings
+from caslie_ray.profiles.votes import CaptionSettings, VoteSettings
+
+__all__ = ["Profile"]
+
+
+class Profile(Settings):
+    """Every setting of a run. Only the lineup must be given; the rest has defaults."""
+
+    name: str = Field(min_length=1)
+    """Name of the profile; the file's name unless it says otherwise."""
+
+    lineup: Lineup
+    """Which checkpoints play captioner, voters and uniM³ base."""
+
+    captions: CaptionSettings = CaptionSettings()
+    """Where captions come from."""
+
+    votes: VoteSettings = VoteSettings()
+    """How a verdict is reached."""
+
+    images: ImageSettings = ImageSettings()
+    """Limits on images."""
+
+    schedule: Literal["streamed", "staged"] = "staged"
+    """`streamed`: all pools at once, which needs room for every model. `staged`: one model at a time."""
+
+    storage: StorageSettings = StorageSettings()
+    """How tables are cut into files and blocks."""
+
+    faults: FaultSettings = FaultSettings()
+    """What is done about failures."""
+
+    ingest: IngestSettings = IngestSettings()
+    """How sources are read."""
+
+    cost: CostSettings = CostSettings()
+    """What an hour of the cluster costs."""
+
+    training: TrainingSettings = TrainingSettings()
+    """How uniM³ is fine-tuned."""
+
+    serving: ServingSettings = ServingSettings()
+    """How the application is served."""
+
+    @model_validator(mode="after")
+    def _somebody_votes(self) -> Self:
+        if self.votes.rule == "majority" and not self.lineup.voters:
+            raise ValueError(
+                "votes.rule is majority but lineup.voters is empty; "
+                "name an odd number of voters, or set votes.rule to always or never"
+            )
+        return self

@@ -1,0 +1,63 @@
+"""How a run's tables are cut into files, and how sources are read."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from caslie_ray.profiles._base import Positive, Settings
+
+__all__ = ["IngestSettings", "SourceKeys", "StorageSettings"]
+
+
+class StorageSettings(Settings):
+    """How a run's tables are cut into files and blocks."""
+
+    partition_digits: int = Field(default=1, ge=1, le=4)
+    """First hex digits of an image_id that name its partition: 16 partitions with 1, 256 with 2."""
+
+    block_rows: Positive = 64
+    """Rows that one task hands to a model at a time: what is lost and done again when a replica dies."""
+
+
+class SourceKeys(Settings):
+    """What a source calls the columns of the released format."""
+
+    task: str = "task"
+    """Column of the task's name or code."""
+
+    split: str = "split"
+    """Column of the split."""
+
+    instruction: str = "instruction"
+    """Column of the instruction."""
+
+    input: str = "input"
+    """Column of the input: JSON or plain text."""
+
+    options: str = "options"
+    """Column of the options: a JSON list or a list."""
+
+    output: str = "output"
+    """Column of the expected answer."""
+
+    images: str = "images"
+    """Column of the image references: a JSON list or a list."""
+
+    captions: str = "caption_info"
+    """Column of the captions that the data set brings."""
+
+    fields: dict[str, str] = Field(default_factory=dict)
+    """Keys inside the input that differ from the release's: source key to released key."""
+
+
+class IngestSettings(Settings):
+    """How sources are read."""
+
+    chunk_rows: Positive = 500
+    """Samples of a source handled together by one task."""
+
+    concurrency: Positive = 2
+    """Such tasks at once. Each downloads `images.concurrency` images at a time."""
+
+    keys: SourceKeys = SourceKeys()
+    """What the source calls its columns."""

@@ -1,0 +1,102 @@
+"""Progress that a person can read: one live line in a terminal, a line now and then in a job's log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Self, TextIO
+
+__all__ = ["Progress", "clock"]
+
+_LOG_EVERY_S = 15.0
+_BAR = 24
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as a person says them: ``42s``, ``3m05s``, ``2h10m``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class Progress:
+    """Shows how far a piece of work has come, its rate and the time left.
+
+    Args:
+        name: what is being done.
+        total: how many units there are; None where that is not known.
+        unit: what a unit is called, in the plural.
+        stream: where it is shown; standard error by default.
+        every_s: seconds between lines where the stream is no terminal.
+        quiet: show nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int | None,
+        unit: str = "views",
+        stream: TextIO | None = None,
+        every_s: float = _LOG_EVERY_S,
+        quiet: bool = False,
+    ) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done = 0
+        self.note = ""
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._live = self._stream.isatty()
+        self._every_s = 0.2 if self._live else every_s
+        self._begun = time.monotonic()
+        self._shown = self._begun
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Say that `done` units are finished; shown when it is time."""
+        self.done, self.note = done, note or self.note
+        self.total = total if total is not None else self.total
+        now = time.monotonic()
+        if now - self._shown >= self._every_s:
+            self._shown = now
+            self._show()
+
+    def add(self, units: int, note: str = "") -> None:
+        """Say that so many more units are finished."""
+        self.update(self.done + units, note=note)
+
+    def close(self) -> None:
+        """Show where the work stands at its end."""
+        self._show()
+        if self._live and not self._quiet:
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def line(self) -> str:
+        """Return the line as it stands now."""
+        spent = max(time.monotonic() - self._begun, 1e-9)
+        rate = self.done / spent
+        parts = [f"{self.done:,}" + (f"/{self.total:,}" if self.total is not None else "") + f" {self.unit}"]
+        if self.total:
+            share = min(1.0, self.done / self.total)
+            parts.insert(0, "█" * round(share * _BAR) + "░" * (_BAR - round(share * _BAR)) + f" {share:4.0%}")
+        parts.append(f"{rate:.1f}/s")
+        if self.total and 0 < self.done < self.total:
+            parts.append(f"{clock((self.total - self.done) / rate)} left")
+        else:
+            parts.append(clock(spent))
+        return f"{self.name} {' · '.join(parts)}" + (f" · {self.note}" if self.note else "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _show(self) -> None:
+        if self._quiet:
+            return
+        text = self.line()
+        self._stream.write(f"\r\x1b[2K{text[:200]}" if self._live else f"{text}\n")
+        self._stream.flush()

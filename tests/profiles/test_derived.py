@@ -1,0 +1,69 @@
+"""What profiles work out, so that no caller does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caslie_ray.profiles import TrainingSettings, load_profile
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "world_size", "steps"),
+    [(4, 1, 32), (4, 2, 16), (4, 8, 4), (8, 3, 6), (128, 1, 1), (128, 4, 1)],
+)
+def test_accumulated_batches_cover_the_global_batch(micro_batch: int, world_size: int, steps: int) -> None:
+    training = TrainingSettings(micro_batch=micro_batch)
+    assert training.gradient_accumulation_steps(world_size) == steps
+    assert steps * world_size * micro_batch >= training.global_batch
+
+
+def test_no_worker_is_refused() -> None:
+    with pytest.raises(ValueError, match="world_size is 0"):
+        TrainingSettings().gradient_accumulation_steps(0)
+
+
+def test_steps_of_the_released_training_set() -> None:
+    training = TrainingSettings()
+    assert training.steps_per_epoch(56_000) == 438  # the last batch holds 64
+    assert training.total_steps(56_000) == 1314
+    assert training.warmup_steps(56_000) == 66
+
+
+def test_spec_carries_what_the_engine_needs() -> None:
+    model = load_profile("caslie-m", ["lineup.base.generation.repetition_penalty=1.1"]).lineup.base
+    spec = model.spec()
+    assert (spec.checkpoint, spec.revision) == ("mistralai/Mistral-7B-Instruct-v0.3", "main")
+    assert (spec.engine, spec.dtype, spec.device) == ("transformers", "bfloat16", "cuda")
+    assert (spec.context, spec.max_new_tokens) == (4096, 64)
+    assert (spec.batch_size, spec.batch_tokens) == (16, 32768)
+    assert dict(spec.generation) == {"repetition_penalty": 1.1}
+
+
+def test_voters_go_by_given_cost() -> None:
+    names = [voter.name for voter in load_profile("caslie-s").lineup.voters_by_cost()]
+    assert names == ["llama-3b", "phi", "mistral", "llama-8b", "vision"]
+
+
+def test_voters_without_cost_go_by_their_weights_and_unknown_ones_last(tmp_path: Path) -> None:
+    overrides = ["lineup.voters.0.checkpoint=hub/not-here"]
+    for position, megabytes in enumerate((4, 2, 3, 1), start=1):
+        folder = tmp_path / str(position)
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(bytes(megabytes * 1000))
+        overrides.append(f"lineup.voters.{position}.checkpoint={folder}")
+    lineup = load_profile("mini", overrides).lineup
+    assert [voter.name for voter in lineup.voters_by_cost()] == [
+        "phi",
+        "vision",
+        "mistral",
+        "llama-8b",
+        "llama-3b",
+    ]
+    assert lineup.voters[0].call_cost() == float("inf")
+
+
+def test_equal_costs_keep_the_order_of_the_profile() -> None:
+    lineup = load_profile("caslie-s", [f"lineup.voters.{n}.cost=1.0" for n in range(5)]).lineup
+    assert lineup.voters_by_cost() == lineup.voters
