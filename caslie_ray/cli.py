@@ -57,7 +57,11 @@ class _Stopped(Exception):
 
 
 def main(
-    description: str, job: Callable[[Arguments], int], *, source: bool = False, argv: Sequence[str] | None = None
+    description: str,
+    job: Callable[[Arguments], int],
+    *,
+    source: bool = False,
+    argv: Sequence[str] | None = None,
 ) -> int:
     """Run a job from the command line and return its exit code.
 
@@ -69,7 +73,9 @@ def main(
     """
     parser = _parser(description, source)
     options = parser.parse_args(argv)
-    logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO
+    )
     for noisy in ("httpx", "httpcore", "ray", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
@@ -107,7 +113,10 @@ def _parser(description: str, source: bool) -> argparse.ArgumentParser:
         help="settings: mini (default; this machine, no GPU), smol, caslie-s, caslie-m, caslie-l, or a YAML file",
     )  # fmt: skip
     parser.add_argument(
-        "--run", required=True, metavar="URI", help="directory or object store (s3://…, gs://…) for all tables"
+        "--run",
+        required=True,
+        metavar="URI",
+        help="directory or object store (s3://…, gs://…) for all tables",
     )
     if source:
         parser.add_argument(

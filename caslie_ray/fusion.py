@@ -21,7 +21,7 @@ from caslie_ray.runs import Run, RunError
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS, Sample
 
-__all__ = ["VARIANTS", "fuse", "instructions_of", "sample_of"]
+__all__ = ["VARIANTS", "fuse", "instructions_of", "plan_fusion", "sample_of"]
 
 VARIANTS = ("caslie", "uia", "text")
 
@@ -104,7 +104,9 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
                     rows.append(instruction)
                     counts[instruction["variant"]][row["split"]] += 1
                     counts[instruction["variant"]]["captions"] += instruction["captions_used"]
-            written += _write_if_new(run, partition, pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
+            written += _write_if_new(
+                run, partition, pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"])
+            )
             progress.add(1)
     run.delete(path for path in run.files("instructions") if run.partition(path) not in partitions)
     summary = {
@@ -119,6 +121,22 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     return summary
 
 
+def plan_fusion(run: Run) -> list[str]:
+    """Say what `fuse` would write.
+
+    Raises:
+        RunError: a file is not whole.
+    """
+    samples = sum(run.count_rows(path) for path in run.files("samples"))
+    captions = sum(run.count_rows(path) for path in run.files("captions"))
+    return [
+        f"samples       {samples:,}",
+        f"captions      {captions:,}",
+        f"instructions  {samples * len(VARIANTS):,} ({', '.join(VARIANTS)})",
+        "models        none",
+    ]
+
+
 class _Captions:
     """The captions of a run, by view id; only ids, texts and verdicts are held."""
 
@@ -130,16 +148,15 @@ class _Captions:
     def of(self, view_ids: set[str]) -> dict[str, _Captioned]:
         """Return what is known of some views."""
         rows = self._table.filter(pc.is_in(self._ids, value_set=pa.array(sorted(view_ids), pa.string())))
-        return {
-            row["view_id"]: _Captioned(row["caption"], bool(row["verdict"])) for row in rows.to_pylist()
-        }
+        return {row["view_id"]: _Captioned(row["caption"], bool(row["verdict"])) for row in rows.to_pylist()}
 
 
 def _write_if_new(run: Run, partition: str, rows: pa.Table) -> bool:
     before = run.read("instructions", partition=partition)
     if len(run.files("instructions", partition)) == 1 and _digest(before) == _digest(rows):
         return False
-    run.write("instructions", partition, rows)
+    written = run.write("instructions", partition, rows)
+    run.delete(path for path in run.files("instructions", partition) if path != written)
     return True
 
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from caslie_ray.engines import Choice, EngineError, EngineSpec, Failure, Generation, Request, load_engine
@@ -131,7 +130,9 @@ class Router:
                 self._launch(pool)
         await asyncio.gather(*(self._wait_for_minimum(pool) for pool in self._pools.values()))
 
-    async def generate(self, pool: str, refs: list[ray.ObjectRef[list[Request]]], rows: int) -> list[Generation]:
+    async def generate(
+        self, pool: str, refs: list[ray.ObjectRef[list[Request]]], rows: int
+    ) -> list[Generation]:
         """Answer a batch of requests, in order, one result a request.
 
         Args:
@@ -187,7 +188,9 @@ class Router:
             return
         async with pool.changed:
             if pool.alive == 0 and len(pool.starts) <= 1:
-                pool.stats.down = raised or f"{pool.failures} replicas died while they started: {_first_line(error)}"
+                pool.stats.down = (
+                    raised or f"{pool.failures} replicas died while they started: {_first_line(error)}"
+                )
             pool.changed.notify_all()
 
     async def _wait_for_minimum(self, pool: _Pool) -> None:
@@ -221,7 +224,7 @@ class Router:
             pool.free.append(replica)
             pool.changed.notify_all()
 
-    async def _lost(self, pool: _Pool, actor: ActorHandle, blamed: bool, error: Exception) -> None:
+    async def _lost(self, pool: _Pool, actor: Any, blamed: bool, error: Exception) -> None:
         ray.kill(actor)
         async with pool.changed:
             pool.alive -= 1
@@ -265,7 +268,9 @@ class Router:
             await self._release(pool, replica)
             return results
 
-    async def _split(self, pool: _Pool, method: str, requests: list[Request], extra: tuple[Any, ...]) -> list[Any]:
+    async def _split(
+        self, pool: _Pool, method: str, requests: list[Request], extra: tuple[Any, ...]
+    ) -> list[Any]:
         size = max(1, len(requests) // _SHRINK)
         answers: list[Any] = []
         for at in range(0, len(requests), size):
@@ -338,7 +343,9 @@ def start_router(plans: Sequence[PoolPlan], faults: FaultSettings) -> Any:
     Raises:
         PoolDown: a model cannot be loaded, or finds no room.
     """
-    router = actor_class(Router, num_cpus=0, max_restarts=0, max_concurrency=10_000).remote(list(plans), faults)
+    router = actor_class(Router, num_cpus=0, max_restarts=0, max_concurrency=10_000).remote(
+        list(plans), faults
+    )
     try:
         ray.get(router.start.remote())
     except RayTaskError as error:

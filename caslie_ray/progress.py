@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Self, TextIO
@@ -98,5 +99,8 @@ class Progress:
         if self._quiet:
             return
         text = self.line()
-        self._stream.write(f"\r\x1b[2K{text[:200]}" if self._live else f"{text}\n")
+        if self._live:
+            # A line that wraps could not be overwritten.
+            text = "\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1]
+        self._stream.write(text if self._live else f"{text}\n")
         self._stream.flush()

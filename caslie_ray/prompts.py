@@ -13,6 +13,8 @@ __all__ = ["CAPTION", "Prompt", "Span", "join", "render"]
 Span = tuple[int, int]
 CAPTION = "caption"
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
+# Any number of braces: {{{{caption}}}} must not become {{caption}}. Possessive: long texts stay linear.
+_TYPED_SLOT = re.compile(r"(?<!\{)\{{2,}+(\w++)\}{2,}+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ class Prompt:
 def render(template: str, **fields: str) -> Prompt:
     """Fill the named slots of `template`; slots without a value stay, to be filled later.
 
-    A field that itself holds a slot (``{{caption}}`` typed by a user) loses one pair of braces, so that no
-    user can steer where the caption goes.
+    A field that itself holds a slot (``{{caption}}`` typed by a user) keeps one pair of braces of it, so that
+    no user can steer where the caption goes.
     """
     parts: list[str] = []
     spans: list[Span] = []
@@ -58,7 +60,7 @@ def render(template: str, **fields: str) -> Prompt:
         if match[1] not in fields:
             continue
         literal = template[last : match.start()]
-        value = _SLOT.sub(r"{\1}", fields[match[1]])
+        value = _TYPED_SLOT.sub(r"{\1}", fields[match[1]])
         start = length + len(literal)
         length = start + len(value)
         parts += [literal, value]

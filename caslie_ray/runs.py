@@ -11,6 +11,7 @@ import json
 import posixpath
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from caslie_ray.tables import IDS, SCHEMAS
 __all__ = ["Run", "RunError", "open_path", "open_run", "partition_of", "partitions"]
 
 _ROW_GROUP = 1024
+# They show an object only once it is whole; a rename there is a copy.
+_OBJECT_STORES = ("s3", "gcs", "abfs")
 
 
 class RunError(RuntimeError):
@@ -106,7 +109,7 @@ class Run:
         schema = schema or SCHEMAS[table]
         try:
             rows = rows.select(schema.names).cast(schema)
-        except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except (KeyError, pa.ArrowException) as error:
             raise RunError(f"rows do not fit table {table!r}: {error}") from error
         # Pictures are compressed already.
         codec = {name: "none" if name == "image" else "zstd" for name in schema.names}
@@ -123,8 +126,7 @@ class Run:
             RunError: the store is full or refuses.
         """
         try:
-            if not isinstance(self.fs, pafs.LocalFileSystem):
-                # An object store shows an object only once it is whole.
+            if self.fs.type_name in _OBJECT_STORES:
                 with self.fs.open_output_stream(path) as stream:
                     stream.write(data)
                 return
@@ -135,17 +137,21 @@ class Run:
                 with self.fs.open_output_stream(temporary) as stream:
                     stream.write(data)
                 self.fs.move(temporary, path)
-            except OSError:
+            except BaseException:
+                # SIGTERM too may fall in between.
                 self.delete([temporary])
                 raise
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error}; nothing of it was kept, mend that and run again") from error
+            raise RunError(
+                f"cannot write {path}: {error}; nothing of it was kept, mend that and run again"
+            ) from error
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files; those already gone are no error."""
         for path in paths:
             if self.fs.get_file_info(path).type != pafs.FileType.NotFound:
-                self.fs.delete_file(path)
+                with suppress(FileNotFoundError):  # a late writer was quicker
+                    self.fs.delete_file(path)
 
     def read_file(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one Parquet file.
@@ -155,8 +161,10 @@ class Run:
         """
         try:
             return pq.read_table(path, columns=columns, filesystem=self.fs, partitioning=None)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise RunError(f"cannot read {path}: {error}; delete it and run the job that writes it again") from error
+        except (pa.ArrowException, OSError) as error:
+            raise RunError(
+                f"cannot read {path}: {error}; delete it and run the job that writes it again"
+            ) from error
 
     def count_rows(self, path: str) -> int:
         """Return the rows of one Parquet file, from its footer.
@@ -166,10 +174,14 @@ class Run:
         """
         try:
             return int(pq.read_metadata(path, filesystem=self.fs).num_rows)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise RunError(f"cannot read {path}: {error}; delete it and run the job that writes it again") from error
+        except (pa.ArrowException, OSError) as error:
+            raise RunError(
+                f"cannot read {path}: {error}; delete it and run the job that writes it again"
+            ) from error
 
-    def read(self, table: str, columns: Sequence[str] | None = None, partition: str | None = None) -> pa.Table:
+    def read(
+        self, table: str, columns: Sequence[str] | None = None, partition: str | None = None
+    ) -> pa.Table:
         """Read a table, or one partition of it: one row an id, the last written where writers overlapped.
 
         Args:
@@ -195,11 +207,21 @@ class Run:
         self.put(self.path(path), text.encode() + b"\n")
 
     def read_json(self, path: str) -> Any:
-        """Read ``RUN/<path>``; None where there is no such file."""
+        """Read ``RUN/<path>``; None where there is no such file.
+
+        Raises:
+            RunError: it is not JSON.
+        """
         if self.fs.get_file_info(self.path(path)).type == pafs.FileType.NotFound:
             return None
         with self.fs.open_input_stream(self.path(path)) as stream:
-            return json.loads(stream.read())
+            text = stream.read()
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise RunError(
+                f"cannot read {self.path(path)}: {error}; delete it and run the job that writes it"
+            ) from error
 
 
 def last_of_each(rows: pa.Table, ids: Sequence[str]) -> pa.Table:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import ray
@@ -16,7 +16,7 @@ from caslie_ray.captioning._ledger import PartitionState, load, survey
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
 from caslie_ray.captioning._work import RouterAsk, WorkOrder, tidy, work
-from caslie_ray.cluster import connect, map_partitions
+from caslie_ray.cluster import connect, map_partitions, room
 from caslie_ray.lineup import ResolvedLineup, resolve
 from caslie_ray.pools import PoolStats, pool_plans, start_router
 from caslie_ray.profiles import Profile
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _DISTRIBUTE_FROM = 20_000
 _TASK_CPUS = 0.01
+_TASK_RETRIES = 3
 
 
 @dataclass
@@ -141,7 +142,9 @@ class CaptionJob:
             if not names:
                 return
             if number > 1:
-                log.warning("pass %d of %d: %d views are still missing", number, passes, sum(map(left, states)))
+                log.warning(
+                    "pass %d of %d: %d views are still missing", number, passes, sum(map(left, states))
+                )
             for report in run_pass(order, router, names, self._tasks(order)):
                 if report["failure"]:
                     raise RunError(report["failure"])
@@ -152,9 +155,10 @@ class CaptionJob:
             states = self.survey((), names)
 
     def _tasks(self, order: WorkOrder) -> int:
-        """How many partitions are worked on at once: enough that no replica waits for work."""
+        """How many partitions are worked on at once: enough that no replica, or no core, waits for work."""
         roles = [role for role in self.lineup.roles if order.stage in (None, role.name)]
-        return max(2, sum(plan.maximum for plan in pool_plans(roles)) + 1)
+        replicas = sum(plan.maximum for plan in pool_plans(roles))
+        return max(2, min(replicas + 1, int(room().get("CPU", 1)) + 2))
 
     def _tidy(self, states: Iterable[PartitionState]) -> None:
         untidy = [state.partition for state in states if state.missing or not state.tidy]
@@ -253,21 +257,22 @@ def run_pass(order: WorkOrder, router: Any, names: Sequence[str], tasks: int) ->
     """Work on partitions through Ray Data; yield a report a block: views, errors, and why a store refused."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.print_on_execution_start = False
     # A task lost with its node is no reason to stop: the ledger shows what is missing, and the next pass does it.
     context.max_errored_blocks = -1
     reports = ray.data.from_items(
         [{"partition": name} for name in names], override_num_blocks=len(names)
     ).map_batches(
-        _work_task,
+        cast(Any, _work_task),  # Ray's types know no function that takes more than the batch
         batch_size=None,
         batch_format="pyarrow",
         fn_kwargs={"order": order, "router": router},
         compute=ray.data.TaskPoolStrategy(size=tasks),
         num_cpus=_TASK_CPUS,
-        max_retries=3,
+        ray_remote_args_fn=lambda: {"max_retries": _TASK_RETRIES},
     )
     for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+        yield from cast(pa.Table, batch).to_pylist()
 
 
 def _work_task(batch: pa.Table, order: WorkOrder, router: Any) -> Iterator[pa.Table]:

@@ -144,7 +144,12 @@ def _learn(known: Known, row: Mapping[str, Any], lineup: ResolvedLineup, retry: 
         _keep(known.captions, answer, captioner in retry)
     for vote in row["votes"] or ():
         answered = VoteAnswer(
-            vote["key"], vote["p_yes"], vote["tokens"] or 0, bool(vote["cut"]), vote["error"], bool(vote["retryable"])
+            vote["key"],
+            vote["p_yes"],
+            vote["tokens"] or 0,
+            bool(vote["cut"]),
+            vote["error"],
+            bool(vote["retryable"]),
         )
         _keep(known.votes, answered, vote["voter"] in retry)
 
@@ -161,7 +166,9 @@ def _learn_answers(
         for row in table.to_pylist():
             rest = (row["tokens"], row["cut"], row["error"], row["retryable"])
             if captions:
-                _keep(ledger.known.captions, CaptionAnswer(row["key"], row["text"], *rest), role.name in retry)
+                _keep(
+                    ledger.known.captions, CaptionAnswer(row["key"], row["text"], *rest), role.name in retry
+                )
             else:
                 _keep(ledger.known.votes, VoteAnswer(row["key"], row["p_yes"], *rest), role.name in retry)
 

@@ -90,9 +90,7 @@ class Row:
             "view_id": self.view.view_id,
             "image_id": self.view.image_id,
             "caption": caption.text if caption else None,
-            "votes": [
-                {"voter": name, "answer": vote.answer, **vote._asdict()} for name, vote in self.votes
-            ],
+            "votes": [{"voter": name, "answer": vote.answer, **vote._asdict()} for name, vote in self.votes],
             "verdict": verdict,
             "calls": int(generated) + len(self.votes),
             "cut": bool(caption and caption.cut) or any(vote.cut for _, vote in self.votes),

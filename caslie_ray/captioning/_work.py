@@ -120,7 +120,9 @@ def _missing(order: WorkOrder, ledger: Ledger) -> list[View]:
         if order.stage is not None:
             wanted = row.waits_for == order.stage
         else:
-            wanted = row.waits_for is not None or not holds(row.view.view_id, row.signature(order.lineup), ledger)
+            wanted = row.waits_for is not None or not holds(
+                row.view.view_id, row.signature(order.lineup), ledger
+            )
         if wanted:
             missing.append(row.view)
     return missing

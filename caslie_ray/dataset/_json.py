@@ -31,7 +31,8 @@ def _parsed(text: str) -> object:
     try:
         return json.loads(text, strict=False)
     except json.JSONDecodeError as error:
-        return Damage(f"invalid JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}; write this row again")
+        what = error.msg.removesuffix(" at")
+        return Damage(f"invalid JSON: {what} at character {error.pos + 1}; write this row again")
     except (ValueError, RecursionError) as error:
         return Damage(f"invalid JSON: {_odd(error)}")
 
@@ -72,7 +73,9 @@ def _line(number: int, parts: list[str], length: int) -> Iterator[tuple[int, obj
 
 
 def _too_long() -> Damage:
-    return Damage(f"row too long: more than {LONGEST_ROW:,} characters; is this file JSON Lines or a JSON array?")
+    return Damage(
+        f"row too long: more than {LONGEST_ROW:,} characters; is this file JSON Lines or a JSON array?"
+    )
 
 
 class _Buffer:
@@ -120,7 +123,9 @@ class _Buffer:
                 value = Damage(f"invalid JSON: {_odd(error)}")
             if not cut or self.ended:
                 if isinstance(value, Damage) and cut:
-                    value = Damage("truncated file: it ends inside this row; the rows before it are kept, copy it again")
+                    value = Damage(
+                        "truncated file: it ends inside this row; the rows before it are kept, copy it again"
+                    )
                 return value, end
             if len(self.data) - self.at > LONGEST_ROW:
                 return _too_long(), end

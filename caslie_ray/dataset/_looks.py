@@ -17,7 +17,12 @@ _MARKS = (
     (b"\x00\x00\x01\x00", "an icon file"),
     (b"version https://git-lfs", "a Git LFS pointer: fetch the real file with `git lfs pull`"),
 )
-_BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image", b"heic": "a HEIC image", b"mif1": "a HEIF image"}
+_BRANDS = {
+    b"avif": "an AVIF image",
+    b"avis": "an AVIF image",
+    b"heic": "a HEIC image",
+    b"mif1": "a HEIF image",
+}
 
 
 def looks_like(data: bytes) -> str:

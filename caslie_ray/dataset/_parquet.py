@@ -34,7 +34,10 @@ def read_rows(file: pa.NativeFile | pa.PythonFile) -> Iterator[tuple[int, object
                     number += 1
         except (pa.ArrowException, OSError) as error:
             detail = str(error).split("\n")[0][:200]
-            yield number, Damage(f"damaged Parquet: rows {number} to {start - 1}: {detail}; copy the file again")
+            yield (
+                number,
+                Damage(f"damaged Parquet: rows {number} to {start - 1}: {detail}; copy the file again"),
+            )
 
 
 def _row(batch: pa.RecordBatch, row: int) -> object:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
-from ray.data import Dataset
+from ray.data import Dataset, TaskPoolStrategy
 
 __all__ = ["Lost", "each", "each_of_stream"]
 
@@ -20,6 +21,10 @@ _BLOCK_BYTES = 4 << 20
 _RETRIES = 2
 
 
+# Few inputs are no mistake here.
+warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for")
+
+
 class Lost(RuntimeError):
     """Some items took their worker process with them; `items` are their places."""
 
@@ -29,7 +34,7 @@ class Lost(RuntimeError):
 
 
 def each(
-    items: Sequence[Item], work: Callable[[Item], Result], *, concurrency: int, cpus: float = 1.0
+    items: Sequence[Item], work: Callable[[Item], Result], *, concurrency: int, cpus: float = 0.5
 ) -> Iterator[tuple[Item, Result]]:
     """Yield each item and its result, as they come.
 
@@ -46,7 +51,8 @@ def each(
     if not rows:
         return
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
-    mapped = start.map(_Guarded(work), num_cpus=cpus, concurrency=concurrency, max_retries=_RETRIES)
+    pool = TaskPoolStrategy(size=min(concurrency, len(rows)))
+    mapped = start.map(_Guarded(work), num_cpus=cpus, compute=pool, ray_remote_args_fn=_bounded)
     seen: set[int] = set()
     for place, result in _results(mapped):
         seen.add(place)
@@ -72,8 +78,10 @@ def each_of_stream(
         return
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
-    parts = start.flat_map(_Split(split), num_cpus=0.25, concurrency=concurrency, max_retries=_RETRIES)
-    mapped = parts.map(_Guarded(work), num_cpus=0.5, concurrency=concurrency, max_retries=_RETRIES)
+    readers = TaskPoolStrategy(size=min(concurrency, len(rows)))
+    parts = start.flat_map(_Split(split), num_cpus=0.25, compute=readers, ray_remote_args_fn=_bounded)
+    pool = TaskPoolStrategy(size=concurrency)
+    mapped = parts.map(_Guarded(work), num_cpus=0.5, compute=pool, ray_remote_args_fn=_bounded)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
     for place, result in _results(mapped):
@@ -84,6 +92,11 @@ def each_of_stream(
             yield result
     if expected != seen:
         raise Lost([place for place in expected if expected[place] != seen[place]])
+
+
+def _bounded() -> dict[str, Any]:
+    """Ray Data would start a task that kills its worker again and again, without end."""
+    return {"max_retries": _RETRIES}
 
 
 class _Count:

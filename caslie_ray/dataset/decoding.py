@@ -103,7 +103,9 @@ def decode(data: bytes, limits: ImageSettings) -> StoredImage:
 def too_large(size: int | None, limit: int) -> str:
     """Return the reason of a file that is over the byte limit; `size` is None where only that is known."""
     amount = f"{size:,} bytes are" if size is not None else "it is"
-    return f"too many bytes: {amount} more than images.max_bytes {limit:,}; shrink the image or raise the limit"
+    return (
+        f"too many bytes: {amount} more than images.max_bytes {limit:,}; shrink the image or raise the limit"
+    )
 
 
 def _unidentified(data: bytes) -> str:

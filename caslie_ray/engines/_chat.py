@@ -23,10 +23,11 @@ _PROBE = "caslie probe"
 class Tokenizer(Protocol):
     """The part of a transformers tokenizer that is used here."""
 
-    bos_token: str | None
-    added_tokens_decoder: Mapping[int, Any]
-
-    def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]: ...
+    @property
+    def bos_token(self) -> Any: ...
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, Any]: ...
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
     def apply_chat_template(self, conversation: list[dict[str, Any]], **settings: Any) -> Any: ...
     def get_vocab(self) -> dict[str, int]: ...
 
@@ -82,7 +83,7 @@ class Chat:
     def encode(self, text: str, *, image: bool) -> list[int]:
         """The token ids of a user's turn, template included."""
         written = self.write(text, image=image)
-        return self._tokenizer(written, add_special_tokens=self.adds_special_tokens(written))["input_ids"]
+        return self._tokenizer.encode(written, add_special_tokens=self.adds_special_tokens(written))
 
     def write(self, text: str, *, image: bool) -> str:
         """The whole prompt as text: the user's turn in the template, ready for the answer."""
@@ -96,7 +97,7 @@ class Chat:
         As `apply_chat_template` does it: never for a tokenizer's template, and for a processor's where the
         template wrote no BOS.
         """
-        bos = self._tokenizer.bos_token
+        bos: str | None = self._tokenizer.bos_token
         return self._family.sees and not (bos and written.startswith(bos))
 
     def _plain(self, text: str, image: bool) -> Any:

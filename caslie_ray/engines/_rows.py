@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
@@ -90,7 +90,9 @@ class Encoder:
         try:
             with Image.open(io.BytesIO(request.image)) as opened:
                 image = opened.convert("RGB")
-        except Exception as error:  # Pillow's decoders raise many types on bytes that are no image.
+        except UnidentifiedImageError:  # its own words hold an address, which is another one each time
+            return Failure("the image cannot be read: its bytes are in no known format", retryable=False)
+        except Exception as error:  # Pillow's decoders raise many types on broken bytes.
             return Failure(f"the image cannot be read: {type(error).__name__}: {error}", retryable=False)
         row = self._with_image(fitted, image)
         if row.tokens <= budget:

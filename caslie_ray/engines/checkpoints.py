@@ -51,7 +51,7 @@ def resolve(checkpoint: str) -> Checkpoint:
     if checkpoint == SMOLLM2:
         return _smollm2()
     path = Path(checkpoint).expanduser()
-    if path.is_dir():
+    if checkpoint and path.is_dir():
         return Checkpoint(str(path), is_local=True)
     if path.is_file() and path.suffix == ".gguf":
         return Checkpoint(str(path.parent), is_local=True, gguf_file=path.name)

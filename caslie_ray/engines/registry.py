@@ -16,10 +16,21 @@ ENGINES = {"transformers": "caslie_ray.engines.transformers"}
 def load_engine(spec: EngineSpec) -> Engine:
     """Load a checkpoint on the engine that its spec names.
 
+    An engine from outside this package is named ``module:function``, where the function is such a `load`.
+
     Raises:
         EngineError: there is no such engine, or the checkpoint cannot be loaded; the message names it.
     """
-    if spec.engine not in ENGINES:
-        raise EngineError(f"there is no engine {spec.engine!r}; there are: {', '.join(ENGINES)}")
-    engine: Engine = importlib.import_module(ENGINES[spec.engine]).load(spec)
+    module, _, function = spec.engine.partition(":")
+    if not function:
+        if module not in ENGINES:
+            raise EngineError(
+                f"there is no engine {module!r}; there are: {', '.join(ENGINES)}, module:function"
+            )
+        module, function = ENGINES[module], "load"
+    try:
+        load = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise EngineError(f"engine {spec.engine!r} cannot be imported: {error}") from error
+    engine: Engine = load(spec)
     return engine

@@ -290,6 +290,7 @@ def _from_pretrained(
     model = auto.from_pretrained(
         location,
         **where,
+        config=config,
         dtype=getattr(torch, spec.dtype),
         device_map={"": device},
         attn_implementation="sdpa",

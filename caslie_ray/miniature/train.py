@@ -86,12 +86,12 @@ def _voter(name: str, phases: int, plans: Plans, seed: int, work: Path, out: Pat
     model, tokenizer = train_voter(name, recipe, plans.voter[:phases], seed, work)
     fresh = questions(Random(seed + 77), 700, {}, seen_only=False)
     log.info("%s: balanced accuracy %.3f", name, balanced_accuracy(model, tokenizer, recipe.style, fresh))
-    save(model, tokenizer, out / name)
+    save(model, tokenizer, out / f"voter-{name}")
 
 
 def _base(plans: Plans, seed: int, work: Path, out: Path) -> None:
     model, tokenizer = train_base(plans.base, seed, work)
-    save(model, tokenizer, out / "base")
+    save(model, tokenizer, out / "unim3-base")
 
 
 def _jobs(groups: Sequence[str], only: Sequence[str]) -> Iterator[Callable[[Plans, int, Path, Path], None]]:

@@ -14,6 +14,7 @@ from caslie_ray.profiles._base import Listed, Positive, Settings
 __all__ = ["Generation", "Lineup", "Model", "Pool", "Resources"]
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+EngineName = Annotated[str, Field(pattern=r"^(transformers|vllm|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
 
 
 class Resources(Settings):
@@ -96,8 +97,8 @@ class Model(Settings):
     revision: str | None = None
     """Branch, tag or commit of a hub id; pin a commit, since `main` moves. Null for anything local."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
-    """What runs the checkpoint."""
+    engine: EngineName = "transformers"
+    """What runs the checkpoint: `transformers`, or your own engine as `module:function`."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights and the KV cache: 4 bytes a number for float32, 2 for the others."""

@@ -60,5 +60,5 @@ def find_task(name: object) -> Task:
         if key in (task.code.lower(), task.name.replace("_", "")):
             return task
     known = ", ".join(f"{task.name} ({task.code})" for task in TASKS.values())
-    shown = f"task {name!r} is unknown" if isinstance(name, str) and name.strip() else "task is missing"
+    shown = f"task {name[:80]!r} is unknown" if isinstance(name, str) and name.strip() else "task is missing"
     raise RowError(f"{shown}: use one of {known}")

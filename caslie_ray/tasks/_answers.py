@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 __all__ = ["label_of", "read_answer", "strip_mark"]
 
 _ORDINAL = re.compile(r"^\s*\d+\s*(?:st|nd|rd|th)\s*:\s*", re.IGNORECASE)
-_LETTER = re.compile(r"^\s*\(?([A-Z])(?:\)|\)?\s*:)\s+")
+_LETTER = re.compile(r"^\s*\(?([A-Z])(?:\)|\)?\s*:)(?:\s+|$)")
 _ANSWERED_LETTER = re.compile(r"^\W*\(?([A-Za-z])\)?\s*(?:$|[:.),\];])")
+_LONE_LETTERS = re.compile(r"\W*[A-Za-z](?:\W+[A-Za-z])+\W*")
 
 
 def strip_mark(text: str) -> str:
@@ -65,12 +66,15 @@ def read_answer(text: str, options: Sequence[str], cues: Mapping[str, Sequence[s
         if answer in (_plain(option), _plain(strip_mark(option))):
             return option
     letters = {match[1].upper(): option for option in options if (match := _LETTER.match(option))}
+    if letters and _LONE_LETTERS.fullmatch(text) and len(set(re.findall("[A-Z]", text.upper()))) > 1:
+        return None
     match = _ANSWERED_LETTER.match(text)
     if match and match[1].upper() in letters:
         return letters[match[1].upper()]
-    first = answer.split(maxsplit=1)[0].strip(",:;!")
-    if {_plain(option) for option in options} == {"yes", "no"} and first in ("yes", "no"):
-        return next(option for option in options if _plain(option) == first)
+    first, *rest = [word.strip(",:;!") for word in answer.split(maxsplit=2)]
+    said = {_plain(strip_mark(option)): option for option in options}
+    if said.keys() == {"yes", "no"} and first in said and rest[:1] != ["or"]:
+        return said[first]
     named = _found(answer, {option: [strip_mark(option)] for option in options})
     if len(named) == 1:
         return named[0]

@@ -18,8 +18,8 @@ class Metrics:
 
     Attributes:
         primary: the metric that Table 4 shows.
-        score: ``score(truth, answers, labels)``; labels come from the task, never from what occurs. An
-            answer outside the labels (a failure) counts as wrong.
+        score: ``score(truth, answers, labels)`` of at least one sample; labels come from the task, never
+            from what occurs. An answer outside the labels (a failure) counts as wrong.
     """
 
     primary: str

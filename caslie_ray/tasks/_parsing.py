@@ -11,6 +11,7 @@ from typing import Any
 __all__ = ["SPLITS", "RowError", "as_text", "decoded", "is_missing", "read_split", "text_list"]
 
 SPLITS = ("train", "validation", "ind", "ood")
+_DEPTH = 20
 _SPELLINGS = {
     "train": "train", "training": "train", "trainset": "train",
     "validation": "validation", "val": "validation", "valid": "validation", "dev": "validation",
@@ -48,22 +49,29 @@ def decoded(value: object) -> object:
     return result
 
 
-def as_text(value: object) -> str:
+def as_text(value: object, depth: int = 0) -> str:
     """Return a cell as plain text that can be stored as UTF-8; missing cells are empty.
 
     A product given as a mapping reads as its title, category and brand, in that order.
+
+    Raises:
+        RowError: lists or mappings stand in one another without end.
     """
+    if depth > _DEPTH:
+        raise RowError(f"a value is nested more than {_DEPTH} deep: give plain text")
     if is_missing(value):
         return ""
     if isinstance(value, str):
         # Lone surrogates are legal in JSON and illegal in UTF-8, and so in Arrow.
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
     if isinstance(value, Mapping):
-        known = [as_text(value.get(key)) for key in ("title", "category", "brand")]
-        parts = [part for part in known if part] or [as_text(item) for item in value.values()]
+        known = [as_text(value.get(key), depth + 1) for key in ("title", "category", "brand")]
+        parts = [part for part in known if part] or [as_text(item, depth + 1) for item in value.values()]
         return ", ".join(part for part in parts if part)
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return " ".join(part for part in map(as_text, value) if part)
+    if isinstance(value, (bytes, bytearray)):  # a Parquet column of text that is not marked as text
+        return value.decode("utf-8", "replace").strip()
+    if isinstance(value, Sequence):
+        return " ".join(part for part in (as_text(item, depth + 1) for item in value) if part)
     return str(value)
 
 
@@ -74,7 +82,7 @@ def text_list(value: object) -> list[str]:
         return []
     items: list[Any]
     if isinstance(value, str):
-        items = value.splitlines()
+        items = [line for line in value.splitlines() if line.strip()]
     elif isinstance(value, Mapping):
         items = list(value.values())
     elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
@@ -93,6 +101,6 @@ def read_split(value: object) -> str:
     text = as_text(value)
     key = re.sub(r"[^a-z]", "", text.lower())
     if key not in _SPELLINGS:
-        shown = f"split {text!r} is unknown" if text else "split is missing"
+        shown = f"split {text[:80]!r} is unknown" if text else "split is missing"
         raise RowError(f"{shown}: use train, validation, test (in domain) or ood")
     return _SPELLINGS[key]

@@ -47,7 +47,12 @@ class Sample:
 
         fields = [part for pair in self.input for part in pair]
         return content_id(
-            self.task, self.instruction, self.output, listed(fields), listed(self.options), listed(self.images)
+            self.task,
+            self.instruction,
+            self.output,
+            listed(fields),
+            listed(self.options),
+            listed(self.images),
         )
 
     def field(self, name: str) -> str:

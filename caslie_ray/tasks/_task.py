@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from caslie_ray.prompts import Prompt, join, render
-from caslie_ray.tasks._answers import label_of, read_answer
+from caslie_ray.tasks._answers import label_of, read_answer, strip_mark
 from caslie_ray.tasks._metrics import Metrics
 from caslie_ray.tasks._parsing import RowError, as_text, decoded, is_missing, read_split, text_list
 from caslie_ray.tasks._sample import ImageRef, Sample, ViewPrompts
@@ -61,7 +61,7 @@ class Task:
         """Read a record of the released format.
 
         Args:
-            record: the keys `split`, `instruction`, `input`, `options`, `output`, `images` and `caption_info`.
+            record: the keys `split`, `instruction`, `input`, `options`, `output`, `images`, `caption_info`.
 
         Raises:
             RowError: a field is missing or of a form that cannot be read.
@@ -71,14 +71,16 @@ class Task:
         options = tuple(text_list(record.get("options"))) or self.labels
         if not options:
             raise RowError("options are missing: give a JSON list of the answers to choose from")
-        if any(not option for option in options):
+        if not all(map(strip_mark, options)):
             raise RowError("an option is empty: remove it or fill it in")
         output = as_text(record.get("output"))
         if not output:
             raise RowError("output is missing: give the true answer")
         count = self.image_count(pairs, options)
         images = _references(record.get("images"), count)
-        given = [text or None for text in text_list(record.get("caption_info"))]
+        told = decoded(record.get("caption_info"))
+        # Plain text is one caption, whatever line breaks it holds.
+        given = [text or None for text in ([as_text(told)] if isinstance(told, str) else text_list(told))]
         captions = tuple((given + [None] * count)[:count]) if given else ()
         instruction = as_text(record.get("instruction")) or self.instruction
         return Sample(self.name, split, instruction, pairs, options, output, images, captions)
@@ -104,7 +106,9 @@ class Task:
             if not text and not item.required:
                 # A field whose key the data never agreed on: the first text that nothing else claims.
                 claimed = {key for other in self.inputs for key in (other.name, *other.aliases)}
-                spare = next((key for key in cells if key not in claimed and not is_missing(cells[key])), None)
+                spare = next(
+                    (key for key in cells if key not in claimed and not is_missing(cells[key])), None
+                )
                 text = as_text(cells.pop(spare)) if spare is not None else ""
             if not text and item.required:
                 state = "missing" if key is None else "empty"
@@ -161,7 +165,7 @@ class Task:
 
 def caption_line(name: str, caption: str | None) -> list[Prompt]:
     """Return the line of a caption that is used, and nothing for one that is not."""
-    return [Prompt(f"{name}: {caption.strip()}")] if caption else []
+    return [Prompt(f"{name}: {caption.strip()}")] if caption and caption.strip() else []
 
 
 def _references(value: object, count: int) -> tuple[ImageRef | None, ...]:
@@ -178,5 +182,3 @@ def _references(value: object, count: int) -> tuple[ImageRef | None, ...]:
         else:
             references.append(as_text(item) or None)
     return tuple(references + [None] * (count - len(references)))
-
-

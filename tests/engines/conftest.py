@@ -47,5 +47,11 @@ def engine(checkpoint: MakeCheckpoint) -> Iterator[MakeEngine]:
 
 def tiny_spec(folder: Path | str, **settings: object) -> EngineSpec:
     """A spec that suits the tiny checkpoints, changed by `settings`."""
-    chosen: dict[str, object] = {"context": 512, "max_new_tokens": 8, "batch_size": 4, "device": "cpu", **settings}
+    chosen: dict[str, object] = {
+        "context": 512,
+        "max_new_tokens": 8,
+        "batch_size": 4,
+        "device": "cpu",
+        **settings,
+    }
     return EngineSpec(str(folder), **chosen)  # type: ignore[arg-type]  # settings of any name, checked by the spec

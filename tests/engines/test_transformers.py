@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from caslie_ray.engines import EngineStats, Generation, Request, load_engine
+from caslie_ray.engines import EngineStats, Request, load_engine
 from caslie_ray.engines.transformers import TransformersEngine
 from caslie_ray.prompts import Prompt, render
 from tests.engines import tiny
@@ -46,7 +47,7 @@ def by_hand(folder: Path, request: Request) -> tuple[Any, Mapping[str, torch.Ten
     if name in tiny.TEXT:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         turn = [{"role": "user", "content": request.prompt.text}]
-        inputs = tokenizer.apply_chat_template(
+        inputs: Any = tokenizer.apply_chat_template(
             turn, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
         return AutoModelForCausalLM.from_pretrained(folder), inputs, tokenizer
@@ -54,7 +55,11 @@ def by_hand(folder: Path, request: Request) -> tuple[Any, Mapping[str, torch.Ten
     model = AutoModelForImageTextToText.from_pretrained(folder)
     picture = Image.open(io.BytesIO(request.image)) if request.image else None
     if name == "blip2":
-        return model, processor(images=picture, text=request.prompt.text, return_tensors="pt"), processor.tokenizer
+        return (
+            model,
+            processor(images=picture, text=request.prompt.text, return_tensors="pt"),
+            processor.tokenizer,
+        )
     content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt.text}]
     if picture is not None:
         content.insert(0, {"type": "image", "image": picture})
@@ -155,14 +160,15 @@ def test_a_repetition_penalty_ignores_padding(checkpoint: MakeCheckpoint) -> Non
 
 def test_sampling_of_the_checkpoint_is_not_taken_over(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     copy = _copy(checkpoint("llama"), tmp_path / "copy")
-    (copy / "generation_config.json").write_text('{"do_sample": true, "temperature": 5.0, "repetition_penalty": 3.0}')
+    sampling = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 3.0}
+    (copy / "generation_config.json").write_text(json.dumps(sampling))
     asked = requests(images=False)
     plain = TransformersEngine(tiny_spec(checkpoint("llama"))).generate(asked)
     assert TransformersEngine(tiny_spec(copy)).generate(asked) == plain
 
 
 def test_a_long_row_does_not_change_the_positions_of_others(engine: MakeEngine) -> None:
-    # Beyond 128 tokens tiny Phi-3 turns all positions of a batch otherwise, as Phi-3.5-mini does beyond 4,096.
+    # Beyond 128 tokens tiny Phi-3 turns all positions of a batch otherwise, Phi-3.5-mini beyond 4,096.
     short = [Request(str(n), Prompt("Is it red? " * n)) for n in (1, 3, 4)]
     long = Request("long", Prompt("Is it red? " * 40))
     together = engine("phi3").choose([*short, long], YES_NO)
@@ -197,8 +203,9 @@ def test_stats_count_what_was_done(checkpoint: MakeCheckpoint) -> None:
     stats = engine.stats()
     assert isinstance(stats, EngineStats)
     assert (stats.calls, stats.failures) == (2 * len(asked) + 1, 1)
-    assert stats.prompt_tokens == sum(answer.prompt_tokens for answer in [*written, *chosen])
-    assert stats.new_tokens == sum(answer.new_tokens for answer in written if isinstance(answer, Generation))
+    read = [answer.prompt_tokens for answer in written] + [answer.prompt_tokens for answer in chosen]
+    assert stats.prompt_tokens == sum(read)
+    assert stats.new_tokens == sum(answer.new_tokens for answer in written)
     assert stats.seconds > 0
 
 

@@ -48,15 +48,16 @@ _CORPUS = [
     "Please generate an informative caption for the product in the image.",
     "Does the caption help to tell the category? Only output yes or no. Yes No YES NO also buy also view",
     "The image shows a red mug with a striped surface, which belongs to the kitchen category.",
-    "Lorem ipsum dolor sit amet, 0 1 2 3 4 5 6 7 8 9 ! ? ; : ' & user assistant User Assistant USER ASSISTANT",
+    "Lorem ipsum dolor sit amet, 0 1 2 3 4 5 6 7 8 9 ! ? ; : ' & user assistant User Assistant",
 ]
 _TURNS = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 _PARTS = (
-    "{% for m in messages %}<|{{ m['role'] }}|>\n{% for part in m['content'] %}{% if part['type'] == 'image' %}"
-    "IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|end|>\n{% endfor %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 _SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -88,7 +89,9 @@ def tokenizer(*special: str, template: str | None = _TURNS) -> PreTrainedTokeniz
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=names, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=names, initial_alphabet=alphabet, show_progress=False
+    )
     raw.train_from_iterator(_CORPUS * 4, trainer)
     made = PreTrainedTokenizerFast(
         tokenizer_object=raw,
@@ -100,6 +103,13 @@ def tokenizer(*special: str, template: str | None = _TURNS) -> PreTrainedTokeniz
     )
     made.chat_template = template
     return made
+
+
+def token_id(words: PreTrainedTokenizerFast, token: str) -> int:
+    """The id of one token."""
+    found = words.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found
 
 
 def image(width: int = 40, height: int = 30, colour: str = "red", kind: str = "PNG") -> bytes:
@@ -156,7 +166,7 @@ def _llava() -> tuple[Any, ...]:
     config = LlavaConfig(
         text_config={"model_type": "llama", "vocab_size": len(words), **_TEXT_CONFIG},
         vision_config={"model_type": "clip_vision_model", **_VISION_CONFIG},
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(words, "<image>"),
     )
     pictures = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     processor = LlavaProcessor(
@@ -176,7 +186,7 @@ def _llava_next() -> tuple[Any, ...]:
     config = LlavaNextConfig(
         text_config={"model_type": "mistral", "vocab_size": len(words), **_TEXT_CONFIG},
         vision_config={"model_type": "clip_vision_model", **_VISION_CONFIG},
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(words, "<image>"),
         image_grid_pinpoints=grid,
     )
     pictures = LlavaNextImageProcessorPil(
@@ -197,7 +207,7 @@ def _idefics3() -> tuple[Any, ...]:
     tiles = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
     words = tokenizer("<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", *tiles)
     config = Idefics3Config(
-        image_token_id=words.convert_tokens_to_ids("<image>"),
+        image_token_id=token_id(words, "<image>"),
         scale_factor=2,
         pad_token_id=0,
         tie_word_embeddings=False,
@@ -222,7 +232,7 @@ def _mllama() -> tuple[Any, ...]:
             "vocab_size": len(words),
             "cross_attention_layers": [1],
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-            **{**_TEXT_CONFIG, "num_hidden_layers": 3},
+            **(_TEXT_CONFIG | {"num_hidden_layers": 3}),
         },
         vision_config={
             "hidden_size": 32,
@@ -237,7 +247,7 @@ def _mllama() -> tuple[Any, ...]:
             "vision_output_dim": 64,
             "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
         },
-        image_token_index=words.convert_tokens_to_ids("<|image|>"),
+        image_token_index=token_id(words, "<|image|>"),
     )
     pictures = MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=4)
     template = "{{ bos_token }}" + _PARTS.replace("IMAGE", "<|image|>")
@@ -273,7 +283,7 @@ def _blip2() -> tuple[Any, ...]:
         qformer_config=qformer,
         text_config=opt,
         num_query_tokens=4,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(words, "<image>"),
     )
     pictures = BlipImageProcessorPil(size={"height": 28, "width": 28})
     return Blip2ForConditionalGeneration(config), Blip2Processor(pictures, words, num_query_tokens=4)

@@ -1,0 +1,7 @@
+"""MMECInstruct: reading the released format, its images, and its views (paper section 3)."""
+
+from caslie_ray.dataset.ingest import Progress, ingest
+from caslie_ray.dataset.reading import SourceError
+from caslie_ray.dataset.summary import IngestSummary
+
+__all__ = ["IngestSummary", "Progress", "SourceError", "ingest"]

@@ -1,0 +1,190 @@
+"""Second step of `ingest`: each distinct reference is fetched once, and what became of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from caslie_ray.dataset.decoding import ImageError
+from caslie_ray.dataset.files import file_keys
+from caslie_ray.dataset.images import Outcome, read_images
+from caslie_ray.dataset.working import FETCHED, FOLDER, SORTED, fold, write_sorted
+from caslie_ray.ids import content_id
+from caslie_ray.profiles import ImageSettings
+from caslie_ray.runs import Run
+
+__all__ = ["Fate", "Fetcher", "Ledger", "Plan", "Wanted", "fate_table", "plan", "write_fetched"]
+
+_TABLE = f"{FOLDER}/fetched"
+_KEPT = "ledger"
+
+FATES = pa.schema(
+    [("locator", pa.string()), ("image_id", pa.string()), ("reason", pa.string()), ("retryable", pa.bool_())]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A reference to be fetched: where it is, and the key by which the ledger will know it."""
+
+    locator: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a reference."""
+
+    image_id: str | None
+    reason: str | None = None
+    retryable: bool = False
+
+
+def _settings(images: ImageSettings, fetched: bool) -> str:
+    """Return the settings that an outcome depends on: an image on few of them, a reject on more."""
+    parts = f"{images.max_side}/{images.max_pixels}/{images.max_bytes}"
+    return parts if fetched else f"{parts}/{images.allow_private}"
+
+
+def write_fetched(run: Run, images: ImageSettings, outcomes: Sequence[tuple[str, Outcome]]) -> None:
+    """Keep outcomes, by key: the images first, then the ledger's rows."""
+    if not outcomes:
+        return
+    name = content_id(*(key for key, _ in outcomes))
+    pictures: dict[str, dict[str, object]] = {}
+    rows: list[dict[str, object]] = []
+    for key, outcome in outcomes:
+        row: dict[str, object] = {"key": key, "settings": _settings(images, outcome.image is not None)}
+        row |= {"reason": outcome.reason, "retryable": outcome.retryable}
+        if outcome.image is not None:
+            image = outcome.image
+            row["image_id"] = image_id = content_id(image.data)
+            size = {"width": image.width, "height": image.height}
+            pictures[image_id] = {"image_id": image_id, "image": image.data, **size}
+        rows.append(row)
+    write_sorted(run, "pending", name, "images", fold(pictures.values(), SORTED["images"]))
+    run.write(_TABLE, name, fold(rows, FETCHED), FETCHED)
+
+
+class Fetcher:
+    """Fetches, decodes and keeps a block of references."""
+
+    def __init__(self, run: Run, images: ImageSettings) -> None:
+        self._run = run
+        self._images = images
+
+    def __call__(self, block: Sequence[Wanted]) -> int:
+        """Fetch the block and return how many of it there are."""
+        outcomes = read_images([wanted.locator for wanted in block], self._images)
+        keys = [wanted.key for wanted in block]
+        write_fetched(self._run, self._images, list(zip(keys, outcomes, strict=True)))
+        return len(block)
+
+
+class Ledger:
+    """What is known of references: read from the files, never from memory of an earlier run.
+
+    An image counts as fetched only while its bytes are in the run.
+    """
+
+    def __init__(self, run: Run, images: ImageSettings) -> None:
+        self._run = run
+        self._images = images
+        self._fates: dict[str, Fate] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the files again."""
+        held: set[str] = set(self._run.read("images", ["image_id"])["image_id"].to_pylist())
+        for path in self._run.files(f"{FOLDER}/pending"):
+            held |= set(self._run.read_file(path, ["image_id"])["image_id"].to_pylist())
+        self._fates = {}
+        for path in self._run.files(_TABLE):
+            for row in self._run.read_file(path).to_pylist():
+                fate = Fate(row["image_id"], row["reason"], row["retryable"])
+                is_image = fate.image_id is not None
+                if row["settings"] != _settings(self._images, is_image) or (
+                    is_image and fate.image_id not in held
+                ):
+                    continue
+                before = self._fates.get(row["key"])
+                # Files have no order: an image outweighs a reject, a final reject one that may pass.
+                if before is None or is_image or (before.image_id is None and before.retryable):
+                    self._fates[row["key"]] = fate
+
+    def fate(self, key: str) -> Fate | None:
+        """Return what became of a reference, None where nobody knows."""
+        return self._fates.get(key)
+
+    def keep_only(self, keys: Iterable[str]) -> None:
+        """Write the ledger anew, as one file, with these keys."""
+        kept = sorted(key for key in set(keys) if key in self._fates)
+        paths = self._run.files(_TABLE)
+        rows: list[dict[str, object]] = []
+        for key in kept:
+            fate = self._fates[key]
+            settings = _settings(self._images, fate.image_id is not None)
+            rows.append(
+                {"key": key, "settings": settings, "image_id": fate.image_id, "reason": fate.reason}
+                | {"retryable": fate.retryable}
+            )
+        table = fold(rows, FETCHED)
+        path = self._run.path(_TABLE, f"{_KEPT}.parquet")
+        if paths == [path] and self._run.read_file(path).equals(table):
+            return
+        self._run.write(_TABLE, _KEPT, table, FETCHED)
+        self._run.delete(other for other in paths if other != path)
+
+
+@dataclass(slots=True)
+class Plan:
+    """Distinct references, sorted by what is to be done about them.
+
+    Attributes:
+        fates: what is known already, by locator.
+        wanted: what is to be fetched; failures that may pass are among it.
+        gone: locators of bytes that came with a row and are not in the run.
+        keys: the ledger's keys of all of them.
+    """
+
+    fates: dict[str, Fate] = field(default_factory=dict)
+    wanted: list[Wanted] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+
+
+def plan(locators: set[str], ledger: Ledger) -> Plan:
+    """Look up each locator, and each file behind one."""
+    made = Plan()
+    found = file_keys(one for one in locators if one.startswith(("file:", "store:")))
+    for locator in sorted(locators):
+        key = found.get(locator, locator)
+        if isinstance(key, ImageError):
+            made.fates[locator] = Fate(None, key.reason, key.retryable)
+            continue
+        if locator.startswith("bad:"):
+            made.fates[locator] = Fate(None, locator.removeprefix("bad:"))
+            continue
+        made.keys.add(key)
+        fate = ledger.fate(key)
+        if fate is not None and not fate.retryable:
+            made.fates[locator] = fate
+        elif locator.startswith("bytes:"):
+            made.gone.append(locator)
+        else:
+            made.wanted.append(Wanted(locator, key))
+    return made
+
+
+def fate_table(fates: dict[str, Fate]) -> pa.Table:
+    """Return fates as a table, for the workers."""
+    names = sorted(fates)
+    columns = [
+        names,
+        [fates[name].image_id for name in names],
+        [fates[name].reason for name in names],
+        [fates[name].retryable for name in names],
+    ]
+    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, FATES, strict=True)], FATES)

@@ -1,0 +1,181 @@
+"""First step of `ingest`: rows of sources become samples with their prompts and references."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import caslie_ray.ids
+import caslie_ray.prompts
+import caslie_ray.tasks
+from caslie_ray.dataset._fetch import write_fetched
+from caslie_ray.dataset.columns import Columns
+from caslie_ray.dataset.images import Outcome, try_decode
+from caslie_ray.dataset.reading import Record, SourceFile, read_source
+from caslie_ray.dataset.references import Base, Reference, base_of, read_reference
+from caslie_ray.dataset.working import FOLDER, PARSED, fold
+from caslie_ray.ids import content_id
+from caslie_ray.profiles import ImageSettings, IngestSettings
+from caslie_ray.prompts import Prompt
+from caslie_ray.runs import Run, open_path
+from caslie_ray.tasks import RowError, Task, find_task
+
+__all__ = ["Chunk", "Parser", "chunks", "parse_key"]
+
+_CHUNK_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows of one source file that are parsed together.
+
+    Attributes:
+        file: the source file.
+        folder: where its parsed rows are kept, below ``RUN/ingest``.
+        index: which chunk of the file this is, from 0.
+        records: the pickled records.
+    """
+
+    file: SourceFile
+    folder: str
+    index: int
+    records: tuple[bytes, ...]
+
+
+def parse_key(
+    file: SourceFile, settings: IngestSettings, images: ImageSettings, tasks: Mapping[str, Task]
+) -> str:
+    """Return a hash of all that the parsed rows of a file depend on: content, settings, tasks, and code."""
+    spelled = [
+        (task.name, task.code, task.instruction, task.caption_template, task.quality_template, task.labels)
+        for task in tasks.values()
+    ]
+    options = json.dumps([settings.chunk_rows, settings.keys.model_dump(), images.root, spelled])
+    return content_id(file.path, file.name, file.version, options, *_code(tasks))
+
+
+def _code(tasks: Mapping[str, Task]) -> list[bytes]:
+    """Return the code that reads rows and writes prompts, so that a change of it is noticed."""
+    files = {Path(caslie_ray.ids.__file__), Path(caslie_ray.prompts.__file__)}
+    for folder in (Path(__file__).parent, Path(caslie_ray.tasks.__file__).parent):
+        files |= set(folder.glob("*.py"))
+    for task in tasks.values():
+        with suppress(TypeError, OSError):  # a class typed in at a prompt has no file
+            files.add(Path(inspect.getfile(type(task))))
+    return [file.read_bytes() for file in sorted(files) if file.is_file()]
+
+
+def chunks(job: tuple[SourceFile, str], columns: Columns, chunk_rows: int) -> Iterator[Chunk]:
+    """Cut the records of a source file into chunks, by rows and by bytes."""
+    file, folder = job
+    held: list[bytes] = []
+    size = index = 0
+    for record in read_source(file, columns):
+        held.append(_pickled(record))
+        size += len(held[-1])
+        if len(held) >= chunk_rows or size >= _CHUNK_BYTES:
+            yield Chunk(file, folder, index, tuple(held))
+            held, size, index = [], 0, index + 1
+    if held:
+        yield Chunk(file, folder, index, tuple(held))
+
+
+def _pickled(record: Record) -> bytes:
+    try:
+        return pickle.dumps(record)
+    except RecursionError:
+        reason = "invalid row: nested too deeply; flatten it"
+        return pickle.dumps(Record(record.number, record.location, None, reason))
+
+
+class Parser:
+    """Parses chunks: writes their rows, and decodes the images that came inside of them.
+
+    Attributes are the run, the settings, and the tasks as the job knows them.
+    """
+
+    def __init__(self, run: Run, images: ImageSettings, tasks: Mapping[str, Task]) -> None:
+        self._run = run
+        self._images = images
+        self._tasks = dict(tasks)
+
+    def __call__(self, chunk: Chunk) -> tuple[str, int]:
+        """Write the chunk's parsed rows; return its folder and how many they are."""
+        root = self._images.root
+        base = base_of(chunk.file.path)
+        if root is not None:
+            base = Base(root if "://" in root else open_path(root)[1])
+        decoded: dict[str, Outcome] = {}
+        rows = [self._row(pickle.loads(record), base, decoded) for record in chunk.records]
+        # The images first: parsed rows promise them.
+        write_fetched(self._run, self._images, list(decoded.items()))
+        self._run.write(f"{FOLDER}/{chunk.folder}", f"{chunk.index:06d}", fold(rows, PARSED), PARSED)
+        return chunk.folder, len(rows)
+
+    def _row(self, record: Record, base: Base, decoded: dict[str, Outcome]) -> dict[str, object]:
+        row: dict[str, object] = {"number": record.number, "location": record.location}
+        if record.row is None:
+            return row | {"reason": record.reason}
+        try:
+            return row | self._sample(record, base, decoded)
+        except RowError as error:
+            return row | {"reason": str(error)}
+        except Exception as error:  # a row of unforeseen shape must not cost its neighbours
+            return row | {"reason": f"unreadable row: {type(error).__name__}: {str(error)[:200]}"}
+
+    def _sample(self, record: Record, base: Base, decoded: dict[str, Outcome]) -> dict[str, object]:
+        cells = record.row or {}
+        task = self._task(cells.get("task"))
+        sample = task.parse(cells)
+        prompts = task.view_prompts(sample)
+        references = [
+            self._reference(read_reference(value, base, f"{record.location}, image {place}"), decoded)
+            for place, value in enumerate(sample.images, 1)
+        ]
+        if len(prompts) != len(references):
+            raise RowError(f"{len(references)} images for {len(prompts)} products: give one image a product")
+        return {
+            "sample_id": sample.sample_id,
+            "task": sample.task,
+            "split": sample.split,
+            "instruction": sample.instruction,
+            "input": [{"field": name, "text": text} for name, text in sample.input],
+            "options": list(sample.options),
+            "output": sample.output,
+            "captions": [*sample.captions, *([None] * (len(references) - len(sample.captions)))],
+            "locators": [reference.locator for reference in references],
+            "sources": [reference.source for reference in references],
+            "caption_prompts": [prompt.caption.text for prompt in prompts],
+            "quality_prompts": [prompt.quality.text for prompt in prompts],
+            "caption_fields": [_spans(prompt.caption) for prompt in prompts],
+            "quality_fields": [_spans(prompt.quality) for prompt in prompts],
+        }
+
+    def _task(self, name: object) -> Task:
+        """Return the task as the job knows it, which may differ from what is installed on this machine."""
+        for task in self._tasks.values():
+            if name in (task.name, task.code):
+                return task
+        found = find_task(name)
+        return self._tasks.get(found.name, found)
+
+    def _reference(self, reference: Reference, decoded: dict[str, Outcome]) -> Reference:
+        """Decode the bytes that a reference brought, once a chunk."""
+        if reference.data is None:
+            return reference
+        if reference.locator not in decoded:
+            decoded[reference.locator] = try_decode(reference.data(), self._images)
+        source = reference.source
+        if decoded[reference.locator].image is not None and len(source) > 100:
+            # A data URI that could be used is not needed again.
+            source = source[:60] + "…"
+        return Reference(reference.locator, source)
+
+
+def _spans(prompt: Prompt) -> list[list[int]]:
+    return [list(span) for span in prompt.fields]

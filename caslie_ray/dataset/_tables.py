@@ -1,0 +1,173 @@
+"""Last step of `ingest`: sorted rows become the files of the tables, partition by partition.
+
+A file is written only where it differs from what stands there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from caslie_ray.dataset.working import fold, read_range
+from caslie_ray.runs import Run, RunError
+from caslie_ray.tables import SCHEMAS
+
+__all__ = ["TABLES", "Writer", "Written"]
+
+TABLES = ("images", "views", "samples", "rejects")
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Written:
+    """What stands in the tables for some partitions.
+
+    Attributes:
+        files: the paths of the files that belong there.
+        changed: how many of them were written just now.
+        counts: rows, by what they are.
+        reasons: rejects by kind and reason, up to its first colon.
+    """
+
+    files: list[str] = field(default_factory=list)
+    changed: int = 0
+    counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, other: Written) -> None:
+        """Add what stands for other partitions."""
+        self.files += other.files
+        self.changed += other.changed
+        self.counts += other.counts
+        self.reasons += other.reasons
+
+
+class Writer:
+    """Writes partitions.
+
+    Attributes are the run, the paths of the sorted files by kind, and whether an empty table is wanted too.
+    """
+
+    def __init__(self, run: Run, files: Mapping[str, Sequence[str]]) -> None:
+        self._run = run
+        self._files = {kind: list(paths) for kind, paths in files.items()}
+
+    def __call__(self, partitions: Sequence[str]) -> Written:
+        """Write the files of some partitions, pictures before what names them."""
+        written = Written()
+        for partition in partitions:
+            views = self._views(partition)
+            needed = sorted(set(views["image_id"].to_pylist()))
+            self._images(partition, needed, written)
+            self._put("views", partition, views, written)
+            written.counts["views",] += views.num_rows
+            self._samples(partition, written)
+        return written
+
+    def _views(self, partition: str) -> pa.Table:
+        rows = self._range("views", partition)
+        # Of equal views the first one in the sources, before all one that brings a caption.
+        bare = rows["given_caption"].is_null()
+        rows = rows.append_column("bare", bare)
+        rows = rows.sort_by([("view_id", "ascending"), ("bare", "ascending"), ("order", "ascending")])
+        return _firsts(rows, "view_id").select(SCHEMAS["views"].names)
+
+    def _images(self, partition: str, needed: list[str], written: Written) -> None:
+        path = self._run.path("images", f"{partition}.parquet")
+        standing = [one for one in self._run.files("images") if _overlap(self._run.partition(one), partition)]
+        if standing == [path]:
+            held = self._run.read_file(path, ["image_id", "width"])
+            if held["image_id"].to_pylist() == needed:
+                written.files.append(path)
+                _count_images(self._run.read_file(path, ["image"]), written)
+                return
+        ids = pa.array(needed, pa.string())
+        parts = [read_range(self._run, [one], "images", partition) for one in standing]
+        parts.append(self._range("images", partition))
+        rows = pa.concat_tables([part.filter(pc.is_in(part["image_id"], value_set=ids)) for part in parts])
+        rows = _firsts(rows.sort_by("image_id"), "image_id")
+        if rows["image_id"].to_pylist() != needed:
+            raise RunError(f"images of partition {partition} are gone from {self._run.uri}: run ingest again")
+        self._put("images", partition, rows, written)
+        _count_images(rows, written)
+
+    def _samples(self, partition: str, written: Written) -> None:
+        rows = self._range("samples", partition)
+        rows = rows.sort_by([("sample_id", "ascending"), ("rank", "ascending"), ("order", "ascending")])
+        rejects: list[Row] = self._range("rejects", partition).to_pylist()
+        rejects = [row | {"kind": "sample", "source": row["location"], "retryable": False} for row in rejects]
+        kept: list[int] = []
+        names = ["sample_id", "task", "split", "order", "location", "lost", "view_ids"]
+        first: Row = {}
+        for at, row in enumerate(rows.select(names).to_pylist()):
+            if row["sample_id"] != first.get("sample_id"):
+                first = row
+                kept.append(at)
+                written.counts["samples", row["task"], row["split"]] += 1
+                written.counts["lost",] += len(row["lost"])
+                written.counts["positions",] += len(row["view_ids"])
+                rejects += [_lost(row, one) for one in row["lost"]]
+            elif row["split"] == first["split"]:
+                written.counts["repeats",] += 1
+            else:
+                rejects.append(_repeated(row, first))
+        self._put("samples", partition, rows.take(kept).select(SCHEMAS["samples"].names), written)
+        rejects.sort(key=lambda row: row["order"])
+        for row in rejects:
+            written.reasons[row["kind"], row["reason"].split(":", 1)[0]] += 1
+            written.counts["retryable",] += row["retryable"]
+        schema = SCHEMAS["rejects"]
+        rejected = fold(({name: row.get(name) for name in schema.names} for row in rejects), schema)
+        self._put("rejects", partition, rejected, written)
+
+    def _range(self, kind: str, partition: str) -> pa.Table:
+        return read_range(self._run, self._files.get(kind, []), kind, partition)
+
+    def _put(self, table: str, partition: str, rows: pa.Table, written: Written) -> None:
+        """Write a file unless it stands there already; no rows, no file."""
+        if not rows.num_rows:
+            return
+        path = self._run.path(table, f"{partition}.parquet")
+        if path not in self._run.files(table, partition) or not self._run.read_file(path).equals(rows):
+            self._run.write(table, partition, rows)
+            written.changed += 1
+        written.files.append(path)
+
+
+def _count_images(rows: pa.Table, written: Written) -> None:
+    written.counts["images",] += rows.num_rows
+    written.counts["bytes",] += pc.sum(pc.binary_length(rows["image"])).as_py() or 0
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two partitions, perhaps of runs with other numbers of digits, share ids."""
+    return one.startswith(other) or other.startswith(one)
+
+
+def _firsts(rows: pa.Table, column: str) -> pa.Table:
+    """Keep the first row of each run of equal values."""
+    values = rows[column].to_pylist()
+    return rows.take([at for at, value in enumerate(values) if at == 0 or value != values[at - 1]])
+
+
+def _lost(sample: Row, lost: Row) -> Row:
+    known = {name: sample[name] for name in ("sample_id", "location", "order")}
+    return known | lost | {"kind": "image"}
+
+
+def _repeated(row: Row, first: Row) -> Row:
+    where = f"the same sample is in split {first['split']} at {first['location']}, which is kept"
+    return {
+        "kind": "sample",
+        "source": row["location"],
+        "reason": f"repeated in split {row['split']}: {where}",
+        "retryable": False,
+        "location": row["location"],
+        "sample_id": row["sample_id"],
+        "order": row["order"],
+    }

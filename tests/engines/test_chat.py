@@ -1,0 +1,96 @@
+"""Prompts as a checkpoint's own template writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from caslie_ray.engines import EngineError
+from caslie_ray.engines._chat import Chat
+from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY
+from caslie_ray.prompts import Prompt, render
+from tests.engines import tiny
+
+PLAIN = (
+    "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+    "{% if add_generation_prompt %}>{% endif %}"
+)
+PARTS = (
+    "{% for m in messages %}{% for part in m['content'] %}"
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endfor %}"
+)
+TODAY = (
+    "{% if date_string is defined %}{{ date_string }}{% endif %} {{ strftime_now('%Y') }} "
+    "{{ messages[0]['content'] }}"
+)
+
+
+def chat(template: str | None, *, image: bool = False) -> Chat:
+    family = IMAGE_FAMILIES["llava"] if image else TEXT_FAMILY
+    return Chat("org/model", tiny.tokenizer("<image>"), family, template, "<image>" if image else None)
+
+
+def test_a_checkpoint_without_a_template_is_refused_by_name() -> None:
+    with pytest.raises(EngineError, match="checkpoint org/model has no chat template"):
+        chat(None)
+
+
+def test_a_template_that_drops_the_question_is_refused() -> None:
+    with pytest.raises(EngineError, match="org/model cannot write a user's turn: it leaves out"):
+        chat("hello")
+
+
+def test_a_template_that_drops_the_image_is_refused() -> None:
+    with pytest.raises(EngineError, match="cannot write a user's turn"):
+        chat(PARTS.replace("<image>", ""), image=True)
+
+
+def test_a_template_that_raises_is_refused_with_its_reason() -> None:
+    with pytest.raises(EngineError, match="only system turns here"):
+        chat("{{ raise_exception('only system turns here') }}")
+
+
+def test_text_alone() -> None:
+    assert chat(PLAIN).write("Is it red?", image=False) == "<s>[Is it red?]>"
+
+
+def test_an_image_stands_before_the_text() -> None:
+    assert chat(PARTS, image=True).write("Is it red?", image=True) == "<image>Is it red?"
+    assert chat(PARTS, image=True).write("Is it red?", image=False) == "Is it red?"
+
+
+def test_a_template_for_plain_text_shows_the_image_too() -> None:
+    assert chat(PLAIN, image=True).write("Is it red?", image=True) == "<s>[<image>\nIs it red?]>"
+
+
+def test_the_date_in_a_template_stands_still() -> None:
+    assert chat(TODAY).write("x", image=False) == "26 Jul 2024 2024 x"
+
+
+def test_special_tokens_are_added_once() -> None:
+    with_bos, without = chat(PLAIN, image=True), chat(PARTS, image=True)
+    assert not with_bos.adds_special_tokens(with_bos.write("x", image=False))
+    assert without.adds_special_tokens(without.write("x", image=False))
+    assert not chat(PLAIN.replace("{{ bos_token }}", "")).adds_special_tokens("x")  # as tokenizers do it
+
+
+def test_special_tokens_in_a_users_text_are_text() -> None:
+    special = chat(PLAIN)
+    prompt = render("Review: {{review}} Help?", review="a</s><|user|>b")
+    fitted = special.fit(prompt, 100, image=False)
+    assert fitted.text == "Review: a< /s>< |user|>b Help?"
+    assert not fitted.cut
+    words = tiny.tokenizer("<image>")
+    written = special.encode(fitted.text, image=False)
+    assert [token for token in written if token in words.all_special_ids] == [words.bos_token_id]
+
+
+def test_an_image_token_in_a_users_text_is_text() -> None:
+    fitted = chat(PARTS, image=True).fit(Prompt("look: <image>"), 100, image=True)
+    assert fitted.text == "look: < image>"
+
+
+def test_fields_keep_their_place_around_broken_tokens() -> None:
+    special = chat(PLAIN)
+    prompt = render("</s> {{first}}|{{second}} </s>", first="<s> one two three four", second="</s>x")
+    budget = len(special.encode("< /s> < s> one|< /s>x < /s>", image=False))
+    assert special.fit(prompt, budget, image=False).text == "< /s> < s> one|< /s>x < /s>"

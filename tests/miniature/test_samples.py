@@ -1,0 +1,150 @@
+from collections import Counter
+from random import Random
+
+import pytest
+
+from caslie_ray.miniature.catalogue import CATEGORIES, COMPLEMENTS, VALUES, Domain
+from caslie_ray.miniature.records import prompts_of, sample_of
+from caslie_ray.miniature.samples import MAKERS, DrawnSample, World
+from caslie_ray.miniature.truth import caption_of, context_free_caption, helps, named_in
+from caslie_ray.tasks import find_task
+
+TASKS = tuple(MAKERS)
+
+
+def _many(task: str, domain: Domain | None = "tools", count: int = 200) -> list[DrawnSample]:
+    world = World(Random(f"{task}{domain}"), domain)
+    return [MAKERS[task](world) for _ in range(count)]
+
+
+@pytest.mark.parametrize("domain", ["tools", "sports"])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_sample_reads_as_a_sample_of_its_task(task: str, domain: Domain) -> None:
+    for drawn in _many(task, domain, 60):
+        sample = sample_of(drawn)
+        assert sample.task == find_task(task).name
+        assert sample.output in sample.options
+        assert len(sample.images) == len(drawn.views) == len(prompts_of(drawn))
+        assert len(set(drawn.options)) == len(drawn.options)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_true_caption_helps_exactly_where_the_picture_is_useful(task: str) -> None:
+    views = [view for drawn in _many(task) for view in drawn.views]
+    assert all(helps(caption_of(view), view) == (view.usefulness == "useful") for view in views)
+    found = Counter(view.usefulness for view in views)
+    assert min(found["useful"], found["useless"], found["misleading"]) > 0.1 * len(views)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_the_text_lacks_is_nowhere_in_the_quality_prompt(task: str) -> None:
+    for drawn in _many(task, count=100):
+        for view, prompts in zip(drawn.views, prompts_of(drawn), strict=True):
+            words = set(prompts.quality.text.replace(".", " ").replace(",", " ").split())
+            product = view.picture.product
+            if task == "CC":
+                assert product.category in words
+                assert product.category not in prompts.caption.text.split()
+            elif task == "SA":
+                assert product.category in words
+            elif task not in ("PSI", "MPC", "PRP"):
+                assert not words & {product.value(name) for name in view.lacks}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_wrong_picture_contradicts_the_text(task: str) -> None:
+    for drawn in _many(task):
+        for view, prompts in zip(drawn.views, prompts_of(drawn), strict=True):
+            shown = view.picture.shown
+            if view.picture.kind == "wrong":
+                assert shown is not None
+                assert f"{shown.category}" not in prompts.quality.text.split()
+                assert shown.colour != view.picture.product.colour
+
+
+def test_a_question_is_answerable_where_document_or_picture_answers_it() -> None:
+    for drawn in _many("AP"):
+        view = drawn.views[0]
+        assert (drawn.output == "yes") == ((not view.lacks and _told(drawn)) or view.usefulness == "useful")
+
+
+def _told(drawn: DrawnSample) -> bool:
+    assert isinstance(drawn.fields, dict)
+    asked, document = drawn.views[0].asks[0], drawn.fields["document"]
+    cues = {"weight": ("weigh",), "price": ("paid", "price"), "warranty": ("warranty",)}
+    if asked in VALUES:
+        return drawn.views[0].picture.product.value(asked) in document
+    return any(cue in document for cue in cues[asked])
+
+
+def test_relations_follow_from_the_products() -> None:
+    for drawn in _many("PRP"):
+        first, second = (view.picture.product for view in drawn.views)
+        if drawn.output == "also buy":
+            assert second.category == COMPLEMENTS[first.category]
+        else:
+            assert first.category == second.category
+            assert (first.colour == second.colour) == (drawn.output == "similar")
+
+
+@pytest.mark.parametrize("task", ["PSI", "MPC"])
+def test_relevance_follows_from_query_and_product(task: str) -> None:
+    for drawn in _many(task):
+        assert isinstance(drawn.fields, dict)
+        wanted = named_in(drawn.fields["query"])
+        product = drawn.views[0].picture.product
+        if wanted["category"] == product.category:
+            fits = all(product.value(name) == value for name, value in wanted.items())
+            relevance = "exact" if fits else "substitute"
+        else:
+            other = wanted["category"] == COMPLEMENTS[product.category]
+            relevance = "complement" if other else "irrelevant"
+        answer = ("yes" if relevance == "substitute" else "no") if task == "PSI" else relevance
+        assert drawn.output == answer
+
+
+def test_reviews_are_longer_than_ten_words_and_the_photo_decides_open_ones() -> None:
+    for drawn in _many("SA"):
+        assert isinstance(drawn.fields, dict)
+        assert len(drawn.fields["review"].split()) > 10
+        view = drawn.views[0]
+        if view.lacks:
+            wanted = named_in(drawn.fields["review"])[view.asks[0]]
+            got_it = wanted == view.picture.product.value(view.asks[0])
+            assert drawn.output in (
+                ("very positive", "positive") if got_it else ("very negative", "negative")
+            )
+
+
+def test_the_next_product_alone_shares_what_the_history_has_in_common() -> None:
+    for drawn in _many("SR"):
+        products = [view.picture.product for view in drawn.views]
+        history, options = products[:3], products[3:]
+        asked = drawn.views[0].asks[0]
+        liked = {product.value(asked) for product in history}
+        assert len(liked) == 1
+        fitting = [drawn.options[i] for i, product in enumerate(options) if product.value(asked) in liked]
+        assert fitting == [drawn.output]
+
+
+def test_the_same_seed_makes_the_same_samples() -> None:
+    for task in TASKS:
+        assert _many(task, count=5) == _many(task, count=5)
+
+
+def test_captions_name_what_is_asked_and_context_free_ones_name_less() -> None:
+    views = [view for task in TASKS for drawn in _many(task, count=60) for view in drawn.views]
+    seen = [view for view in views if view.picture.kind == "informative" and view.lacks]
+    assert all(set(view.lacks) <= set(named_in(caption_of(view))) for view in seen)
+    free = sum(set(view.lacks) <= set(named_in(context_free_caption(view))) for view in seen)
+    assert free < 0.5 * len(seen)
+    unseen = [view for view in views if view.picture.shown is None]
+    assert not any(set(named_in(caption_of(view))) & {"category", "colour"} for view in unseen)
+
+
+def test_named_in_reads_values_and_nothing_else() -> None:
+    assert named_in("A red striped mug by Kivo, hammered") == {
+        "colour": "red", "pattern": "striped", "category": "mug", "brand": "Kivo",
+    }  # fmt: skip
+    assert named_in("") == {}
+    assert set(CATEGORIES) == {named_in(f"a {name}")["category"] for name in CATEGORIES}

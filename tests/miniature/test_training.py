@@ -1,0 +1,153 @@
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from caslie_ray.miniature import train
+from caslie_ray.miniature.catalogue import held_out
+from caslie_ray.miniature.records import prompts_of
+from caslie_ray.miniature.training import captioner, voters
+from caslie_ray.miniature.training.base import BASE, readings
+from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
+from caslie_ray.miniature.training.loop import Plan, fit
+from caslie_ray.miniature.training.pixels import pixels_of
+from caslie_ray.miniature.training.text import world_samples
+from caslie_ray.miniature.training.tower import TowerPlan
+from caslie_ray.miniature.training.voters import VOTERS, questions, train_voter
+from caslie_ray.miniature.truth import helps, named_in
+
+TWO = Plan(steps=2, batch=2, rate=1e-3)
+TINY = CaptionerPlan(tower=TowerPlan(whole=TWO, tiles=TWO), words=TWO, whole=TWO)
+
+
+def test_the_rate_rises_then_falls_to_nought() -> None:
+    plan = Plan(steps=100, batch=1, rate=1.0)
+    rates = [plan.rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == pytest.approx(1.0) == rates[5]
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+class _Stopped(Exception):
+    pass
+
+
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    plan = Plan(steps=6, batch=1, rate=0.1)
+
+    def run(state: Path, stop_after: int | None) -> Tensor:
+        torch.manual_seed(0)
+        module = nn.Linear(3, 1)
+        seen = 0
+
+        def loss_of(rng: Random) -> Tensor:
+            nonlocal seen
+            seen += 1
+            if stop_after is not None and seen > stop_after:
+                raise _Stopped
+            loss: Tensor = module(torch.tensor([rng.random() for _ in range(3)])).square().sum()
+            return loss
+
+        fit("line", module, module.parameters(), plan, loss_of, seed=1, state=state, save_every=2)
+        return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+    whole = run(tmp_path / "whole.pt", None)
+    with pytest.raises(_Stopped):
+        run(tmp_path / "stopped.pt", 3)
+    assert torch.equal(run(tmp_path / "stopped.pt", None), whole)
+    assert torch.equal(run(tmp_path / "stopped.pt", 0), whole), "a finished run is not trained again"
+
+
+def test_the_captioner_trains_resumes_and_reads_its_prompts_like_its_processor(tmp_path: Path) -> None:
+    model, processor = train_captioner(TINY, 5, tmp_path, width=32, layers=1)
+    again, _ = train_captioner(TINY, 5, tmp_path, width=32, layers=1)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    batch = examples(Random(0), 3)
+    assert len(captions_by(model, processor, batch)) == 3
+    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": batch[0].prompt}]}]
+    text = processor.apply_chat_template(turn, add_generation_prompt=True)
+    from io import BytesIO
+
+    from PIL import Image
+
+    inputs = processor(images=[[Image.open(BytesIO(batch[0].image))]], text=[text], return_tensors="pt")
+    ids = processor.tokenizer(captioner.prompt_text(batch[0].prompt), add_special_tokens=False)["input_ids"]
+    assert inputs["input_ids"][0].tolist() == ids
+    assert (inputs["pixel_values"][0].numpy() == pixels_of(batch[0].image)).all()
+
+
+def test_a_voter_trains_resumes_and_is_written_for_plain_transformers(tmp_path: Path) -> None:
+    recipe = VOTERS["phi"]
+    model, tokenizer = train_voter("phi", recipe, [TWO, TWO], 5, tmp_path)
+    again, _ = train_voter("phi", recipe, [TWO, TWO], 5, tmp_path)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    train.save(model, tokenizer, tmp_path / "phi")
+    train.save(model, tokenizer, tmp_path / "phi")
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["phi"]
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "phi", dtype=torch.float16)
+    weight = "model.layers.0.mlp.gate_up_proj.weight"
+    assert torch.equal(loaded.state_dict()[weight], model.state_dict()[weight])
+    reader = AutoTokenizer.from_pretrained(tmp_path / "phi")
+    turn = [{"role": "user", "content": "a b"}]
+    assert reader.apply_chat_template(
+        turn, add_generation_prompt=True, tokenize=False
+    ) == recipe.style.prompt("a b")
+
+
+def test_nothing_is_trained_on_held_out_combinations() -> None:
+    for example in examples(Random(1), 80):
+        assert not held_out(example.view.picture.product)
+        assert example.view.picture.shown is None or not held_out(example.view.picture.shown)
+    for sample in world_samples(Random(1), 80):
+        assert not any(held_out(view.picture.product) for view in sample.views)
+
+
+def test_questions_are_balanced_and_their_answers_follow_from_their_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = questions(Random(2), 600, {})
+    assert 0.35 < sum(question.answer for question in asked) / len(asked) < 0.65
+    assert {question.task for question in asked} == {"AP", "CC", "PRP", "PSI", "MPC", "SA", "SR"}
+    assert all("{{caption}}" not in question.text for question in asked)
+    more = questions(Random(3), 400, {"CC": 6.0})
+    assert sum(q.task == "CC" for q in more) > 2 * sum(q.task == "CC" for q in asked) * 400 / 600
+
+
+def test_a_faulty_caption_is_one_that_its_reader_can_notice() -> None:
+    rng = Random(4)
+    for sample in world_samples(rng, 150):
+        for view, prompts in zip(sample.views, prompts_of(sample), strict=True):
+            caption = voters._caption(rng, view, prompts.quality.text)
+            named = named_in(caption).get("category")
+            if named and view.picture.kind == "informative" and named != view.picture.product.category:
+                assert named not in prompts.quality.text
+                assert not helps(caption, view)
+
+
+def test_the_base_reads_no_answer_to_a_task() -> None:
+    style = BASE.style
+    for text in readings(Random(6), 200):
+        answer = text.split(style.assistant)[1]
+        assert answer == "" or "shows" in answer or "product" in answer
+
+
+def test_the_script_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        train.main(["--work", "x", "--models", "teacher"])
+    assert raised.value.code == 2
+    assert "captioner" in capsys.readouterr().err
+
+
+def test_scaled_plans_keep_at_least_two_steps() -> None:
+    plans = train.Plans().scaled(1e-6)
+    assert {plan.steps for plan in (*plans.voter, plans.base, plans.captioner.words)} == {2}
