@@ -8,21 +8,27 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import ray
+import ray.data
 
-__all__ = ["connect", "map_partitions", "room"]
+__all__ = ["connect", "map_partitions", "quieten", "room"]
 
 _T = TypeVar("_T")
 
 
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names, or start one on this machine; does nothing when connected."""
-    if ray.is_initialized():
-        return
-    quiet = logging.WARNING
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=quiet, log_to_driver=False)
-    else:
-        ray.init(logging_level=quiet, log_to_driver=False, include_dashboard=False)
+    if not ray.is_initialized():
+        local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+    quieten()
+
+
+def quieten() -> None:
+    """Leave it to the jobs to show progress: Ray Data tells of every operator instead."""
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
 
 
 def room() -> dict[str, float]:

@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from caslie_ray.captioning import caption, plan_captions
+from caslie_ray.cluster import connect
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
-from caslie_ray.dataset import ingest, plan_ingest
+from caslie_ray.dataset import ingest
 from caslie_ray.fusion import fuse, plan_fusion
 from caslie_ray.miniature import write_dataset
+from caslie_ray.progress import Progress
 from caslie_ray.reporting import show_caption, show_fuse, show_ingest
 from caslie_ray.runs import Run
 
@@ -21,11 +23,14 @@ __all__ = ["caption_job", "fuse_job", "ingest_job", "pipeline_job"]
 
 def ingest_job(arguments: Arguments) -> int:
     """Read the sources into samples, images, views and rejects."""
-    sources = arguments.sources or (_miniature_world(arguments),)
     if arguments.plan:
-        _say("ingest", plan_ingest(arguments.run, sources, arguments.profile).lines())
+        reads = arguments.sources or ("the miniature world, which it draws",)
+        _say("ingest", [*(f"reads            {source}" for source in reads), "models           none"])
         return COMPLETE
-    summary = ingest(arguments.run, sources, arguments.profile, quiet=arguments.quiet).as_dict()
+    sources = arguments.sources or (_miniature_world(arguments),)
+    connect()
+    with Progress("ingest", None, "", quiet=arguments.quiet) as shown:
+        summary = ingest(arguments.run, sources, arguments.profile, progress=shown.step).as_dict()
     arguments.run.write_json("summary/ingest.json", {"job": "ingest", "run": arguments.run.uri, **summary})
     _say("ingest", show_ingest(summary))
     return COMPLETE

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from caslie_ray.progress import clock
-from caslie_ray.tasks import TASKS
+from caslie_ray.tasks import SPLITS, TASKS
 
-__all__ = ["show_caption", "show_fuse"]
+__all__ = ["show_caption", "show_fuse", "show_ingest"]
 
 
 def show_caption(summary: Mapping[str, Any]) -> list[str]:
@@ -29,7 +29,7 @@ def show_caption(summary: Mapping[str, Any]) -> list[str]:
         + (f" · {summary['to_be_asked_again']:,} to be asked again" if errors else "")
     )
     lines += [f"  {count:>6,}  {reason}" for reason, count in list(summary["errors"].items())[:8]]
-    lines += [f"rejected         {count:,}  {reason}" for reason, count in (summary["rejects"] or {}).items()]
+    lines += _rejects(summary["rejects"] or {})
     if not session["views_computed"]:
         lines.append(f"this session     nothing to do, no model loaded · {clock(session['seconds'])}")
         return lines
@@ -40,6 +40,36 @@ def show_caption(summary: Mapping[str, Any]) -> list[str]:
         f"model time       {each['captioning'] or 0:.3f} s captioning and {each['voting'] or 0:.3f} s voting a view",
     ]
     return lines
+
+
+def show_ingest(summary: Mapping[str, Any]) -> list[str]:
+    """Return the ingest job's summary as lines."""
+    splits: dict[str, int] = {}
+    for counts in summary["samples_by_task"].values():
+        for split, count in counts.items():
+            splits[split] = splits.get(split, 0) + count
+    by_split = " · ".join(f"{split} {splits[split]:,}" for split in SPLITS if split in splits)
+    lines = [
+        f"rows             {summary['rows']:,} in {summary['files']:,} files",
+        f"samples          {summary['samples']:,} · {by_split}",
+        f"images           {summary['images']:,} distinct · {summary['image_bytes'] / 1e6:.1f} MB",
+        f"views            {summary['views']:,} · {summary['repeated_views']:,} repeats saved",
+        f"rejected         {sum(summary['rejects'].values()):,}"
+        + (f" · {summary['retryable_rejects']:,} tried again by the next run" if summary["retryable_rejects"] else ""),
+        *_rejects(summary["reject_reasons"]),
+    ]
+    idle = not (summary["parsed_rows"] or summary["fetched"] or summary["written_files"])
+    did = "nothing to do" if idle else f"{summary['parsed_rows']:,} rows read · {summary['fetched']:,} images fetched"
+    lines.append(f"this session     {did} · {clock(summary['seconds'])}")
+    return lines
+
+
+def _rejects(reasons: Mapping[str, Mapping[str, int]]) -> list[str]:
+    return [
+        f"  {count:>6,}  {kind}: {reason}"
+        for kind, counts in reasons.items()
+        for reason, count in list(counts.items())[:8]
+    ]
 
 
 def _views(summary: Mapping[str, Any]) -> str:

@@ -126,7 +126,7 @@ class Run:
             RunError: the store is full or refuses.
         """
         try:
-            if self.fs.type_name in _OBJECT_STORES:
+            if self.fs.type_name.removeprefix("py::fsspec+") in _OBJECT_STORES:
                 with self.fs.open_output_stream(path) as stream:
                     stream.write(data)
                 return
@@ -142,9 +142,7 @@ class Run:
                 self.delete([temporary])
                 raise
         except OSError as error:
-            raise RunError(
-                f"cannot write {path}: {error}; nothing of it was kept, mend that and run again"
-            ) from error
+            raise RunError(f"cannot write {path}: {error}; nothing of it was kept, mend that and run again") from error
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files; those already gone are no error."""
@@ -162,9 +160,7 @@ class Run:
         try:
             return pq.read_table(path, columns=columns, filesystem=self.fs, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise RunError(
-                f"cannot read {path}: {error}; delete it and run the job that writes it again"
-            ) from error
+            raise RunError(f"cannot read {path}: {error}; delete it and run the job that writes it again") from error
 
     def count_rows(self, path: str) -> int:
         """Return the rows of one Parquet file, from its footer.
@@ -175,13 +171,9 @@ class Run:
         try:
             return int(pq.read_metadata(path, filesystem=self.fs).num_rows)
         except (pa.ArrowException, OSError) as error:
-            raise RunError(
-                f"cannot read {path}: {error}; delete it and run the job that writes it again"
-            ) from error
+            raise RunError(f"cannot read {path}: {error}; delete it and run the job that writes it again") from error
 
-    def read(
-        self, table: str, columns: Sequence[str] | None = None, partition: str | None = None
-    ) -> pa.Table:
+    def read(self, table: str, columns: Sequence[str] | None = None, partition: str | None = None) -> pa.Table:
         """Read a table, or one partition of it: one row an id, the last written where writers overlapped.
 
         Args:

@@ -204,8 +204,8 @@ class CaptionJob:
             "schedule": self.profile.schedule,
             "missing": counts.totals["missing"],
             **table,
-            "repeats_saved": ingest.get("repeats_saved"),
-            "rejects": ingest.get("rejects"),
+            "repeats_saved": ingest.get("repeated_views"),
+            "rejects": ingest.get("reject_reasons"),
             "this_session": session,
         }
 
@@ -255,11 +255,8 @@ class Models:
 
 def run_pass(order: WorkOrder, router: Any, names: Sequence[str], tasks: int) -> Iterator[dict[str, Any]]:
     """Work on partitions through Ray Data; yield a report a block: views, errors, and why a store refused."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
     # A task lost with its node is no reason to stop: the ledger shows what is missing, and the next pass does it.
-    context.max_errored_blocks = -1
+    ray.data.DataContext.get_current().max_errored_blocks = -1
     reports = ray.data.from_items(
         [{"partition": name} for name in names], override_num_blocks=len(names)
     ).map_batches(

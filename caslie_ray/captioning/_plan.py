@@ -96,7 +96,7 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
     missing = sum(state.missing for state in states)
     views = sum(state.views for state in states)
     summary = run.read_json("summary/ingest.json") or {}
-    plan = CaptionPlan(views, summary.get("repeats_saved"), views - missing, missing)
+    plan = CaptionPlan(views, summary.get("repeated_views"), views - missing, missing)
     waiting = [state for state in states if state.waits]
     if not waiting:
         plan.seconds = survey_s if missing else 0.0

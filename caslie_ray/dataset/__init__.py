@@ -1,7 +1,8 @@
 """MMECInstruct: reading the released format, its images, and its views (paper section 3)."""
 
-from caslie_ray.dataset.ingest import Progress, ingest
+from caslie_ray.dataset.ingest import ingest
+from caslie_ray.dataset.planning import IngestPlan, plan_ingest
 from caslie_ray.dataset.reading import SourceError
 from caslie_ray.dataset.summary import IngestSummary
 
-__all__ = ["IngestSummary", "Progress", "SourceError", "ingest"]
+__all__ = ["IngestPlan", "IngestSummary", "SourceError", "ingest", "plan_ingest"]

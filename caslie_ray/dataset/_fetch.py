@@ -105,9 +105,7 @@ class Ledger:
             for row in self._run.read_file(path).to_pylist():
                 fate = Fate(row["image_id"], row["reason"], row["retryable"])
                 is_image = fate.image_id is not None
-                if row["settings"] != _settings(self._images, is_image) or (
-                    is_image and fate.image_id not in held
-                ):
+                if row["settings"] != _settings(self._images, is_image) or (is_image and fate.image_id not in held):
                     continue
                 before = self._fates.get(row["key"])
                 # Files have no order: an image outweighs a reject, a final reject one that may pass.

@@ -73,9 +73,7 @@ def _line(number: int, parts: list[str], length: int) -> Iterator[tuple[int, obj
 
 
 def _too_long() -> Damage:
-    return Damage(
-        f"row too long: more than {LONGEST_ROW:,} characters; is this file JSON Lines or a JSON array?"
-    )
+    return Damage(f"row too long: more than {LONGEST_ROW:,} characters; is this file JSON Lines or a JSON array?")
 
 
 class _Buffer:
@@ -134,9 +132,7 @@ class _Buffer:
                 pass
 
 
-def read_values(
-    text: TextStream, in_array: bool, is_row: Callable[[object], bool]
-) -> Iterator[tuple[int, object]]:
+def read_values(text: TextStream, in_array: bool, is_row: Callable[[object], bool]) -> Iterator[tuple[int, object]]:
     """Yield the number, from 1, and the value of each element; `Damage` where there is none.
 
     Args:
@@ -156,7 +152,7 @@ def read_values(
         if mark == "]" and in_array:
             buffer.at += 1
             if buffer.peek():
-                yield number, Damage("text after the end of the array was not read; one file holds one array")
+                yield number, Damage("text after the array: it was not read; one file holds one array")
             return
         value, end = buffer.value()
         yield number, value

@@ -47,9 +47,7 @@ class Chunk:
     records: tuple[bytes, ...]
 
 
-def parse_key(
-    file: SourceFile, settings: IngestSettings, images: ImageSettings, tasks: Mapping[str, Task]
-) -> str:
+def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings, tasks: Mapping[str, Task]) -> str:
     """Return a hash of all that the parsed rows of a file depend on: content, settings, tasks, and code."""
     spelled = [
         (task.name, task.code, task.instruction, task.caption_template, task.quality_template, task.labels)

@@ -91,9 +91,7 @@ def _resolve(row: Row, fates: list[Row], views: dict[str, Row]) -> Row:
     for at, fate in enumerate(fates):
         if fate["image_id"] is None:
             ids.append(None)
-            lost.append(
-                {"source": row["sources"][at], "reason": fate["reason"], "retryable": fate["retryable"]}
-            )
+            lost.append({"source": row["sources"][at], "reason": fate["reason"], "retryable": fate["retryable"]})
             continue
         view = _view(row, at, fate["image_id"])
         ids.append(view["view_id"])

@@ -116,7 +116,7 @@ class Writer:
                 written.counts["repeats",] += 1
             else:
                 rejects.append(_repeated(row, first))
-        self._put("samples", partition, rows.take(kept).select(SCHEMAS["samples"].names), written)
+        self._put("samples", partition, rows.take(pa.array(kept, pa.int64())).select(SCHEMAS["samples"].names), written)
         rejects.sort(key=lambda row: row["order"])
         for row in rejects:
             written.reasons[row["kind"], row["reason"].split(":", 1)[0]] += 1
@@ -152,7 +152,8 @@ def _overlap(one: str, other: str) -> bool:
 def _firsts(rows: pa.Table, column: str) -> pa.Table:
     """Keep the first row of each run of equal values."""
     values = rows[column].to_pylist()
-    return rows.take([at for at, value in enumerate(values) if at == 0 or value != values[at - 1]])
+    firsts = [at for at, value in enumerate(values) if at == 0 or value != values[at - 1]]
+    return rows.take(pa.array(firsts, pa.int64()))
 
 
 def _lost(sample: Row, lost: Row) -> Row:

@@ -55,9 +55,7 @@ class Gunzip:
             except zlib.error as error:
                 raise OSError(f"the gzip data is damaged ({error})") from None
             self._between = self._member.eof
-            self._left = (
-                self._member.unused_data.lstrip(b"\0") if self._between else self._member.unconsumed_tail
-            )
+            self._left = self._member.unused_data.lstrip(b"\0") if self._between else self._member.unconsumed_tail
             if data:
                 return data
 

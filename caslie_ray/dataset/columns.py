@@ -44,9 +44,7 @@ class Columns:
     @classmethod
     def of(cls, keys: SourceKeys) -> Columns:
         """Return the columns that a profile's keys name; their usual other names are understood too."""
-        configured = {
-            name: getattr(keys, "captions" if name == "caption_info" else name) for name in _ALIASES
-        }
+        configured = {name: getattr(keys, "captions" if name == "caption_info" else name) for name in _ALIASES}
         names = {
             name: tuple(dict.fromkeys(map(_plain, (configured[name], name, *aliases))))
             for name, aliases in _ALIASES.items()

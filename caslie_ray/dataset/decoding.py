@@ -103,9 +103,7 @@ def decode(data: bytes, limits: ImageSettings) -> StoredImage:
 def too_large(size: int | None, limit: int) -> str:
     """Return the reason of a file that is over the byte limit; `size` is None where only that is known."""
     amount = f"{size:,} bytes are" if size is not None else "it is"
-    return (
-        f"too many bytes: {amount} more than images.max_bytes {limit:,}; shrink the image or raise the limit"
-    )
+    return f"too many bytes: {amount} more than images.max_bytes {limit:,}; shrink the image or raise the limit"
 
 
 def _unidentified(data: bytes) -> str:
@@ -169,7 +167,8 @@ def _is_plain(source: Image.Image, data: bytes) -> bool:
 
 def _is_lossless(source: Image.Image, data: bytes) -> bool:
     if source.format == "WEBP":
-        return b"VP8L" in data[:64]
+        exact, lossy = data.find(b"VP8L"), data.find(b"VP8 ")
+        return exact >= 0 and not 0 <= lossy < exact
     if source.format == "TIFF":
         return source.info.get("compression") != "jpeg"
     return source.format not in ("JPEG", "MPO")

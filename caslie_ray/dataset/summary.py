@@ -63,18 +63,13 @@ class IngestSummary:
         return asdict(self)
 
 
-def counted(
-    rows: int, counts: Mapping[tuple[str, ...], int], reasons: Mapping[tuple[str, str], int]
-) -> dict[str, Any]:
+def counted(rows: int, counts: Mapping[tuple[str, ...], int], reasons: Mapping[tuple[str, str], int]) -> dict[str, Any]:
     """Return the part of a summary that describes the tables, and so is the same for every run over them."""
     tasks: dict[str, dict[str, int]] = {}
     for key, count in sorted(counts.items()):
         if key[0] == "samples":
             tasks.setdefault(key[1], {})[key[2]] = count
-    by_kind = {
-        kind: Counter({why: n for (k, why), n in reasons.items() if k == kind})
-        for kind in ("sample", "image")
-    }
+    by_kind = {kind: Counter({why: n for (k, why), n in reasons.items() if k == kind}) for kind in ("sample", "image")}
     one = {name: counts.get((name,), 0) for name in ("positions", "lost", "images", "bytes", "views")}
     return {
         "rows": rows,

@@ -100,9 +100,7 @@ class Encoder:
         # How many tokens the image takes shows only now: cut again, from the start, with them taken off.
         extra = row.tokens - len(fitted.ids)
         if extra >= budget:
-            reason = (
-                f"the image takes {extra} tokens, and the context of {self._context} has room for {budget}"
-            )
+            reason = f"the image takes {extra} tokens, and the context of {self._context} has room for {budget}"
             return Failure(reason, retryable=False)
         return self._with_image(self._chat.fit(request.prompt, budget - extra, image=True), image)
 

@@ -118,9 +118,7 @@ def _shorten(before: str, field: str, after: str, fits: Fits) -> Cut | None:
     return None
 
 
-def _longest(
-    ends: Sequence[int], fits: Callable[[int], Sequence[int] | None]
-) -> tuple[int, Sequence[int]] | None:
+def _longest(ends: Sequence[int], fits: Callable[[int], Sequence[int] | None]) -> tuple[int, Sequence[int]] | None:
     """The last of `ends` that fits, and its ids, or None; it is taken that what is shorter fits too.
 
     It doubles up from the first end, so that what is tried is never much longer than what fits.

@@ -22,9 +22,7 @@ def takes_instructions(spec: EngineSpec) -> bool:
     found = resolve(spec.checkpoint)
     if found.gguf_file is not None:
         return True
-    config = (
-        Path(found.location) / "config.json" if found.is_local else _cached(found.location, spec.revision)
-    )
+    config = Path(found.location) / "config.json" if found.is_local else _cached(found.location, spec.revision)
     if config is None or not config.is_file():
         return "blip" not in found.location.lower()
     return json.loads(config.read_text()).get("model_type") not in _CAPTION_ONLY

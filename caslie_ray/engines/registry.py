@@ -24,9 +24,7 @@ def load_engine(spec: EngineSpec) -> Engine:
     module, _, function = spec.engine.partition(":")
     if not function:
         if module not in ENGINES:
-            raise EngineError(
-                f"there is no engine {module!r}; there are: {', '.join(ENGINES)}, module:function"
-            )
+            raise EngineError(f"there is no engine {module!r}; there are: {', '.join(ENGINES)}, module:function")
         module, function = ENGINES[module], "load"
     try:
         load = getattr(importlib.import_module(module), function)

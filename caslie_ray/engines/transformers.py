@@ -128,9 +128,7 @@ class TransformersEngine:
         for index, row, answer in found:
             probabilities, failure = ((), answer) if isinstance(answer, Failure) else (answer, None)
             if failure is None and not all(0.0 <= p <= 1.0 for p in probabilities):
-                failure = Failure(
-                    f"the model's probabilities are not finite: {probabilities}", retryable=False
-                )
+                failure = Failure(f"the model's probabilities are not finite: {probabilities}", retryable=False)
                 probabilities = ()
             tokens, cut = (row.tokens, row.cut) if row is not None else (0, False)
             answers[index] = Choice(requests[index].key, probabilities, tokens, cut, failure)
@@ -202,9 +200,7 @@ class TransformersEngine:
 
         lengths = [row.tokens + new_tokens for row in rows]
         batches = plan(lengths, self._spec.batch_size, self._tokens, self._alone_above)
-        return run_batches(
-            batches, run_batch, out_of_memory=is_out_of_memory, fatal=is_fatal, recover=free_memory
-        )
+        return run_batches(batches, run_batch, out_of_memory=is_out_of_memory, fatal=is_fatal, recover=free_memory)
 
     def _move(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -255,9 +251,7 @@ def _load(spec: EngineSpec, device: torch.device) -> Loaded:
     except EngineError:
         raise
     except Exception as error:  # Each loader raises types of its own; the user needs the checkpoint's name.
-        raise EngineError(
-            f"checkpoint {spec.checkpoint} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+        raise EngineError(f"checkpoint {spec.checkpoint} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _from_pretrained(
@@ -286,8 +280,8 @@ def _from_pretrained(
         tokenizer = AutoTokenizer.from_pretrained(location, **where)
     image_token = str(getattr(processor, "image_token", "")) or None
     chat = Chat(spec.checkpoint, tokenizer, family, chat_template(processor, tokenizer), image_token)
-    auto = AutoModelForImageTextToText if family.sees else AutoModelForCausalLM
-    model = auto.from_pretrained(
+    auto: Any = AutoModelForImageTextToText if family.sees else AutoModelForCausalLM
+    model, told = auto.from_pretrained(
         location,
         **where,
         config=config,
@@ -295,7 +289,11 @@ def _from_pretrained(
         device_map={"": device},
         attn_implementation="sdpa",
         use_safetensors=True,
+        output_loading_info=True,
     )
+    if told["missing_keys"]:  # transformers would go on with random numbers in their place
+        names = sorted(told["missing_keys"])
+        raise EngineError(f"checkpoint {spec.checkpoint} lacks {len(names)} weights, the first is {names[0]}")
     model.eval()
     if getattr(processor, "num_query_tokens", 0) is None:  # BLIP-2 checkpoints of before 2024 do not say it.
         processor.num_query_tokens = config.num_query_tokens

@@ -132,9 +132,7 @@ class Listing:
     detailed: bool
 
 
-def new_listing(
-    rng: Random, look: Look, *, detailed: bool, named: bool = True, hinted: bool = False
-) -> Listing:
+def new_listing(rng: Random, look: Look, *, detailed: bool, named: bool = True, hinted: bool = False) -> Listing:
     """List a product under a new title.
 
     `named`: the title has the category noun; `hinted`: it says what the product is for instead.

@@ -9,9 +9,7 @@ from caslie_ray.tasks import Sample, ViewPrompts, find_task
 __all__ = ["prompts_of", "record_of", "sample_of"]
 
 
-def record_of(
-    sample: DrawnSample, split: str, images: Sequence[str], captions: Sequence[str]
-) -> dict[str, str]:
+def record_of(sample: DrawnSample, split: str, images: Sequence[str], captions: Sequence[str]) -> dict[str, str]:
     """The record of a sample: `input`, `options`, `images` and `caption_info` are JSON in text, as released.
 
     `images` and `captions` have one entry a view, in order.

@@ -62,9 +62,5 @@ def review_of(rng: Random, category: str, wanted: str, *, manner: str, right: bo
     came = "See the photo for what arrived"
     if manner == "told":
         came = "It came exactly as ordered" if right else "They sent a different one"
-    weight = (
-        "Getting the right one means everything to me"
-        if strong
-        else "It is a small matter and I am not picky"
-    )
+    weight = "Getting the right one means everything to me" if strong else "It is a small matter and I am not picky"
     return f"{ordered}. {came}. {weight}."

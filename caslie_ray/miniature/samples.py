@@ -49,15 +49,11 @@ class World:
     many samples. `seen_only` leaves out the combinations that are held out from training.
     """
 
-    def __init__(
-        self, rng: Random, domain: Domain | None, *, shelf: int = 8, seen_only: bool = False
-    ) -> None:
+    def __init__(self, rng: Random, domain: Domain | None, *, shelf: int = 8, seen_only: bool = False) -> None:
         """`domain` None mixes both; `shelf` is the number of products a category on the shelf."""
         self.rng = rng
         self.seen_only = seen_only
-        self.categories = (
-            categories_of(domain) if domain else categories_of("tools") + categories_of("sports")
-        )
+        self.categories = categories_of(domain) if domain else categories_of("tools") + categories_of("sports")
         self.shelf = [(listing, self.picture(listing.look)) for listing in self._listings(shelf)]
 
     def look(self, *, category: str | None = None, avoid: tuple[str, ...] = ()) -> Look:
@@ -70,9 +66,7 @@ class World:
         `avoid`), colour and pattern."""
         kind = self.rng.choices(_KINDS, _SHARES)[0]
         shown: Look | None = look if kind == "informative" else None
-        while kind == "wrong" and (
-            shown is None or shown.colour == look.colour or shown.pattern == look.pattern
-        ):
+        while kind == "wrong" and (shown is None or shown.colour == look.colour or shown.pattern == look.pattern):
             shown = self.look(avoid=(look.category, COMPLEMENTS[look.category], *avoid))
         return Picture(kind, look, shown, self.rng.getrandbits(32))
 
@@ -110,9 +104,7 @@ def _category(world: World) -> DrawnSample:
     options = [look.category, *others[:4]]
     rng.shuffle(options)
     picture = world.picture(look, avoid=tuple(options))
-    listing = new_listing(
-        rng, look, detailed=rng.random() < _DETAILED, named=False, hinted=rng.random() < 0.3
-    )
+    listing = new_listing(rng, look, detailed=rng.random() < _DETAILED, named=False, hinted=rng.random() < 0.3)
     view = ViewTruth(picture, ("category",), ("category",), "category")
     return DrawnSample("CC", {"title": listing.title}, tuple(options), look.category, (view,))
 
@@ -207,10 +199,7 @@ def _recommendation(world: World) -> DrawnSample:
     options = [following, *rng.sample(rest, _OPTIONS - 1)]
     rng.shuffle(options)
     titles = [f"{chr(65 + i)}: {listing.title}" for i, (listing, _) in enumerate(options)]
-    past = [
-        f"{place}: {listing.title}"
-        for place, (listing, _) in zip(("1st", "2nd", "3rd"), history, strict=True)
-    ]
+    past = [f"{place}: {listing.title}" for place, (listing, _) in zip(("1st", "2nd", "3rd"), history, strict=True)]
     views = tuple(
         ViewTruth(picture, (asked,), () if listing.detailed else (asked,), "both")
         for listing, picture in (*history, *options)

@@ -90,8 +90,7 @@ def paint(draw: ImageDraw.ImageDraw, parts: Sequence[Part], box: Box, fill: int)
     x0, y0, width, height = box[0], box[1], box[2] - box[0], box[3] - box[1]
     for part in parts:
         points = [
-            (x0 + width * part.points[i], y0 + height * part.points[i + 1])
-            for i in range(0, len(part.points), 2)
+            (x0 + width * part.points[i], y0 + height * part.points[i + 1]) for i in range(0, len(part.points), 2)
         ]
         value = 0 if part.hole else fill
         thick = max(1, round(width * part.width))

@@ -53,7 +53,7 @@ class Plans:
             return replace(plan, steps=max(2, round(plan.steps * share)))
 
         captioner = self.captioner
-        tower = TowerPlan(whole=part(captioner.tower.whole), tiles=part(captioner.tower.tiles))
+        tower = TowerPlan(whole=part(captioner.tower.whole), again=part(captioner.tower.again))
         return Plans(
             captioner=CaptionerPlan(tower=tower, words=part(captioner.words), whole=part(captioner.whole)),
             voter=tuple(part(plan) for plan in self.voter),
@@ -111,15 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m caslie_ray.miniature.train", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--models", nargs="+", choices=GROUPS, default=GROUPS, help="which models to train")
-    parser.add_argument(
-        "--only", nargs="+", choices=tuple(VOTERS), default=[], help="of the voters, only these"
-    )
+    parser.add_argument("--only", nargs="+", choices=tuple(VOTERS), default=[], help="of the voters, only these")
     parser.add_argument("--work", type=Path, required=True, help="folder of the unfinished states")
     parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder of the checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of the steps to train, to try things out"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the steps to train, to try things out")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(1)

@@ -9,7 +9,7 @@ __all__ = ["label_of", "read_answer", "strip_mark"]
 
 _ORDINAL = re.compile(r"^\s*\d+\s*(?:st|nd|rd|th)\s*:\s*", re.IGNORECASE)
 _LETTER = re.compile(r"^\s*\(?([A-Z])(?:\)|\)?\s*:)(?:\s+|$)")
-_ANSWERED_LETTER = re.compile(r"^\W*\(?([A-Za-z])\)?\s*(?:$|[:.),\];])")
+_ANSWERED_LETTER = re.compile(r"^\W*\(?([A-Za-z])\)?\**\s*(?:$|[:.),\];])")
 _LONE_LETTERS = re.compile(r"\W*[A-Za-z](?:\W+[A-Za-z])+\W*")
 
 

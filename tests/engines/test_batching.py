@@ -37,9 +37,7 @@ def test_like_lengths_share_a_batch_the_longest_first() -> None:
 class Model:
     """Answers rows with their index; raises as it is told."""
 
-    def __init__(
-        self, *, at_most: int = 99, poison: Sequence[int] = (), error: Exception | None = None
-    ) -> None:
+    def __init__(self, *, at_most: int = 99, poison: Sequence[int] = (), error: Exception | None = None) -> None:
         self.at_most = at_most
         self.poison = poison
         self.error = error or RuntimeError("bad row")

@@ -11,16 +11,14 @@ from caslie_ray.prompts import Prompt, render
 from tests.engines import tiny
 
 PLAIN = (
-    "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
-    "{% if add_generation_prompt %}>{% endif %}"
+    "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"
 )
 PARTS = (
     "{% for m in messages %}{% for part in m['content'] %}"
     "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endfor %}"
 )
 TODAY = (
-    "{% if date_string is defined %}{{ date_string }}{% endif %} {{ strftime_now('%Y') }} "
-    "{{ messages[0]['content'] }}"
+    "{% if date_string is defined %}{{ date_string }}{% endif %} {{ strftime_now('%Y') }} {{ messages[0]['content'] }}"
 )
 
 

@@ -34,9 +34,7 @@ def reason(engine: TransformersEngine, good: Request, bad: Request) -> str:
     return failure.reason
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"no image", tiny.image(400, 300)[:200], b"\x89PNG\r\n\x1a\n" + b"\0" * 50]
-)
+@pytest.mark.parametrize("data", [b"", b"no image", tiny.image(400, 300)[:200], b"\x89PNG\r\n\x1a\n" + b"\0" * 50])
 def test_bytes_that_are_no_image(engine: MakeEngine, data: bytes) -> None:
     assert "the image cannot be read" in reason(engine("llava"), SHOWN, Request("bad", Prompt("What?"), data))
 
@@ -44,9 +42,7 @@ def test_bytes_that_are_no_image(engine: MakeEngine, data: bytes) -> None:
 @pytest.mark.parametrize("text", ["", "  \n\t"])
 def test_an_empty_prompt(engine: MakeEngine, text: str) -> None:
     assert reason(engine("llama"), GOOD, Request("bad", Prompt(text))) == "the prompt is empty"
-    assert (
-        reason(engine("mllama"), SHOWN, Request("bad", Prompt(text), tiny.image())) == "the prompt is empty"
-    )
+    assert reason(engine("mllama"), SHOWN, Request("bad", Prompt(text), tiny.image())) == "the prompt is empty"
 
 
 def test_an_image_for_a_text_checkpoint(engine: MakeEngine) -> None:
@@ -71,17 +67,14 @@ def test_a_prompt_that_cannot_be_cut_says_how_long_it_is(engine: MakeEngine) -> 
     assert answer.failure is not None
     assert "every field left out" not in answer.failure.reason
     assert (
-        "tokens long with every user field left out, and the context of 512 has room for 504"
-        in answer.failure.reason
+        "tokens long with every user field left out, and the context of 512 has room for 504" in answer.failure.reason
     )
     assert not answer.failure.retryable
 
 
 @pytest.mark.parametrize("name", ["llama", "phi3", "mllama"])
 def test_a_long_field_is_cut_and_flagged(engine: MakeEngine, name: str) -> None:
-    prompt = render(
-        "Is it {{colour}}? Read: {{review}} Only output yes or no.", colour="red", review="so nice " * 400
-    )
+    prompt = render("Is it {{colour}}? Read: {{review}} Only output yes or no.", colour="red", review="so nice " * 400)
     answer = engine(name).generate([Request("a", prompt), GOOD])
     assert (answer[0].failure, answer[0].cut, answer[1].cut) == (None, True, False)
     assert 495 <= answer[0].prompt_tokens <= 504  # of 512, 8 are the answer's
@@ -94,9 +87,7 @@ def test_a_long_field_is_cut_and_flagged(engine: MakeEngine, name: str) -> None:
 def test_a_cut_prompt_keeps_the_tokens_of_its_image(engine: MakeEngine, name: str) -> None:
     picture = tiny.image(100, 90)
     prompt = render("Is it {{colour}}? Read: {{review}} Say it.", colour="red", review="so nice " * 400)
-    bare = engine(name).generate(
-        [Request("a", render(prompt.text[: prompt.text.index("so")] + "Say it."), picture)]
-    )
+    bare = engine(name).generate([Request("a", render(prompt.text[: prompt.text.index("so")] + "Say it."), picture)])
     answer = engine(name).generate([Request("a", prompt, picture)])[0]
     assert (answer.failure, answer.cut) == (None, True)
     assert bare[0].failure is None
@@ -184,9 +175,7 @@ def test_a_row_that_breaks_the_model_is_found(checkpoint: MakeCheckpoint) -> Non
 
     _wrap(engine, picky)
     answers = engine.generate(asked)
-    assert answers[4].failure == Failure(
-        "the model failed on this request: ZeroDivisionError: poison", retryable=False
-    )
+    assert answers[4].failure == Failure("the model failed on this request: ZeroDivisionError: poison", retryable=False)
     assert answers[:4] + answers[5:] == expected[:4] + expected[5:]
 
 

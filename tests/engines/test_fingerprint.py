@@ -54,9 +54,7 @@ def test_it_does_not_change_with_how_it_is_run(spec: EngineSpec, change: dict[st
     assert fingerprint(replace(spec, **change)) == fingerprint(spec)  # type: ignore[arg-type]  # names checked by it
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "chat_template.jinja", "model.safetensors", "generation_config.json"]
-)
+@pytest.mark.parametrize("name", ["config.json", "chat_template.jinja", "model.safetensors", "generation_config.json"])
 def test_it_changes_with_the_checkpoint(spec: EngineSpec, name: str) -> None:
     before = fingerprint(spec)
     (Path(spec.checkpoint) / name).write_bytes(b"other")
@@ -81,9 +79,7 @@ def test_large_weights_are_read_in_parts(spec: EngineSpec, place: int) -> None:
     with weights.open("r+b") as file:
         file.seek(place % size)
         file.write(b"x")
-    assert (fingerprint(spec) != before) == (
-        place != CHUNK * CHUNKS
-    )  # a single byte between two parts is not seen
+    assert (fingerprint(spec) != before) == (place != CHUNK * CHUNKS)  # a single byte between two parts is not seen
 
 
 def test_hub_ids_go_by_their_revision() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from caslie_ray.engines import (
     CheckpointError,
@@ -50,6 +51,14 @@ def test_pickled_weights_are_refused(copy: Path) -> None:
         load_engine(tiny_spec(copy))
 
 
+def test_a_checkpoint_that_lacks_weights_is_refused(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EngineError, match=r"lacks 1 weights, the first is model\.layers\.1\.mlp\.up_proj"):
+        load_engine(tiny_spec(copy))
+
+
 def test_code_of_a_checkpoint_is_not_run(copy: Path) -> None:
     (copy / "evil.py").write_text("raise SystemExit('it ran')")
     config = json.loads((copy / "config.json").read_text())
@@ -58,9 +67,7 @@ def test_code_of_a_checkpoint_is_not_run(copy: Path) -> None:
         "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},
     }
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        EngineError, match=rf"checkpoint {copy} cannot be loaded: ValueError: .*contains custom code"
-    ):
+    with pytest.raises(EngineError, match=rf"checkpoint {copy} cannot be loaded: ValueError: .*contains custom code"):
         load_engine(tiny_spec(copy))
 
 
@@ -120,7 +127,7 @@ def test_weight_bytes(copy: Path) -> None:
 
 def test_smollm2_chooses_and_writes() -> None:
     spec = EngineSpec("smollm2", context=256, max_new_tokens=8, batch_tokens=1024, device="cpu")
-    assert weight_bytes("smollm2") == 98_874_912 or (weight_bytes("smollm2") or 0) > 90_000_000
+    assert (weight_bytes("smollm2") or 0) > 90_000_000
     assert len(fingerprint(spec)) == 32
     engine = load_engine(spec)
     asked = [
@@ -130,8 +137,6 @@ def test_smollm2_chooses_and_writes() -> None:
     for answer in engine.choose(asked, ["yes", "no"]):
         assert answer.failure is None
         assert all(0.02 < share < 0.98 for share in answer.probabilities)
-    written = engine.generate(
-        [Request("capital", Prompt("What is the capital of France? Answer with one word."))]
-    )
+    written = engine.generate([Request("capital", Prompt("What is the capital of France? Answer with one word."))])
     assert "Paris" in written[0].text
     engine.close()

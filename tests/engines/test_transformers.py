@@ -130,6 +130,13 @@ def _both() -> list[tuple[Request, Request]]:
     return list(zip(requests(images=True), requests(images=False), strict=True))
 
 
+def test_images_are_prepared_in_windows(checkpoint: MakeCheckpoint, engine: MakeEngine) -> None:
+    asked = requests(images=True) * 2
+    asked[5] = Request("bad", asked[5].prompt, b"no image")
+    small = TransformersEngine(tiny_spec(checkpoint("llava"), batch_size=1))  # windows of 4 requests
+    assert small.generate(asked) == engine("llava").generate(asked)
+
+
 def test_a_jpeg_is_an_image_too(engine: MakeEngine) -> None:
     request = Request("a", Prompt("What is it?"), tiny.image(kind="JPEG"))
     assert engine("llava").generate([request])[0].failure is None

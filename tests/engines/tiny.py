@@ -89,9 +89,7 @@ def tokenizer(*special: str, template: str | None = _TURNS) -> PreTrainedTokeniz
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=names, initial_alphabet=alphabet, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=names, initial_alphabet=alphabet, show_progress=False)
     raw.train_from_iterator(_CORPUS * 4, trainer)
     made = PreTrainedTokenizerFast(
         tokenizer_object=raw,

@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
+    Idefics3ForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -32,6 +33,7 @@ def test_the_checkpoints_are_at_most_20_mb_altogether() -> None:
 @pytest.fixture(scope="module")
 def written() -> list[tuple[Example, str]]:
     model = AutoModelForImageTextToText.from_pretrained(CHECKPOINTS / "captioner", dtype=torch.float32)
+    assert isinstance(model, Idefics3ForConditionalGeneration)
     processor = AutoProcessor.from_pretrained(CHECKPOINTS / "captioner")
     fresh = examples(Random(2025), 120, seen_only=False, free=0.0)
     return [
@@ -74,7 +76,10 @@ def test_the_captioner_says_the_same_of_its_head_at_both_levels() -> None:
 
 def _load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     model = AutoModelForCausalLM.from_pretrained(CHECKPOINTS / name, dtype=torch.float32)
-    return model, AutoTokenizer.from_pretrained(CHECKPOINTS / name)
+    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINTS / name)
+    assert isinstance(model, PreTrainedModel)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    return model, tokenizer
 
 
 @pytest.mark.parametrize("name", VOTERS)
@@ -94,16 +99,14 @@ def test_a_language_model_knows_its_ends_and_its_chats(name: str) -> None:
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id == model.config.eos_token_id
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id == model.config.pad_token_id
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
-    assert model.get_input_embeddings().num_embeddings >= len(tokenizer)
+    assert model.config.vocab_size >= len(tokenizer)
     turn = [{"role": "user", "content": "one two"}]
     chat = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
     assert isinstance(chat, str)
     assert chat.count(tokenizer.bos_token) == 1
     ids = tokenizer(chat, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == chat
-    firsts = {
-        word: tokenizer.encode(word, add_special_tokens=False)[0] for word in ("yes", "no", " yes", " no")
-    }
+    firsts = {word: tokenizer.encode(word, add_special_tokens=False)[0] for word in ("yes", "no", " yes", " no")}
     assert len(set(firsts.values())) == 4
 
 

@@ -65,9 +65,7 @@ def test_splits_hold_the_counts_tasks_and_domains_they_must(world: Path) -> None
         split = task.parse(record).split
         counts[task.code, split] = counts.get((task.code, split), 0) + 1
     codes = [task.code for task in TASKS.values()]
-    wanted = {
-        (code, split): n for code in codes for split, n in (("train", 5), ("validation", 2), ("ind", 3))
-    }
+    wanted = {(code, split): n for code in codes for split, n in (("train", 5), ("validation", 2), ("ind", 3))}
     assert counts == wanted | {(code, "ood"): 3 for code in OOD_TASKS}
     pictures = {row["image"]: row for row in _truth(world, "images")}
     for row in _truth(world, "views"):

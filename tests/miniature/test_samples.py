@@ -111,9 +111,7 @@ def test_reviews_are_longer_than_ten_words_and_the_photo_decides_open_ones() -> 
         if view.lacks:
             wanted = named_in(drawn.fields["review"])[view.asks[0]]
             got_it = wanted == view.picture.product.value(view.asks[0])
-            assert drawn.output in (
-                ("very positive", "positive") if got_it else ("very negative", "negative")
-            )
+            assert drawn.output in (("very positive", "positive") if got_it else ("very negative", "negative"))
 
 
 def test_the_next_product_alone_shares_what_the_history_has_in_common() -> None:

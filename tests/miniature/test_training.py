@@ -1,8 +1,11 @@
+from io import BytesIO
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,7 +23,7 @@ from caslie_ray.miniature.training.voters import VOTERS, questions, train_voter
 from caslie_ray.miniature.truth import helps, named_in
 
 TWO = Plan(steps=2, batch=2, rate=1e-3)
-TINY = CaptionerPlan(tower=TowerPlan(whole=TWO, tiles=TWO), words=TWO, whole=TWO)
+TINY = CaptionerPlan(tower=TowerPlan(whole=TWO, again=TWO), words=TWO, whole=TWO)
 
 
 def test_the_rate_rises_then_falls_to_nought() -> None:
@@ -65,18 +68,12 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> No
 def test_the_captioner_trains_resumes_and_reads_its_prompts_like_its_processor(tmp_path: Path) -> None:
     model, processor = train_captioner(TINY, 5, tmp_path, width=32, layers=1)
     again, _ = train_captioner(TINY, 5, tmp_path, width=32, layers=1)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     batch = examples(Random(0), 3)
     assert len(captions_by(model, processor, batch)) == 3
-    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": batch[0].prompt}]}]
+    content = [{"type": "image"}, {"type": "text", "text": batch[0].prompt}]
+    turn: list[Any] = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(turn, add_generation_prompt=True)
-    from io import BytesIO
-
-    from PIL import Image
-
     inputs = processor(images=[[Image.open(BytesIO(batch[0].image))]], text=[text], return_tensors="pt")
     ids = processor.tokenizer(captioner.prompt_text(batch[0].prompt), add_special_tokens=False)["input_ids"]
     assert inputs["input_ids"][0].tolist() == ids
@@ -87,10 +84,7 @@ def test_a_voter_trains_resumes_and_is_written_for_plain_transformers(tmp_path: 
     recipe = VOTERS["phi"]
     model, tokenizer = train_voter("phi", recipe, [TWO, TWO], 5, tmp_path)
     again, _ = train_voter("phi", recipe, [TWO, TWO], 5, tmp_path)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     train.save(model, tokenizer, tmp_path / "phi")
     train.save(model, tokenizer, tmp_path / "phi")
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["phi"]
@@ -99,9 +93,7 @@ def test_a_voter_trains_resumes_and_is_written_for_plain_transformers(tmp_path: 
     assert torch.equal(loaded.state_dict()[weight], model.state_dict()[weight])
     reader = AutoTokenizer.from_pretrained(tmp_path / "phi")
     turn = [{"role": "user", "content": "a b"}]
-    assert reader.apply_chat_template(
-        turn, add_generation_prompt=True, tokenize=False
-    ) == recipe.style.prompt("a b")
+    assert reader.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) == recipe.style.prompt("a b")
 
 
 def test_nothing_is_trained_on_held_out_combinations() -> None:

@@ -95,9 +95,7 @@ def test_unknown_key_names_file_path_value_and_nearest(tmp_path: Path) -> None:
 
 
 def test_unknown_group(tmp_path: Path) -> None:
-    assert "trainign: unknown key; did you mean training?" in refusal(
-        write(tmp_path, SMALLEST + "trainign: {}\n")
-    )
+    assert "trainign: unknown key; did you mean training?" in refusal(write(tmp_path, SMALLEST + "trainign: {}\n"))
 
 
 def test_known_key_in_the_wrong_group(tmp_path: Path) -> None:

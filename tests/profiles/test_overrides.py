@@ -36,9 +36,7 @@ def test_numbers_as_people_write_them(text: str) -> None:
 
 
 def test_null_and_groups_that_a_profile_left_out() -> None:
-    profile = load_profile(
-        "caslie-s", ["images.root=s3://bucket/pictures", "ingest.keys.fields.passage=document"]
-    )
+    profile = load_profile("caslie-s", ["images.root=s3://bucket/pictures", "ingest.keys.fields.passage=document"])
     assert profile.images.root == "s3://bucket/pictures"
     assert profile.ingest.keys.fields == {"passage": "document"}
     assert load_profile("caslie-s", ["lineup.base.revision=null"]).lineup.base.revision is None

@@ -33,7 +33,7 @@ __all__ = ["CaptionerPlan", "Example", "captions_by", "examples", "train_caption
 
 _END = "<end_of_utterance>"
 _TOWER = TowerPlan()
-_WORDS = Plan(steps=1800, batch=24, rate=2e-3)
+_WORDS = Plan(steps=1000, batch=24, rate=2e-3)
 _WHOLE = Plan(steps=500, batch=16, rate=4e-4)
 _SCALE = 4  # 8 x 8 patches of a tile become 2 x 2 tokens
 _TOKENS = (TILE // 8 // _SCALE) ** 2
@@ -136,9 +136,7 @@ def new_model(
 def _image_text() -> str:
     """What the processor writes in place of `<image>`."""
     token = "<image>" * _TOKENS
-    rows = "".join(
-        "".join(f"<fake_token_around_image><row_{i}_col_{j}>{token}" for j in (1, 2)) + "\n" for i in (1, 2)
-    )
+    rows = "".join("".join(f"<fake_token_around_image><row_{i}_col_{j}>{token}" for j in (1, 2)) + "\n" for i in (1, 2))
     return f"{rows}\n<fake_token_around_image><global-img>{token}<fake_token_around_image>"
 
 

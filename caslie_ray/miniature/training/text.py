@@ -54,9 +54,7 @@ STYLES = {
         end="<|eot_id|>",
         specials=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),
-    "mistral": ChatStyle(
-        user="[INST] ", close=" [/INST]", assistant="", end="</s>", specials=("[INST]", "[/INST]")
-    ),
+    "mistral": ChatStyle(user="[INST] ", close=" [/INST]", assistant="", end="</s>", specials=("[INST]", "[/INST]")),
     "phi": ChatStyle(
         user="<|user|>\n",
         close="<|end|>\n",

@@ -116,9 +116,7 @@ def _caption(rng: Random, view: ViewTruth, prompt: str) -> str:
     return phrase(shown, rng.choice(manners))
 
 
-def questions(
-    rng: Random, count: int, tasks: Mapping[str, float], *, seen_only: bool = True
-) -> list[Question]:
+def questions(rng: Random, count: int, tasks: Mapping[str, float], *, seen_only: bool = True) -> list[Question]:
     """Questions of all tasks, about half of them with the answer yes."""
     world = World(rng, rng.choice(("tools", "sports", None)), seen_only=seen_only)
     names = tuple(MAKERS)
@@ -190,9 +188,7 @@ def train_voter(
         wanted = answers[torch.tensor([int(question.answer) for question in batch])]
         following = ids[:, 1:].clone()
         following[ids[:, 1:] == tokenizer.pad_token_id] = -100
-        language = nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), following.flatten(), ignore_index=-100
-        )
+        language = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), following.flatten(), ignore_index=-100)
         return nn.functional.cross_entropy(last, wanted) + 0.1 * language
 
     for number, plan in enumerate(plans, 1):

@@ -1,0 +1,68 @@
+"""What a run already holds of its sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+
+from caslie_ray.dataset._fetch import Ledger, plan
+from caslie_ray.dataset._parse import parse_key
+from caslie_ray.dataset._tables import TABLES
+from caslie_ray.dataset.reading import SourceFile
+from caslie_ray.dataset.working import FOLDER
+from caslie_ray.profiles import Profile
+from caslie_ray.runs import Run
+from caslie_ray.tasks import Task
+
+__all__ = ["Held"]
+
+
+class Held:
+    """Looks into a run; changes nothing but what `clean` deletes."""
+
+    def __init__(self, run: Run, profile: Profile, tasks: Mapping[str, Task]) -> None:
+        self._run = run
+        self._profile = profile
+        self._tasks = tasks
+
+    def folder(self, file: SourceFile) -> str:
+        """Return where the parsed rows of a source file are kept."""
+        key = parse_key(file, self._profile.ingest, self._profile.images, self._tasks)
+        return f"parsed/{key}"
+
+    def chunks(self, folder: str) -> list[str]:
+        """Return the paths of a source file's parsed rows, in order."""
+        return sorted(self._run.files(f"{FOLDER}/{folder}"))
+
+    def rows(self, folder: str, ledger: Ledger) -> int | None:
+        """Return how many rows of a source file are parsed; None unless all are, with the images inside."""
+        done = self._run.read_json(f"{FOLDER}/{folder}/done.json")
+        if done is None or done["chunks"] != len(self.chunks(folder)):
+            return None
+        inside = {one for one in self.locators(folder) if one.startswith("bytes:")}
+        return None if plan(inside, ledger).gone else int(done["rows"])
+
+    def locators(self, folder: str) -> set[str]:
+        """Return the distinct references of a source file's parsed rows."""
+        found: set[str] = set()
+        for path in self.chunks(folder):
+            column = self._run.read_file(path, ["locators"])["locators"]
+            found.update(pc.unique(pc.list_flatten(column)).to_pylist())
+        return found
+
+    def table_files(self) -> dict[str, int]:
+        """Return the files of the tables, with their sizes in bytes."""
+        paths = sorted(path for name in TABLES for path in self._run.files(name))
+        return {info.path[len(self._run.root) :]: info.size for info in self._run.fs.get_file_info(paths)}
+
+    def clean(self, folders: Sequence[str]) -> None:
+        """Delete what the tables now hold, and what no source needs any more."""
+        for folder in ("pending", "sorted"):
+            self._run.delete(self._run.files(f"{FOLDER}/{folder}"))
+        needed = {self._run.path(FOLDER, folder) for folder in folders}
+        selector = pafs.FileSelector(self._run.path(FOLDER, "parsed"), allow_not_found=True)
+        for info in self._run.fs.get_file_info(selector):
+            if info.type == pafs.FileType.Directory and info.path not in needed:
+                self._run.fs.delete_dir(info.path)

@@ -1,0 +1,260 @@
+"""The caption job on real Ray: both schedules, replicas that die, rows that kill, and what is left at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from caslie_ray.captioning import CaptionJob, caption, plan_captions
+from caslie_ray.pools import PoolDown, pool_plans
+from caslie_ray.profiles import Profile
+from caslie_ray.runs import Run, RunError, open_run
+from tests import faulty
+from tests.worlds import edit_views, fresh_run, profile, rows, voter
+
+FAULTY = "tests.faulty:load"
+TWO = [voter("llama-3b")]
+
+
+@pytest.fixture(scope="module")
+def done(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("done") / "run"
+    result = caption(fresh_run(world, path), profile(), quiet=True)
+    assert result.missing == 0
+    return path
+
+
+def stored_ids(run: Run) -> list[str]:
+    return sorted(row["view_id"] for path in run.files("captions") for row in run.read_file(path).to_pylist())
+
+
+def all_ids(run: Run) -> list[str]:
+    return sorted(run.read("views", ["view_id"])["view_id"].to_pylist())
+
+
+def mark(run: Run, word: str, count: int) -> list[str]:
+    """Put a word into the caption prompts of the first views, so that a faulty engine obeys it."""
+    chosen = {row["view_id"] for row in rows(run, "views")[:count]}
+    return edit_views(
+        run,
+        lambda row: {**row, "caption_prompt": f"{row['caption_prompt']} {word}"} if row["view_id"] in chosen else None,
+    )
+
+
+def faulty_profile(*settings: str) -> Profile:
+    return profile(
+        *TWO, settings=[f"lineup.captioner.engine={FAULTY}", "votes.rule=always", "storage.block_rows=8", *settings]
+    )
+
+
+def test_both_schedules_end_with_the_same_rows(done: Path, world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    result = caption(run, profile(settings=["schedule=staged"]), quiet=True)
+    assert result.missing == 0
+    streamed = open_run(str(done))
+    assert rows(run) == rows(streamed)
+    assert stored_ids(run) == all_ids(run) == stored_ids(streamed)
+    assert len(run.files("captions")) == len(run.files("views"))
+
+
+def test_a_second_run_computes_nothing_and_loads_no_model(done: Path, tmp_path: Path) -> None:
+    run = fresh_run(done, tmp_path / "run")
+    before = {path: run.fs.get_file_info(path).mtime_ns for path in run.files("captions")}
+    result = caption(run, profile(), quiet=True)
+    session = result.summary["this_session"]
+    assert (session["views_computed"], session["model_calls"], session["models"]) == (0, 0, {})
+    assert {path: run.fs.get_file_info(path).mtime_ns for path in run.files("captions")} == before
+
+
+def test_the_summary_is_counted_from_the_table(done: Path) -> None:
+    run = open_run(str(done))
+    summary = run.read_json("summary/caption.json")
+    table = rows(run)
+    assert summary["views"] == len(table)
+    assert summary["captions_used"]["share"] == sum(row["verdict"] for row in table) / len(table)
+    assert summary["calls"] == sum(row["calls"] for row in table)
+    assert summary["calls_saved_by_early_exit"] == 3 * len(table) - sum(len(row["votes"]) for row in table)
+    assert sum(cell["views"] for cell in summary["captions_used"]["by_task"].values()) == len(table)
+    session = summary["this_session"]
+    assert session["model_calls"] <= summary["calls"]
+    assert session["seconds_an_instance"]["voting"] > 0
+    assert summary["repeats_saved"] is not None or not run.files("summary")
+
+
+@pytest.mark.chaos()
+@pytest.mark.parametrize("word", [faulty.EXIT, faulty.SEGFAULT])
+def test_a_row_that_kills_its_replica_costs_itself(world: Path, tmp_path: Path, word: str) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    poison = mark(run, word, 1)
+    result = caption(run, faulty_profile(), quiet=True)
+    assert result.missing == 0
+    for row in rows(run):
+        if row["view_id"] in poison:
+            assert "poison" in row["error"]
+            assert not row["retryable"]
+        else:
+            assert row["error"] is None
+            assert row["caption"]
+    again = caption(run, faulty_profile(), quiet=True)
+    assert again.summary["this_session"]["views_computed"] == 0, "a poison row was tried again"
+
+
+@pytest.mark.chaos()
+def test_a_row_that_hangs_costs_itself(world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    poison = mark(run, faulty.HANG, 1)
+    result = caption(run, faulty_profile("faults.call_timeout_s=8", "faults.tries=1"), quiet=True)
+    assert result.missing == 0
+    errors = {row["view_id"]: row["error"] for row in rows(run) if row["error"]}
+    assert list(errors) == poison
+    assert "no answer in 8 s" in errors[poison[0]]
+
+
+@pytest.mark.chaos()
+def test_an_engine_that_raises_is_replaced(world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    poison = mark(run, faulty.RAISE, 1)
+    result = caption(run, faulty_profile(), quiet=True)
+    assert result.missing == 0
+    errors = {row["view_id"]: row["error"] for row in rows(run) if row["error"]}
+    assert list(errors) == poison
+    assert "the device was lost" in errors[poison[0]]
+
+
+@pytest.mark.chaos()
+@pytest.mark.parametrize("schedule", ["streamed", "staged"])
+def test_a_killed_replica_loses_nothing(world: Path, tmp_path: Path, schedule: str) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 60
+        while not killed and time.monotonic() < deadline:
+            for process in psutil.process_iter(["cmdline"]):
+                if (process.info["cmdline"] or [""])[0].startswith("ray::Replica.generate"):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                    return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    result = caption(run, profile(settings=[f"schedule={schedule}", "storage.block_rows=4"]), quiet=True)
+    thread.join()
+    assert killed, "no replica was caught at work"
+    assert result.missing == 0
+    assert stored_ids(run) == all_ids(run)
+    assert all(row["error"] is None for row in rows(run))
+    assert sum(model["replicas_lost"] for model in result.summary["this_session"]["models"].values()) == 1
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_job_by_name(world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    broken = voter("phi", engine="tests.faulty:refuse")
+    with pytest.raises(PoolDown, match=r"phi \(miniature:voter-phi\).*no room for miniature:voter-phi"):
+        caption(run, profile(broken), quiet=True)
+    assert run.files("captions") == []
+
+
+def test_a_model_that_finds_no_room_says_what_it_needs(world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    greedy = voter("phi", resources={"cpus": 0.2, "gpus": 4.0})
+    with pytest.raises(PoolDown, match="phi: 0 of 1 replicas were ready after 3 s; each needs 0.2 CPUs, 4 GPUs"):
+        caption(run, profile(greedy, settings=["faults.start_timeout_s=3", "captions.source=dataset"]), quiet=True)
+
+
+def test_a_pool_on_a_share_of_a_gpu_is_placed(world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    seen: list[float] = []
+
+    def watch() -> None:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and not seen:
+            free = ray.available_resources().get("GPU", 0.0)
+            if free < 1.0:
+                seen.append(free)
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    small = voter("phi", resources={"cpus": 0.2, "gpus": 0.2}, engine="tests.worlds:load_on_cpu")
+    result = caption(run, profile(small, settings=["captions.source=dataset"]), quiet=True)
+    thread.join()
+    assert result.missing == 0
+    assert seen
+    assert seen[0] == pytest.approx(0.8)
+
+
+def test_roles_that_share_a_checkpoint_share_a_pool(world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    both = profile().lineup.captioner.model_dump(exclude={"name", "cost"})
+    lineup = profile({"name": "eyes", **both})
+    plans = pool_plans(CaptionJob(run, lineup).lineup.roles)
+    assert [plan.name for plan in plans] == ["captioner"]
+    result = caption(run, lineup, quiet=True)
+    assert result.missing == 0
+    assert list(result.summary["this_session"]["models"]) == ["captioner"]
+    assert {vote["voter"] for row in rows(run) for vote in row["votes"]} == {"eyes"}
+
+
+def test_a_run_without_views_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="run ingest first"):
+        caption(open_run(str(tmp_path / "empty")), profile(), quiet=True)
+
+
+def test_a_truncated_file_of_a_dead_writer_is_asked_again(done: Path, tmp_path: Path) -> None:
+    run = fresh_run(done, tmp_path / "run")
+    before = rows(run)
+    path = Path(run.files("captions")[0])
+    path.write_bytes(path.read_bytes()[:100])
+    result = caption(run, profile(), quiet=True)
+    assert result.missing == 0
+    assert rows(run) == before
+    assert 0 < result.summary["this_session"]["views_computed"] < len(before)
+
+
+def test_a_plan_changes_nothing_and_counts_what_is_missing(done: Path, world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    plan = plan_captions(run, profile(settings=["cost.hour_usd=3600"]), quiet=True)
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == names
+    total = len(all_ids(run))
+    assert (plan.views, plan.held, plan.missing) == (total, 0, total)
+    assert plan.calls["captioner"] == total
+    assert plan.seconds is not None
+    assert plan.usd == pytest.approx(plan.seconds)
+    nothing = plan_captions(open_run(str(done)), profile(), quiet=True)
+    assert (nothing.missing, nothing.seconds, nothing.timed) == (0, 0.0, 0)
+    assert "nothing to do" in nothing.lines()[-1]
+
+
+def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    lineup = [voter("llama-3b"), voter("phi"), voter("mistral")]
+    caption(run, profile(*lineup), quiet=True)
+    whole = rows(run)
+
+    def fail(row: dict[str, Any]) -> dict[str, Any]:
+        votes = [dict(vote) for vote in row["votes"]]
+        votes[0] |= {"answer": None, "p_yes": None, "error": "mistral is down", "retryable": True}
+        return {**row, "votes": votes, "retryable": True}
+
+    for path in run.files("captions"):
+        table = run.read_file(path)
+        failed = [fail(row) for row in table.to_pylist()]
+        run.write("captions", run.partition(path), table.from_pylist(failed, schema=table.schema))
+    result = caption(run, profile(*lineup), quiet=True)
+    first = whole[0]["votes"][0]["voter"]
+    assert result.summary["this_session"]["model_calls"] == len(whole)
+    assert {name: m["calls"] for name, m in result.summary["this_session"]["models"].items() if m["calls"]} == {
+        first: len(whole)
+    }
+    assert rows(run) == whole

@@ -1,0 +1,349 @@
+"""The tables of a run: files appear whole or not at all, and readers take one row an id."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caslie_ray.runs import Run, RunError, last_of_each, open_path, open_run, partition_of, partitions
+from caslie_ray.tables import IDS, SCHEMAS
+
+ROOT = Path(__file__).parents[1]
+
+
+class ObjectStore(MemoryFileSystem):
+    """Says that it is S3, and writes down the names that are written to."""
+
+    protocol: ClassVar[str] = "s3"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    opened: ClassVar[list[str]] = []
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if "w" in mode:
+            self.opened.append(path)
+        return super()._open(path, mode, **options)
+
+
+def in_memory(fs: MemoryFileSystem, name: str) -> Run:
+    return Run(pafs.PyFileSystem(pafs.FSSpecHandler(fs)), f"/{name}", f"memory://{name}")
+
+
+def local(tmp_path: Path) -> Run:
+    return open_run(str(tmp_path / "run"))
+
+
+def subtree(tmp_path: Path) -> Run:
+    return Run(pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), "run", "subtree")
+
+
+def memory(tmp_path: Path) -> Run:
+    return in_memory(MemoryFileSystem(skip_instance_cache=True), tmp_path.name)
+
+
+def object_store(tmp_path: Path) -> Run:
+    return in_memory(ObjectStore(skip_instance_cache=True), tmp_path.name)
+
+
+@pytest.fixture(params=[local, subtree, memory, object_store])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    make: Callable[[Path], Run] = request.param
+    return make(tmp_path)
+
+
+def images(*ids: str, width: int = 1) -> pa.Table:
+    rows = [{"image_id": image_id, "image": image_id.encode(), "width": width, "height": 2} for image_id in ids]
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["images"])
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_is_written_is_read(run: Run) -> None:
+    run.write("images", "0a", images("0a1", "0a2"))
+    run.write("images", "ff", images("ff1"))
+    assert sorted(run.read("images")["image_id"].to_pylist()) == ["0a1", "0a2", "ff1"]
+    assert run.read("images", partition="ff").to_pylist() == images("ff1").to_pylist()
+    assert [run.partition(path) for path in run.files("images", "ff")] == ["ff"]
+    assert sum(run.count_rows(path) for path in run.files("images")) == 3
+
+
+def test_a_name_written_again_is_overwritten(run: Run) -> None:
+    run.write("images", "0a", images("0a1", "0a2"))
+    run.write("images", "0a", images("0a2", width=9))
+    assert len(run.files("images")) == 1
+    assert run.read("images", ["image_id", "width"]).to_pylist() == [{"image_id": "0a2", "width": 9}]
+
+
+def test_deleting_what_is_gone_is_no_error(run: Run) -> None:
+    path = run.write("images", "0a", images("0a1"))
+    run.delete([path, path, run.path("images", "never.parquet")])
+    assert run.files("images") == []
+
+
+def test_json(run: Run) -> None:
+    assert run.read_json("summary/job.json") is None
+    run.write_json("summary/job.json", {"κ": [1, None, "😀"]})
+    assert run.read_json("summary/job.json") == {"κ": [1, None, "😀"]}
+    with pytest.raises(ValueError, match="Out of range"):
+        run.write_json("summary/job.json", float("nan"))
+    assert run.read_json("summary/job.json") == {"κ": [1, None, "😀"]}
+
+
+def test_an_object_store_gets_a_single_put(tmp_path: Path) -> None:
+    run = object_store(tmp_path)
+    ObjectStore.opened.clear()
+    path = run.write("images", "0a", images("0a1"))
+    assert ObjectStore.opened == [path]
+
+
+def test_opening_creates_nothing(tmp_path: Path) -> None:
+    run = open_run(str(tmp_path / "run"))
+    assert run.files("images") == []
+    assert run.read("images").schema == SCHEMAS["images"]
+    assert run.read("captions", ["verdict"]).num_rows == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_paths_and_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert open_run("runs/one/").root == f"{tmp_path}/runs/one"
+    assert open_run("~/one").root == f"{tmp_path}/home/one"
+    assert open_run(f"file://{tmp_path}/one").root == f"{tmp_path}/one"
+    assert open_run("runs/one/").uri == "runs/one/"
+    with pytest.raises(RunError, match="cannot open nowhere://bucket/run"):
+        open_path("nowhere://bucket/run")
+
+
+def test_partitions() -> None:
+    assert [partition_of("3fa0", digits) for digits in (0, 1, 2)] == ["all", "3", "3f"]
+    assert partitions(0) == ["all"]
+    assert partitions(1) == list("0123456789abcdef")
+    assert len(set(partitions(2))) == 256
+    assert [Run.partition(f"/a-b/t/{name}.parquet") for name in ("3f", "3f-late", "3f-a-b")] == ["3f"] * 3
+
+
+def test_the_partition_is_told_by_the_name_before_the_dash(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    for stem in ("3", "3-late", "3f"):
+        run.write("images", stem, images(stem))
+    assert sorted(run.read("images", ["image_id"], "3")["image_id"].to_pylist()) == ["3", "3-late"]
+
+
+def test_one_row_an_id_and_the_last_writer_is_believed(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    late = run.write("images", "0-a", images("01", "02", width=2))
+    early = run.write("images", "0-b", images("02", "03", "03", width=1))
+    os.utime(early, (1000, 1000))
+    os.utime(late, (2000, 2000))
+    rows = run.read("images", ["image_id", "width"]).to_pylist()
+    assert sorted((row["image_id"], row["width"]) for row in rows) == [("01", 2), ("02", 2), ("03", 1)]
+    assert sorted(run.read("images", ["width"])["width"].to_pylist()) == [1, 2, 2]
+    os.utime(early, (3000, 3000))
+    rows = run.read("images", ["image_id", "width"]).to_pylist()
+    assert sorted((row["image_id"], row["width"]) for row in rows) == [("01", 2), ("02", 1), ("03", 1)]
+
+
+def test_an_id_may_be_several_columns(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    rows = [{"sample_id": "s", "variant": variant} for variant in ("caslie", "text", "caslie")]
+    table = pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"])
+    run.write("instructions", "0", table)
+    assert run.read("instructions", ["variant"])["variant"].to_pylist() == ["text", "caslie"]
+
+
+def test_rejects_have_no_id_and_are_all_kept(tmp_path: Path) -> None:
+    assert IDS["rejects"] == ()
+    run = local(tmp_path)
+    run.write("rejects", "0", pa.Table.from_pylist([{"kind": "image"}] * 3, schema=SCHEMAS["rejects"]))
+    assert run.read("rejects").num_rows == 3
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 2), st.integers()), max_size=12))
+def test_the_last_of_each(rows: list[tuple[str | None, int, int]]) -> None:
+    schema = pa.schema([("x", pa.string()), ("y", pa.int64()), ("value", pa.decimal256(40))])
+    table = pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
+    kept = [tuple(row.values()) for row in last_of_each(table, ["x", "y"]).to_pylist()]
+    places = {row[:2]: place for place, row in enumerate(rows)}
+    assert kept == [rows[place] for place in sorted(places.values())]
+
+
+def test_columns_are_cast_and_put_in_order(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    rows = pa.table(
+        {"height": [2], "width": [1], "more": [0], "image": [b"x"], "image_id": pa.array(["a"], pa.large_string())}
+    )
+    assert run.read_file(run.write("images", "0", rows)).schema.equals(SCHEMAS["images"])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pa.table({"image_id": ["a"]}),
+        images("a").set_column(2, "width", pa.array(["wide"])),
+        images("a").set_column(2, "width", pa.array([2**40])),
+        images("a").set_column(0, "image_id", pa.array([["a"]])),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, rows: pa.Table) -> None:
+    with pytest.raises(RunError, match="rows do not fit table 'images'"):
+        local(tmp_path).write("images", "0", rows)
+    assert everything(tmp_path) == []
+
+
+def test_a_writer_that_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    path = run.write("images", "0", images("01"))
+    broken: Any = 5
+    with pytest.raises(TypeError):
+        run.put(path, broken)
+    assert everything(tmp_path) == ["run/images/0.parquet"]
+    assert run.read("images")["image_id"].to_pylist() == ["01"]
+
+
+def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(RunError, match=r"cannot write .*/run/images/0\.parquet: .*mend that and run again"):
+        local(tmp_path).write("images", "0", images("01"))
+    assert everything(tmp_path) == ["run"]
+
+
+_LIMITED = """
+import resource, sys
+import pyarrow as pa
+from caslie_ray.runs import RunError, open_run
+from caslie_ray.tables import SCHEMAS
+run = open_run(sys.argv[1])
+rows = lambda size: pa.Table.from_pylist(
+    [{"image_id": "01", "image": bytes(size), "width": 1, "height": 1}], schema=SCHEMAS["images"])
+run.write("images", "0", rows(10))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    run.write("images", "0", rows(1_000_000))
+except RunError as error:
+    print(error)
+run.write("images", "1", rows(20))
+"""
+
+
+def test_a_store_that_takes_no_more_is_named_and_keeps_what_it_has(tmp_path: Path) -> None:
+    """The system itself refuses to let the file grow, as on a full disk."""
+    told = subprocess.run(
+        [sys.executable, "-c", _LIMITED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.startswith(f"cannot write {tmp_path}/images/0.parquet: ")
+    assert "File too large" in told.stdout
+    assert told.stdout.endswith("; nothing of it was kept, mend that and run again\n")
+    assert everything(tmp_path) == ["images/0.parquet", "images/1.parquet"]
+    assert [len(row["image"]) for row in open_run(str(tmp_path)).read("images", partition="0").to_pylist()] == [10]
+
+
+_ENDLESS = """
+import sys
+import pyarrow as pa
+from caslie_ray.runs import open_run
+from caslie_ray.tables import SCHEMAS
+run = open_run(sys.argv[1])
+rows = pa.Table.from_pylist(
+    [{"image_id": "01", "image": bytes(5_000_000), "width": 1, "height": 1}], schema=SCHEMAS["images"])
+while True:
+    run.write("images", "0", rows)
+    print("written", flush=True)
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
+    for delay_s in (0.0, 0.003, 0.011):
+        with subprocess.Popen(
+            [sys.executable, "-c", _ENDLESS, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(delay_s)
+            writer.send_signal(signal.SIGKILL)
+        run = open_run(str(tmp_path))
+        assert [len(row["image"]) for row in run.read("images").to_pylist()] == [5_000_000]
+        assert len(run.files("images")) == 1
+
+
+def test_no_reader_sees_a_temporary_file(tmp_path: Path) -> None:
+    """What stands in the folder while a file is being moved in is no .parquet file."""
+    seen: list[list[str]] = []
+
+    class Watched(pafs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+        def move(self, src: str, dest: str) -> None:
+            seen.append(run.files("images"))
+            assert not src.endswith(".parquet")
+            super().move(src, dest)
+
+    run = Run(pafs.PyFileSystem(Watched(MemoryFileSystem(skip_instance_cache=True))), f"/{tmp_path.name}", "memory")
+    run.write("images", "0", images("01"))
+    assert seen == [[]]
+    assert len(run.files("images")) == 1
+
+
+def test_other_files_in_a_table_are_not_read(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    run.write("images", "0", images("01"))
+    for name in (".0.parquet.0123.tmp", "_SUCCESS", "notes.txt", "0.parquet.crc"):
+        (tmp_path / "run/images" / name).write_bytes(b"PAR1")
+    (tmp_path / "run/images/folder.parquet").mkdir()
+    assert run.read("images").num_rows == 1
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "flipped", "column"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
+    run = local(tmp_path)
+    run.write("images", "0", images("01"))
+    path = Path(run.write("images", "1", images(*(f"1{n}" for n in range(500)))))
+    whole = path.read_bytes()
+    if damage == "column":
+        pq.write_table(images("1").drop_columns(["width"]), path)
+    else:
+        flipped = whole[:-40] + bytes(byte ^ 0xFF for byte in whole[-40:-8]) + whole[-8:]
+        path.write_bytes({"empty": b"", "cut": whole[:-20], "text": b"hello " * 9, "flipped": flipped}[damage])
+    with pytest.raises(RunError, match=r"cannot read .*/images/1\.parquet: .*; delete it and run the job") as caught:
+        run.read("images")
+    assert "0.parquet" not in str(caught.value)
+    if damage != "column":
+        with pytest.raises(RunError, match=r"images/1\.parquet"):
+            run.count_rows(str(path))
+    assert run.read("images", partition="0").num_rows == 1
+
+
+def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    run.write_json("summary/ingest.json", {})
+    (tmp_path / "run/summary/ingest.json").write_text("{")
+    with pytest.raises(RunError, match=r"cannot read .*/summary/ingest\.json: .*; delete it"):
+        run.read_json("summary/ingest.json")
+
+
+def test_summaries_are_for_people_too(tmp_path: Path) -> None:
+    local(tmp_path).write_json("summary/x.json", {"κ": 1.5})
+    text = (tmp_path / "run/summary/x.json").read_text(encoding="utf-8")
+    assert text == '{\n  "κ": 1.5\n}\n'
+    assert json.loads(text) == {"κ": 1.5}
+
+
+def test_every_table_names_its_ids() -> None:
+    assert IDS.keys() == SCHEMAS.keys()
+    for table, ids in IDS.items():
+        assert set(ids) <= set(SCHEMAS[table].names)
