@@ -58,7 +58,7 @@ def instructions_of(row: Mapping[str, Any], captions: Mapping[str, _Captioned]) 
     views = [captions.get(view_id) if view_id else None for view_id in row["view_ids"] or ()]
     for variant in VARIANTS:
         used = [
-            view.caption if view and variant != "text" and (variant == "uia" or view.verdict) else None
+            (view.caption or None) if view and variant != "text" and (variant == "uia" or view.verdict) else None
             for view in views
         ]
         prompt = task.prompt(sample, used)
@@ -104,9 +104,7 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
                     rows.append(instruction)
                     counts[instruction["variant"]][row["split"]] += 1
                     counts[instruction["variant"]]["captions"] += instruction["captions_used"]
-            written += _write_if_new(
-                run, partition, pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"])
-            )
+            written += _write_if_new(run, partition, pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
             progress.add(1)
     run.delete(path for path in run.files("instructions") if run.partition(path) not in partitions)
     summary = {

@@ -53,9 +53,7 @@ class Tally(NamedTuple):
     @property
     def decided(self) -> bool:
         """Whether no outstanding vote, nor the failure of one, could change the verdict or its validity."""
-        return self.has_quorum and (
-            self.yes > self.no + self.outstanding or self.yes + self.outstanding <= self.no
-        )
+        return self.has_quorum and (self.yes > self.no + self.outstanding or self.yes + self.outstanding <= self.no)
 
 
 def count(answers: Sequence[str | None], voters: int) -> Tally:

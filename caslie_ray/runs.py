@@ -45,7 +45,7 @@ def open_path(path: str) -> tuple[pafs.FileSystem, str]:
     try:
         filesystem, inner = pafs.FileSystem.from_uri(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot open {path}: {error}") from error
+        raise RunError(f"cannot open {path}: {_brief(error)}") from error
     return filesystem, inner
 
 
@@ -110,7 +110,7 @@ class Run:
         try:
             rows = rows.select(schema.names).cast(schema)
         except (KeyError, pa.ArrowException) as error:
-            raise RunError(f"rows do not fit table {table!r}: {error}") from error
+            raise RunError(f"rows do not fit table {table!r}: {_brief(error)}") from error
         # Pictures are compressed already.
         codec = {name: "none" if name == "image" else "zstd" for name in schema.names}
         sink = pa.BufferOutputStream()
@@ -142,7 +142,9 @@ class Run:
                 self.delete([temporary])
                 raise
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error}; nothing of it was kept, mend that and run again") from error
+            raise RunError(
+                f"cannot write {path}: {_brief(error)}; nothing of it was kept, mend that and run again"
+            ) from error
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files; those already gone are no error."""
@@ -160,7 +162,9 @@ class Run:
         try:
             return pq.read_table(path, columns=columns, filesystem=self.fs, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise RunError(f"cannot read {path}: {error}; delete it and run the job that writes it again") from error
+            raise RunError(
+                f"cannot read {path}: {_brief(error)}; delete it and run the job that writes it again"
+            ) from error
 
     def count_rows(self, path: str) -> int:
         """Return the rows of one Parquet file, from its footer.
@@ -171,7 +175,9 @@ class Run:
         try:
             return int(pq.read_metadata(path, filesystem=self.fs).num_rows)
         except (pa.ArrowException, OSError) as error:
-            raise RunError(f"cannot read {path}: {error}; delete it and run the job that writes it again") from error
+            raise RunError(
+                f"cannot read {path}: {_brief(error)}; delete it and run the job that writes it again"
+            ) from error
 
     def read(self, table: str, columns: Sequence[str] | None = None, partition: str | None = None) -> pa.Table:
         """Read a table, or one partition of it: one row an id, the last written where writers overlapped.
@@ -212,7 +218,7 @@ class Run:
             return json.loads(text)
         except ValueError as error:
             raise RunError(
-                f"cannot read {self.path(path)}: {error}; delete it and run the job that writes it"
+                f"cannot read {self.path(path)}: {_brief(error)}; delete it and run the job that writes it"
             ) from error
 
 
@@ -225,3 +231,8 @@ def last_of_each(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
     if len(last) == rows.num_rows:
         return rows
     return rows.take(last.take(pc.sort_indices(last)))
+
+
+def _brief(error: Exception) -> str:
+    """Arrow says some things on many lines; the first one tells."""
+    return (str(error) or type(error).__name__).split("\n")[0].strip()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caslie_ray.ids import content_id
@@ -20,12 +20,14 @@ def _bytes(parts: list[str | bytes]) -> list[bytes]:
     return [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
 
 
+@settings(deadline=None)
 @given(PARTS)
 def test_thirty_two_digits_and_always_the_same(parts: list[str | bytes]) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", content_id(*parts))
     assert content_id(*parts) == content_id(*parts)
 
 
+@settings(deadline=None)
 @given(PARTS, PARTS)
 def test_every_part_and_every_border_counts(one: list[str | bytes], other: list[str | bytes]) -> None:
     assert (content_id(*one) == content_id(*other)) == (_bytes(one) == _bytes(other))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caslie_ray.prompts import Prompt, join, render
@@ -55,6 +55,7 @@ def test_join_moves_the_fields() -> None:
     assert join([], "\n") == Prompt("")
 
 
+@settings(deadline=None)
 @given(before=TEXTS, after=TEXTS, caption=TEXTS)
 def test_no_field_hides_or_makes_a_slot(before: str, after: str, caption: str) -> None:
     prompt = render("<{{before}}> <{{c}}> <{{after}}>", before=before, after=after)

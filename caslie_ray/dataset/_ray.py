@@ -18,11 +18,13 @@ Result = TypeVar("Result")
 
 # Small blocks, so that one step starts on what the step before it has just finished.
 _BLOCK_BYTES = 4 << 20
+# Without a bound, a task that kills its worker is started again without end.
 _RETRIES = 2
 
 
-# Few inputs are no mistake here.
+# Few inputs are no mistake here, and Ray 2.60 has no other way to say how often a task may be retried.
 warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for")
+warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 
 
 class Lost(RuntimeError):
@@ -52,7 +54,7 @@ def each(
         return
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     pool = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    mapped = start.map(_Guarded(work), num_cpus=cpus, compute=pool, ray_remote_args_fn=_bounded)
+    mapped = start.map(_Guarded(work), num_cpus=cpus, compute=pool, max_retries=_RETRIES)
     seen: set[int] = set()
     for place, result in _results(mapped):
         seen.add(place)
@@ -79,9 +81,9 @@ def each_of_stream(
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
     readers = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    parts = start.flat_map(_Split(split), num_cpus=0.25, compute=readers, ray_remote_args_fn=_bounded)
+    parts = start.flat_map(_Split(split), num_cpus=0.25, compute=readers, max_retries=_RETRIES)
     pool = TaskPoolStrategy(size=concurrency)
-    mapped = parts.map(_Guarded(work), num_cpus=0.5, compute=pool, ray_remote_args_fn=_bounded)
+    mapped = parts.map(_Guarded(work), num_cpus=0.5, compute=pool, max_retries=_RETRIES)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
     for place, result in _results(mapped):
@@ -92,11 +94,6 @@ def each_of_stream(
             yield result
     if expected != seen:
         raise Lost([place for place in expected if expected[place] != seen[place]])
-
-
-def _bounded() -> dict[str, Any]:
-    """Ray Data would start a task that kills its worker again and again, without end."""
-    return {"max_retries": _RETRIES}
 
 
 class _Count:

@@ -53,7 +53,7 @@ class StoredImage:
     height: int
 
 
-class ImageError(ValueError):
+class ImageError(Exception):
     """An image that cannot be used.
 
     Attributes:

@@ -118,8 +118,6 @@ class Downloader:
         try:
             async with asyncio.timeout(self._limits.timeout_s):
                 return await self._follow(url)
-        except ImageError:
-            raise
         except TimeoutError:
             raise _PassingError(f"time-out: {host} took more than {self._limits.timeout_s:g} s") from None
         except aiohttp.ClientConnectorError as error:

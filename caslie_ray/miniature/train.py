@@ -10,8 +10,8 @@ with different `--models`, to use two cores.
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from shutil import rmtree
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from caslie_ray.miniature.training.base import train_base
+from caslie_ray.miniature.training.base import BASE, train_base
 from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
 from caslie_ray.miniature.training.loop import Plan
 from caslie_ray.miniature.training.tower import TowerPlan
@@ -34,17 +34,17 @@ log = logging.getLogger(__name__)
 
 
 _CAPTIONER = CaptionerPlan()
-_VOTER = (Plan(steps=600, batch=32, rate=2e-3), Plan(steps=800, batch=32, rate=1.5e-3))
-_BASE = Plan(steps=500, batch=16, rate=2e-3)
+_SECOND = Plan(steps=1100, batch=16, rate=1.2e-3)
 
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """How long each model trains."""
+    """How long each model trains; voters train twice, `voters` first and then `again`."""
 
     captioner: CaptionerPlan = _CAPTIONER
-    voter: tuple[Plan, ...] = _VOTER
-    base: Plan = _BASE
+    voters: Mapping[str, Plan] = field(default_factory=lambda: {name: r.first for name, r in VOTERS.items()})
+    again: Plan = _SECOND
+    base: Plan = BASE.first
 
     def scaled(self, share: float) -> "Plans":
         """The same plans with a share of their steps, at least 2 each."""
@@ -56,7 +56,8 @@ class Plans:
         tower = TowerPlan(whole=part(captioner.tower.whole), again=part(captioner.tower.again))
         return Plans(
             captioner=CaptionerPlan(tower=tower, words=part(captioner.words), whole=part(captioner.whole)),
-            voter=tuple(part(plan) for plan in self.voter),
+            voters={name: part(plan) for name, plan in self.voters.items()},
+            again=part(self.again),
             base=part(self.base),
         )
 
@@ -83,7 +84,7 @@ def _captioner(plans: Plans, seed: int, work: Path, out: Path) -> None:
 
 def _voter(name: str, phases: int, plans: Plans, seed: int, work: Path, out: Path) -> None:
     recipe = VOTERS[name]
-    model, tokenizer = train_voter(name, recipe, plans.voter[:phases], seed, work)
+    model, tokenizer = train_voter(name, recipe, (plans.voters[name], plans.again)[:phases], seed, work)
     fresh = questions(Random(seed + 77), 700, {}, seen_only=False)
     log.info("%s: balanced accuracy %.3f", name, balanced_accuracy(model, tokenizer, recipe.style, fresh))
     save(model, tokenizer, out / f"voter-{name}")
@@ -99,7 +100,7 @@ def _jobs(groups: Sequence[str], only: Sequence[str]) -> Iterator[Callable[[Plan
         yield _captioner
     if "voters" in groups:
         # All voters are usable after their first phase, before any has had its second.
-        for phases in range(1, len(_VOTER) + 1):
+        for phases in (1, 2):
             for name in only or VOTERS:
                 yield partial(_voter, name, phases)
     if "base" in groups:

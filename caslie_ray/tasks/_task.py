@@ -106,9 +106,7 @@ class Task:
             if not text and not item.required:
                 # A field whose key the data never agreed on: the first text that nothing else claims.
                 claimed = {key for other in self.inputs for key in (other.name, *other.aliases)}
-                spare = next(
-                    (key for key in cells if key not in claimed and not is_missing(cells[key])), None
-                )
+                spare = next((key for key in cells if key not in claimed and not is_missing(cells[key])), None)
                 text = as_text(cells.pop(spare)) if spare is not None else ""
             if not text and item.required:
                 state = "missing" if key is None else "empty"

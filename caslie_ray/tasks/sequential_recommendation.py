@@ -65,9 +65,7 @@ class SequentialRecommendation(Task):
 
 def _marked(value: Mapping[object, object]) -> list[str]:
     """Read a history written as ``{"1st": "title", …}``."""
-    return [
-        as_text(cell) for key, cell in value.items() if re.fullmatch(r"\d+(st|nd|rd|th)?", str(key).strip())
-    ]
+    return [as_text(cell) for key, cell in value.items() if re.fullmatch(r"\d+(st|nd|rd|th)?", str(key).strip())]
 
 
 TASK = SequentialRecommendation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,9 @@ def test_bytes_that_are_no_text_cost_one_character(tmp_path: Path) -> None:
 
 
 def test_gzip_that_is_cut_short_keeps_what_came_before(tmp_path: Path) -> None:
-    whole = gzip.compress("\n".join(row(n) for n in range(3)).encode())
-    records = read(tmp_path / "a.jsonl.gz", whole[:-20])
+    pad = random.Random(0).randbytes(50).hex()
+    whole = gzip.compress("\n".join([row(0), row(1), json.dumps({"task": "t2", "pad": pad})]).encode())
+    records = read(tmp_path / "a.jsonl.gz", whole[:-30])
     assert told(records)[:2] == ["t0", "t1"]
     assert told(records)[-1] == "broken file"
     two = gzip.compress(row(0).encode() + b"\n") + gzip.compress(row(1).encode())

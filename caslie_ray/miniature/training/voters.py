@@ -46,8 +46,8 @@ _CLASSES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
 class VoterRecipe:
     """One voter: its family, shape, and what it is trained on.
 
-    `tasks` gives the tasks that it sees more or less often than the others (weight 1), `extra` the settings
-    of its configuration that the other families do not have.
+    `first` is its first phase of training. `tasks` gives the tasks that it sees more or less often than the
+    others (weight 1), `extra` the settings of its configuration that the other families do not have.
     """
 
     family: str
@@ -56,6 +56,7 @@ class VoterRecipe:
     inner: int
     kv_heads: int
     seed: int
+    first: Plan
     vocabulary: int = 1024
     tasks: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, int | None] = field(default_factory=dict)
@@ -66,23 +67,20 @@ class VoterRecipe:
         return STYLES[self.family]
 
 
+# As many samples a minute either way: fewer and larger steps, or more and smaller ones.
+_LARGE = Plan(steps=600, batch=32, rate=2e-3)
+_SMALL = Plan(steps=900, batch=16, rate=1.5e-3)
+
+_PHI = {"original_max_position_embeddings": CONTEXT}
+
 VOTERS: dict[str, VoterRecipe] = {
-    "llama-3b": VoterRecipe("llama", 96, 4, 256, 3, seed=11, tasks={"SR": 2.0, "SA": 0.7}),
-    "llama-8b": VoterRecipe("llama", 128, 4, 256, 4, seed=12, tasks={"PRP": 2.0, "AP": 0.7}),
-    "vision": VoterRecipe("llama", 128, 3, 320, 2, seed=13, tasks={"AP": 2.0, "CC": 0.7}),
+    "llama-3b": VoterRecipe("llama", 96, 4, 256, 3, 11, _LARGE, tasks={"SR": 2.0, "SA": 0.7}),
+    "llama-8b": VoterRecipe("llama", 128, 4, 256, 4, 12, _LARGE, tasks={"PRP": 2.0, "AP": 0.7}),
+    "vision": VoterRecipe("llama", 128, 3, 320, 2, 13, _SMALL, tasks={"AP": 2.0, "CC": 0.7}),
     "mistral": VoterRecipe(
-        "mistral", 128, 3, 288, 2, seed=14, tasks={"PSI": 2.0, "SR": 0.7}, extra={"sliding_window": None}
+        "mistral", 128, 3, 288, 2, 14, _SMALL, tasks={"PSI": 2.0, "SR": 0.7}, extra={"sliding_window": None}
     ),
-    "phi": VoterRecipe(
-        "phi",
-        96,
-        5,
-        256,
-        3,
-        seed=15,
-        tasks={"SA": 2.0, "MPC": 0.7},
-        extra={"original_max_position_embeddings": CONTEXT},
-    ),
+    "phi": VoterRecipe("phi", 96, 5, 256, 3, 15, _SMALL, tasks={"SA": 2.0, "MPC": 0.7}, extra=_PHI),
 }
 
 

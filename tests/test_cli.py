@@ -1,0 +1,173 @@
+"""The command line that all jobs share."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from caslie_ray.cli import COMPLETE, FAILED, UNFINISHED, WRONG_ARGUMENTS, Arguments, JobError, main
+from caslie_ray.engines import EngineError
+from caslie_ray.profiles import ProfileError
+from caslie_ray.runs import RunError
+
+ROOT = Path(__file__).parents[1]
+ABOUT = """Count the moons.
+
+Run as:
+    python jobs/moons.py --run runs/demo
+"""
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def complete(arguments: Arguments) -> int:
+    return COMPLETE
+
+
+def failing(error: BaseException) -> Callable[[Arguments], int]:
+    def job(arguments: Arguments) -> int:
+        raise error
+
+    return job
+
+
+def stopped_by_argparse(capsys: pytest.CaptureFixture[str], *argv: str, source: bool = False) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(ABOUT, complete, source=source, argv=argv)
+    told = capsys.readouterr()
+    return caught.value.code, told.out + told.err
+
+
+def test_the_codes_are_the_interfaces() -> None:
+    assert (COMPLETE, FAILED, WRONG_ARGUMENTS, UNFINISHED) == (0, 1, 2, 3)
+
+
+def test_what_the_job_is_given(tmp_path: Path) -> None:
+    seen: list[Arguments] = []
+
+    def job(arguments: Arguments) -> int:
+        seen.append(arguments)
+        return UNFINISHED
+
+    where = str(tmp_path / "run")
+    argv = ["--run", where, "--source", "a.json", "--source", "s3://b/c", "--plan", "--quiet"]
+    argv += ["--set", "schedule=staged", "votes.audit=0.5", "--set", "votes.schedule=full"]
+    assert main(ABOUT, job, source=True, argv=argv) == UNFINISHED
+    assert main(ABOUT, job, source=True, argv=["--run", where]) == UNFINISHED
+    full, plain = seen
+    assert (full.run.uri, full.run.root) == (where, where)
+    assert (full.sources, full.plan, full.quiet) == (("a.json", "s3://b/c"), True, True)
+    assert (full.profile.schedule, full.profile.votes.audit, full.profile.votes.schedule) == ("staged", 0.5, "full")
+    assert (plain.profile.name, plain.sources, plain.plan, plain.quiet) == ("mini", (), False, False)
+    assert not Path(where).exists()
+
+
+@pytest.mark.parametrize("code", [COMPLETE, FAILED, UNFINISHED])
+def test_the_jobs_own_code_is_the_processs(code: int, tmp_path: Path) -> None:
+    assert main(ABOUT, lambda arguments: code, argv=["--run", str(tmp_path)]) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (JobError("name the data with --source"), FAILED, "error: name the data with --source"),
+        (RunError("cannot read x.parquet: cut"), FAILED, "error: cannot read x.parquet: cut"),
+        (EngineError("no chat template"), FAILED, "error: no chat template"),
+        (ProfileError("two voters are one"), WRONG_ARGUMENTS, "error: two voters are one"),
+        (KeyboardInterrupt(), UNFINISHED, "stopped: what was finished is kept; run the same command again"),
+    ],
+)
+def test_how_a_job_ends(
+    error: BaseException, code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(ABOUT, failing(error), argv=["--run", str(tmp_path)]) == code
+    assert capsys.readouterr().err.splitlines()[-1] == told
+
+
+def test_a_bug_is_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        main(ABOUT, failing(ZeroDivisionError()), argv=["--run", str(tmp_path)])
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = stopped_by_argparse(capsys, "--help", source=True)
+    assert code == 0
+    assert ABOUT in text
+    for option in ("--profile NAME|FILE", "--run URI", "--source PATH|URI", "--set KEY=VALUE", "--plan", "--quiet"):
+        assert option in text
+    for profile in ("mini", "smol", "caslie-s", "caslie-m", "caslie-l"):
+        assert profile in text
+    for meaning in ("0  complete", "1  failed", "2  wrong arguments or profile", "3  stopped with work left"):
+        assert meaning in text
+
+
+def test_a_job_without_sources_has_no_such_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--source" not in stopped_by_argparse(capsys, "--help")[1]
+    assert stopped_by_argparse(capsys, "--run", "x", "--source", "y")[0] == WRONG_ARGUMENTS
+
+
+@pytest.mark.parametrize("argv", [[], ["--run"], ["--run", "x", "--sett", "a=b"], ["--run", "x", "stray"]])
+def test_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert stopped_by_argparse(capsys, *argv)[0] == WRONG_ARGUMENTS
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--set", "votes.sheduel=full"], "schedule"),
+        (["--set", "vote.schedule=full"], "votes"),
+        (["--set", "votes.schedule"], "votes.schedule"),
+        (["--set", "votes.schedule=soon"], "votes.schedule"),
+        (["--profile", "minni"], "mini"),
+        (["--profile", "no/such/file.yaml"], "no/such/file.yaml"),
+        (["--run", "nowhere://bucket"], "nowhere://bucket"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    argv: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    never = failing(AssertionError("the job must not start"))
+    assert main(ABOUT, never, argv=["--run", str(tmp_path / "run"), *argv]) == WRONG_ARGUMENTS
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert told in text
+    assert "Traceback" not in text
+
+
+_JOB = """
+import sys, time
+from caslie_ray.cli import main
+def job(arguments):
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        arguments.run.write_json("summary/kept.json", True)
+    return 0
+sys.exit(main("A job.", job))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_process_says_run_again(number: signal.Signals, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _JOB, "--run", str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == UNFINISHED
+    assert told == "stopped: what was finished is kept; run the same command again\n"
+    assert (tmp_path / "summary/kept.json").exists()

@@ -1,0 +1,238 @@
+"""Samples and verdicts become instructions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from caslie_ray.fusion import VARIANTS, fuse, plan_fusion
+from caslie_ray.profiles import load_profile
+from caslie_ray.runs import Run, RunError, open_run
+from caslie_ray.tables import SCHEMAS
+from caslie_ray.tasks import find_task
+from tests.tasks.records import RECORDS, sample
+
+PROFILE = load_profile("mini")
+
+SR_TOP = (
+    "Estimate the user’s intent based on the user’s purchase history, and predict the next product that the user is"
+    " most likely to purchase from the given options.\npurchase history:\n"
+)
+PRP_TOP = (
+    "Given the title of two products, as well as the potential extra information about the products extracted from the"
+    " product images, predict the relation of the two products. Only answer from the options.\n"
+)
+PRP_END = (
+    "options:\nA: Users who buy product 1 may also buy product 2.\n"
+    "B: Users who view product 1 may also view product 2.\nC: The product 1 is similar with the product 2."
+)
+
+
+def sample_row(code: str, view_ids: Sequence[str | None], **changes: object) -> dict[str, Any]:
+    row = sample(code, **changes)
+    return {
+        "sample_id": row.sample_id,
+        "task": row.task,
+        "split": row.split,
+        "instruction": row.instruction,
+        "input": [{"field": name, "text": text} for name, text in row.input],
+        "options": list(row.options),
+        "output": row.output,
+        "view_ids": list(view_ids),
+        "captions": [],
+    }
+
+
+def caption_row(view_id: str, caption: str | None, verdict: bool, error: str | None = None) -> dict[str, Any]:
+    return {"view_id": view_id, "caption": caption, "verdict": verdict, "error": error}
+
+
+def put(run: Run, table: str, stem: str, *rows: Mapping[str, Any]) -> str:
+    return run.write(table, stem, pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMAS[table]))
+
+
+def do_fuse(run: Run) -> dict[str, Any]:
+    return fuse(run, PROFILE, quiet=True)
+
+
+def prompts(run: Run) -> dict[str, str]:
+    """The prompts of a run with a single sample, by variant."""
+    return {row["variant"]: row["prompt"] for row in run.read("instructions").to_pylist()}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return open_run(str(tmp_path / "run"))
+
+
+def test_captions_stand_beside_their_own_product_in_sr(run: Run) -> None:
+    """The second product's image was rejected; the third caption lost."""
+    put(run, "samples", "0", sample_row("SR", ["tent", None, "kettle", "tent2"]))
+    put(
+        run,
+        "captions",
+        "0",
+        caption_row("kettle", "A kettle.", verdict=False),
+        caption_row("tent", "A tent.", verdict=True),
+        caption_row("tent2", "A tent again.", verdict=True),
+        caption_row("other", "Not asked for.", verdict=True),
+    )
+    summary = do_fuse(run)
+    assert prompts(run) == {
+        "caslie": SR_TOP
+        + "1st: Tent\ninformation from its image: A tent.\n2nd: Stove\noptions:\nA: Kettle\nB: Tent\n"
+        + "information from its image: A tent again.",
+        "uia": SR_TOP
+        + "1st: Tent\ninformation from its image: A tent.\n2nd: Stove\noptions:\nA: Kettle\n"
+        + "information from its image: A kettle.\nB: Tent\ninformation from its image: A tent again.",
+        "text": SR_TOP + "1st: Tent\n2nd: Stove\noptions:\nA: Kettle\nB: Tent",
+    }
+    used = {row["variant"]: row["captions_used"] for row in run.read("instructions").to_pylist()}
+    assert used == {"caslie": 2, "uia": 3, "text": 0}
+    assert {name: counts["captions"] for name, counts in summary["variants"].items()} == used
+    assert summary["views_without_caption_row"] == 0
+
+
+def test_captions_stand_beside_their_own_product_in_prp(run: Run) -> None:
+    put(run, "samples", "0", sample_row("PRP", [None, "saucer"]))
+    put(run, "captions", "0", caption_row("saucer", "A saucer.\n", verdict=True))
+    do_fuse(run)
+    with_caption = (
+        f"{PRP_TOP}product 1: Red mug\nproduct 2: Blue saucer\n"
+        f"information from the image of product 2: A saucer.\n{PRP_END}"
+    )
+    assert prompts(run) == {
+        "caslie": with_caption,
+        "uia": with_caption,
+        "text": f"{PRP_TOP}product 1: Red mug\nproduct 2: Blue saucer\n{PRP_END}",
+    }
+
+
+@pytest.mark.parametrize("code", RECORDS)
+def test_a_losing_caption_leaves_no_trace(run: Run, code: str) -> None:
+    views = [f"v{n}" for n in range(len(sample(code).images))]
+    put(run, "samples", "0", sample_row(code, views))
+    put(run, "captions", "0", *(caption_row(view, "XYZ", verdict=False) for view in views))
+    do_fuse(run)
+    rows = {row.pop("variant"): row for row in run.read("instructions").to_pylist()}
+    assert rows["caslie"] == rows["text"]
+    assert "XYZ" not in str(rows["caslie"])
+    assert "image:" not in rows["caslie"]["prompt"].removeprefix(sample(code).instruction)
+    assert rows["uia"]["prompt"].count("XYZ") == rows["uia"]["captions_used"] == len(views)
+
+
+@pytest.mark.parametrize("code", RECORDS)
+def test_every_variant_of_every_sample(run: Run, code: str) -> None:
+    row = sample_row(code, [None] * len(sample(code).images), split="ood")
+    put(run, "samples", "0", row)
+    do_fuse(run)
+    rows = run.read("instructions").to_pylist()
+    assert [one["variant"] for one in rows] == [*VARIANTS]
+    for one in rows:
+        assert (one["sample_id"], one["task"], one["split"]) == (row["sample_id"], row["task"], "ood")
+        assert (one["response"], one["options"]) == (row["output"], row["options"])
+        turn = find_task(code).prompt(sample(code), [])
+        assert one["prompt"] == turn.text
+        assert one["prompt_fields"] == [list(span) for span in turn.fields]
+
+
+def test_error_rows(run: Run) -> None:
+    """No caption: nothing to use. A caption that found no quorum: only use-it-always takes it."""
+    put(run, "samples", "0", sample_row("SR", ["a", "b", "c", "d"]))
+    put(
+        run,
+        "captions",
+        "0",
+        caption_row("a", None, False, "empty caption"),
+        caption_row("b", "No quorum.", False, "no quorum: 1 valid votes of 3 voters"),
+        caption_row("c", "", True),
+    )
+    assert do_fuse(run)["views_without_caption_row"] == 1
+    told = prompts(run)
+    assert [row["captions_used"] for row in run.read("instructions").to_pylist()] == [0, 1, 0]
+    assert told["caslie"] == told["text"]
+    assert [line for line in told["uia"].split("\n") if line not in told["text"].split("\n")] == [
+        "information from its image: No quorum."
+    ]
+
+
+def test_late_writers_make_no_second_row(run: Run) -> None:
+    row = sample_row("SA", ["v"])
+    for stem in ("0", "0-late"):
+        put(run, "samples", stem, row)
+        put(run, "captions", stem, caption_row("v", stem, verdict=True))
+    os.utime(run.files("captions", "0")[0], (1000, 1000))
+    do_fuse(run)
+    assert run.read("instructions").num_rows == len(VARIANTS)
+    assert sum(run.count_rows(path) for path in run.files("instructions")) == len(VARIANTS)
+
+
+def stamps(run: Run) -> dict[str, tuple[int, int]]:
+    found = [os.stat(path) for path in run.files("instructions")]
+    return {path: (s.st_mtime_ns, s.st_ino) for path, s in zip(run.files("instructions"), found, strict=True)}
+
+
+def test_a_second_run_writes_what_changed_and_no_more(run: Run) -> None:
+    put(run, "samples", "0", sample_row("SA", ["a"]))
+    put(run, "samples", "1", sample_row("CC", ["b"]))
+    put(run, "captions", "0", caption_row("a", "Broken.", verdict=True), caption_row("b", "Drill.", verdict=True))
+    assert do_fuse(run)["files_written"] == 2
+    before = stamps(run)
+    again = do_fuse(run)
+    assert again["files_written"] == 0
+    assert again["variants"]["caslie"] == {"train": 2, "captions": 2}
+    assert stamps(run) == before
+
+    put(run, "captions", "0", caption_row("a", "Broken.", verdict=True), caption_row("b", "Drill.", verdict=False))
+    assert do_fuse(run)["files_written"] == 1
+    (changed,) = [path for path, stamp in stamps(run).items() if before[path] != stamp]
+    assert run.partition(changed) == "1"
+
+
+def test_what_is_no_longer_a_sample_is_no_longer_an_instruction(run: Run) -> None:
+    put(run, "samples", "0", sample_row("SA", [None]))
+    gone = put(run, "samples", "1", sample_row("CC", [None]))
+    do_fuse(run)
+    put(run, "instructions", "0-stray", {"sample_id": "x", "variant": "text"})
+    run.delete([gone])
+    assert do_fuse(run)["files_written"] == 1
+    assert set(run.read("instructions")["task"].to_pylist()) == {"sentiment_analysis"}
+    assert len(run.files("instructions")) == 1
+    assert do_fuse(run)["files_written"] == 0
+
+
+def test_the_summary_is_kept(run: Run) -> None:
+    put(run, "samples", "0", sample_row("SA", [None], split="val"), sample_row("CC", [None], split="test"))
+    summary = do_fuse(run)
+    assert run.read_json("summary/fuse.json") == summary
+    assert summary["variants"]["uia"] == {"validation": 1, "ind": 1, "captions": 0}
+
+
+def test_missing_tables_are_named(run: Run) -> None:
+    with pytest.raises(RunError, match=r"has no samples: run ingest first"):
+        do_fuse(run)
+    put(run, "samples", "0", sample_row("SA", ["v"]))
+    put(run, "views", "0", {"view_id": "v"})
+    with pytest.raises(RunError, match=r"has no captions: run caption first"):
+        do_fuse(run)
+    assert run.files("instructions") == []
+    Path(put(run, "captions", "0", caption_row("v", "x", True))).write_bytes(b"PAR1")
+    with pytest.raises(RunError, match=r"cannot read .*/captions/0\.parquet"):
+        do_fuse(run)
+
+
+def test_the_plan(run: Run) -> None:
+    put(run, "samples", "0", sample_row("SA", ["v"]))
+    put(run, "captions", "0", caption_row("v", "x", True))
+    assert plan_fusion(run) == [
+        "samples       1",
+        "captions      1",
+        "instructions  3 (caslie, uia, text)",
+        "models        none",
+    ]
+    assert run.files("instructions") == []
