@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import signal
 import sys
@@ -52,8 +53,8 @@ class JobError(RuntimeError):
     """A job cannot go on; the message says why and how to mend it."""
 
 
-class _Stopped(Exception):
-    """The process was told to end."""
+class _Stopped(BaseException):
+    """The process was told to end; no handler of errors is to take it for one."""
 
 
 def main(
@@ -87,6 +88,9 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         return job(arguments)
     except ProfileError as error:

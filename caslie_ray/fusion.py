@@ -123,8 +123,10 @@ def plan_fusion(run: Run) -> list[str]:
     """Say what `fuse` would write.
 
     Raises:
-        RunError: a file is not whole.
+        RunError: there are no samples, or a file is not whole.
     """
+    if not run.files("samples"):
+        raise RunError(f"{run.uri} has no samples: run ingest first")
     samples = sum(run.count_rows(path) for path in run.files("samples"))
     captions = sum(run.count_rows(path) for path in run.files("captions"))
     return [

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 
 from caslie_ray.prompts import Prompt
-from caslie_ray.tasks._answers import strip_mark
+from caslie_ray.tasks._answers import option_titles, strip_mark, strip_ordinal
 from caslie_ray.tasks._metrics import Metrics, binary, macro, recall_at_1
 from caslie_ray.tasks._parsing import SPLITS, RowError, read_split
 from caslie_ray.tasks._sample import ImageRef, Sample, ViewPrompts
@@ -31,9 +31,11 @@ __all__ = [
     "caption_line",
     "find_task",
     "macro",
+    "option_titles",
     "read_split",
     "recall_at_1",
     "strip_mark",
+    "strip_ordinal",
 ]
 
 _PAPER_ORDER = ("AP", "CC", "PRP", "PSI", "MPC", "SA", "SR")

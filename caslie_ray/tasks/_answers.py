@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-__all__ = ["label_of", "read_answer", "strip_mark"]
+__all__ = ["label_of", "option_titles", "read_answer", "strip_mark", "strip_ordinal"]
 
 _ORDINAL = re.compile(r"^\s*\d+\s*(?:st|nd|rd|th)\s*:\s*", re.IGNORECASE)
 _LETTER = re.compile(r"^\s*\(?([A-Z])(?:\)|\)?\s*:)(?:\s+|$)")
@@ -17,6 +17,18 @@ def strip_mark(text: str) -> str:
     """Remove the ``1st:`` of a history or the ``A:`` of an option, so that equal products are equal texts."""
     mark = _ORDINAL.match(text) or _LETTER.match(text)
     return text[mark.end() if mark else 0 :].strip()
+
+
+def strip_ordinal(text: str) -> str:
+    """Remove the ``1st:`` of a history alone: in `X: The Game` the letter is part of the title."""
+    return _ORDINAL.sub("", text, count=1).strip()
+
+
+def option_titles(options: Sequence[str]) -> list[str]:
+    """Return the options without their letters, where all of them are lettered and in order (A, B, …)."""
+    marks = [_LETTER.match(option) for option in options]
+    lettered = all(mark and mark[1] == chr(ord("A") + at) for at, mark in enumerate(marks))
+    return [strip_mark(option) if lettered else option.strip() for option in options]
 
 
 def _plain(text: str) -> str:

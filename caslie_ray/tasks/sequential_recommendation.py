@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from caslie_ray.prompts import Prompt, render
-from caslie_ray.tasks._answers import strip_mark
+from caslie_ray.tasks._answers import option_titles, strip_ordinal
 from caslie_ray.tasks._metrics import recall_at_1
 from caslie_ray.tasks._parsing import RowError, as_text, decoded, text_list
 from caslie_ray.tasks._sample import Sample
@@ -36,7 +36,7 @@ class SequentialRecommendation(Task):
             items = text_list(value)
         if not items:
             raise RowError("input is missing: give the purchase history as a JSON list of titles")
-        titles = [strip_mark(item) for item in items]
+        titles = [strip_ordinal(item) for item in items]
         if not all(titles):
             raise RowError(f"product {titles.index('') + 1} of the purchase history has an empty title")
         return tuple((_ordinal(number), title) for number, title in enumerate(titles, 1))
@@ -45,7 +45,7 @@ class SequentialRecommendation(Task):
         return len(pairs) + len(options)
 
     def slots(self, sample: Sample) -> list[dict[str, str]]:
-        titles = [title for _, title in sample.input] + [strip_mark(option) for option in sample.options]
+        titles = [title for _, title in sample.input] + option_titles(sample.options)
         return [{"title": title} for title in titles]
 
     def body(self, sample: Sample, captions: Sequence[str | None]) -> list[Prompt]:
