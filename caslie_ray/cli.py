@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
+from caslie_ray.dataset import SourceError
 from caslie_ray.engines import EngineError
 from caslie_ray.profiles import Profile, ProfileError, load_profile
 from caslie_ray.runs import Run, RunError, open_run
@@ -74,9 +75,7 @@ def main(
     """
     parser = _parser(description, source)
     options = parser.parse_args(argv)
-    logging.basicConfig(
-        format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO
-    )
+    logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     for noisy in ("httpx", "httpcore", "ray", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
@@ -93,7 +92,7 @@ def main(
             stream.reconfigure(errors="replace")
     try:
         return job(arguments)
-    except ProfileError as error:
+    except (ProfileError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     except (RunError, EngineError, JobError) as error:

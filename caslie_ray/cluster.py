@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -18,14 +19,17 @@ _T = TypeVar("_T")
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names, or start one on this machine; does nothing when connected."""
     if not ray.is_initialized():
-        local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+        dashboard = None if os.environ.get("RAY_ADDRESS") else False
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=dashboard)
     quieten()
 
 
 def quieten() -> None:
     """Leave it to the jobs to show progress: Ray Data tells of every operator instead."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Ray Data 2.60 warns of `max_retries` and has no other way to bound the retries of a task.
+    warnings.filterwarnings("ignore", message="`ray_remote_args`")
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -9,12 +9,10 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from caslie_ray.captioning import caption, plan_captions
-from caslie_ray.cluster import connect
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
-from caslie_ray.dataset import ingest
+from caslie_ray.dataset import ingest, plan_ingest
 from caslie_ray.fusion import fuse, plan_fusion
 from caslie_ray.miniature import write_dataset
-from caslie_ray.progress import Progress
 from caslie_ray.reporting import show_caption, show_fuse, show_ingest
 from caslie_ray.runs import Run
 
@@ -24,13 +22,13 @@ __all__ = ["caption_job", "fuse_job", "ingest_job", "pipeline_job"]
 def ingest_job(arguments: Arguments) -> int:
     """Read the sources into samples, images, views and rejects."""
     if arguments.plan:
-        reads = arguments.sources or ("the miniature world, which it draws",)
-        _say("ingest", [*(f"reads            {source}" for source in reads), "models           none"])
+        if arguments.sources:
+            _say("ingest", plan_ingest(arguments.run, arguments.sources, arguments.profile).lines())
+        else:
+            _say("ingest", ["reads            the miniature world, which it draws", "models           none"])
         return COMPLETE
     sources = arguments.sources or (_miniature_world(arguments),)
-    connect()
-    with Progress("ingest", None, "", quiet=arguments.quiet) as shown:
-        summary = ingest(arguments.run, sources, arguments.profile, progress=shown.step).as_dict()
+    summary = ingest(arguments.run, sources, arguments.profile, quiet=arguments.quiet).as_dict()
     arguments.run.write_json("summary/ingest.json", {"job": "ingest", "run": arguments.run.uri, **summary})
     _say("ingest", show_ingest(summary))
     return COMPLETE
@@ -88,9 +86,7 @@ def _miniature_world(arguments: Arguments) -> str:
 
 
 def _upload(folder: str, run: Run) -> None:
-    pafs.copy_files(
-        folder, run.path("source"), source_filesystem=pafs.LocalFileSystem(), destination_filesystem=run.fs
-    )
+    pafs.copy_files(folder, run.path("source"), source_filesystem=pafs.LocalFileSystem(), destination_filesystem=run.fs)
 
 
 def _say(job: str, lines: list[Any]) -> None:

@@ -92,9 +92,7 @@ def resolve(profile: Profile) -> ResolvedLineup:
     context_free = profile.captions.context == "free" or (
         captioner is not None and not takes_instructions(captioner.spec)
     )
-    return ResolvedLineup(
-        captioner, voters, rule, profile.votes.schedule == "full", profile.votes.audit, context_free
-    )
+    return ResolvedLineup(captioner, voters, rule, profile.votes.schedule == "full", profile.votes.audit, context_free)
 
 
 def _role(model: Model) -> Role:

@@ -130,9 +130,7 @@ class Router:
                 self._launch(pool)
         await asyncio.gather(*(self._wait_for_minimum(pool) for pool in self._pools.values()))
 
-    async def generate(
-        self, pool: str, refs: list[ray.ObjectRef[list[Request]]], rows: int
-    ) -> list[Generation]:
+    async def generate(self, pool: str, refs: list[ray.ObjectRef[list[Request]]], rows: int) -> list[Generation]:
         """Answer a batch of requests, in order, one result a request.
 
         Args:
@@ -188,9 +186,7 @@ class Router:
             return
         async with pool.changed:
             if pool.alive == 0 and len(pool.starts) <= 1:
-                pool.stats.down = (
-                    raised or f"{pool.failures} replicas died while they started: {_first_line(error)}"
-                )
+                pool.stats.down = raised or f"{pool.failures} replicas died while they started: {_first_line(error)}"
             pool.changed.notify_all()
 
     async def _wait_for_minimum(self, pool: _Pool) -> None:
@@ -268,9 +264,7 @@ class Router:
             await self._release(pool, replica)
             return results
 
-    async def _split(
-        self, pool: _Pool, method: str, requests: list[Request], extra: tuple[Any, ...]
-    ) -> list[Any]:
+    async def _split(self, pool: _Pool, method: str, requests: list[Request], extra: tuple[Any, ...]) -> list[Any]:
         size = max(1, len(requests) // _SHRINK)
         answers: list[Any] = []
         for at in range(0, len(requests), size):
@@ -343,9 +337,7 @@ def start_router(plans: Sequence[PoolPlan], faults: FaultSettings) -> Any:
     Raises:
         PoolDown: a model cannot be loaded, or finds no room.
     """
-    router = actor_class(Router, num_cpus=0, max_restarts=0, max_concurrency=10_000).remote(
-        list(plans), faults
-    )
+    router = actor_class(Router, num_cpus=0, max_restarts=0, max_concurrency=10_000).remote(list(plans), faults)
     try:
         ray.get(router.start.remote())
     except RayTaskError as error:

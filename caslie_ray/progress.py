@@ -67,15 +67,6 @@ class Progress:
         """Say that so many more units are finished."""
         self.update(self.done + units, note=note)
 
-    def step(self, done: int, total: int, unit: str) -> None:
-        """Say how far a step has come, counted in units of its own; a total of 0 is one that nobody knows."""
-        if unit != self.unit:
-            if self.done:
-                self.close()
-            self.unit, self._begun = unit, time.monotonic()
-        self.update(done)
-        self.total = total or None
-
     def close(self) -> None:
         """Show where the work stands at its end."""
         self._show()

@@ -17,16 +17,13 @@ def show_caption(summary: Mapping[str, Any]) -> list[str]:
     session = summary["this_session"]
     lines = [_views(summary)]
     codes = {name: task.code for name, task in TASKS.items()}
-    shares = [
-        f"{codes.get(name, name)} {cell['used_share']:.0%}" for name, cell in _in_order(used["by_task"])
-    ]
+    shares = [f"{codes.get(name, name)} {cell['used_share']:.0%}" for name, cell in _in_order(used["by_task"])]
     if shares:
         lines.append(f"caption used     {used['share']:.1%} · " + " · ".join(shares))
     lines += _voters(summary)
     errors = sum(summary["errors"].values())
     lines.append(
-        f"errors           {errors:,}"
-        + (f" · {summary['to_be_asked_again']:,} to be asked again" if errors else "")
+        f"errors           {errors:,}" + (f" · {summary['to_be_asked_again']:,} to be asked again" if errors else "")
     )
     lines += [f"  {count:>6,}  {reason}" for reason, count in list(summary["errors"].items())[:8]]
     lines += _rejects(summary["rejects"] or {})
@@ -82,9 +79,7 @@ def _voters(summary: Mapping[str, Any]) -> list[str]:
     if not summary["voters"]:
         return []
     rates = [
-        f"{name} {cell['yes_rate']:.0%}"
-        for name, cell in summary["voters"].items()
-        if cell["yes_rate"] is not None
+        f"{name} {cell['yes_rate']:.0%}" for name, cell in summary["voters"].items() if cell["yes_rate"] is not None
     ]
     kappa = summary["fleiss_kappa"]
     agreed = f" · Fleiss' κ {kappa:.2f}" if kappa is not None else ""
@@ -102,16 +97,10 @@ def show_fuse(summary: Mapping[str, Any]) -> list[str]:
     """Return the fuse job's summary as lines."""
     lines = []
     for variant, counts in summary["variants"].items():
-        splits = [
-            f"{split} {counts[split]:,}"
-            for split in ("train", "validation", "ind", "ood")
-            if counts.get(split)
-        ]
+        splits = [f"{split} {counts[split]:,}" for split in ("train", "validation", "ind", "ood") if counts.get(split)]
         lines.append(f"{variant:<16} {' · '.join(splits)} · {counts.get('captions', 0):,} captions used")
     if summary["views_without_caption_row"]:
-        lines.append(
-            f"views without a caption row: {summary['views_without_caption_row']:,}; run caption to its end"
-        )
+        lines.append(f"views without a caption row: {summary['views_without_caption_row']:,}; run caption to its end")
     lines.append(f"files written    {summary['files_written']}")
     return lines
 

@@ -33,7 +33,9 @@ def voter(name: str, **settings: Any) -> dict[str, Any]:
 def profile(*voters: dict[str, Any], settings: Sequence[str] = ()) -> Profile:
     """The mini profile with these voters; the first three of the lineup where none are given."""
     chosen = list(voters) or [voter(name) for name in VOTERS[:3]]
-    return load_profile("mini", [f"lineup.voters={json.dumps(chosen)}", "lineup.captioner.resources.cpus=0.2", *settings])
+    return load_profile(
+        "mini", [f"lineup.voters={json.dumps(chosen)}", "lineup.captioner.resources.cpus=0.2", *settings]
+    )
 
 
 def fresh_run(world: Path, path: Path) -> Run:

@@ -142,9 +142,7 @@ class CaptionJob:
             if not names:
                 return
             if number > 1:
-                log.warning(
-                    "pass %d of %d: %d views are still missing", number, passes, sum(map(left, states))
-                )
+                log.warning("pass %d of %d: %d views are still missing", number, passes, sum(map(left, states)))
             for report in run_pass(order, router, names, self._tasks(order)):
                 if report["failure"]:
                     raise RunError(report["failure"])
@@ -257,16 +255,14 @@ def run_pass(order: WorkOrder, router: Any, names: Sequence[str], tasks: int) ->
     """Work on partitions through Ray Data; yield a report a block: views, errors, and why a store refused."""
     # A task lost with its node is no reason to stop: the ledger shows what is missing, and the next pass does it.
     ray.data.DataContext.get_current().max_errored_blocks = -1
-    reports = ray.data.from_items(
-        [{"partition": name} for name in names], override_num_blocks=len(names)
-    ).map_batches(
+    reports = ray.data.from_items([{"partition": name} for name in names], override_num_blocks=len(names)).map_batches(
         cast(Any, _work_task),  # Ray's types know no function that takes more than the batch
         batch_size=None,
         batch_format="pyarrow",
         fn_kwargs={"order": order, "router": router},
         compute=ray.data.TaskPoolStrategy(size=tasks),
         num_cpus=_TASK_CPUS,
-        ray_remote_args_fn=lambda: {"max_retries": _TASK_RETRIES},
+        max_retries=_TASK_RETRIES,
     )
     for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from cast(pa.Table, batch).to_pylist()

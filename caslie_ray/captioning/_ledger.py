@@ -166,9 +166,7 @@ def _learn_answers(
         for row in table.to_pylist():
             rest = (row["tokens"], row["cut"], row["error"], row["retryable"])
             if captions:
-                _keep(
-                    ledger.known.captions, CaptionAnswer(row["key"], row["text"], *rest), role.name in retry
-                )
+                _keep(ledger.known.captions, CaptionAnswer(row["key"], row["text"], *rest), role.name in retry)
             else:
                 _keep(ledger.known.votes, VoteAnswer(row["key"], row["p_yes"], *rest), role.name in retry)
 

@@ -75,9 +75,7 @@ class CaptionPlan:
         if self.seconds is not None and self.tokens is not None:
             lines += [f"tokens       about {self.tokens:,}", f"time         about {clock(self.seconds)}"]
             lines += [f"hours        {self.seconds / 3600:.3f} (from {self.timed} views that were timed)"]
-        lines.append(
-            f"cost         ${self.usd:,.2f}" if self.usd is not None else "cost         set cost.hour_usd"
-        )
+        lines.append(f"cost         ${self.usd:,.2f}" if self.usd is not None else "cost         set cost.hour_usd")
         return lines
 
 
@@ -173,17 +171,13 @@ def _fill(scratch: Run, run: Run, job: CaptionJob, states: Sequence[PartitionSta
                 _copy(scratch, run, state.partition, name, ids, job)
 
 
-def _copy(
-    scratch: Run, run: Run, partition: str, name: str, view_ids: Sequence[str], job: CaptionJob
-) -> None:
+def _copy(scratch: Run, run: Run, partition: str, name: str, view_ids: Sequence[str], job: CaptionJob) -> None:
     wanted = pa.array(view_ids, pa.string())
     views = run.read("views", partition=partition)
     views = views.filter(pc.is_in(views["view_id"], value_set=wanted))
     scratch.write("views", name, views)
     images = run.read("images", partition=partition)
-    scratch.write(
-        "images", name, images.filter(pc.is_in(images["image_id"], value_set=views["image_id"].unique()))
-    )
+    scratch.write("images", name, images.filter(pc.is_in(images["image_id"], value_set=views["image_id"].unique())))
     for path in run.files("captions", partition):
         rows = run.read_file(path)
         rows = rows.filter(pc.is_in(rows["view_id"], value_set=wanted))

@@ -128,9 +128,7 @@ def _given(view: View) -> CaptionAnswer:
     text = (view.given_caption or "").strip()
     key = content_id("given", view.view_id, text)
     if not text:
-        return CaptionAnswer(
-            key, None, error="no caption came with the data: fill caption_info, or generate captions"
-        )
+        return CaptionAnswer(key, None, error="no caption came with the data: fill caption_info, or generate captions")
     return CaptionAnswer(key, text)
 
 
@@ -186,8 +184,6 @@ def _take_votes(rows: Sequence[Row], voter: Role, known: Known, ask: Ask) -> Non
 def _vote_answer(answer: Choice) -> VoteAnswer:
     if answer.failure is not None:
         failure = answer.failure
-        return VoteAnswer(
-            answer.key, None, answer.prompt_tokens, answer.cut, failure.reason, failure.retryable
-        )
+        return VoteAnswer(answer.key, None, answer.prompt_tokens, answer.cut, failure.reason, failure.retryable)
     # Batches of other shapes move the last bits of a float; rows are to be equal in every schedule.
     return VoteAnswer(answer.key, round(answer.probabilities[0], 6), answer.prompt_tokens, answer.cut)

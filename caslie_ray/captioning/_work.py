@@ -57,9 +57,7 @@ class RouterAsk:
     def choose(self, role: Role, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
         """Return one choice a request."""
         batch = ray.put(list(requests))
-        answers: list[Choice] = ray.get(
-            self._router.choose.remote(role.pool, [batch], len(requests), tuple(choices))
-        )
+        answers: list[Choice] = ray.get(self._router.choose.remote(role.pool, [batch], len(requests), tuple(choices)))
         return answers
 
 
@@ -120,9 +118,7 @@ def _missing(order: WorkOrder, ledger: Ledger) -> list[View]:
         if order.stage is not None:
             wanted = row.waits_for == order.stage
         else:
-            wanted = row.waits_for is not None or not holds(
-                row.view.view_id, row.signature(order.lineup), ledger
-            )
+            wanted = row.waits_for is not None or not holds(row.view.view_id, row.signature(order.lineup), ledger)
         if wanted:
             missing.append(row.view)
     return missing

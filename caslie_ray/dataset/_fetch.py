@@ -76,11 +76,11 @@ class Fetcher:
         self._images = images
 
     def __call__(self, block: Sequence[Wanted]) -> int:
-        """Fetch the block and return how many of it there are."""
+        """Fetch the block and return how many of it gave no image."""
         outcomes = read_images([wanted.locator for wanted in block], self._images)
         keys = [wanted.key for wanted in block]
         write_fetched(self._run, self._images, list(zip(keys, outcomes, strict=True)))
-        return len(block)
+        return sum(outcome.image is None for outcome in outcomes)
 
 
 class Ledger:

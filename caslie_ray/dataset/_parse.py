@@ -94,7 +94,10 @@ def _pickled(record: Record) -> bytes:
 class Parser:
     """Parses chunks: writes their rows, and decodes the images that came inside of them.
 
-    Attributes are the run, the settings, and the tasks as the job knows them.
+    Args:
+        run: where they go.
+        images: limits, and where relative references start from.
+        tasks: the tasks as the job knows them.
     """
 
     def __init__(self, run: Run, images: ImageSettings, tasks: Mapping[str, Task]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
 from ray.data import Dataset, TaskPoolStrategy
+
+from caslie_ray.cluster import connect
 
 __all__ = ["Lost", "each", "each_of_stream"]
 
@@ -20,11 +21,6 @@ Result = TypeVar("Result")
 _BLOCK_BYTES = 4 << 20
 # Without a bound, a task that kills its worker is started again without end.
 _RETRIES = 2
-
-
-# Few inputs are no mistake here, and Ray 2.60 has no other way to say how often a task may be retried.
-warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for")
-warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 
 
 class Lost(RuntimeError):
@@ -52,6 +48,7 @@ def each(
     rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
     if not rows:
         return
+    connect()
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     pool = TaskPoolStrategy(size=min(concurrency, len(rows)))
     mapped = start.map(_Guarded(work), num_cpus=cpus, compute=pool, max_retries=_RETRIES)
@@ -78,6 +75,7 @@ def each_of_stream(
     rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
     if not rows:
         return
+    connect()
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
     readers = TaskPoolStrategy(size=min(concurrency, len(rows)))

@@ -44,7 +44,9 @@ class Resolved:
 class Resolver:
     """Resolves groups.
 
-    Attributes are the run and the fates of the references, as a table.
+    Args:
+        run: where the rows are, and go.
+        fates: what became of each reference, as `fate_table` gives it.
     """
 
     def __init__(self, run: Run, fates: pa.Table) -> None:

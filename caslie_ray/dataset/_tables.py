@@ -50,7 +50,9 @@ class Written:
 class Writer:
     """Writes partitions.
 
-    Attributes are the run, the paths of the sorted files by kind, and whether an empty table is wanted too.
+    Args:
+        run: where the tables go.
+        files: the paths of the sorted files, by kind.
     """
 
     def __init__(self, run: Run, files: Mapping[str, Sequence[str]]) -> None:

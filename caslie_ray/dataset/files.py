@@ -44,13 +44,19 @@ def file_keys(locators: Iterable[str]) -> dict[str, str | ImageError]:
         For each locator a key that changes when the file does, or why it cannot be read.
     """
     found: dict[str, str | ImageError] = {}
-    ordered = sorted(set(locators))
-    for _, group in groupby(ordered, key=lambda locator: locator.split("/", 3)[:3]):
+    for _, group in groupby(sorted(set(locators), key=_store_of), key=_store_of):
         members = list(group)
         for start in range(0, len(members), _BATCH):
             batch = members[start : start + _BATCH]
             found.update(zip(batch, _keys(batch), strict=True))
     return found
+
+
+def _store_of(locator: str) -> tuple[str, ...]:
+    """Tell stores apart by scheme, bucket and options; paths of this machine belong together."""
+    if locator.startswith("file:"):
+        return ("file:",)
+    return (*locator.split("/", 3)[:3], locator.partition("?")[2])
 
 
 def _keys(locators: Sequence[str]) -> list[str | ImageError]:

@@ -141,13 +141,15 @@ class _Ingest:
         fetcher = Fetcher(self._run, self._profile.images)
         size = min(_BLOCK, -(-len(wanted) // (4 * self._concurrency)))
         left = list(wanted)
+        rejected = 0
         with self._progress("fetch", len(wanted), "images") as progress:
             for alone in (False, False, True):
                 size = 1 if alone else size
                 blocks = [left[start : start + size] for start in range(0, len(left), size)]
                 try:
-                    for block, _ in each(blocks, fetcher, concurrency=self._concurrency):
-                        progress.add(len(block))
+                    for block, refused in each(blocks, fetcher, concurrency=self._concurrency):
+                        rejected += refused
+                        progress.add(len(block), f"{rejected:,} rejected" if rejected else "")
                     return
                 except Lost as error:
                     left = [one for place in error.items for one in blocks[place]]

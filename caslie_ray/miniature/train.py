@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 _CAPTIONER = CaptionerPlan()
-_SECOND = Plan(steps=1100, batch=16, rate=1.2e-3)
+_SECOND = Plan(steps=1400, batch=16, rate=1.5e-3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,11 +92,7 @@ def _shown(value: object) -> str:
 
 
 def _allowed(message: str) -> str:
-    return (
-        message.replace("Input should", "should")
-        .replace("valid tuple", "list")
-        .replace("valid dictionary", "group")
-    )
+    return message.replace("Input should", "should").replace("valid tuple", "list").replace("valid dictionary", "group")
 
 
 def explain(

@@ -32,9 +32,7 @@ class Resources(Settings):
     @model_validator(mode="after")
     def _whole_gpus(self) -> Self:
         if self.gpus > 1 and not float(self.gpus).is_integer():
-            raise ValueError(
-                f"gpus is {self.gpus}; above 1 it must be a whole number, as Ray splits no second GPU"
-            )
+            raise ValueError(f"gpus is {self.gpus}; above 1 it must be a whole number, as Ray splits no second GPU")
         return self
 
 
@@ -79,9 +77,7 @@ class Generation(Settings):
     def _sampled(self) -> Self:
         given = [key for key in ("temperature", "top_k", "top_p") if getattr(self, key) is not None]
         if given and not self.do_sample:
-            raise ValueError(
-                f"{', '.join(given)} only matters where do_sample is true; set it, or leave that out"
-            )
+            raise ValueError(f"{', '.join(given)} only matters where do_sample is true; set it, or leave that out")
         return self
 
 
@@ -190,8 +186,7 @@ class Lineup(Settings):
         names = [voter.name for voter in self.voters]
         if self.voters and len(self.voters) % 2 == 0:
             raise ValueError(
-                f"voters are {len(names)} ({', '.join(names)}); "
-                "a majority needs an odd number, such as 1, 3, 5 or 7"
+                f"voters are {len(names)} ({', '.join(names)}); a majority needs an odd number, such as 1, 3, 5 or 7"
             )
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
@@ -209,9 +204,7 @@ class Lineup(Settings):
         for voter in self.voters:
             if not voter.shares_pool(self.captioner):
                 continue
-            differing = [
-                key for key, value in voter.model_dump(exclude=free).items() if value != captioner[key]
-            ]
+            differing = [key for key, value in voter.model_dump(exclude=free).items() if value != captioner[key]]
             if differing:
                 raise ValueError(
                     f"the captioner and voter {voter.name} share the checkpoint {voter.checkpoint} "

@@ -86,9 +86,7 @@ def _layers(reference: str, before: tuple[str, ...]) -> list[_Layer]:
     if parent is None:
         return [layer]
     if not isinstance(parent, str):
-        raise ProfileError(
-            f"{source}: extends: {parent!r}: should be the name or the file of another profile"
-        )
+        raise ProfileError(f"{source}: extends: {parent!r}: should be the name or the file of another profile")
     return [layer, *_layers(parent, (*before, source))]
 
 

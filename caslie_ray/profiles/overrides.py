@@ -14,9 +14,7 @@ from caslie_ray.profiles.errors import Location, ProfileError, known_keys, name_
 __all__ = ["apply_override"]
 
 
-def apply_override(
-    document: dict[str, Any], text: str, schema: type[BaseModel]
-) -> tuple[dict[str, Any], Location]:
+def apply_override(document: dict[str, Any], text: str, schema: type[BaseModel]) -> tuple[dict[str, Any], Location]:
     """The document with one setting changed, and where that was.
 
     List items go by index or by name: `lineup.voters.0.batch_size=8`, `lineup.voters.phi.batch_size=8`.
@@ -49,9 +47,7 @@ def apply_override(
             continue
         known = known_keys(schema, where)
         if known is not None and step not in known:
-            raise ProfileError(
-                f"{label}: {name_of((*where, step), changed)}: {unknown_key(schema, where, step)}"
-            )
+            raise ProfileError(f"{label}: {name_of((*where, step), changed)}: {unknown_key(schema, where, step)}")
         if not isinstance(node, dict):
             raise ProfileError(f"{label}: {name_of(where, changed)} is {node!r}, which has no key {step}")
         where = (*where, step)

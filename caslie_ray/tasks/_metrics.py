@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
-
 __all__ = ["Metrics", "binary", "macro", "recall_at_1"]
 
 Score = Callable[[Sequence[str], Sequence[str], Sequence[str]], dict[str, float]]
@@ -27,6 +25,8 @@ class Metrics:
 
 
 def _binary(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support  # slow to import; workers never score
+
     positive = labels[0]
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, answers, labels=[positive], average=None, zero_division=0.0
@@ -40,6 +40,8 @@ def _binary(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str])
 
 
 def _macro(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support  # as above
+
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, answers, labels=list(labels), average="macro", zero_division=0.0
     )
@@ -52,6 +54,8 @@ def _macro(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) 
 
 
 def _recall_at_1(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score  # as above
+
     return {"recall_at_1": float(accuracy_score(truth, answers))}
 
 

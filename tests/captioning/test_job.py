@@ -89,7 +89,7 @@ def test_the_summary_is_counted_from_the_table(done: Path) -> None:
     assert summary["repeats_saved"] is not None or not run.files("summary")
 
 
-@pytest.mark.chaos()
+@pytest.mark.chaos
 @pytest.mark.parametrize("word", [faulty.EXIT, faulty.SEGFAULT])
 def test_a_row_that_kills_its_replica_costs_itself(world: Path, tmp_path: Path, word: str) -> None:
     run = fresh_run(world, tmp_path / "run")
@@ -107,7 +107,7 @@ def test_a_row_that_kills_its_replica_costs_itself(world: Path, tmp_path: Path, 
     assert again.summary["this_session"]["views_computed"] == 0, "a poison row was tried again"
 
 
-@pytest.mark.chaos()
+@pytest.mark.chaos
 def test_a_row_that_hangs_costs_itself(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     poison = mark(run, faulty.HANG, 1)
@@ -118,7 +118,7 @@ def test_a_row_that_hangs_costs_itself(world: Path, tmp_path: Path) -> None:
     assert "no answer in 8 s" in errors[poison[0]]
 
 
-@pytest.mark.chaos()
+@pytest.mark.chaos
 def test_an_engine_that_raises_is_replaced(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     poison = mark(run, faulty.RAISE, 1)
@@ -129,7 +129,7 @@ def test_an_engine_that_raises_is_replaced(world: Path, tmp_path: Path) -> None:
     assert "the device was lost" in errors[poison[0]]
 
 
-@pytest.mark.chaos()
+@pytest.mark.chaos
 @pytest.mark.parametrize("schedule", ["streamed", "staged"])
 def test_a_killed_replica_loses_nothing(world: Path, tmp_path: Path, schedule: str) -> None:
     run = fresh_run(world, tmp_path / "run")

@@ -325,6 +325,11 @@ def test_a_changed_prompt_changes_views_and_fetches_nothing(tmp_path: Path, prof
     (new,) = (after[view_id] for view_id in after.keys() - before.keys())
     assert new["caption_prompt"] == "What is t?"
 
+    # A file that changed is another image.
+    (tmp_path / "a.png").write_bytes(png(7))
+    assert bring(run, profile, source).fetched == 1
+    assert [image["image_id"] for image in rows(run, "images")] == [content_id(png(7))]
+
 
 def test_sources_without_a_readable_row_give_empty_tables(tmp_path: Path, profile: Profile) -> None:
     (tmp_path / "page.json").write_text("<html>not found</html>")

@@ -71,6 +71,8 @@ class VoterRecipe:
 _LARGE = Plan(steps=600, batch=32, rate=2e-3)
 _SMALL = Plan(steps=900, batch=16, rate=1.5e-3)
 
+# After the first phase: where two texts must be compared, more is left to learn.
+_HARD = {"PRP": 2.0, "CC": 1.5, "PSI": 1.5, "MPC": 1.5, "SA": 0.6, "SR": 0.6}
 _PHI = {"original_max_position_embeddings": CONTEXT}
 
 VOTERS: dict[str, VoterRecipe] = {
@@ -178,8 +180,8 @@ def train_voter(
     model = new_model(recipe, tokenizer)
     answers = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes")])
 
-    def loss_of(rng: Random, size: int) -> Tensor:
-        batch = questions(rng, size, recipe.tasks)
+    def loss_of(rng: Random, size: int, tasks: Mapping[str, float]) -> Tensor:
+        batch = questions(rng, size, tasks)
         ids, lengths = encode(tokenizer, [recipe.style.prompt(question.text) for question in batch])
         logits = model(input_ids=ids, use_cache=False).logits
         last = logits[torch.arange(len(batch)), lengths - 1]
@@ -191,7 +193,9 @@ def train_voter(
 
     for number, plan in enumerate(plans, 1):
         phase = f"voter-{name}-{number}"
-        part = partial(loss_of, size=plan.batch)
+        harder = _HARD if number > 1 else {}
+        tasks = {code: recipe.tasks.get(code, 1.0) * harder.get(code, 1.0) for code in MAKERS}
+        part = partial(loss_of, size=plan.batch, tasks=tasks)
         fit(phase, model, model.parameters(), plan, part, seed=own, state=work / f"{phase}.pt")
     return model, tokenizer
 

@@ -1,0 +1,103 @@
+"""The README's commands, run as a user runs them, and its three recipes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from caslie_ray.profiles import load_profile
+from caslie_ray.runs import open_run
+from caslie_ray.tasks import TASKS
+from tests.engines import tiny
+from tests.worlds import InProcess, caption_here, draw, fresh_run, profile, rows
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def job(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments],
+        capture_output=True, text=True, env=environment, timeout=280, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ask() -> InProcess:
+    return InProcess()
+
+
+def test_the_pipeline_from_a_source_to_instructions_and_again(tmp_path: Path) -> None:
+    source = draw(tmp_path / "source")
+    arguments = ["--profile", "mini", "--run", str(tmp_path / "run"), "--source", str(source)]
+    first = job("pipeline", *arguments)
+    assert first.returncode == 0, first.stderr[-2000:]
+    run = open_run(str(tmp_path / "run"))
+    samples, views = rows(run, "samples"), rows(run, "views")
+    assert len(samples) == sum(2 + 1 + (task.code not in ("PSI", "MPC")) for task in TASKS.values())
+    assert [row["view_id"] for row in rows(run)] == [row["view_id"] for row in views]
+    instructions = run.read("instructions").to_pylist()
+    assert len(instructions) == 3 * len(samples)
+    assert {row["variant"] for row in instructions} == {"caslie", "uia", "text"}
+    for name in ("ingest", "caption", "fuse"):
+        assert run.read_json(f"summary/{name}.json")["job"] == name
+    assert "caption used" in first.stdout
+    again = job("pipeline", *arguments)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert again.stdout.count("nothing to do") == 2, again.stdout
+
+
+def test_a_plan_of_an_empty_run_starts_nothing(tmp_path: Path) -> None:
+    planned = job("pipeline", "--run", str(tmp_path / "run"), "--plan")
+    assert planned.returncode == 0, planned.stderr[-2000:]
+    assert not (tmp_path / "run").exists()
+    missing = job("caption", "--run", str(tmp_path / "run"))
+    assert missing.returncode == 1
+    assert "run ingest first" in missing.stderr
+
+
+def test_the_readme_names_jobs_profiles_and_settings_that_exist(tmp_path: Path) -> None:
+    for name in re.findall(r"jobs/(\w+)\.py", README):
+        assert (ROOT / "jobs" / f"{name}.py").is_file(), name
+    for setting in re.findall(r"--set ([\w.]+=[\w./:-]+)", README):
+        if "=path" not in setting and setting != "key=value":
+            load_profile("mini", [setting])
+    for name in re.findall(r"`(mini|smol|caslie-[sml])`", README):
+        load_profile(name)
+
+
+def test_add_a_voter(world: Path, tmp_path: Path, ask: InProcess) -> None:
+    """The README's profile, with its voter played by a checkpoint of the miniature world."""
+    block = re.search(r"```yaml\n# mine.yaml\n(.*?)```", README, re.DOTALL)
+    assert block is not None
+    path = tmp_path / "mine.yaml"
+    path.write_text(block[1].replace("path/to/checkpoint", "miniature:voter-mistral"))
+    run = fresh_run(world, tmp_path / "run")
+    two = [voter.model_dump(exclude_defaults=True) for voter in load_profile(str(path)).lineup.voters[:2]]
+    caption_here(run, profile(two[0]), ask)
+    calls = caption_here(run, load_profile(str(path)), ask)
+    assert "captioner" not in calls
+    assert calls["mine"] <= len(rows(run))
+    assert {vote["voter"] for row in rows(run) for vote in row["votes"]} == {"llama-3b", "phi", "mine"}
+
+
+@pytest.mark.parametrize("family", ["llava", "blip2"])
+def test_swap_the_captioner(world: Path, tmp_path: Path, ask: InProcess, family: str) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    caption_here(run, profile(settings=["votes.rule=always"]), ask)
+    before = {row["view_id"]: row["caption_key"] for row in rows(run)}
+    other = tiny.build(family, tmp_path / family)
+    settings = ["votes.rule=always", f"lineup.captioner.checkpoint={other}", "lineup.captioner.context=400"]
+    calls = caption_here(run, profile(settings=[*settings, "lineup.captioner.max_new_tokens=8"]), ask)
+    after = {row["view_id"]: row["caption_key"] for row in rows(run)}
+    assert before.keys() == after.keys()
+    assert all(before[view] != after[view] for view in after)
+    images = {row["image_id"] for row in rows(run)}
+    # BLIP-2 takes no instructions, so it captions an image once, whatever the context.
+    assert calls["captioner"] == (len(images) if family == "blip2" else len({*after.values()}))
