@@ -10,9 +10,11 @@ from typing import TypeVar
 
 import ray
 import ray.data
+from ray.exceptions import RayTaskError
 
 __all__ = ["connect", "map_partitions", "quieten", "room"]
 
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 
@@ -33,6 +35,7 @@ def quieten() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []
 
 
 def room() -> dict[str, float]:
@@ -41,25 +44,31 @@ def room() -> dict[str, float]:
 
 
 def map_partitions(
-    function: Callable[[str], _T], names: Sequence[str], *, distributed: bool = False, at_once: int = 64
+    function: Callable[[_S], _T], parts: Sequence[_S], *, distributed: bool = False, at_once: int = 64
 ) -> Iterator[_T]:
-    """Yield ``function(partition)`` for every partition, in no fixed order.
+    """Yield ``function(part)`` for every part, in no fixed order; what it raises is raised here.
 
     Args:
         function: reads what belongs to one partition and returns little.
-        names: the partitions.
+        parts: what names the partitions.
         distributed: run as Ray tasks; otherwise here, which for a small run takes less than starting Ray.
         at_once: Ray tasks in flight.
     """
-    if not distributed or len(names) <= 1:
-        yield from map(function, names)
+    if not distributed or len(parts) <= 1:
+        yield from map(function, parts)
         return
     connect()
-    task = ray.remote(num_cpus=1, max_retries=3)(function)
-    waiting = list(reversed(names))
+    # No CPUs are asked for: the models of a running job may hold all of them, and would never be waited out.
+    task = ray.remote(num_cpus=0, max_retries=3)(function)
+    at_once = min(at_once, max(2, int(room().get("CPU", 1))))
+    waiting = list(reversed(parts))
     running: list[ray.ObjectRef[_T]] = []
     while waiting or running:
         while waiting and len(running) < at_once:
             running.append(task.remote(waiting.pop()))
         done, running = ray.wait(running, num_returns=1)
-        yield from ray.get(done)
+        try:
+            found = ray.get(done)
+        except RayTaskError as error:
+            raise error.cause from None
+        yield from found

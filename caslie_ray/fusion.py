@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -90,13 +91,15 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
         raise RunError(f"{run.uri} has no captions: run caption first")
     captions = _Captions(run)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    partitions = sorted({run.partition(path) for path in files})
+    listed = {table: run.by_partition(table) for table in ("samples", "instructions")}
+    partitions = sorted(listed["samples"])
     written = 0
     uncaptioned = 0
     with Progress("fuse", len(partitions), "files", quiet=quiet) as progress:
         for partition in partitions:
             rows: list[dict[str, Any]] = []
-            samples = run.read("samples", partition=partition).to_pylist()
+            here = run.knowing({table: found.get(partition, []) for table, found in listed.items()})
+            samples = here.read("samples", partition=partition).to_pylist()
             known = captions.of({view for row in samples for view in row["view_ids"] or () if view})
             for row in samples:
                 uncaptioned += sum(1 for view in row["view_ids"] or () if view and view not in known)
@@ -104,9 +107,9 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
                     rows.append(instruction)
                     counts[instruction["variant"]][row["split"]] += 1
                     counts[instruction["variant"]]["captions"] += instruction["captions_used"]
-            written += _write_if_new(run, partition, pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
+            written += _write_if_new(here, partition, pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
             progress.add(1)
-    run.delete(path for path in run.files("instructions") if run.partition(path) not in partitions)
+    run.delete(path for path in run.files("instructions") if run.partition(path) not in listed["samples"])
     summary = {
         "job": "fuse",
         "run": run.uri,
@@ -141,22 +144,29 @@ class _Captions:
     """The captions of a run, by view id; only ids, texts and verdicts are held."""
 
     def __init__(self, run: Run) -> None:
-        table = run.read("captions", ["view_id", "caption", "verdict"])
-        self._table = table.sort_by("view_id")
-        self._ids = self._table["view_id"].combine_chunks()
+        self._table = run.read("captions", ["view_id", "caption", "verdict"])
+        ids = self._table["view_id"]
+        self._order = pc.sort_indices(ids).to_numpy()
+        # Bytes of one width: a search in them costs the same few steps however many there are.
+        self._ids = ids.cast(pa.binary()).to_numpy().astype(np.bytes_)[self._order]
 
     def of(self, view_ids: set[str]) -> dict[str, _Captioned]:
         """Return what is known of some views."""
-        rows = self._table.filter(pc.is_in(self._ids, value_set=pa.array(sorted(view_ids), pa.string())))
-        return {row["view_id"]: _Captioned(row["caption"], bool(row["verdict"])) for row in rows.to_pylist()}
+        wanted = np.array([view_id.encode() for view_id in view_ids], dtype=np.bytes_)
+        if not len(self._ids) or not len(wanted):
+            return {}
+        at = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
+        found = self._order[at[self._ids[at] == wanted]]
+        rows = self._table.take(pa.array(found)).to_pylist()
+        return {row["view_id"]: _Captioned(row["caption"], bool(row["verdict"])) for row in rows}
 
 
 def _write_if_new(run: Run, partition: str, rows: pa.Table) -> bool:
-    before = run.read("instructions", partition=partition)
-    if len(run.files("instructions", partition)) == 1 and _digest(before) == _digest(rows):
+    standing = run.files("instructions", partition)
+    if len(standing) == 1 and _digest(run.read("instructions", partition=partition)) == _digest(rows):
         return False
     written = run.write("instructions", partition, rows)
-    run.delete(path for path in run.files("instructions", partition) if path != written)
+    run.delete(path for path in standing if path != written)
     return True
 
 

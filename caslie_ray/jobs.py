@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
 from caslie_ray.dataset import ingest, plan_ingest
 from caslie_ray.fusion import fuse, plan_fusion
 from caslie_ray.miniature import write_dataset
+from caslie_ray.progress import clock
 from caslie_ray.reporting import show_caption, show_fuse, show_ingest
 from caslie_ray.runs import Run
 
@@ -61,10 +63,19 @@ def pipeline_job(arguments: Arguments) -> int:
     """Run all jobs in order; the first that does not complete ends it."""
     if arguments.plan and not arguments.run.files("views"):
         return ingest_job(arguments)
-    for job in (ingest_job, caption_job, fuse_job):
+    begun = time.monotonic()
+    took: dict[str, float] = {}
+    for name, job in (("ingest", ingest_job), ("caption", caption_job), ("fuse", fuse_job)):
+        since = time.monotonic()
         code = job(arguments)
         if code != COMPLETE:
             return code
+        took[name] = round(time.monotonic() - since, 2)
+    if not arguments.plan:
+        seconds = round(time.monotonic() - begun, 2)
+        summary = {"job": "pipeline", "run": arguments.run.uri, "seconds": seconds, "seconds_by_job": took}
+        arguments.run.write_json("summary/pipeline.json", summary)
+        print(f"\npipeline complete in {clock(seconds)}: {arguments.run.uri}")
     return COMPLETE
 
 

@@ -8,7 +8,8 @@ unstartable replica is dealt with:
 - The batch it held is cut into smaller ones and tried again. Only a row that was alone in its batch, and
   whose replica's node outlived it, counts a try; after the set number of tries the row is poison and gets
   a failure of its own. A lost node (a preemption) never counts.
-- A pool whose replicas cannot be kept alive is down: its rows get a retryable failure.
+- A pool whose replicas cannot be kept alive is down: its rows get a retryable failure, until a replica
+  answers again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from caslie_ray.engines import Choice, EngineError, EngineSpec, Failure, Generation, Request, load_engine
 from caslie_ray.lineup import Role
@@ -52,7 +54,10 @@ class PoolPlan:
 
 @dataclass
 class PoolStats:
-    """What a pool has done so far; `busy_s` are seconds that its replicas worked, summed over them."""
+    """What a pool has done so far; `busy_s` are seconds that its replicas worked, summed over them.
+
+    `choosing_s` is the part of them that went into choices, and not into text.
+    """
 
     name: str
     ready: int = 0
@@ -61,6 +66,7 @@ class PoolStats:
     prompt_tokens: int = 0
     new_tokens: int = 0
     busy_s: float = 0.0
+    choosing_s: float = 0.0
     load_s: float = 0.0
     deaths: int = 0
     down: str | None = None
@@ -106,9 +112,12 @@ class _Pool:
     stats: PoolStats
     free: list[tuple[Any, str]] = field(default_factory=list)
     alive: int = 0
+    admitted: int = 0
     failures: int = 0
     poisoned: int = 0
     starts: set[asyncio.Task[None]] = field(default_factory=set)
+    watches: set[asyncio.Task[None]] = field(default_factory=set)
+    trouble: str = ""
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
 
@@ -120,15 +129,20 @@ class Router:
         self._pools = {plan.key: _Pool(plan, PoolStats(plan.name)) for plan in plans}
 
     async def start(self) -> None:
-        """Create every replica and return once each pool has its minimum.
+        """Create the replicas and return once each pool has its minimum.
+
+        The rest of them start after that: what they take must not be missing for another pool's minimum.
 
         Raises:
             PoolDown: a model cannot be loaded, or its replicas find no room in time.
         """
         for pool in self._pools.values():
-            for _ in range(pool.plan.maximum):
+            for _ in range(pool.plan.minimum):
                 self._launch(pool)
         await asyncio.gather(*(self._wait_for_minimum(pool) for pool in self._pools.values()))
+        for pool in self._pools.values():
+            for _ in range(pool.plan.maximum - pool.plan.minimum):
+                self._launch(pool)
 
     async def generate(self, pool: str, refs: list[ray.ObjectRef[list[Request]]], rows: int) -> list[Generation]:
         """Answer a batch of requests, in order, one result a request.
@@ -158,19 +172,22 @@ class Router:
         if plan.memory_gib:
             options["memory"] = int(plan.memory_gib * 2**30)
         actor = actor_class(Replica, **options, max_restarts=0, max_task_retries=0).remote(plan.spec)
-        task = asyncio.ensure_future(self._admit(pool, actor))
-        pool.starts.add(task)
-        task.add_done_callback(pool.starts.discard)
+        pool.starts.add(asyncio.ensure_future(self._admit(pool, actor)))
 
     async def _admit(self, pool: _Pool, actor: Any) -> None:
         begun = time.monotonic()
+        this = asyncio.current_task()
+        assert this is not None
         try:
             node = await actor.ready.remote()
-        except (RayActorError, RayTaskError) as error:
+        except RayError as error:
+            pool.starts.discard(this)
             await self._start_failed(pool, error)
             return
         async with pool.changed:
+            pool.starts.discard(this)
             pool.stats.load_s = max(pool.stats.load_s, time.monotonic() - begun)
+            pool.admitted += 1
             pool.alive += 1
             pool.stats.ready = pool.alive
             pool.free.append((actor, node))
@@ -184,16 +201,17 @@ class Router:
         if not hopeless:
             self._launch(pool)
             return
+        pool.trouble = raised or f"{pool.failures} replicas died while they started: {_first_line(error)}"
         async with pool.changed:
-            if pool.alive == 0 and len(pool.starts) <= 1:
-                pool.stats.down = raised or f"{pool.failures} replicas died while they started: {_first_line(error)}"
+            if pool.alive == 0 and not pool.starts:
+                pool.stats.down = pool.trouble
             pool.changed.notify_all()
 
     async def _wait_for_minimum(self, pool: _Pool) -> None:
         plan = pool.plan
 
         def settled() -> bool:
-            return pool.alive >= plan.minimum or pool.stats.down is not None
+            return pool.alive >= plan.minimum or pool.stats.down is not None or not pool.starts
 
         async with pool.changed:
             try:
@@ -205,8 +223,8 @@ class Router:
                     f" {self._faults.start_timeout_s:g} s; each needs {need}. Give the cluster more, or set"
                     " schedule=staged, so that one model runs at a time"
                 ) from None
-        if pool.stats.down:
-            raise PoolDown(f"{plan.name} ({plan.spec.checkpoint}) cannot be started: {pool.stats.down}")
+        if pool.alive < plan.minimum:
+            raise PoolDown(f"{plan.name} ({plan.spec.checkpoint}) cannot be started: {pool.trouble}")
 
     async def _acquire(self, pool: _Pool) -> tuple[Any, str]:
         async with pool.changed:
@@ -231,7 +249,19 @@ class Router:
                 self._launch(pool)
             elif pool.alive == 0 and not pool.starts:
                 pool.stats.down = f"{pool.failures} replicas died in a row, the last: {_first_line(error)}"
+            if pool.alive == 0 and pool.stats.down is None:
+                watch = asyncio.ensure_future(self._watch(pool, pool.admitted))
+                pool.watches.add(watch)
+                watch.add_done_callback(pool.watches.discard)
             pool.changed.notify_all()
+
+    async def _watch(self, pool: _Pool, admitted: int) -> None:
+        """Do not let rows wait without end for a replica that finds no room any more."""
+        await asyncio.sleep(self._faults.start_timeout_s)
+        async with pool.changed:
+            if pool.admitted == admitted:
+                pool.stats.down = f"its replicas are lost, and none started in {self._faults.start_timeout_s:g} s"
+                pool.changed.notify_all()
 
     async def _solve(
         self, pool: _Pool, method: str, batch: ray.ObjectRef[list[Request]], rows: int, extra: tuple[Any, ...]
@@ -248,7 +278,10 @@ class Router:
             try:
                 call = getattr(actor, method).remote(batch, *extra)
                 results: list[Any] = await asyncio.wait_for(call, self._faults.call_timeout_s)
-            except (RayActorError, RayTaskError, TimeoutError) as error:
+            except (RayError, TimeoutError) as error:
+                if isinstance(getattr(error, "cause", error), ObjectLostError):  # the asker ended, and its batch
+                    await self._release(pool, replica)
+                    raise
                 blamed = not await _node_lost(node, error)
                 await self._lost(pool, actor, blamed and rows > 1, error)
                 if not blamed:
@@ -260,7 +293,7 @@ class Router:
                     key = (await batch)[0].key
                     return [(key, await self._poison(pool, tries, error))]
                 continue
-            self._count(pool, results, time.monotonic() - begun)
+            self._count(pool, method, results, time.monotonic() - begun)
             await self._release(pool, replica)
             return results
 
@@ -283,13 +316,17 @@ class Router:
             async with pool.changed:
                 pool.stats.down = f"each of the last {pool.poisoned} rows that it was given alone {how}"
                 pool.changed.notify_all()
-        # A second one without a success in between may be the pool's fault: such a row is asked again.
-        reason = f"poison: alone in its batch, it {how} {tries} times on {pool.plan.name}"
-        return Failure(reason, retryable=pool.poisoned > 1)
+        often = "once" if tries == 1 else f"{tries} times"
+        reason = f"alone in its batch, it {how} {often} on {pool.plan.name}"
+        # Time and memory may suffice later, and a second row without a success in between may be the pool's fault.
+        passing = isinstance(error, (TimeoutError, OutOfMemoryError)) or pool.poisoned > 1
+        return Failure(reason if passing else f"poison: {reason}", retryable=passing)
 
-    def _count(self, pool: _Pool, results: Sequence[Generation | Choice], seconds: float) -> None:
+    def _count(self, pool: _Pool, method: str, results: Sequence[Generation | Choice], seconds: float) -> None:
         pool.failures = pool.poisoned = 0
         stats = pool.stats
+        stats.down = None
+        stats.choosing_s += seconds if method == "choose" else 0.0
         stats.calls += 1
         stats.requests += len(results)
         stats.busy_s += seconds
@@ -337,11 +374,17 @@ def start_router(plans: Sequence[PoolPlan], faults: FaultSettings) -> Any:
     Raises:
         PoolDown: a model cannot be loaded, or finds no room.
     """
-    router = actor_class(Router, num_cpus=0, max_restarts=0, max_concurrency=10_000).remote(list(plans), faults)
+    # The job ends with its driver anyway; beside it the router outlives the loss of every other node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    router = actor_class(Router, num_cpus=0, max_restarts=0, max_concurrency=10_000, scheduling_strategy=here).remote(
+        list(plans), faults
+    )
     try:
         ray.get(router.start.remote())
-    except RayTaskError as error:
-        if isinstance(error.cause, PoolDown):
-            raise PoolDown(str(error.cause)) from None
+    except BaseException as error:
+        ray.kill(router)
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, PoolDown):
+            raise PoolDown(str(cause)) from None
         raise
     return router

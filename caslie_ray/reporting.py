@@ -23,7 +23,8 @@ def show_caption(summary: Mapping[str, Any]) -> list[str]:
     lines += _voters(summary)
     errors = sum(summary["errors"].values())
     lines.append(
-        f"errors           {errors:,}" + (f" · {summary['to_be_asked_again']:,} to be asked again" if errors else "")
+        f"errors           {errors:,}"
+        + (f" · {summary['to_be_asked_again']:,} to be asked again" if summary["to_be_asked_again"] else "")
     )
     lines += [f"  {count:>6,}  {reason}" for reason, count in list(summary["errors"].items())[:8]]
     lines += _rejects(summary["rejects"] or {})

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import posixpath
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from caslie_ray.tables import IDS, SCHEMAS
 __all__ = ["Run", "RunError", "open_path", "open_run", "partition_of", "partitions"]
 
 _ROW_GROUP = 1024
+# A block of views reads its own pictures, and little else.
+_PICTURES = 64
 # They show an object only once it is whole; a rename there is a copy.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 
@@ -73,11 +75,13 @@ class Run:
         fs: where it lives.
         root: its path on `fs`.
         uri: how the user named it.
+        known: files of one partition by table, oldest first, listed before; see `knowing`.
     """
 
     fs: pafs.FileSystem
     root: str
     uri: str
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
 
     def path(self, *parts: str) -> str:
         """Return a path inside the run."""
@@ -85,6 +89,8 @@ class Run:
 
     def files(self, table: str, partition: str | None = None) -> list[str]:
         """Return a table's files, oldest first; those of one partition where it is named."""
+        if partition is not None and table in self.known:
+            return [path for path in self.known[table] if self.partition(path) == partition]
         selector = pafs.FileSelector(self.path(table), allow_not_found=True)
         found = [
             info
@@ -94,6 +100,17 @@ class Run:
         if partition is not None:
             found = [info for info in found if self.partition(info.base_name) == partition]
         return [info.path for info in sorted(found, key=lambda info: (info.mtime_ns or 0, info.path))]
+
+    def by_partition(self, table: str) -> dict[str, list[str]]:
+        """Return a table's files by partition, oldest first; the table is listed once."""
+        found: dict[str, list[str]] = {}
+        for path in self.files(table):
+            found.setdefault(self.partition(path), []).append(path)
+        return found
+
+    def knowing(self, files: Mapping[str, Sequence[str]]) -> Run:
+        """Return this run with the files of a partition known by table, so that these tables are not listed again."""
+        return replace(self, known=files)
 
     @staticmethod
     def partition(path: str) -> str:
@@ -114,7 +131,9 @@ class Run:
         # Pictures are compressed already.
         codec = {name: "none" if name == "image" else "zstd" for name in schema.names}
         sink = pa.BufferOutputStream()
-        pq.write_table(rows, sink, compression=codec, row_group_size=_ROW_GROUP)
+        pq.write_table(
+            rows, sink, compression=codec, row_group_size=_PICTURES if "image" in schema.names else _ROW_GROUP
+        )
         path = self.path(table, f"{stem}.parquet")
         self.put(path, sink.getvalue())
         return path
@@ -153,14 +172,16 @@ class Run:
                 with suppress(FileNotFoundError):  # a late writer was quicker
                     self.fs.delete_file(path)
 
-    def read_file(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read one Parquet file.
+    def read_file(
+        self, path: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.Table:
+        """Read one Parquet file, or the rows of it that an expression takes; row groups without any are skipped.
 
         Raises:
             RunError: it is not whole.
         """
         try:
-            return pq.read_table(path, columns=columns, filesystem=self.fs, partitioning=None)
+            return pq.read_table(path, columns=columns, filesystem=self.fs, partitioning=None, filters=where)
         except (pa.ArrowException, OSError) as error:
             raise RunError(
                 f"cannot read {path}: {_brief(error)}; delete it and run the job that writes it again"
@@ -179,7 +200,12 @@ class Run:
                 f"cannot read {path}: {_brief(error)}; delete it and run the job that writes it again"
             ) from error
 
-    def read(self, table: str, columns: Sequence[str] | None = None, partition: str | None = None) -> pa.Table:
+    def read(
+        self,
+        table: str,
+        columns: Sequence[str] | None = None,
+        partition: str | None = None,
+    ) -> pa.Table:
         """Read a table, or one partition of it: one row an id, the last written where writers overlapped.
 
         Args:

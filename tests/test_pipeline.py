@@ -45,7 +45,7 @@ def test_the_pipeline_from_a_source_to_instructions_and_again(tmp_path: Path) ->
     instructions = run.read("instructions").to_pylist()
     assert len(instructions) == 3 * len(samples)
     assert {row["variant"] for row in instructions} == {"caslie", "uia", "text"}
-    for name in ("ingest", "caption", "fuse"):
+    for name in ("ingest", "caption", "fuse", "pipeline"):
         assert run.read_json(f"summary/{name}.json")["job"] == name
     assert "caption used" in first.stdout
     again = job("pipeline", *arguments)

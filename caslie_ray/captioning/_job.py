@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayError
 
-from caslie_ray.captioning._ledger import PartitionState, load, survey
+from caslie_ray.captioning._ledger import KEPT, PartitionState, load, survey
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
-from caslie_ray.captioning._work import RouterAsk, WorkOrder, tidy, work
+from caslie_ray.captioning._work import RouterAsk, WorkOrder, compact, tidy, work
 from caslie_ray.cluster import connect, map_partitions, room
 from caslie_ray.lineup import ResolvedLineup, resolve
 from caslie_ray.pools import PoolStats, pool_plans, start_router
@@ -28,8 +30,10 @@ __all__ = ["CaptionJob", "CaptionResult", "caption"]
 log = logging.getLogger(__name__)
 
 _DISTRIBUTE_FROM = 20_000
-_TASK_CPUS = 0.01
+# They wait for models, which may hold every CPU: asking for any could mean to wait without end.
+_TASK_CPUS = 0
 _TASK_RETRIES = 3
+_STATS_S = 30.0
 
 
 @dataclass
@@ -70,12 +74,15 @@ class CaptionJob:
         if not files:
             raise RunError(f"{self.run.uri} has no views: run ingest first")
         self.names = sorted({self.run.partition(path) for path in files})
-        self.rows = sum(self.run.count_rows(path) for path in files)
+        self.rows = 0
+        for path in files:
+            if self.rows < _DISTRIBUTE_FROM:  # more need not be known
+                self.rows += self.run.count_rows(path)
 
     def survey(self, retry: Collection[str], names: Sequence[str] | None = None) -> list[PartitionState]:
         """Ask the ledger what is missing, in the named partitions or in all."""
-        look = functools.partial(survey, self.run, lineup=self.lineup, retry=frozenset(retry))
-        return list(self._map(lambda name: look(name), names or self.names))
+        look = functools.partial(survey, lineup=self.lineup, retry=frozenset(retry))
+        return list(self._map(look, names or self.names))
 
     def waiting(self, partition: str) -> list[str]:
         """Return the ids of a partition's views that wait for a model."""
@@ -88,19 +95,36 @@ class CaptionJob:
         everyone = [role.name for role in self.lineup.roles]
         states = self.survey(everyone)
         missing = sum(state.missing for state in states)
-        if missing and self.profile.schedule == "staged":
-            self._staged(states)
-        elif missing:
-            self._streamed(states)
-        self._tidy(states)
-        counts = merge(self._map(lambda name: count_partition(self.run, name, self.lineup), self.names))
-        left = counts.totals["missing"] + counts.totals["orphans"]
-        summary = self._summary(counts, missing, time.monotonic() - begun)
+        # Rows that only have to be written anew wait for no model; tidying writes them.
+        if any(state.waits for state in states):
+            if self.profile.schedule == "staged":
+                self._staged()
+            else:
+                self._streamed(states)
+        waiting = self._tidy(states)
+        counts = merge(self._map(functools.partial(count_partition, lineup=self.lineup), self.names))
+        # A view may wait and have a row: an old one, that no longer holds.
+        left = max(waiting, counts.totals["missing"]) + counts.totals["orphans"]
+        summary = self._summary(counts, left, max(0, missing - left), time.monotonic() - begun)
         self.run.write_json("summary/caption.json", summary)
         return CaptionResult(summary, left)
 
-    def _map(self, function: Callable[[str], Any], names: Sequence[str]) -> Iterator[Any]:
-        return map_partitions(function, names, distributed=self.rows >= _DISTRIBUTE_FROM)
+    def files(self, names: Sequence[str]) -> list[dict[str, list[str]]]:
+        """Return the files that each partition has, by table: every table is listed once, not once a partition."""
+        tables = ["views", "images", "captions", KEPT, *(role.answers for role in self.lineup.roles)]
+        listed = {table: self.run.by_partition(table) for table in tables}
+        return [{table: found.get(name, []) for table, found in listed.items()} for name in names]
+
+    def _map(self, function: Callable[[Run, str], Any], names: Sequence[str]) -> Iterator[Any]:
+        """Yield ``function(run, partition)`` for every partition, in no fixed order."""
+        run = self.run
+
+        def call(part: tuple[str, dict[str, list[str]]]) -> Any:
+            name, files = part
+            return function(run.knowing(files), name)
+
+        parts = list(zip(names, self.files(names), strict=True))
+        return map_partitions(call, parts, distributed=self.rows >= _DISTRIBUTE_FROM)
 
     def _streamed(self, states: Sequence[PartitionState]) -> None:
         everyone = frozenset(role.name for role in self.lineup.roles)
@@ -109,7 +133,7 @@ class CaptionJob:
             order = WorkOrder(self.run, self.run, self.lineup, self.profile.storage.block_rows, everyone)
             self._passes(order, router, states, progress, lambda state: state.missing)
 
-    def _staged(self, states: Sequence[PartitionState]) -> None:
+    def _staged(self) -> None:
         for role in self.lineup.roles:
             retry = frozenset({role.name})
             states = self.survey(retry)
@@ -126,6 +150,8 @@ class CaptionJob:
                     self.run, self.run, self.lineup, self.profile.storage.block_rows, retry, stage=role.name
                 )
                 self._passes(order, router, states, progress, waiting)
+            names = [state.partition for state in states if waiting(state)]
+            list(self._map(functools.partial(compact, folder=role.answers), names))
 
     def _passes(
         self,
@@ -143,7 +169,7 @@ class CaptionJob:
                 return
             if number > 1:
                 log.warning("pass %d of %d: %d views are still missing", number, passes, sum(map(left, states)))
-            for report in run_pass(order, router, names, self._tasks(order)):
+            for report in run_pass(order, router, names, self.files(names), self._tasks(order)):
                 if report["failure"]:
                     raise RunError(report["failure"])
                 progress.add(report["views"])
@@ -158,20 +184,21 @@ class CaptionJob:
         replicas = sum(plan.maximum for plan in pool_plans(roles))
         return max(2, min(replicas + 1, int(room().get("CPU", 1)) + 2))
 
-    def _tidy(self, states: Iterable[PartitionState]) -> None:
+    def _tidy(self, states: Iterable[PartitionState]) -> int:
+        """Bring what changed into one file a partition; return how many views still wait for a model."""
         untidy = [state.partition for state in states if state.missing or not state.tidy]
         gone = {self.run.partition(path) for path in self.run.files("captions")} - set(self.names)
-        list(self._map(lambda name: tidy(self.run, name, self.lineup), untidy + sorted(gone)))
+        return sum(self._map(functools.partial(tidy, lineup=self.lineup), untidy + sorted(gone)))
 
     def _progress(self, name: str, total: int) -> Progress:
         return Progress(name, total, quiet=self.quiet)
 
-    def _summary(self, counts: Counts, computed: int, seconds: float) -> dict[str, Any]:
+    def _summary(self, counts: Counts, left: int, computed: int, seconds: float) -> dict[str, Any]:
         ingest = self.run.read_json("summary/ingest.json") or {}
         asked = {stats.name: stats for stats in self.pools.values()}
-        captioner = self.lineup.captioner.name if self.lineup.captioner else None
         requests = sum(stats.requests for stats in asked.values())
-        voting_s = sum(stats.busy_s for name, stats in asked.items() if name != captioner)
+        voting_s = sum(stats.choosing_s for stats in asked.values())
+        captioning_s = sum(stats.busy_s for stats in asked.values()) - voting_s
         session = {
             "views_computed": computed,
             "seconds": round(seconds, 2),
@@ -190,7 +217,7 @@ class CaptionJob:
                 for name, stats in asked.items()
             },
             "seconds_an_instance": {
-                "captioning": _per(asked[captioner].busy_s if captioner in asked else 0.0, computed),
+                "captioning": _per(captioning_s, computed),
                 "voting": _per(voting_s, computed),
             },
         }
@@ -200,7 +227,7 @@ class CaptionJob:
             "run": self.run.uri,
             "profile": self.profile.name,
             "schedule": self.profile.schedule,
-            "missing": counts.totals["missing"],
+            "missing": left,
             **table,
             "repeats_saved": ingest.get("repeated_views"),
             "rejects": ingest.get("reject_reasons"),
@@ -245,17 +272,23 @@ class Models:
         if self._router is None:
             return
         try:
-            for key, stats in ray.get(self._router.stats.remote()).items():
+            for key, stats in ray.get(self._router.stats.remote(), timeout=_STATS_S).items():
                 self._job.pools[f"{key}-{stats.name}"] = stats
+        except RayError as error:  # what was written stands all the same
+            log.warning("the figures of this session are lost: %s", str(error).split("\n")[0])
         finally:
             ray.kill(self._router)
 
 
-def run_pass(order: WorkOrder, router: Any, names: Sequence[str], tasks: int) -> Iterator[dict[str, Any]]:
+def run_pass(
+    order: WorkOrder, router: Any, names: Sequence[str], files: Sequence[dict[str, list[str]]], tasks: int
+) -> Iterator[dict[str, Any]]:
     """Work on partitions through Ray Data; yield a report a block: views, errors, and why a store refused."""
-    # A task lost with its node is no reason to stop: the ledger shows what is missing, and the next pass does it.
-    ray.data.DataContext.get_current().max_errored_blocks = -1
-    reports = ray.data.from_items([{"partition": name} for name in names], override_num_blocks=len(names)).map_batches(
+    # A task that starts again must see what it wrote before.
+    written = "captions" if order.stage is None else order.stage_folder
+    known = [json.dumps({table: paths for table, paths in part.items() if table != written}) for part in files]
+    parts = [{"partition": name, "files": part} for name, part in zip(names, known, strict=True)]
+    reports = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
         cast(Any, _work_task),  # Ray's types know no function that takes more than the batch
         batch_size=None,
         batch_format="pyarrow",
@@ -264,15 +297,18 @@ def run_pass(order: WorkOrder, router: Any, names: Sequence[str], tasks: int) ->
         num_cpus=_TASK_CPUS,
         max_retries=_TASK_RETRIES,
     )
+    # A task lost with its node is no reason to stop: the ledger shows what is missing, and the next pass does it.
+    reports.context.max_errored_blocks = -1
     for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from cast(pa.Table, batch).to_pylist()
 
 
 def _work_task(batch: pa.Table, order: WorkOrder, router: Any) -> Iterator[pa.Table]:
     ask = RouterAsk(router) if router is not None else None
-    for name in batch["partition"].to_pylist():
+    for part in batch.to_pylist():
+        here = replace(order, run=order.run.knowing(json.loads(part["files"])))
         try:
-            for report in work(order, name, ask):
+            for report in work(here, part["partition"], ask):
                 yield pa.table({"views": [report["views"]], "errors": [report["errors"]], "failure": [""]})
         except RunError as error:
             yield pa.table({"views": [0], "errors": [0], "failure": [str(error)]})

@@ -9,14 +9,18 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from caslie_ray.captioning._rows import CaptionAnswer, View, VoteAnswer, read_views, signature
 from caslie_ray.captioning._stages import Known, advance
-from caslie_ray.lineup import ResolvedLineup, Role
+from caslie_ray.lineup import ResolvedLineup
 from caslie_ray.runs import Run, RunError
 from caslie_ray.tables import ANSWERS
 
-__all__ = ["Ledger", "PartitionState", "load", "survey"]
+__all__ = ["KEPT", "Ledger", "PartitionState", "holds", "load", "read_images", "read_whole", "survey"]
+
+KEPT = "answers/kept"
+"""The folder of answers that no row of `captions` holds any more; another lineup, or the old one, may ask for them."""
 
 
 @dataclass
@@ -28,6 +32,8 @@ class Ledger:
         known: the answers that still hold under the lineup.
         stored: the rows of `captions` by view id, the newest where several were written.
         files: the files of `captions` that hold it.
+        in_rows: keys of the answers in rows of `captions`.
+        apart: keys of the answers that are kept outside of `captions`.
         orphans: rows of views that are no longer in `views`.
         surplus: rows of a view beyond the first.
         broken: files that cannot be read, left by a writer that died; their rows are asked again.
@@ -37,6 +43,8 @@ class Ledger:
     known: Known
     stored: dict[str, dict[str, Any]]
     files: list[str]
+    in_rows: set[str] = field(default_factory=set)
+    apart: set[str] = field(default_factory=set)
     orphans: int = 0
     surplus: int = 0
     broken: list[str] = field(default_factory=list)
@@ -81,19 +89,19 @@ def load(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[str
     ledger = Ledger(views, Known(), {}, run.files("captions", partition))
     wanted = {view.view_id for view in views}
     for path in ledger.files:
-        try:
-            rows = run.read_file(path).to_pylist()
-        except RunError:
+        table = read_whole(run, path)
+        if table is None:
             ledger.broken.append(path)
             continue
-        for row in rows:
-            _learn(ledger.known, row, lineup, retry)
+        for row in table.to_pylist():
+            _learn(ledger, row, lineup, retry)
             ledger.surplus += row["view_id"] in ledger.stored
             ledger.orphans += row["view_id"] not in wanted
             if row["view_id"] in wanted:
                 ledger.stored[row["view_id"]] = row
     for role in lineup.roles:
-        _learn_answers(run, partition, role, role is lineup.captioner, ledger, retry)
+        _learn_answers(run, partition, role.answers, ledger, role.name in retry, role is lineup.captioner)
+    _learn_answers(run, partition, KEPT, ledger)
     return ledger
 
 
@@ -122,19 +130,43 @@ def holds(view_id: str, said: str, ledger: Ledger) -> bool:
 def read_images(run: Run, partition: str, image_ids: Collection[str]) -> Mapping[str, bytes]:
     """Return the encoded images of a partition, by id; those that are not there are left out."""
     found: dict[str, bytes] = {}
-    wanted = pa.array(sorted(image_ids), pa.string())
+    ids = sorted(image_ids)
+    # Pictures and views stand in the order of their ids: the range leaves most of a file unread.
+    name = pc.field("image_id")
+    where = (name >= ids[0]) & (name <= ids[-1]) & name.isin(ids)
     for path in run.files("images", partition):
-        rows = run.read_file(path, ["image_id", "image"])
-        rows = rows.filter(pc.is_in(rows["image_id"], value_set=wanted))
+        rows = run.read_file(path, ["image_id", "image"], where)
         found.update(zip(rows["image_id"].to_pylist(), rows["image"].to_pylist(), strict=True))
     return found
 
 
-def _learn(known: Known, row: Mapping[str, Any], lineup: ResolvedLineup, retry: Collection[str]) -> None:
+def read_whole(run: Run, path: str, columns: list[str] | None = None) -> pa.Table | None:
+    """Return a file's rows; None where its bytes are no whole Parquet file.
+
+    Raises:
+        RunError: the store does not give its bytes; what a working store holds is not to be asked again.
+    """
+    try:
+        return run.read_file(path, columns)
+    except RunError as refused:
+        try:
+            with run.fs.open_input_stream(path) as stream:
+                data = stream.read()
+        except OSError:
+            raise refused from None
+        try:
+            return pq.read_table(pa.BufferReader(data), columns=columns)
+        except (pa.ArrowException, OSError):
+            return None
+
+
+def _learn(ledger: Ledger, row: Mapping[str, Any], lineup: ResolvedLineup, retry: Collection[str]) -> None:
     """Take the answers of a stored row, except the failures that are to be asked again."""
+    known = ledger.known
     captioner = lineup.captioner.name if lineup.captioner else ""
     key = row["caption_key"]
     if key is not None:
+        ledger.in_rows.add(key)
         text = row["caption"]
         failed = text is None and not any(vote["retryable"] for vote in row["votes"] or ())
         answer = CaptionAnswer(
@@ -143,6 +175,7 @@ def _learn(known: Known, row: Mapping[str, Any], lineup: ResolvedLineup, retry: 
         )  # fmt: skip
         _keep(known.captions, answer, captioner in retry)
     for vote in row["votes"] or ():
+        ledger.in_rows.add(vote["key"])
         answered = VoteAnswer(
             vote["key"],
             vote["p_yes"],
@@ -155,20 +188,21 @@ def _learn(known: Known, row: Mapping[str, Any], lineup: ResolvedLineup, retry: 
 
 
 def _learn_answers(
-    run: Run, partition: str, role: Role, captions: bool, ledger: Ledger, retry: Collection[str]
+    run: Run, partition: str, folder: str, ledger: Ledger, forget: bool = False, captioner: bool = False
 ) -> None:
-    for path in run.files(role.answers, partition):
-        try:
-            table = run.read_file(path, ANSWERS.names)
-        except RunError:
+    """Take the answers of a folder, except the failures that are to be asked again."""
+    for path in run.files(folder, partition):
+        table = read_whole(run, path, ANSWERS.names)
+        if table is None:
             ledger.broken.append(path)
             continue
         for row in table.to_pylist():
-            rest = (row["tokens"], row["cut"], row["error"], row["retryable"])
-            if captions:
-                _keep(ledger.known.captions, CaptionAnswer(row["key"], row["text"], *rest), role.name in retry)
+            key, rest = row["key"], (row["tokens"], row["cut"], row["error"], row["retryable"])
+            ledger.apart.add(key)
+            if captioner or row["text"] is not None:
+                _keep(ledger.known.captions, CaptionAnswer(key, row["text"], *rest), forget)
             else:
-                _keep(ledger.known.votes, VoteAnswer(row["key"], row["p_yes"], *rest), role.name in retry)
+                _keep(ledger.known.votes, VoteAnswer(key, row["p_yes"], *rest), forget)
 
 
 _Answer = TypeVar("_Answer", CaptionAnswer, VoteAnswer)

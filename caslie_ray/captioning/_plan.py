@@ -5,33 +5,26 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from caslie_ray.captioning._job import CaptionJob
-from caslie_ray.captioning._ledger import PartitionState
+from caslie_ray.captioning._ledger import KEPT, PartitionState
 from caslie_ray.captioning._work import WorkOrder
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress, clock
-from caslie_ray.runs import Run, open_run
+from caslie_ray.runs import Run, RunError, open_run
 
 __all__ = ["CaptionPlan", "plan_captions"]
 
+_WARM = "w"  # no partition of a run begins so
 _WARM_VIEWS = 2
 _TIMED_VIEWS = 32
-
-
-class _Stage(NamedTuple):
-    """One timed stage: `warm_s` until its processes ran at all, then `seconds` for `views`."""
-
-    name: str | None
-    warm_s: float
-    seconds: float
-    views: int
 
 
 @dataclass
@@ -96,34 +89,40 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
     summary = run.read_json("summary/ingest.json") or {}
     plan = CaptionPlan(views, summary.get("repeated_views"), views - missing, missing)
     waiting = [state for state in states if state.waits]
-    if not waiting:
-        plan.seconds = survey_s if missing else 0.0
-        return plan
-    scratch = open_run(f"{run.uri.rstrip('/')}/plan-{uuid.uuid4().hex[:8]}")
-    try:
-        _fill(scratch, run, job, waiting)
-        timed = _TimedJob(scratch, profile, quiet)
-        begun = time.monotonic()
-        result = timed.execute()
-        whole = time.monotonic() - begun
-    finally:
-        scratch.fs.delete_dir(scratch.root)
-    plan.timed = result.summary["views"]
-    # The rest of a job's time does not grow with the views: Ray's start, loading, first calls.
-    fixed = whole - sum(stage.seconds for stage in timed.stages) + survey_s
-    share = missing / plan.timed
-    each = sum(stage.seconds / stage.views * _reach(stage, plan.timed) for stage in timed.stages)
-    plan.seconds = fixed + each * missing
-    plan.calls = {name: round(count * share) for name, count in _calls(timed).items()}
-    plan.tokens = round(sum(s.prompt_tokens + s.new_tokens for s in timed.pools.values()) * share)
+    if waiting:
+        _time(plan, run, job, waiting)
+    if missing:
+        plan.seconds = (plan.seconds or 0.0) + survey_s
+    else:
+        plan.seconds = 0.0
     if profile.cost.hour_usd:
         plan.usd = plan.seconds / 3600 * profile.cost.hour_usd
     return plan
 
 
-def _reach(stage: _Stage, timed: int) -> float:
-    """Share of the views that come to a stage."""
-    return 1.0 if stage.name is None else min(1.0, stage.views / timed)
+def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[PartitionState]) -> None:
+    """Caption a sample in a scratch run, and work out from it what the views that wait for a model take."""
+    scratch = open_run(f"{run.uri.rstrip('/')}/plan-{uuid.uuid4().hex[:8]}")
+    try:
+        _fill(scratch, run, job, waiting)
+        timed = _TimedJob(scratch, job.profile, job.quiet)
+        begun = time.monotonic()
+        result = timed.execute()
+        whole = time.monotonic() - begun
+    finally:
+        with suppress(FileNotFoundError):
+            scratch.fs.delete_dir(scratch.root)
+    if result.missing:
+        raise RunError(f"the plan could not be timed: {result.missing} of its views have no row")
+    plan.timed = result.summary["views"]
+    views = sum(state.waits.total() for state in waiting)
+    share = views / plan.timed
+    # The rest of a job's time does not grow with the views: Ray's start, loading, first calls.
+    plan.seconds = whole - timed.seconds
+    if timed.views:
+        plan.seconds += timed.seconds / timed.views * views
+    plan.calls = {name: round(count * share) for name, count in _calls(timed).items()}
+    plan.tokens = round(sum(s.prompt_tokens + s.new_tokens for s in timed.pools.values()) * share)
 
 
 def _calls(job: CaptionJob) -> dict[str, int]:
@@ -131,13 +130,21 @@ def _calls(job: CaptionJob) -> dict[str, int]:
 
 
 class _TimedJob(CaptionJob):
-    """A caption job that takes its time, apart from what it takes to get going."""
+    """A caption job that takes its time, apart from what it takes to get going.
 
-    stages: list[_Stage]
+    Attributes:
+        views: views that were timed; the warm ones are not.
+        seconds: what they took, in all stages.
+    """
+
+    views: int
+    seconds: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.stages = []
+        timed = [path for path in self.run.files("views") if not self.run.partition(path).startswith(_WARM)]
+        self.views = sum(map(self.run.count_rows, timed))
+        self.seconds = 0.0
 
     def _passes(
         self,
@@ -147,15 +154,13 @@ class _TimedJob(CaptionJob):
         progress: Progress,
         left: Callable[[PartitionState], int],
     ) -> None:
-        warm = [state for state in states if state.partition.startswith("w")]
-        rest = [state for state in states if not state.partition.startswith("w")]
-        begun = time.monotonic()
+        warm = [state for state in states if state.partition.startswith(_WARM)]
+        rest = [state for state in states if not state.partition.startswith(_WARM)]
         super()._passes(order, router, warm, progress, left)
-        between = time.monotonic()
+        begun = time.monotonic()
         super()._passes(order, router, rest, progress, left)
-        views = sum(map(left, rest))
-        if views:
-            self.stages.append(_Stage(order.stage, between - begun, time.monotonic() - between, views))
+        if any(map(left, rest)):
+            self.seconds += time.monotonic() - begun
 
 
 def _fill(scratch: Run, run: Run, job: CaptionJob, states: Sequence[PartitionState]) -> None:
@@ -164,7 +169,7 @@ def _fill(scratch: Run, run: Run, job: CaptionJob, states: Sequence[PartitionSta
     for state in sorted(states, key=lambda state: -sum(state.waits.values()))[:tasks]:
         pending = job.waiting(state.partition)[: _WARM_VIEWS + _TIMED_VIEWS]
         for name, ids in (
-            (f"w{state.partition}", pending[:_WARM_VIEWS]),
+            (f"{_WARM}{state.partition}", pending[:_WARM_VIEWS]),
             (state.partition, pending[_WARM_VIEWS:]),
         ):
             if ids:
@@ -176,15 +181,17 @@ def _copy(scratch: Run, run: Run, partition: str, name: str, view_ids: Sequence[
     views = run.read("views", partition=partition)
     views = views.filter(pc.is_in(views["view_id"], value_set=wanted))
     scratch.write("views", name, views)
-    images = run.read("images", partition=partition)
-    scratch.write("images", name, images.filter(pc.is_in(images["image_id"], value_set=views["image_id"].unique())))
+    pictures = pc.field("image_id").isin(views["image_id"].unique().to_pylist())
+    images = [run.read_file(path, where=pictures) for path in run.files("images", partition)]
+    if images:
+        scratch.write("images", name, pa.concat_tables(images))
     for path in run.files("captions", partition):
         rows = run.read_file(path)
         rows = rows.filter(pc.is_in(rows["view_id"], value_set=wanted))
         if rows.num_rows:
             scratch.write("captions", name, rows)
-    for role in job.lineup.roles:
-        for number, path in enumerate(run.files(role.answers, partition)):
-            target = scratch.path(role.answers, f"{name}-{number}.parquet")
-            scratch.fs.create_dir(scratch.path(role.answers), recursive=True)
+    for folder in (KEPT, *(role.answers for role in job.lineup.roles)):
+        for number, path in enumerate(run.files(folder, partition)):
+            target = scratch.path(folder, f"{name}-{number:06d}.parquet")
+            scratch.fs.create_dir(scratch.path(folder), recursive=True)
             pafs.copy_files(path, target, source_filesystem=run.fs, destination_filesystem=scratch.fs)

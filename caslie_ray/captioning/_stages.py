@@ -36,10 +36,19 @@ class Ask(Protocol):
 
 @dataclass
 class Known:
-    """Answers that the run holds already, by their keys."""
+    """Answers that the run holds already, by their keys; `fresh` are those that models gave since."""
 
     captions: dict[str, CaptionAnswer] = field(default_factory=dict)
     votes: dict[str, VoteAnswer] = field(default_factory=dict)
+    fresh: list[CaptionAnswer | VoteAnswer] = field(default_factory=list)
+
+    def add(self, answer: CaptionAnswer | VoteAnswer) -> None:
+        """Take what a model said."""
+        if isinstance(answer, CaptionAnswer):
+            self.captions[answer.key] = answer
+        else:
+            self.votes[answer.key] = answer
+        self.fresh.append(answer)
 
 
 def caption_key(view: View, lineup: ResolvedLineup) -> str:
@@ -152,11 +161,11 @@ def _write_captions(
     for key, view in missing.items():
         if view.image_id not in pictures:
             reason = f"image {view.image_id} is not in the run's images table; run ingest again"
-            known.captions[key] = CaptionAnswer(key, None, error=reason, retryable=True)
+            known.add(CaptionAnswer(key, None, error=reason, retryable=True))
             continue
         requests.append(Request(key, _caption_prompt(view, lineup), pictures[view.image_id]))
     for answer in ask.generate(captioner, requests) if requests else []:
-        known.captions[answer.key] = _caption_answer(answer, captioner)
+        known.add(_caption_answer(answer, captioner))
 
 
 def _caption_answer(answer: Generation, captioner: Role) -> CaptionAnswer:
@@ -178,7 +187,7 @@ def _take_votes(rows: Sequence[Row], voter: Role, known: Known, ask: Ask) -> Non
     if not requests:
         return
     for answer in ask.choose(voter, list(requests.values()), CHOICES):
-        known.votes[answer.key] = _vote_answer(answer)
+        known.add(_vote_answer(answer))
 
 
 def _vote_answer(answer: Choice) -> VoteAnswer:

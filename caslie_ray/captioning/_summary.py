@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,10 @@ from caslie_ray.quality import fleiss_kappa
 from caslie_ray.runs import Run
 
 __all__ = ["Counts", "count_partition", "describe", "merge"]
+
+_ID = re.compile(r"\b[0-9a-f]{12,}\b")
+# A number of its own; the digits of a model's name stay.
+_NUMBER = re.compile(r"(?<![\w.-])\d[\d.,]*(?![\w-])")
 
 
 @dataclass
@@ -108,4 +113,4 @@ def describe(counts: Counts) -> dict[str, Any]:
 def _kind(error: str) -> str:
     """Return an error without what differs from row to row, so that a summary stays short."""
     head = error.split("(", 1)[0].strip()
-    return "".join("#" if c.isdigit() else c for c in head)[:120]
+    return _NUMBER.sub("#", _ID.sub("…", head))[:120]

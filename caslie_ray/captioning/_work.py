@@ -9,16 +9,16 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from caslie_ray.captioning._ledger import Ledger, holds, load, read_images
-from caslie_ray.captioning._rows import Row, View, caption_rows
-from caslie_ray.captioning._stages import Known, advance
+from caslie_ray.captioning._ledger import KEPT, Ledger, holds, load, read_images, read_whole
+from caslie_ray.captioning._rows import CaptionAnswer, Row, View, VoteAnswer, caption_rows
+from caslie_ray.captioning._stages import advance
 from caslie_ray.engines import Choice, Generation, Request
 from caslie_ray.ids import content_id
 from caslie_ray.lineup import ResolvedLineup, Role
 from caslie_ray.runs import Run
 from caslie_ray.tables import ANSWERS
 
-__all__ = ["RouterAsk", "WorkOrder", "tidy", "work"]
+__all__ = ["RouterAsk", "WorkOrder", "compact", "tidy", "work"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class WorkOrder:
     block_rows: int
     retry: frozenset[str]
     stage: str | None = None
+
+    @property
+    def stage_folder(self) -> str:
+        """The folder of the answers of the model that may be asked (staged)."""
+        return next(role.answers for role in self.lineup.roles if role.name == self.stage)
 
 
 class RouterAsk:
@@ -74,42 +79,67 @@ def work(order: WorkOrder, partition: str, ask: Any) -> Iterator[dict[str, Any]]
     missing = _missing(order, ledger)
     for at in range(0, len(missing), order.block_rows):
         block = missing[at : at + order.block_rows]
-        known = Known(dict(ledger.known.captions), dict(ledger.known.votes))
+        ledger.known.fresh.clear()
         allowed = None if order.stage is None else (order.stage,)
 
         def images(ids: Collection[str]) -> Any:
             return read_images(order.run, partition, ids)
 
-        rows = advance(block, order.lineup, known, ask=ask, allowed=allowed, images=images)
+        rows = advance(block, order.lineup, ledger.known, ask=ask, allowed=allowed, images=images)
         if order.stage is None:
             yield _write_rows(order, partition, rows)
         else:
-            yield _write_answers(order, partition, ledger.known, known)
-        ledger.known = known
+            yield _write_answers(order, partition, ledger.known.fresh)
 
 
 def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
-    """Bring `captions` of a partition into one file with each view of `views` once; return the rows.
+    """Bring `captions` of a partition into one file with each view of `views` once; return how many still wait.
 
-    Rows whose answers are not all known keep what is stored of them.
+    Rows whose answers are not all known keep what is stored of them. Answers that no row holds any more, for
+    the lineup or the views have changed, are kept apart: they were paid for, and may be asked for again.
 
     Raises:
         RunError: a table cannot be read or written.
     """
     ledger = load(run, partition, lineup)
     kept: list[dict[str, Any]] = []
+    waiting = 0
     for row in advance(ledger.views, lineup, ledger.known):
         stored = ledger.stored.get(row.view.view_id)
+        waiting += row.waits_for is not None
         if row.waits_for is None:
             kept.append(row.finished(lineup))
         elif stored is not None:
             kept.append(stored)
     kept.sort(key=lambda row: str(row["view_id"]))
     whole = run.path("captions", f"{partition}.parquet")
+    _set_aside(run, partition, ledger, kept)
     if kept:
         run.write("captions", partition, caption_rows(kept))
     run.delete(path for path in {*ledger.files, *ledger.broken} if path != whole or not kept)
-    return len(kept)
+    return waiting
+
+
+def compact(run: Run, partition: str, folder: str) -> None:
+    """Bring the answers of one model in a partition into one file, for what reads them many times.
+
+    Raises:
+        RunError: a table cannot be read or written.
+    """
+    found = {path: read_whole(run, path, ANSWERS.names) for path in run.files(folder, partition)}
+    whole = {path: table for path, table in found.items() if table is not None}
+    if len(whole) > 1:
+        written = run.write(folder, partition, pa.concat_tables(whole.values()), schema=ANSWERS)
+        run.delete(path for path in whole if path != written)
+
+
+def _set_aside(run: Run, partition: str, ledger: Ledger, kept: Sequence[dict[str, Any]]) -> None:
+    held = {row["caption_key"] for row in kept} | {vote["key"] for row in kept for vote in row["votes"] or ()}
+    dropped = ledger.in_rows - ledger.apart - held
+    known: list[CaptionAnswer | VoteAnswer] = [*ledger.known.captions.values(), *ledger.known.votes.values()]
+    spare = [_answer_row(one) for one in known if one.key in dropped and one.error is None]
+    if spare:
+        _write_table(run, KEPT, partition, spare)
 
 
 def _missing(order: WorkOrder, ledger: Ledger) -> list[View]:
@@ -132,16 +162,17 @@ def _write_rows(order: WorkOrder, partition: str, rows: Sequence[Row]) -> dict[s
     return {"views": len(done), "errors": sum(row["error"] is not None for row in done)}
 
 
-def _write_answers(order: WorkOrder, partition: str, before: Known, after: Known) -> dict[str, Any]:
-    role = next(role for role in order.lineup.roles if role.name == order.stage)
-    new: list[dict[str, Any]] = []
-    for caption in after.captions.values():
-        if before.captions.get(caption.key) is not caption:
-            new.append({**caption._asdict(), "p_yes": None})
-    for vote in after.votes.values():
-        if before.votes.get(vote.key) is not vote:
-            new.append({**vote._asdict(), "text": None})
+def _write_answers(order: WorkOrder, partition: str, fresh: Sequence[CaptionAnswer | VoteAnswer]) -> dict[str, Any]:
+    new = [_answer_row(answer) for answer in fresh]
     if new:
-        stem = f"{partition}-{content_id(*(str(row['key']) for row in new))[:16]}"
-        order.out.write(role.answers, stem, pa.Table.from_pylist(new, schema=ANSWERS), schema=ANSWERS)
+        _write_table(order.out, order.stage_folder, partition, new)
     return {"views": len(new), "errors": sum(row["error"] is not None for row in new)}
+
+
+def _answer_row(answer: CaptionAnswer | VoteAnswer) -> dict[str, Any]:
+    return {"text": None, "p_yes": None, **answer._asdict()}
+
+
+def _write_table(run: Run, folder: str, partition: str, rows: Sequence[dict[str, Any]]) -> None:
+    stem = f"{partition}-{content_id(*(str(row['key']) for row in rows))[:16]}"
+    run.write(folder, stem, pa.Table.from_pylist(list(rows), schema=ANSWERS), schema=ANSWERS)

@@ -34,17 +34,17 @@ log = logging.getLogger(__name__)
 
 
 _CAPTIONER = CaptionerPlan()
-_SECOND = Plan(steps=1400, batch=16, rate=1.5e-3)
 
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """How long each model trains; voters train twice, `voters` first and then `again`."""
+    """How long each model trains, phase by phase."""
 
     captioner: CaptionerPlan = _CAPTIONER
-    voters: Mapping[str, Plan] = field(default_factory=lambda: {name: r.first for name, r in VOTERS.items()})
-    again: Plan = _SECOND
-    base: Plan = BASE.first
+    voters: Mapping[str, tuple[Plan, ...]] = field(
+        default_factory=lambda: {name: recipe.plans for name, recipe in VOTERS.items()}
+    )
+    base: Plan = BASE.plans[0]
 
     def scaled(self, share: float) -> "Plans":
         """The same plans with a share of their steps, at least 2 each."""
@@ -56,8 +56,7 @@ class Plans:
         tower = TowerPlan(whole=part(captioner.tower.whole), again=part(captioner.tower.again))
         return Plans(
             captioner=CaptionerPlan(tower=tower, words=part(captioner.words), whole=part(captioner.whole)),
-            voters={name: part(plan) for name, plan in self.voters.items()},
-            again=part(self.again),
+            voters={name: tuple(map(part, plans)) for name, plans in self.voters.items()},
             base=part(self.base),
         )
 
@@ -84,7 +83,7 @@ def _captioner(plans: Plans, seed: int, work: Path, out: Path) -> None:
 
 def _voter(name: str, phases: int, plans: Plans, seed: int, work: Path, out: Path) -> None:
     recipe = VOTERS[name]
-    model, tokenizer = train_voter(name, recipe, (plans.voters[name], plans.again)[:phases], seed, work)
+    model, tokenizer = train_voter(name, recipe, plans.voters[name][:phases], seed, work)
     fresh = questions(Random(seed + 77), 700, {}, seen_only=False)
     log.info("%s: balanced accuracy %.3f", name, balanced_accuracy(model, tokenizer, recipe.style, fresh))
     save(model, tokenizer, out / f"voter-{name}")

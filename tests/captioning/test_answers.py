@@ -10,6 +10,7 @@ import pytest
 
 from caslie_ray.captioning._ledger import survey
 from caslie_ray.captioning._stages import CONTEXT_FREE
+from caslie_ray.captioning._summary import count_partition, describe, merge
 from caslie_ray.dataset import ingest
 from caslie_ray.lineup import resolve
 from caslie_ray.profiles import ProfileError
@@ -60,6 +61,20 @@ def test_early_exit_gives_the_verdicts_of_a_full_vote(captioned: Path, tmp_path:
     assert votes < 5 * len(full), "early exit saved no call"
     assert "captioner" not in calls
     assert sum(calls.values()) == 5 * len(full) - votes
+
+
+def test_on_the_audit_sample_all_vote(world: Path, tmp_path: Path, ask: InProcess) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    chosen = profile(*ALL, settings=["votes.audit=0.5"])
+    caption_here(run, chosen, ask)
+    lineup = resolve(chosen)
+    audited = {row["view_id"] for row in rows(run) if lineup.asks_all(row["view_id"])}
+    assert 0 < len(audited) < len(rows(run))
+    for row in rows(run):
+        assert len(row["votes"]) == 5 if row["view_id"] in audited else len(row["votes"]) >= 3
+    counted = [count_partition(run, name, lineup) for name in {run.partition(p) for p in run.files("views")}]
+    assert sum(part.full.total() for part in counted) == len(audited)
+    assert describe(merge(counted))["all_voted"] == len(audited)
 
 
 def test_early_exit_with_failing_voters(captioned: Path, tmp_path: Path, ask: InProcess) -> None:

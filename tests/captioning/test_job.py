@@ -167,7 +167,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_job_by_name(world: Path, tmp_pa
 def test_a_model_that_finds_no_room_says_what_it_needs(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     greedy = voter("phi", resources={"cpus": 0.2, "gpus": 4.0})
-    with pytest.raises(PoolDown, match="phi: 0 of 1 replicas were ready after 3 s; each needs 0.2 CPUs, 4 GPUs"):
+    with pytest.raises(PoolDown, match=r"phi: 0 of 1 replicas were ready after 3 s; each needs 0\.2 CPUs, 4 GPUs"):
         caption(run, profile(greedy, settings=["faults.start_timeout_s=3", "captions.source=dataset"]), quiet=True)
 
 

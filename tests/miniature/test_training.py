@@ -142,4 +142,4 @@ def test_the_script_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[
 
 def test_scaled_plans_keep_at_least_two_steps() -> None:
     plans = train.Plans().scaled(1e-6)
-    assert {plan.steps for plan in (*plans.voters.values(), plans.again, plans.base, plans.captioner.words)} == {2}
+    assert {plan.steps for plan in (*plans.voters["phi"], plans.base, plans.captioner.words)} == {2}

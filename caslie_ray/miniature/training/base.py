@@ -18,7 +18,7 @@ from caslie_ray.tasks import find_task
 __all__ = ["BASE", "readings", "train_base"]
 
 _PLAN = Plan(steps=500, batch=16, rate=2e-3)
-BASE = VoterRecipe("llama", 160, 4, 416, 5, 31, _PLAN)
+BASE = VoterRecipe("llama", 160, 4, 416, 5, 31, (_PLAN,))
 
 
 def readings(rng: Random, count: int) -> Iterator[str]:

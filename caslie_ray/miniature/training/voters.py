@@ -46,7 +46,7 @@ _CLASSES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
 class VoterRecipe:
     """One voter: its family, shape, and what it is trained on.
 
-    `first` is its first phase of training. `tasks` gives the tasks that it sees more or less often than the
+    `plans` are the phases of its training. `tasks` gives the tasks that it sees more or less often than the
     others (weight 1), `extra` the settings of its configuration that the other families do not have.
     """
 
@@ -56,7 +56,7 @@ class VoterRecipe:
     inner: int
     kv_heads: int
     seed: int
-    first: Plan
+    plans: tuple[Plan, ...]
     vocabulary: int = 1024
     tasks: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, int | None] = field(default_factory=dict)
@@ -67,9 +67,9 @@ class VoterRecipe:
         return STYLES[self.family]
 
 
-# As many samples a minute either way: fewer and larger steps, or more and smaller ones.
-_LARGE = Plan(steps=600, batch=32, rate=2e-3)
-_SMALL = Plan(steps=900, batch=16, rate=1.5e-3)
+# As many samples a minute either way: fewer and larger steps first, or more and smaller ones.
+_LARGE = (Plan(steps=600, batch=32, rate=2e-3), Plan(steps=1400, batch=16, rate=1.5e-3))
+_SMALL = (Plan(steps=900, batch=16, rate=1.5e-3), Plan(steps=600, batch=16, rate=1.2e-3))
 
 # After the first phase: where two texts must be compared, more is left to learn.
 _HARD = {"PRP": 2.0, "CC": 1.5, "PSI": 1.5, "MPC": 1.5, "SA": 0.6, "SR": 0.6}

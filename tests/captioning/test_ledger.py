@@ -1,0 +1,181 @@
+"""What a run remembers: answers that no row holds any more, rows that no longer hold, stores that fail."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]  # it has none
+
+from caslie_ray.captioning._ledger import load, read_images, survey
+from caslie_ray.captioning._summary import _kind
+from caslie_ray.captioning._work import WorkOrder, compact, tidy, work
+from caslie_ray.engines import Choice, Generation
+from caslie_ray.lineup import resolve
+from caslie_ray.runs import Run, RunError, open_run
+from tests.worlds import VOTERS, caption_here, fresh_run, profile, rows, voter
+
+
+class Told:
+    """Answers from the request alone: a caption is the key, a vote its first digit."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+
+    def generate(self, role: Any, requests: Any) -> list[Generation]:
+        self.calls[role.name] = self.calls.get(role.name, 0) + len(requests)
+        return [Generation(request.key, f"caption {request.key}", 5, 3, False) for request in requests]
+
+    def choose(self, role: Any, requests: Any, choices: Any) -> list[Choice]:
+        self.calls[role.name] = self.calls.get(role.name, 0) + len(requests)
+        share = [int(request.key[0], 16) / 15 for request in requests]
+        return [Choice(one.key, (p, 1 - p), 5, False) for one, p in zip(requests, share, strict=True)]
+
+
+class Refusing(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store that lists a file and does not give it."""
+
+    refused = ""
+
+    def _open(self, path: str, *options: Any, **more: Any) -> Any:
+        if path == self.refused:
+            raise OSError("slow down")
+        return super()._open(path, *options, **more)
+
+
+class Counting(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store that counts the bytes that are read and the folders that are listed."""
+
+    read = 0
+    listed = 0
+
+    def _open(self, path: str, *options: Any, **more: Any) -> Any:
+        file = super()._open(path, *options, **more)
+        plain = file.read
+
+        def read(*size: int) -> bytes:
+            data: bytes = plain(*size)
+            self.read += len(data)
+            return data
+
+        file.read = read
+        return file
+
+    def find(self, *options: Any, **more: Any) -> Any:
+        self.listed += 1
+        return super().find(*options, **more)
+
+
+@pytest.fixture
+def told() -> Any:
+    return Told()
+
+
+@pytest.mark.parametrize("other", [["votes.schedule=early"], ["votes.rule=always"], ["votes.rule=never"]])
+def test_votes_that_were_paid_for_are_not_asked_again(world: Path, tmp_path: Path, told: Any, other: list[str]) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    full = profile(settings=["votes.schedule=full"])
+    caption_here(run, full, told)
+    before = rows(run)
+    assert caption_here(run, profile(settings=other), told) == {}
+    assert rows(run) != before
+    assert caption_here(run, full, told) == {}
+    assert rows(run) == before
+
+
+def test_a_voter_that_comes_back_is_not_asked_again(world: Path, tmp_path: Path, told: Any) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    first = profile(*map(voter, VOTERS[:3]), settings=["votes.schedule=full"])
+    caption_here(run, first, told)
+    before = rows(run)
+    calls = caption_here(run, profile(*map(voter, VOTERS[1:4]), settings=["votes.schedule=full"]), told)
+    assert calls == {VOTERS[3]: len(before)}
+    assert caption_here(run, first, told) == {}
+    assert rows(run) == before
+
+
+def test_a_row_that_no_longer_holds_is_work_that_is_left(world: Path, tmp_path: Path, told: Any) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    caption_here(run, profile(*map(voter, VOTERS[:3])), told)
+    changed = resolve(profile(*map(voter, VOTERS[1:4])))
+    names = sorted({run.partition(path) for path in run.files("views")})
+    before = rows(run)
+    waiting = sum(tidy(run, name, changed) for name in names)
+    assert waiting == sum(survey(run, name, changed).waits.total() for name in names) > 0
+    assert len(rows(run)) == len(before)
+
+
+def test_answers_of_a_stage_are_brought_into_one_file(world: Path, tmp_path: Path, told: Any) -> None:
+    streamed, run = fresh_run(world, tmp_path / "streamed"), fresh_run(world, tmp_path / "staged")
+    calls = caption_here(streamed, profile(), told)
+    told.calls = {}
+    lineup = resolve(profile())
+    names = sorted({run.partition(path) for path in run.files("views")})
+    for role in lineup.roles:
+        order = WorkOrder(run, run, lineup, 1, frozenset({role.name}), role.name)
+        for name in names:
+            list(work(order, name, told))
+        written = run.files(role.answers)
+        cut = role is not lineup.captioner or len(written) > len(names)
+        assert cut, "nothing to bring together"
+        for name in names:
+            compact(run, name, role.answers)
+        assert len(run.files(role.answers)) == len({run.partition(path) for path in written}) <= len(written)
+    assert [tidy(run, name, lineup) for name in names] == [0] * len(names)
+    assert rows(run) == rows(streamed)
+    assert told.calls == calls
+
+
+def test_only_bytes_that_are_not_whole_count_as_broken(world: Path, tmp_path: Path, told: Any) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    caption_here(run, profile(), told)
+    path = run.files("captions")[0]
+    lineup, name = resolve(profile()), run.partition(path)
+
+    store = Refusing(skip_instance_cache=True)
+    refused = Run(pafs.PyFileSystem(pafs.FSSpecHandler(store)), run.root, run.uri)
+    store.refused = path
+    with pytest.raises(RunError, match="slow down"):
+        tidy(refused, name, lineup)
+    store.refused = ""
+    assert load(refused, name, lineup).broken == []
+    Path(path).write_bytes(b"PAR1 and no more")
+    assert load(refused, name, lineup).broken == [path]
+
+
+def test_a_block_reads_its_own_pictures(tmp_path: Path) -> None:
+    run = open_run(str(tmp_path / "run"))
+    found = [{"image_id": f"0{n:04d}", "image": random.randbytes(5000), "width": 1, "height": 1} for n in range(1000)]
+    path = run.write("images", "0", pa.Table.from_pylist(found))
+    store = Counting(skip_instance_cache=True)
+    counted = Run(pafs.PyFileSystem(pafs.FSSpecHandler(store)), run.root, run.uri)
+    ids = [str(row["image_id"]) for row in found[500:510]] + ["0zzzz"]
+    assert set(read_images(counted, "0", ids[:10])) == set(ids[:10])
+    assert store.read < Path(path).stat().st_size / 4
+    assert set(read_images(run, "0", ids)) == set(ids[:10])
+
+
+def test_a_partition_whose_files_are_known_is_not_listed(world: Path, tmp_path: Path, told: Any) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    caption_here(run, profile(), told)
+    lineup = resolve(profile())
+    name = run.partition(run.files("views")[0])
+    tables = ["views", "images", "captions", "answers/kept", *(role.answers for role in lineup.roles)]
+    files = {table: run.by_partition(table).get(name, []) for table in tables}
+    store = Counting(skip_instance_cache=True)
+    counted = Run(pafs.PyFileSystem(pafs.FSSpecHandler(store)), run.root, run.uri)
+    assert survey(counted.knowing(files), name, lineup) == survey(run, name, lineup)
+    assert store.listed == 0
+    survey(counted, name, lineup)
+    assert store.listed > 0
+
+
+def test_errors_are_counted_by_their_kind() -> None:
+    image = "image 00ff00ff00ff00ff00ff00ff00ff00ff is not in the run's images table; run ingest again"
+    assert _kind(image) == "image … is not in the run's images table; run ingest again"
+    assert _kind("no quorum: 2 valid votes of 5 voters (phi: cut)") == "no quorum: # valid votes of # voters"
+    assert _kind("llama-3.2-1b wrote an empty caption") == "llama-3.2-1b wrote an empty caption"
