@@ -74,10 +74,20 @@ class CaptionJob:
         if not files:
             raise RunError(f"{self.run.uri} has no views: run ingest first")
         self.names = sorted({self.run.partition(path) for path in files})
+        self._refuse_other_partitions()
         self.rows = 0
         for path in files:
             if self.rows < _DISTRIBUTE_FROM:  # more need not be known
                 self.rows += self.run.count_rows(path)
+
+    def _refuse_other_partitions(self) -> None:
+        digits = {len(name) for name in self.names if name != "all"}
+        held = {len(self.run.partition(path)) for path in self.run.files("captions")}
+        if digits and held and held != digits:
+            raise RunError(
+                f"the captions of {self.run.uri} are cut by {max(held)} digits of the image id and its views by"
+                f" {max(digits)}: set storage.partition_digits={max(held)} and run ingest again, or use another run"
+            )
 
     def survey(self, retry: Collection[str], names: Sequence[str] | None = None) -> list[PartitionState]:
         """Ask the ledger what is missing, in the named partitions or in all."""
@@ -310,5 +320,8 @@ def _work_task(batch: pa.Table, order: WorkOrder, router: Any) -> Iterator[pa.Ta
         try:
             for report in work(here, part["partition"], ask):
                 yield pa.table({"views": [report["views"]], "errors": [report["errors"]], "failure": [""]})
-        except RunError as error:
-            yield pa.table({"views": [0], "errors": [0], "failure": [str(error)]})
+        except RayError:
+            raise  # the cluster's doing: the next pass looks at what is missing
+        except Exception as error:  # Ray Data would drop the block and its error; the job is to end with it
+            told = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            yield pa.table({"views": [0], "errors": [0], "failure": [told or "unknown error"]})

@@ -19,7 +19,7 @@ class FaultSettings(Settings):
     """Times a row, alone in its block, may kill its replica before it is called poison."""
 
     replica_failures: Positive = 5
-    """Replicas of one model that may die in a pass before the pass is ended."""
+    """Replicas of one model that may die in a row, with no answer in between, before it counts as down."""
 
     call_timeout_s: Seconds = 600.0
     """Seconds that a model may take over one block."""

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from caslie_ray.captioning import CaptionJob
 from caslie_ray.captioning._ledger import survey
 from caslie_ray.captioning._stages import CONTEXT_FREE
 from caslie_ray.captioning._summary import count_partition, describe, merge
 from caslie_ray.dataset import ingest
 from caslie_ray.lineup import resolve
 from caslie_ray.profiles import ProfileError
-from caslie_ray.runs import Run, open_run
+from caslie_ray.runs import Run, RunError, open_run
 from tests.worlds import VOTERS, InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, voter
 
 ALL = [voter(name) for name in VOTERS]
@@ -240,6 +241,14 @@ def test_a_prompt_of_a_million_characters_is_cut_and_flagged(world: Path, tmp_pa
     for row in rows(run):
         assert row["error"] is None
         assert row["cut"] == (row["view_id"] in changed)
+
+
+def test_other_partitions_than_those_of_the_captions_are_refused(captioned: Path, world: Path, tmp_path: Path) -> None:
+    run = fresh_run(captioned, tmp_path / "run")
+    finer = profile(*ALL, settings=["storage.partition_digits=2"])
+    ingest(run, [str(world.parent / "source" / "dataset.json")], finer)
+    with pytest.raises(RunError, match=r"set storage\.partition_digits=1"):
+        CaptionJob(run, finer)
 
 
 def test_two_voters_under_one_fingerprint_are_refused() -> None:
