@@ -22,9 +22,10 @@ from caslie_ray.runs import Run, RunError, open_run
 
 __all__ = ["CaptionPlan", "plan_captions"]
 
-_WARM = "w"  # no partition of a run begins so
-_WARM_VIEWS = 2
-_TIMED_VIEWS = 32
+# How the partitions of the sample begin (none of a run does), and how many views of a partition they take:
+# the first get every process going, the second tell what a pass takes however few its views are.
+_WARM, _SHORT, _LONG = "w", "x", "y"
+_VIEWS = {_WARM: 2, _SHORT: 2, _LONG: 32}
 
 
 @dataclass
@@ -118,9 +119,7 @@ def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[Partit
     views = sum(state.waits.total() for state in waiting)
     share = views / plan.timed
     # The rest of a job's time does not grow with the views: Ray's start, loading, first calls.
-    plan.seconds = whole - timed.seconds
-    if timed.views:
-        plan.seconds += timed.seconds / timed.views * views
+    plan.seconds = whole - timed.seconds[_SHORT] - timed.seconds[_LONG] + timed.seconds_a_view() * views
     plan.calls = {name: round(count * share) for name, count in _calls(timed).items()}
     plan.tokens = round(sum(s.prompt_tokens + s.new_tokens for s in timed.pools.values()) * share)
 
@@ -133,18 +132,27 @@ class _TimedJob(CaptionJob):
     """A caption job that takes its time, apart from what it takes to get going.
 
     Attributes:
-        views: views that were timed; the warm ones are not.
-        seconds: what they took, in all stages.
+        views: views of each part of the sample.
+        seconds: what each part took, in all stages.
     """
 
-    views: int
-    seconds: float
+    views: dict[str, int]
+    seconds: dict[str, float]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        timed = [path for path in self.run.files("views") if not self.run.partition(path).startswith(_WARM)]
-        self.views = sum(map(self.run.count_rows, timed))
-        self.seconds = 0.0
+        self.views = dict.fromkeys(_VIEWS, 0)
+        self.seconds = dict.fromkeys(_VIEWS, 0.0)
+        for path in self.run.files("views"):
+            self.views[self.run.partition(path)[0]] += self.run.count_rows(path)
+
+    def seconds_a_view(self) -> float:
+        """Return what one more view takes, in all stages."""
+        more = self.views[_LONG] - self.views[_SHORT]
+        if more > 0 and self.seconds[_LONG] > self.seconds[_SHORT]:
+            return (self.seconds[_LONG] - self.seconds[_SHORT]) / more
+        together = self.views[_LONG] + self.views[_SHORT]
+        return (self.seconds[_LONG] + self.seconds[_SHORT]) / together if together else 0.0
 
     def _passes(
         self,
@@ -154,26 +162,21 @@ class _TimedJob(CaptionJob):
         progress: Progress,
         left: Callable[[PartitionState], int],
     ) -> None:
-        warm = [state for state in states if state.partition.startswith(_WARM)]
-        rest = [state for state in states if not state.partition.startswith(_WARM)]
-        super()._passes(order, router, warm, progress, left)
-        begun = time.monotonic()
-        super()._passes(order, router, rest, progress, left)
-        if any(map(left, rest)):
-            self.seconds += time.monotonic() - begun
+        for part in _VIEWS:
+            begun = time.monotonic()
+            super()._passes(order, router, [s for s in states if s.partition.startswith(part)], progress, left)
+            self.seconds[part] += time.monotonic() - begun
 
 
 def _fill(scratch: Run, run: Run, job: CaptionJob, states: Sequence[PartitionState]) -> None:
     """Copy a sample of the views that wait for a model, with what the run knows of them."""
     tasks = max(2, sum(role.replicas.max for role in job.lineup.roles) + 1)
     for state in sorted(states, key=lambda state: -sum(state.waits.values()))[:tasks]:
-        pending = job.waiting(state.partition)[: _WARM_VIEWS + _TIMED_VIEWS]
-        for name, ids in (
-            (f"{_WARM}{state.partition}", pending[:_WARM_VIEWS]),
-            (state.partition, pending[_WARM_VIEWS:]),
-        ):
-            if ids:
-                _copy(scratch, run, state.partition, name, ids, job)
+        pending = job.waiting(state.partition)
+        for part, count in _VIEWS.items():
+            taken, pending = pending[:count], pending[count:]
+            if taken:
+                _copy(scratch, run, state.partition, f"{part}{state.partition}", taken, job)
 
 
 def _copy(scratch: Run, run: Run, partition: str, name: str, view_ids: Sequence[str], job: CaptionJob) -> None:
