@@ -93,7 +93,7 @@ def _miniature_world(arguments: Arguments) -> str:
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(folder)
         _upload(folder, run)
-    return f"{run.uri.rstrip('/')}/source/dataset.json"
+    return run.below("source/dataset.json").uri
 
 
 def _upload(folder: str, run: Run) -> None:

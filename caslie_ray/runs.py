@@ -87,6 +87,11 @@ class Run:
         """Return a path inside the run."""
         return posixpath.join(self.root, *parts)
 
+    def below(self, name: str) -> Run:
+        """Return the run, or other folder, that lies in this one under a name."""
+        head, mark, query = self.uri.partition("?")
+        return replace(self, root=self.path(name), uri=f"{head.rstrip('/')}/{name}{mark}{query}", known={})
+
     def files(self, table: str, partition: str | None = None) -> list[str]:
         """Return a table's files, oldest first; those of one partition where it is named."""
         if partition is not None and table in self.known:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -348,3 +349,13 @@ def test_every_table_names_its_ids() -> None:
     assert IDS.keys() == SCHEMAS.keys()
     for table, ids in IDS.items():
         assert set(ids) <= set(SCHEMAS[table].names)
+
+
+@pytest.mark.parametrize(
+    ("uri", "below"),
+    [("/data/run/", "/data/run/plan-1"), ("s3://shop/run?region=eu", "s3://shop/run/plan-1?region=eu")],
+)
+def test_a_folder_below_a_run_keeps_what_its_uri_says_of_the_store(tmp_path: Path, uri: str, below: str) -> None:
+    run = replace(open_run(str(tmp_path)), uri=uri)
+    assert run.below("plan-1").uri == below
+    assert run.below("plan-1").root == f"{tmp_path}/plan-1"

@@ -18,7 +18,7 @@ from caslie_ray.captioning._ledger import KEPT, PartitionState
 from caslie_ray.captioning._work import WorkOrder
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress, clock
-from caslie_ray.runs import Run, RunError, open_run
+from caslie_ray.runs import Run, RunError
 
 __all__ = ["CaptionPlan", "plan_captions"]
 
@@ -103,7 +103,7 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
 
 def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[PartitionState]) -> None:
     """Caption a sample in a scratch run, and work out from it what the views that wait for a model take."""
-    scratch = open_run(f"{run.uri.rstrip('/')}/plan-{uuid.uuid4().hex[:8]}")
+    scratch = run.below(f"plan-{uuid.uuid4().hex[:8]}")
     try:
         _fill(scratch, run, job, waiting)
         timed = _TimedJob(scratch, job.profile, job.quiet)
