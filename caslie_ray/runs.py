@@ -44,8 +44,12 @@ def open_path(path: str) -> tuple[pafs.FileSystem, str]:
     """
     if "://" not in path:
         return pafs.LocalFileSystem(), str(Path(path).expanduser().absolute())
+    uri = path
+    if path.startswith("s3://") and "allow_delayed_open" not in path:
+        # A file that fits in memory is then one put, and not an upload of several parts.
+        uri += ("&" if "?" in path else "?") + "allow_delayed_open=true"
     try:
-        filesystem, inner = pafs.FileSystem.from_uri(path)
+        filesystem, inner = pafs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:
         raise RunError(f"cannot open {path}: {_brief(error)}") from error
     return filesystem, inner
