@@ -12,7 +12,7 @@ import ray
 import ray.data
 from ray.exceptions import RayTaskError
 
-__all__ = ["connect", "map_partitions", "quieten", "room"]
+__all__ = ["can_grow", "connect", "map_partitions", "quieten", "room"]
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -21,9 +21,14 @@ _T = TypeVar("_T")
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names, or start one on this machine; does nothing when connected."""
     if not ray.is_initialized():
-        dashboard = None if os.environ.get("RAY_ADDRESS") else False
+        dashboard = None if can_grow() else False
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=dashboard)
     quieten()
+
+
+def can_grow() -> bool:
+    """Whether the cluster is one that was joined, to which nodes may be added, and not this machine alone."""
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 def quieten() -> None:

@@ -24,32 +24,14 @@ import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from caslie_ray.engines import Choice, EngineError, EngineSpec, Failure, Generation, Request, load_engine
-from caslie_ray.lineup import Role
+from caslie_ray.engines import Choice, EngineSpec, Failure, Generation, Request, load_engine
+from caslie_ray.placement import PoolDown, PoolPlan
 from caslie_ray.profiles.faults import FaultSettings
 
-__all__ = ["PoolDown", "PoolPlan", "PoolStats", "Router", "actor_class", "pool_plans", "start_router"]
+__all__ = ["PoolStats", "Router", "actor_class", "start_router"]
 
 _SHRINK = 8
 _GRACE_S = 1.0
-
-
-class PoolDown(EngineError):
-    """A model cannot be started, or does not stay alive; the message names it and says why."""
-
-
-@dataclass(frozen=True)
-class PoolPlan:
-    """One pool: which model it holds and what a replica needs."""
-
-    key: str
-    name: str
-    spec: EngineSpec
-    cpus: float
-    gpus: float
-    memory_gib: float
-    minimum: int
-    maximum: int
 
 
 @dataclass
@@ -70,21 +52,6 @@ class PoolStats:
     load_s: float = 0.0
     deaths: int = 0
     down: str | None = None
-
-
-def pool_plans(roles: Sequence[Role]) -> list[PoolPlan]:
-    """Return one pool for each checkpoint among the roles."""
-    plans: dict[str, PoolPlan] = {}
-    for role in roles:
-        need = role.resources
-        plans.setdefault(
-            role.pool,
-            PoolPlan(
-                role.pool, role.name, role.spec, need.cpus, need.gpus, need.memory_gib,
-                role.replicas.min, role.replicas.max,
-            ),
-        )  # fmt: skip
-    return list(plans.values())
 
 
 class Replica:

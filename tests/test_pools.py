@@ -12,7 +12,8 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, OwnerDiedError, Ray
 
 from caslie_ray import pools
 from caslie_ray.engines import Choice, EngineSpec, Request
-from caslie_ray.pools import PoolDown, PoolPlan, Router
+from caslie_ray.placement import PoolDown, PoolPlan
+from caslie_ray.pools import Router
 from caslie_ray.profiles.faults import FaultSettings
 from caslie_ray.prompts import Prompt
 

@@ -18,9 +18,10 @@ from caslie_ray.captioning._ledger import KEPT, PartitionState, load, survey
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
 from caslie_ray.captioning._work import RouterAsk, WorkOrder, compact, tidy, work
-from caslie_ray.cluster import connect, map_partitions, room
+from caslie_ray.cluster import can_grow, connect, map_partitions, room
 from caslie_ray.lineup import ResolvedLineup, resolve
-from caslie_ray.pools import PoolStats, pool_plans, start_router
+from caslie_ray.placement import pool_plans, refuse_what_cannot_fit
+from caslie_ray.pools import PoolStats, start_router
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
 from caslie_ray.runs import Run, RunError
@@ -274,6 +275,8 @@ class Models:
         connect()
         plans = pool_plans(self._roles)
         if plans:
+            if not can_grow():
+                refuse_what_cannot_fit(plans, room())
             log.info("loading %s", ", ".join(plan.name for plan in plans))
             self._router = start_router(plans, self._job.profile.faults)
         return self._router
