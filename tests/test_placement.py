@@ -14,7 +14,7 @@ def plan(name: str, cpus: float = 0.0, gpus: float = 0.0, minimum: int = 1) -> P
 
 def test_the_mini_lineup_has_a_pool_a_model_and_fits_two_cores() -> None:
     plans = pool_plans(resolve(load_profile("mini")).roles)
-    assert [one.name for one in plans][0] == "captioner"
+    assert plans[0].name == "captioner"
     assert len(plans) == 6
     refuse_what_cannot_fit(plans, {"CPU": 2.0})
 
