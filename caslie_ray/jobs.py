@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow.fs as pafs
 
@@ -16,7 +15,6 @@ from caslie_ray.fusion import fuse, plan_fusion
 from caslie_ray.miniature import write_dataset
 from caslie_ray.progress import clock
 from caslie_ray.reporting import show_caption, show_fuse, show_ingest
-from caslie_ray.runs import Run
 
 __all__ = ["caption_job", "fuse_job", "ingest_job", "pipeline_job"]
 
@@ -92,15 +90,12 @@ def _miniature_world(arguments: Arguments) -> str:
         return str(write_dataset(Path(run.path("source"))))
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(folder)
-        _upload(folder, run)
+        local = pafs.LocalFileSystem()
+        pafs.copy_files(folder, run.path("source"), source_filesystem=local, destination_filesystem=run.fs)
     return run.below("source/dataset.json").uri
 
 
-def _upload(folder: str, run: Run) -> None:
-    pafs.copy_files(folder, run.path("source"), source_filesystem=pafs.LocalFileSystem(), destination_filesystem=run.fs)
-
-
-def _say(job: str, lines: list[Any]) -> None:
+def _say(job: str, lines: list[str]) -> None:
     print(f"\n{job}")
     for line in lines:
         print(f"  {line}")

@@ -64,6 +64,11 @@ class ResolvedLineup:
         """All roles, in the order in which a view meets them."""
         return (*((self.captioner,) if self.captioner else ()), *self.voters)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all roles."""
+        return frozenset(role.name for role in self.roles)
+
     def asks_all(self, view_id: str) -> bool:
         """Whether all voters are asked about a view even when its majority is certain."""
         return self.full or int(view_id[:8], 16) < self.audit * 2**32

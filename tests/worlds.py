@@ -100,8 +100,7 @@ def caption_here(run: Run, chosen: Profile, ask: InProcess) -> dict[str, int]:
     """Caption a run as the streamed schedule does, with the engines of this process; return the calls."""
     ask.calls = {}
     lineup = resolve(chosen)
-    retry = frozenset(role.name for role in lineup.roles)
-    order = WorkOrder(run, run, lineup, chosen.storage.block_rows, retry)
+    order = WorkOrder(run, lineup, chosen.storage.block_rows, lineup.names)
     for name in sorted({run.partition(path) for path in run.files("views")}):
         list(work(order, name, ask))
         tidy(run, name, lineup)

@@ -19,7 +19,7 @@ from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
 from caslie_ray.captioning._work import RouterAsk, WorkOrder, compact, tidy, work
 from caslie_ray.cluster import can_grow, connect, map_partitions, room
-from caslie_ray.lineup import ResolvedLineup, resolve
+from caslie_ray.lineup import ResolvedLineup, Role, resolve
 from caslie_ray.placement import pool_plans, refuse_what_cannot_fit
 from caslie_ray.pools import PoolStats, start_router
 from caslie_ray.profiles import Profile
@@ -97,14 +97,13 @@ class CaptionJob:
 
     def waiting(self, partition: str) -> list[str]:
         """Return the ids of a partition's views that wait for a model."""
-        ledger = load(self.run, partition, self.lineup, [role.name for role in self.lineup.roles])
+        ledger = load(self.run, partition, self.lineup, self.lineup.names)
         return [row.view.view_id for row in advance(ledger.views, self.lineup, ledger.known) if row.waits_for]
 
     def execute(self) -> CaptionResult:
         """Do what is missing, audit the table, and write the summary."""
         begun = time.monotonic()
-        everyone = [role.name for role in self.lineup.roles]
-        states = self.survey(everyone)
+        states = self.survey(self.lineup.names)
         missing = sum(state.missing for state in states)
         # Rows that only have to be written anew wait for no model; tidying writes them.
         if any(state.waits for state in states):
@@ -138,10 +137,9 @@ class CaptionJob:
         return map_partitions(call, parts, distributed=self.rows >= _DISTRIBUTE_FROM)
 
     def _streamed(self, states: Sequence[PartitionState]) -> None:
-        everyone = frozenset(role.name for role in self.lineup.roles)
         total = sum(state.missing for state in states)
-        with Models(self, list(everyone)) as router, self._progress("caption", total) as progress:
-            order = WorkOrder(self.run, self.run, self.lineup, self.profile.storage.block_rows, everyone)
+        with Models(self, self.lineup.roles) as router, self._progress("caption", total) as progress:
+            order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, self.lineup.names)
             self._passes(order, router, states, progress, lambda state: state.missing)
 
     def _staged(self) -> None:
@@ -156,10 +154,8 @@ class CaptionJob:
             total = sum(map(waiting, states))
             if not total:
                 continue
-            with Models(self, [role.name]) as router, self._progress(role.name, total) as progress:
-                order = WorkOrder(
-                    self.run, self.run, self.lineup, self.profile.storage.block_rows, retry, stage=role.name
-                )
+            with Models(self, [role]) as router, self._progress(role.name, total) as progress:
+                order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, retry, stage=role.name)
                 self._passes(order, router, states, progress, waiting)
             names = [state.partition for state in states if waiting(state)]
             list(self._map(functools.partial(compact, folder=role.answers), names))
@@ -184,9 +180,7 @@ class CaptionJob:
                 if report["failure"]:
                     raise RunError(report["failure"])
                 progress.add(report["views"])
-            order = WorkOrder(
-                order.run, order.out, order.lineup, max(1, order.block_rows // 8), frozenset(), order.stage
-            )
+            order = replace(order, block_rows=max(1, order.block_rows // 8), retry=frozenset())
             states = self.survey((), names)
 
     def _tasks(self, order: WorkOrder) -> int:
@@ -266,9 +260,9 @@ def caption(run: Run, profile: Profile, *, quiet: bool = False) -> CaptionResult
 class Models:
     """The router and its pools for some roles, as a context; what they did is added to the job's figures."""
 
-    def __init__(self, job: CaptionJob, names: Sequence[str]) -> None:
+    def __init__(self, job: CaptionJob, roles: Sequence[Role]) -> None:
         self._job = job
-        self._roles = [role for role in job.lineup.roles if role.name in names]
+        self._roles = roles
         self._router: Any = None
 
     def __enter__(self) -> Any:

@@ -82,8 +82,7 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
     """
     begun = time.monotonic()
     job = CaptionJob(run, profile, quiet)
-    everyone = [role.name for role in job.lineup.roles]
-    states = job.survey(everyone)
+    states = job.survey(job.lineup.names)
     survey_s = time.monotonic() - begun
     missing = sum(state.missing for state in states)
     views = sum(state.views for state in states)

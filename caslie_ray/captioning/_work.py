@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,7 @@ class WorkOrder:
     """What is to be done in a pass, the same for every partition.
 
     Attributes:
-        run: where views, images and known answers are read.
-        out: where answers are written: the run itself, or a scratch folder while a plan is timed.
+        run: where views, images and known answers are read, and answers are written.
         lineup: who is asked.
         block_rows: views that go through the models together.
         retry: models whose retryable failures are asked again.
@@ -35,7 +35,6 @@ class WorkOrder:
     """
 
     run: Run
-    out: Run
     lineup: ResolvedLineup
     block_rows: int
     retry: frozenset[str]
@@ -77,14 +76,11 @@ def work(order: WorkOrder, partition: str, ask: Any) -> Iterator[dict[str, Any]]
     """
     ledger = load(order.run, partition, order.lineup, order.retry)
     missing = _missing(order, ledger)
+    allowed = None if order.stage is None else (order.stage,)
+    images = functools.partial(read_images, order.run, partition)
     for at in range(0, len(missing), order.block_rows):
         block = missing[at : at + order.block_rows]
         ledger.known.fresh.clear()
-        allowed = None if order.stage is None else (order.stage,)
-
-        def images(ids: Collection[str]) -> Any:
-            return read_images(order.run, partition, ids)
-
         rows = advance(block, order.lineup, ledger.known, ask=ask, allowed=allowed, images=images)
         if order.stage is None:
             yield _write_rows(order, partition, rows)
@@ -158,14 +154,14 @@ def _write_rows(order: WorkOrder, partition: str, rows: Sequence[Row]) -> dict[s
     done = [row.finished(order.lineup) for row in rows if row.waits_for is None]
     if done:
         stem = f"{partition}-{content_id(*(row['view_id'] for row in done))[:16]}"
-        order.out.write("captions", stem, caption_rows(done))
+        order.run.write("captions", stem, caption_rows(done))
     return {"views": len(done), "errors": sum(row["error"] is not None for row in done)}
 
 
 def _write_answers(order: WorkOrder, partition: str, fresh: Sequence[CaptionAnswer | VoteAnswer]) -> dict[str, Any]:
     new = [_answer_row(answer) for answer in fresh]
     if new:
-        _write_table(order.out, order.stage_folder, partition, new)
+        _write_table(order.run, order.stage_folder, partition, new)
     return {"views": len(new), "errors": sum(row["error"] is not None for row in new)}
 
 

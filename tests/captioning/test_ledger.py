@@ -116,7 +116,7 @@ def test_answers_of_a_stage_are_brought_into_one_file(world: Path, tmp_path: Pat
     lineup = resolve(profile())
     names = sorted({run.partition(path) for path in run.files("views")})
     for role in lineup.roles:
-        order = WorkOrder(run, run, lineup, 1, frozenset({role.name}), role.name)
+        order = WorkOrder(run, lineup, 1, frozenset({role.name}), role.name)
         for name in names:
             list(work(order, name, told))
         written = run.files(role.answers)
