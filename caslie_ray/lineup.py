@@ -9,6 +9,7 @@ from caslie_ray.engines.fingerprint import fingerprint
 from caslie_ray.engines.instructions import takes_instructions
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Model, Pool, Profile, ProfileError, Resources
+from caslie_ray.quality import audited
 
 __all__ = ["ResolvedLineup", "Role", "resolve"]
 
@@ -71,7 +72,7 @@ class ResolvedLineup:
 
     def asks_all(self, view_id: str) -> bool:
         """Whether all voters are asked about a view even when its majority is certain."""
-        return self.full or int(view_id[:8], 16) < self.audit * 2**32
+        return self.full or audited(view_id, self.audit)
 
 
 def resolve(profile: Profile) -> ResolvedLineup:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["CHOICES", "Tally", "answer_of", "count", "fleiss_kappa", "quorum"]
+__all__ = ["CHOICES", "Tally", "answer_of", "audited", "count", "fleiss_kappa", "quorum"]
 
 CHOICES = ("yes", "no")
 """What a voter chooses between."""
@@ -18,6 +18,11 @@ CHOICES = ("yes", "no")
 def answer_of(p_yes: float) -> str:
     """Return the answer that a probability stands for; a tie is no."""
     return "yes" if p_yes > 0.5 else "no"
+
+
+def audited(view_id: str, share: float) -> bool:
+    """Return whether a view is of the random share of views on which all voters are asked, by its id."""
+    return int(view_id[:8], 16) < share * 2**32
 
 
 def quorum(voters: int) -> int:

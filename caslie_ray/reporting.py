@@ -8,7 +8,9 @@ from typing import Any
 from caslie_ray.progress import clock
 from caslie_ray.tasks import SPLITS, TASKS
 
-__all__ = ["show_caption", "show_fuse", "show_ingest"]
+__all__ = ["show_caption", "show_evaluate", "show_fuse", "show_ingest"]
+
+_ENOUGH = 50  # views; of fewer a figure says nothing, and an audit of 1% of a small run has fewer
 
 
 def show_caption(summary: Mapping[str, Any]) -> list[str]:
@@ -104,6 +106,51 @@ def show_fuse(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"views without a caption row: {summary['views_without_caption_row']:,}; run caption to its end")
     lines.append(f"files written    {summary['files_written']}")
     return lines
+
+
+def show_evaluate(summary: Mapping[str, Any]) -> list[str]:
+    """Return the evaluate job's summary as lines; brackets hold 95% intervals."""
+    figures = summary["figures"]
+    lines = [f"views            {summary['views']:,} · {_percent(figures['used'])} used"]
+    if truth := figures["truth"]:
+        informative, verdicts = truth["captions"]["informative"], truth["verdicts"]
+        shares = [f"{name} {cell['value']:.0%}" for name, cell in truth["usefulness"].items()]
+        lines.append("pictures         " + " · ".join(shares))
+        lines.append(f"asked attributes {_percent(informative['asked_and_right'])} named rightly, informative pictures")
+        named = [
+            f"{name} {cell['value']:.0%}"
+            for name, cell in informative["asked_and_right_by_attribute"].items()
+            if cell["value"] is not None
+        ]
+        lines.append("  of each        " + " · ".join(named))
+        hollow = truth["captions"]["placeholder"]["described_as_a_product"]
+        lines.append(f"placeholders     {_percent(hollow)} described as a product")
+        if context := truth["context"]:
+            free, gap = context["free"]["asked_and_right"], context["gap"]
+            lines.append(f"without context  {_percent(free)} named rightly: {_percent(gap)} less")
+        lines.append(f"verdicts         {_percent(verdicts['verdict']['balanced_accuracy'])} balanced accuracy")
+        lines += [
+            f"  of {len(cell['voters'])} voters    {_percent(cell['balanced_accuracy'])}"
+            f" · mean voter {_percent(cell['mean_voter'])}"
+            for cell in verdicts["majorities"]
+            if cell["balanced_accuracy"]["n"] >= _ENOUGH
+        ]
+        judged = verdicts["verdict"]
+        lines.append(f"  helpful lost   {_percent(judged['helpful_lost'])}")
+        lines.append(f"  unhelpful kept {_percent(judged['unhelpful_kept'])}")
+    agreement = figures["agreement"]
+    if agreement and agreement["views"] >= _ENOUGH:
+        lines.append(
+            f"voters differ    {_percent(agreement['mean_pairwise_disagreement'])} of pairs,"
+            f" {agreement['views']:,} views on which all voted"
+        )
+    return [*lines, f"page             {summary['page']}", f"this session     {clock(summary['seconds'])}"]
+
+
+def _percent(cell: Mapping[str, Any]) -> str:
+    if cell["value"] is None:
+        return "–"
+    return f"{cell['value']:.1%} [{cell['low']:.1%}, {cell['high']:.1%}]"
 
 
 def _in_order(by_task: Mapping[str, Any]) -> list[tuple[str, Any]]:

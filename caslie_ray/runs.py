@@ -80,12 +80,14 @@ class Run:
         root: its path on `fs`.
         uri: how the user named it.
         known: files of one partition by table, oldest first, listed before; see `knowing`.
+        borrowed: the root of the run that a table is read from, where it is not this one; see `borrowing`.
     """
 
     fs: pafs.FileSystem
     root: str
     uri: str
     known: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
+    borrowed: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def path(self, *parts: str) -> str:
         """Return a path inside the run."""
@@ -94,13 +96,18 @@ class Run:
     def below(self, name: str) -> Run:
         """Return the run, or other folder, that lies in this one under a name."""
         head, mark, query = self.uri.partition("?")
-        return replace(self, root=self.path(name), uri=f"{head.rstrip('/')}/{name}{mark}{query}", known={})
+        return replace(self, root=self.path(name), uri=f"{head.rstrip('/')}/{name}{mark}{query}", known={}, borrowed={})
+
+    def borrowing(self, tables: Iterable[str], other: Run) -> Run:
+        """Return this run with some tables read from another one on the same store; it must not write these."""
+        return replace(self, borrowed=dict.fromkeys(tables, other.root))
 
     def files(self, table: str, partition: str | None = None) -> list[str]:
         """Return a table's files, oldest first; those of one partition where it is named."""
         if partition is not None and table in self.known:
             return [path for path in self.known[table] if self.partition(path) == partition]
-        selector = pafs.FileSelector(self.path(table), allow_not_found=True)
+        folder = posixpath.join(self.borrowed.get(table, self.root), table)
+        selector = pafs.FileSelector(folder, allow_not_found=True)
         found = [
             info
             for info in self.fs.get_file_info(selector)

@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def job(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def job(name: str, *arguments: str, limit_s: float = 280) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return subprocess.run(
         [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments],
-        capture_output=True, text=True, env=environment, timeout=280, check=False,
+        capture_output=True, text=True, env=environment, timeout=limit_s, check=False,
     )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_the_pipeline_from_a_source_to_instructions_and_again(tmp_path: Path) ->
     instructions = run.read("instructions").to_pylist()
     assert len(instructions) == 3 * len(samples)
     assert {row["variant"] for row in instructions} == {"caslie", "uia", "text"}
-    for name in ("ingest", "caption", "fuse", "pipeline"):
+    for name in ("ingest", "caption", "fuse", "evaluate", "pipeline"):
         assert run.read_json(f"summary/{name}.json")["job"] == name
     assert "caption used" in first.stdout
     again = job("pipeline", *arguments)
@@ -68,7 +68,7 @@ def test_the_readme_names_jobs_profiles_and_settings_that_exist(tmp_path: Path) 
     for setting in re.findall(r"--set ([\w.]+=[\w./:-]+)", README):
         if "=path" not in setting and setting != "key=value":
             load_profile("mini", [setting])
-    for name in re.findall(r"`(mini|smol|caslie-[sml])`", README):
+    for name in re.findall(r"`(mini|smol|measure|caslie-[sml])`", README):
         load_profile(name)
 
 

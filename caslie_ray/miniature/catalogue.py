@@ -16,6 +16,7 @@ __all__ = [
     "TOOLS",
     "USES",
     "VALUES",
+    "Combinations",
     "Domain",
     "Listing",
     "Look",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 Domain = Literal["tools", "sports"]
+Combinations = Literal["all", "seen", "held_out"]
 
 # Neighbours in each list (0 and 1, 2 and 3, ...) complement each other.
 TOOLS = (
@@ -107,9 +109,10 @@ def categories_of(domain: Domain) -> tuple[str, ...]:
 
 
 def random_look(
-    rng: Random, categories: tuple[str, ...], *, avoid: tuple[str, ...] = (), seen_only: bool = False
+    rng: Random, categories: tuple[str, ...], *, avoid: tuple[str, ...] = (), combinations: Combinations = "all"
 ) -> Look:
-    """A look drawn evenly, of one of `categories` and none in `avoid`; `seen_only` skips the held-out."""
+    """A look drawn evenly, of one of `categories` and none in `avoid`; of all combinations, of those that
+    checkpoints are trained on (`seen`), or of the held-out ones alone."""
     choices = [name for name in categories if name not in avoid]
     while True:
         look = Look(
@@ -119,7 +122,7 @@ def random_look(
             size=rng.choice(SIZES),
             brand=rng.choice(BRANDS),
         )
-        if not (seen_only and held_out(look)):
+        if combinations == "all" or held_out(look) == (combinations == "held_out"):
             return look
 
 

@@ -9,7 +9,7 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caslie_ray.miniature.catalogue import ATTRIBUTES, Domain, held_out
+from caslie_ray.miniature.catalogue import ATTRIBUTES, Combinations, Domain, held_out
 from caslie_ray.miniature.drawing import Picture, draw_picture, encode
 from caslie_ray.miniature.records import record_of
 from caslie_ray.miniature.samples import MAKERS, DrawnSample, World
@@ -55,7 +55,10 @@ TRUTH_VIEWS = pa.schema(
 @dataclass(frozen=True, slots=True)
 class WorldSize:
     """How large a data set is: samples a task in each split, and products a category on the shelf that PRP
-    and SR share (one picture each). The default gives some 850 distinct views.
+    and SR share (one picture each).
+
+    `combinations` are those of category, colour and pattern that are drawn: all, those that the checkpoints
+    were trained on (`seen`), or only the others (`held_out`). The default gives some 850 distinct views.
 
     Raises:
         ValueError: a count is negative, or the shelf too small to recommend from.
@@ -66,6 +69,7 @@ class WorldSize:
     ind: int = 20
     ood: int = 20
     shelf: int = 6
+    combinations: Combinations = "all"
 
     def __post_init__(self) -> None:
         if min(self.train, self.validation, self.ind, self.ood) < 0:
@@ -76,7 +80,10 @@ class WorldSize:
 
 def _samples(size: WorldSize, seed: int) -> Iterator[tuple[str, DrawnSample]]:
     """Each sample with its split as spelled in the data set; no input of a task comes twice."""
-    worlds = {domain: World(Random(f"{seed}/{domain}"), domain, shelf=size.shelf) for _, _, domain in _SPLITS}
+    worlds = {
+        domain: World(Random(f"{seed}/{domain}"), domain, shelf=size.shelf, combinations=size.combinations)
+        for _, _, domain in _SPLITS
+    }
     counts = asdict(size)
     written: set[str] = set()
     for split, spelled, domain in _SPLITS:

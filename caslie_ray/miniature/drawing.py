@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from caslie_ray.miniature.catalogue import COLOURS, Look
 from caslie_ray.miniature.shapes import SHAPES, paint
 
-__all__ = ["KINDS", "SIDE", "Kind", "Picture", "draw_look", "draw_picture", "encode"]
+__all__ = ["KINDS", "SIDE", "Kind", "Picture", "draw_look", "draw_picture", "encode", "silhouette"]
 
 Kind = Literal["informative", "placeholder", "blurred", "wrong"]
 KINDS: tuple[Kind, ...] = ("informative", "placeholder", "blurred", "wrong")
@@ -79,17 +79,37 @@ def _finish(image: Image.Image, rng: Random) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def _ground(rng: Random) -> tuple[int, int, int]:
+    return rng.randint(215, 255), rng.randint(215, 255), rng.randint(215, 255)
+
+
+def _place(look: Look, rng: Random) -> tuple[int, int, int]:
+    share = rng.uniform(0.48, 0.56) if look.size == "small" else rng.uniform(0.72, 0.82)
+    side = round(SIDE * share)
+    return rng.randint(3, SIDE - side - 3), rng.randint(3, SIDE - side - 3), side
+
+
+def _mask(look: Look, x: int, y: int, side: int) -> Image.Image:
+    mask = Image.new("L", (SIDE, SIDE), 0)
+    paint(ImageDraw.Draw(mask), SHAPES[look.category], (x, y, x + side, y + side), 255)
+    return mask
+
+
+def silhouette(picture: Picture) -> Image.Image:
+    """Where a picture shows its product: 255 there and 0 elsewhere (mode L, 128 x 128)."""
+    if picture.shown is None:
+        return Image.new("L", (SIDE, SIDE), 0)
+    rng = Random(picture.seed)
+    _ground(rng)
+    return _mask(picture.shown, *_place(picture.shown, rng))
+
+
 def draw_look(look: Look, rng: Random) -> Image.Image:
     """Draw a product somewhere on a light ground, its brand mark in a corner. Small ones fill about half
     of the side, large ones about four fifths."""
-    ground = tuple(rng.randint(215, 255) for _ in range(3))
-    image = Image.new("RGB", (SIDE, SIDE), ground)
-    share = rng.uniform(0.48, 0.56) if look.size == "small" else rng.uniform(0.72, 0.82)
-    side = round(SIDE * share)
-    x, y = rng.randint(3, SIDE - side - 3), rng.randint(3, SIDE - side - 3)
-    mask = Image.new("L", (SIDE, SIDE), 0)
-    paint(ImageDraw.Draw(mask), SHAPES[look.category], (x, y, x + side, y + side), 255)
-    image.paste(_texture(look, rng), (0, 0), mask)
+    image = Image.new("RGB", (SIDE, SIDE), _ground(rng))
+    x, y, side = _place(look, rng)
+    image.paste(_texture(look, rng), (0, 0), _mask(look, x, y, side))
     # The corner farthest from the product, so that the mark hides as little of it as can be.
     right, low = x + side / 2 < SIDE / 2, y + side / 2 < SIDE / 2
     edge = SIDE - _MARK - 2

@@ -11,6 +11,7 @@ from random import Random
 from caslie_ray.miniature.catalogue import (
     COMPLEMENTS,
     VALUES,
+    Combinations,
     Domain,
     Listing,
     Look,
@@ -46,20 +47,22 @@ class World:
     """Draws products, pictures and samples of one domain from one generator.
 
     PRP and SR samples share a shelf of listed products with one picture each, so that one product is met in
-    many samples. `seen_only` leaves out the combinations that are held out from training.
+    many samples. `combinations` are those of category, colour and pattern to draw: see `random_look`.
     """
 
-    def __init__(self, rng: Random, domain: Domain | None, *, shelf: int = 8, seen_only: bool = False) -> None:
+    def __init__(
+        self, rng: Random, domain: Domain | None, *, shelf: int = 8, combinations: Combinations = "all"
+    ) -> None:
         """`domain` None mixes both; `shelf` is the number of products a category on the shelf."""
         self.rng = rng
-        self.seen_only = seen_only
+        self.combinations = combinations
         self.categories = categories_of(domain) if domain else categories_of("tools") + categories_of("sports")
         self.shelf = [(listing, self.picture(listing.look)) for listing in self._listings(shelf)]
 
     def look(self, *, category: str | None = None, avoid: tuple[str, ...] = ()) -> Look:
         """A random look, of one category or of any but those in `avoid`."""
         names = (category,) if category else self.categories
-        return random_look(self.rng, names, avoid=avoid, seen_only=self.seen_only)
+        return random_look(self.rng, names, avoid=avoid, combinations=self.combinations)
 
     def picture(self, look: Look, *, avoid: tuple[str, ...] = ()) -> Picture:
         """A picture of a kind drawn by its share. A wrong one shows a product of another category (none in

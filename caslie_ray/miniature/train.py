@@ -3,7 +3,7 @@
 Run as: python -m caslie_ray.miniature.train --work DIR [--models captioner voters base] [--only NAME ...]
 
 Each model goes on from its last state in the work folder, and is written to
-`caslie_ray/miniature/checkpoints/NAME/` (or `--out`) once it is done; voters after each of their phases.
+`caslie_ray/miniature/checkpoints/NAME/` (or `--out`) once it is done.
 One thread a model: start it twice, with different `--models`, to use two cores.
 
 Measured on 2 cores of an EPYC with other work on them, two of these at a time: all seven in 85 minutes.
@@ -27,8 +27,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from caslie_ray.miniature.training.base import BASE, train_base
 from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
 from caslie_ray.miniature.training.loop import Plan
-from caslie_ray.miniature.training.tower import TowerPlan
-from caslie_ray.miniature.training.voters import VOTERS, balanced_accuracy, questions, train_voter
+from caslie_ray.miniature.training.questions import questions
+from caslie_ray.miniature.training.voters import VOTERS, balanced_accuracy, train_voter
 
 __all__ = ["CHECKPOINTS", "Plans", "main"]
 
@@ -45,10 +45,8 @@ class Plans:
     """How long each model trains, phase by phase."""
 
     captioner: CaptionerPlan = _CAPTIONER
-    voters: Mapping[str, tuple[Plan, ...]] = field(
-        default_factory=lambda: {name: recipe.plans for name, recipe in VOTERS.items()}
-    )
-    base: Plan = BASE.plans[0]
+    voters: Mapping[str, Plan] = field(default_factory=lambda: {name: recipe.plan for name, recipe in VOTERS.items()})
+    base: Plan = BASE.plan
 
     def scaled(self, share: float) -> "Plans":
         """The same plans with a share of their steps, at least 2 each."""
@@ -57,10 +55,11 @@ class Plans:
             return replace(plan, steps=max(2, round(plan.steps * share)))
 
         captioner = self.captioner
-        tower = TowerPlan(whole=part(captioner.tower.whole), again=part(captioner.tower.again))
         return Plans(
-            captioner=CaptionerPlan(tower=tower, words=part(captioner.words), whole=part(captioner.whole)),
-            voters={name: tuple(map(part, plans)) for name, plans in self.voters.items()},
+            captioner=CaptionerPlan(
+                tower=part(captioner.tower), words=part(captioner.words), whole=part(captioner.whole)
+            ),
+            voters={name: part(plan) for name, plan in self.voters.items()},
             base=part(self.base),
         )
 
@@ -78,17 +77,17 @@ def save(model: PreTrainedModel, reader: PreTrainedTokenizerBase | ProcessorMixi
 
 def _captioner(plans: Plans, seed: int, work: Path, out: Path) -> None:
     model, processor = train_captioner(plans.captioner, seed, work)
-    fresh = examples(Random(seed + 77), 96, seen_only=False, free=0.0)
+    fresh = examples(Random(seed + 77), 96, combinations="all", free=0.0)
     written = captions_by(model, processor, fresh)
     right = sum(a == e.caption for a, e in zip(written, fresh, strict=True))
     log.info("captioner: %d of %d fresh captions right to the word", right, len(fresh))
     save(model, processor, out / "captioner")
 
 
-def _voter(name: str, phases: int, plans: Plans, seed: int, work: Path, out: Path) -> None:
+def _voter(name: str, plans: Plans, seed: int, work: Path, out: Path) -> None:
     recipe = VOTERS[name]
-    model, tokenizer = train_voter(name, recipe, plans.voters[name][:phases], seed, work)
-    fresh = questions(Random(seed + 77), 700, {}, seen_only=False)
+    model, tokenizer = train_voter(name, recipe, plans.voters[name], seed, work)
+    fresh = questions(Random(seed + 77), 700, {}, combinations="all")
     log.info("%s: balanced accuracy %.3f", name, balanced_accuracy(model, tokenizer, recipe.style, fresh))
     save(model, tokenizer, out / f"voter-{name}")
 
@@ -102,10 +101,8 @@ def _jobs(groups: Sequence[str], only: Sequence[str]) -> Iterator[Callable[[Plan
     if "captioner" in groups:
         yield _captioner
     if "voters" in groups:
-        # All voters are usable after their first phase, before any has had its second.
-        for phases in (1, 2):
-            for name in only or VOTERS:
-                yield partial(_voter, name, phases)
+        for name in only or VOTERS:
+            yield partial(_voter, name)
     if "base" in groups:
         yield _base
 

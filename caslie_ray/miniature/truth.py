@@ -74,11 +74,12 @@ def phrase(look: Look, manner: str) -> str:
 
 
 def context_free_caption(view: ViewTruth) -> str:
-    """What a perfect captioner writes when it is told nothing: the product, its size and its maker."""
+    """What a perfect captioner writes when it is told nothing: what strikes first, size and colour. It is as
+    long as most captions for a context."""
     shown = view.picture.shown
     if shown is None:
         return caption_of(view)
-    return f"The image shows a {shown.size} {shown.category} by {shown.brand}."
+    return f"The image shows a {shown.size} {shown.colour} {shown.category}."
 
 
 _WORDS = {value: name for name, values in VALUES.items() for value in values}

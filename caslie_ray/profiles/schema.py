@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Settings
+from caslie_ray.profiles.evaluation import EvaluationSettings, MiniatureSettings
 from caslie_ray.profiles.faults import CostSettings, FaultSettings
 from caslie_ray.profiles.images import ImageSettings
 from caslie_ray.profiles.lineup import Lineup
@@ -51,6 +52,12 @@ class Profile(Settings):
     cost: CostSettings = CostSettings()
     """What an hour of the cluster costs."""
 
+    miniature: MiniatureSettings = MiniatureSettings()
+    """The data set that is drawn where no source is given."""
+
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What is measured."""
+
     training: TrainingSettings = TrainingSettings()
     """How uniM³ is fine-tuned."""
 
@@ -64,4 +71,11 @@ class Profile(Settings):
                 "votes.rule is majority but lineup.voters is empty; "
                 "name an odd number of voters, or set votes.rule to always or never"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sets_are_of_the_lineup(self) -> Self:
+        known = [voter.name for voter in self.lineup.voters]
+        for name in sorted({name for names in self.evaluation.voter_sets for name in names} - set(known)):
+            raise ValueError(f"evaluation.voter_sets: {name} is no voter of the lineup ({', '.join(known) or 'none'})")
         return self

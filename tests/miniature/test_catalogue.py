@@ -43,7 +43,7 @@ def test_a_fifth_of_the_combinations_is_held_out_and_every_value_is_still_seen()
 
 def test_training_looks_leave_the_held_out_combinations_out() -> None:
     rng = Random(0)
-    assert not any(held_out(random_look(rng, CATEGORIES, seen_only=True)) for _ in range(500))
+    assert not any(held_out(random_look(rng, CATEGORIES, combinations="seen")) for _ in range(500))
 
 
 def test_titles_say_what_they_are_told_to() -> None:

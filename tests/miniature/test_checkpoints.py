@@ -17,10 +17,16 @@ from transformers import (
 from caslie_ray.miniature.catalogue import CATEGORIES
 from caslie_ray.miniature.train import CHECKPOINTS
 from caslie_ray.miniature.training.captioner import Example, captions_by, examples
-from caslie_ray.miniature.training.voters import VOTERS, balanced_accuracy, questions
+from caslie_ray.miniature.training.questions import questions
+from caslie_ray.miniature.training.voters import VOTERS, balanced_accuracy
 from caslie_ray.miniature.truth import named_in
 
-_ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "phi": "Phi3ForCausalLM"}
+_ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "phi": "Phi3ForCausalLM",
+    "qwen": "Qwen2ForCausalLM",
+}
 
 
 def test_the_checkpoints_are_at_most_20_mb_altogether() -> None:
@@ -35,7 +41,7 @@ def written() -> list[tuple[Example, str]]:
     model = AutoModelForImageTextToText.from_pretrained(CHECKPOINTS / "captioner", dtype=torch.float32)
     assert isinstance(model, Idefics3ForConditionalGeneration)
     processor = AutoProcessor.from_pretrained(CHECKPOINTS / "captioner")
-    fresh = examples(Random(2025), 120, seen_only=False, free=0.0)
+    fresh = examples(Random(2025), 120, combinations="all", free=0.0)
     return [
         (example, text)
         for start in range(0, len(fresh), 30)
@@ -87,7 +93,7 @@ def test_each_voter_judges_fresh_captions_far_better_than_chance(name: str) -> N
     model, tokenizer = _load(f"voter-{name}")
     recipe = VOTERS[name]
     assert type(model).__name__ == _ARCHITECTURES[recipe.family]
-    fresh = questions(Random(2026), 300, {}, seen_only=False)
+    fresh = questions(Random(2026), 300, {}, combinations="all")
     assert balanced_accuracy(model, tokenizer, recipe.style, fresh) > 0.75
 
 

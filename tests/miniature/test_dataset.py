@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -120,7 +120,18 @@ def test_the_default_world_is_of_the_size_of_a_demo(tmp_path: Path) -> None:
     assert 700 <= len(views) <= 1000
 
 
-@pytest.mark.parametrize("wrong", [{"train": -1}, {"shelf": 2}])
-def test_a_world_of_an_impossible_size_is_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(("train", "shelf"), [(-1, 6), (1, 2)])
+def test_a_world_of_an_impossible_size_is_refused(train: int, shelf: int) -> None:
     with pytest.raises(ValueError, match="at least"):
-        WorldSize(**wrong)
+        WorldSize(train=train, shelf=shelf)
+
+
+@pytest.mark.parametrize("combinations", ["seen", "held_out"])
+def test_a_world_may_hold_only_what_was_trained_on_or_only_what_was_not(
+    tmp_path: Path, combinations: Literal["seen", "held_out"]
+) -> None:
+    size = WorldSize(train=2, validation=0, ind=1, ood=2, combinations=combinations)
+    write_dataset(tmp_path, size)
+    images = pq.read_table(tmp_path / "truth" / "images.parquet").to_pylist()
+    assert {row["held_out"] for row in images} == {combinations == "held_out"}
+    assert {row["kind"] for row in images} >= {"informative", "wrong"}

@@ -135,7 +135,7 @@ def test_captions_name_what_is_asked_and_context_free_ones_name_less() -> None:
     seen = [view for view in views if view.picture.kind == "informative" and view.lacks]
     assert all(set(view.lacks) <= set(named_in(caption_of(view))) for view in seen)
     free = sum(set(view.lacks) <= set(named_in(context_free_caption(view))) for view in seen)
-    assert free < 0.5 * len(seen)
+    assert 0.4 * len(seen) < free < 0.75 * len(seen)
     unseen = [view for view in views if view.picture.shown is None]
     assert not any(set(named_in(caption_of(view))) & {"category", "colour"} for view in unseen)
 

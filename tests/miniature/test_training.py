@@ -12,18 +12,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from caslie_ray.miniature import train
 from caslie_ray.miniature.catalogue import held_out
 from caslie_ray.miniature.records import prompts_of
-from caslie_ray.miniature.training import captioner, voters
+from caslie_ray.miniature.training import captioner
+from caslie_ray.miniature.training import questions as asking
 from caslie_ray.miniature.training.base import BASE, readings
 from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
 from caslie_ray.miniature.training.loop import Plan, fit
+from caslie_ray.miniature.training.muon import Muon, orthogonalised
 from caslie_ray.miniature.training.pixels import pixels_of
+from caslie_ray.miniature.training.questions import drills, questions
 from caslie_ray.miniature.training.text import world_samples
-from caslie_ray.miniature.training.tower import TowerPlan
-from caslie_ray.miniature.training.voters import VOTERS, questions, train_voter
+from caslie_ray.miniature.training.voters import VOTERS, train_voter
 from caslie_ray.miniature.truth import helps, named_in
 
 TWO = Plan(steps=2, batch=2, rate=1e-3)
-TINY = CaptionerPlan(tower=TowerPlan(whole=TWO, again=TWO), words=TWO, whole=TWO)
+TINY = CaptionerPlan(tower=TWO, words=TWO, whole=TWO)
 
 
 def test_the_rate_rises_then_falls_to_nought() -> None:
@@ -35,8 +37,41 @@ def test_the_rate_rises_then_falls_to_nought() -> None:
     assert rates[-1] < 0.001
 
 
+def test_muon_orthogonalises_matrices_of_either_shape() -> None:
+    torch.manual_seed(0)
+    for shape in ((8, 32), (32, 8), (16, 16)):
+        values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+        assert float(values.min()) > 0.3
+        assert float(values.max()) < 1.3
+
+
+def test_muon_finds_the_least_squares() -> None:
+    torch.manual_seed(0)
+    wanted, matrix = torch.randn(6, 4), nn.Parameter(torch.zeros(6, 4))
+    optimiser = Muon([matrix], lr=0.1)
+    for step in range(200):
+        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 200)
+        optimiser.zero_grad()
+        (matrix - wanted).square().sum().backward()
+        optimiser.step()
+    assert float((matrix - wanted).norm() / wanted.norm()) < 0.05
+
+
 class _Stopped(Exception):
     pass
+
+
+class _Layered(nn.Module):
+    """A matrix of a layer, which Muon trains, and a head, which AdamW trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(3, 4)])})
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.body["layers"][0](x))  # type: ignore[index]  # a list of modules
+        return y
 
 
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
@@ -44,18 +79,19 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> No
 
     def run(state: Path, stop_after: int | None) -> Tensor:
         torch.manual_seed(0)
-        module = nn.Linear(3, 1)
+        module = _Layered()
         seen = 0
 
-        def loss_of(rng: Random) -> Tensor:
+        def loss_of(rng: Random, progress: float) -> Tensor:
             nonlocal seen
+            assert 0 <= progress < 1
             seen += 1
             if stop_after is not None and seen > stop_after:
                 raise _Stopped
             loss: Tensor = module(torch.tensor([rng.random() for _ in range(3)])).square().sum()
             return loss
 
-        fit("line", module, module.parameters(), plan, loss_of, seed=1, state=state, save_every=2)
+        fit("line", module, plan, loss_of, seed=1, state=state, save_every=2)
         return torch.cat([p.detach().flatten() for p in module.parameters()])
 
     whole = run(tmp_path / "whole.pt", None)
@@ -82,8 +118,8 @@ def test_the_captioner_trains_resumes_and_reads_its_prompts_like_its_processor(t
 
 def test_a_voter_trains_resumes_and_is_written_for_plain_transformers(tmp_path: Path) -> None:
     recipe = VOTERS["phi"]
-    model, tokenizer = train_voter("phi", recipe, [TWO, TWO], 5, tmp_path)
-    again, _ = train_voter("phi", recipe, [TWO, TWO], 5, tmp_path)
+    model, tokenizer = train_voter("phi", recipe, TWO, 5, tmp_path)
+    again, _ = train_voter("phi", recipe, TWO, 5, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     train.save(model, tokenizer, tmp_path / "phi")
     train.save(model, tokenizer, tmp_path / "phi")
@@ -119,11 +155,20 @@ def test_a_faulty_caption_is_one_that_its_reader_can_notice() -> None:
     rng = Random(4)
     for sample in world_samples(rng, 150):
         for view, prompts in zip(sample.views, prompts_of(sample), strict=True):
-            caption = voters._caption(rng, view, prompts.quality.text)
+            caption = asking._caption(rng, view, prompts.quality.text)
             named = named_in(caption).get("category")
             if named and view.picture.kind == "informative" and named != view.picture.product.category:
                 assert named not in prompts.quality.text
                 assert not helps(caption, view)
+
+
+def test_drills_are_balanced_and_their_answers_stand_in_their_texts() -> None:
+    found = list(drills(Random(5), 200, captions=0.5))
+    asked = [(drill.text, *pair) for drill in found for pair in drill.asked]
+    assert 0.4 < sum(answer for *_, answer in asked) / len(asked) < 0.7
+    for text, words, answer in asked:
+        word = named_in(words).get("category", words) if " " in words else words
+        assert answer == (word in text.replace(",", "").split())
 
 
 def test_the_base_reads_no_answer_to_a_task() -> None:
@@ -142,4 +187,6 @@ def test_the_script_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[
 
 def test_scaled_plans_keep_at_least_two_steps() -> None:
     plans = train.Plans().scaled(1e-6)
-    assert {plan.steps for plan in (*plans.voters["phi"], plans.base, plans.captioner.words)} == {2}
+    assert {plan.steps for plan in (plans.voters["phi"], plans.base, plans.captioner.words, plans.captioner.tower)} == {
+        2
+    }

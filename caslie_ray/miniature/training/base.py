@@ -18,7 +18,7 @@ from caslie_ray.tasks import find_task
 __all__ = ["BASE", "readings", "train_base"]
 
 _PLAN = Plan(steps=500, batch=16, rate=2e-3)
-BASE = VoterRecipe("llama", 160, 4, 416, 5, 31, (_PLAN,))
+BASE = VoterRecipe("llama", 160, 4, 416, 5, 31, _PLAN)
 
 
 def readings(rng: Random, count: int) -> Iterator[str]:
@@ -48,12 +48,12 @@ def train_base(plan: Plan, seed: int, work: Path) -> tuple[PreTrainedModel, PreT
     torch.manual_seed(own)
     model = new_model(BASE, tokenizer)
 
-    def loss_of(rng: Random) -> Tensor:
+    def loss_of(rng: Random, progress: float) -> Tensor:
         ids, _ = encode(tokenizer, list(readings(rng, plan.batch)))
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
         following = ids[:, 1:].clone()
         following[following == tokenizer.pad_token_id] = -100
         return nn.functional.cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=-100)
 
-    fit("base", model, model.parameters(), plan, loss_of, seed=own, state=work / "base.pt")
+    fit("base", model, plan, loss_of, seed=own, state=work / "base.pt")
     return model, tokenizer

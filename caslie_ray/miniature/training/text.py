@@ -55,6 +55,13 @@ STYLES = {
         specials=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),
     "mistral": ChatStyle(user="[INST] ", close=" [/INST]", assistant="", end="</s>", specials=("[INST]", "[/INST]")),
+    "qwen": ChatStyle(
+        user="<|im_start|>user\n",
+        close="<|im_end|>\n",
+        assistant="<|im_start|>assistant\n",
+        end="<|im_end|>",
+        specials=("<|im_start|>", "<|im_end|>"),
+    ),
     "phi": ChatStyle(
         user="<|user|>\n",
         close="<|end|>\n",
@@ -70,7 +77,7 @@ def world_samples(rng: Random, count: int) -> Iterator[DrawnSample]:
     names = tuple(MAKERS)
     for i in range(count):
         if i % 64 == 0:
-            world = World(rng, rng.choice(("tools", "sports", None)), seen_only=True)
+            world = World(rng, rng.choice(("tools", "sports", None)), combinations="seen")
         yield MAKERS[rng.choice(names)](world)
 
 

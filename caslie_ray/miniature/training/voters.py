@@ -1,15 +1,15 @@
-"""The voters: five small language models that judge whether a caption helps.
+"""The voters: seven small language models that judge whether a caption helps.
 
-They differ by family and shape, by their tokenizers, and by what they were trained on (their own draws of
-the world, tasks in their own proportions). No label is ever wrong.
+They stand for the seven of the paper's Table A4; the first five are the paper's own lineup. They differ by
+family and shape, by their tokenizers, and by what they were trained on (their own draws of the world, tasks in
+their own proportions). No label is ever wrong.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,21 +24,21 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
-from caslie_ray.miniature.catalogue import CATEGORIES
-from caslie_ray.miniature.records import prompts_of
-from caslie_ray.miniature.samples import MAKERS, World
 from caslie_ray.miniature.training.loop import Plan, fit
+from caslie_ray.miniature.training.questions import Drill, Question, drills, questions
 from caslie_ray.miniature.training.text import CONTEXT, STYLES, ChatStyle, new_tokenizer, world_texts
-from caslie_ray.miniature.truth import ViewTruth, caption_of, context_free_caption, helps, phrase
 
-__all__ = ["VOTERS", "Question", "VoterRecipe", "balanced_accuracy", "questions", "train_voter"]
+__all__ = ["VOTERS", "VoterRecipe", "balanced_accuracy", "train_voter"]
 
 _CLASSES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
     "phi": (Phi3Config, Phi3ForCausalLM),
+    "qwen": (Qwen2Config, Qwen2ForCausalLM),
 }
 
 
@@ -46,8 +46,8 @@ _CLASSES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
 class VoterRecipe:
     """One voter: its family, shape, and what it is trained on.
 
-    `plans` are the phases of its training. `tasks` gives the tasks that it sees more or less often than the
-    others (weight 1), `extra` the settings of its configuration that the other families do not have.
+    `tasks` gives the tasks that it sees more or less often than the others (weight 1), `extra` the settings
+    of its configuration that the other families do not have.
     """
 
     family: str
@@ -56,7 +56,7 @@ class VoterRecipe:
     inner: int
     kv_heads: int
     seed: int
-    plans: tuple[Plan, ...]
+    plan: Plan
     vocabulary: int = 1024
     tasks: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, int | None] = field(default_factory=dict)
@@ -67,71 +67,24 @@ class VoterRecipe:
         return STYLES[self.family]
 
 
-# As many samples a minute either way: fewer and larger steps first, or more and smaller ones.
-_LARGE = (Plan(steps=600, batch=32, rate=2e-3), Plan(steps=1400, batch=16, rate=1.5e-3))
-_SMALL = (Plan(steps=900, batch=16, rate=1.5e-3), Plan(steps=600, batch=16, rate=1.2e-3))
-
-# After the first phase: where two texts must be compared, more is left to learn.
-_HARD = {"PRP": 2.0, "CC": 1.5, "PSI": 1.5, "MPC": 1.5, "SA": 0.6, "SR": 0.6}
-_PHI = {"original_max_position_embeddings": CONTEXT}
+_PLAN = Plan(steps=650, batch=32, rate=2e-3)
+_DRILL = 0.3  # share of the steps in which there is nothing but drills
+_DRILL_SHARE = 4  # of the rows of a later step, one in so many is a drill
 
 VOTERS: dict[str, VoterRecipe] = {
-    "llama-3b": VoterRecipe("llama", 96, 4, 256, 3, 11, _LARGE, tasks={"SR": 2.0, "SA": 0.7}),
-    "llama-8b": VoterRecipe("llama", 128, 4, 256, 4, 12, _LARGE, tasks={"PRP": 2.0, "AP": 0.7}),
-    "vision": VoterRecipe("llama", 128, 3, 320, 2, 13, _SMALL, tasks={"AP": 2.0, "CC": 0.7}),
+    "llama-3b": VoterRecipe("llama", 96, 4, 256, 3, 11, _PLAN, tasks={"CC": 0.0, "PSI": 0.0}),
+    "llama-8b": VoterRecipe("llama", 128, 4, 256, 4, 12, _PLAN, tasks={"AP": 0.0, "SA": 0.0}),
+    "vision": VoterRecipe("llama", 128, 3, 320, 2, 13, _PLAN, tasks={"PRP": 0.0, "SR": 0.0}),
     "mistral": VoterRecipe(
-        "mistral", 128, 3, 288, 2, 14, _SMALL, tasks={"PSI": 2.0, "SR": 0.7}, extra={"sliding_window": None}
+        "mistral", 128, 3, 288, 2, 14, _PLAN, tasks={"MPC": 0.0, "AP": 0.0}, extra={"sliding_window": None}
     ),
-    "phi": VoterRecipe("phi", 96, 5, 256, 3, 15, _SMALL, tasks={"SA": 2.0, "MPC": 0.7}, extra=_PHI),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A quality prompt with a caption in it, and whether the caption helps."""
-
-    task: str
-    text: str
-    answer: bool
-
-
-def _caption(rng: Random, view: ViewTruth, prompt: str) -> str:
-    """A caption as the captioner writes it, or with one of its faults that a reader can notice."""
-    shown = view.picture.shown
-    if shown is None or rng.random() < 0.7:
-        return caption_of(view)
-    fault = rng.random()
-    if fault < 0.4:
-        others = [name for name in CATEGORIES if name not in prompt]
-        return caption_of(view).replace(f" {shown.category}", f" {rng.choice(others)}")
-    if fault < 0.6:
-        return context_free_caption(view)
-    manners = (
-        "category",
-        "colour",
-        "both",
-        "photo",
-        *(f"question:{name}" for name in ("size", "brand", "weight")),
-    )
-    return phrase(shown, rng.choice(manners))
-
-
-def questions(rng: Random, count: int, tasks: Mapping[str, float], *, seen_only: bool = True) -> list[Question]:
-    """Questions of all tasks, about half of them with the answer yes."""
-    world = World(rng, rng.choice(("tools", "sports", None)), seen_only=seen_only)
-    names = tuple(MAKERS)
-    weights = [tasks.get(name, 1.0) for name in names]
-    found: list[Question] = []
-    while len(found) < count:
-        name = rng.choices(names, weights)[0]
-        sample = MAKERS[name](world)
-        at = rng.randrange(len(sample.views))
-        prompt = prompts_of(sample)[at].quality
-        caption = _caption(rng, sample.views[at], prompt.text)
-        answer = helps(caption, sample.views[at])
-        if answer or rng.random() < 0.5:
-            found.append(Question(name, prompt.fill("caption", caption).text, answer))
-    return found
+    "phi": VoterRecipe(
+        "phi", 96, 5, 256, 3, 15, _PLAN, tasks={"SR": 0.0, "CC": 0.0},
+        extra={"original_max_position_embeddings": CONTEXT},
+    ),
+    "llama3": VoterRecipe("llama", 96, 3, 384, 3, 16, _PLAN, tasks={"PSI": 0.0, "SA": 0.0}),
+    "qwen": VoterRecipe("qwen", 128, 3, 256, 4, 17, _PLAN, tasks={"PRP": 0.0, "MPC": 0.0}),
+}  # fmt: skip
 
 
 def new_model(recipe: VoterRecipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -147,6 +100,7 @@ def new_model(recipe: VoterRecipe, tokenizer: PreTrainedTokenizerFast) -> PreTra
     }  # fmt: skip
     config = config_class.from_dict(settings)
     model = model_class(config)
+    _seek_repeats(model, recipe)
     model.generation_config = GenerationConfig(
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
@@ -166,37 +120,83 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> tuple[Te
     return ids, lengths
 
 
-def train_voter(
-    name: str, recipe: VoterRecipe, plans: Sequence[Plan], seed: int, work: Path
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Train a voter through the given phases, or go on with the one in the folder `work`.
+@torch.no_grad()
+def _seek_repeats(model: PreTrainedModel, recipe: VoterRecipe) -> None:
+    """Start all heads from equal query and key matrices, so that a word attends to where it stood before
+    (after Trockman & Kolter 2023). Without, no voter learned in reasonable time to compare two words."""
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        keys = torch.randn(32 * recipe.kv_heads, recipe.width) * 0.1
+        queries = keys.view(recipe.kv_heads, 32, -1)
+        queries = queries.repeat_interleave(recipe.width // 32 // recipe.kv_heads, 0).flatten(0, 1)
+        if hasattr(attention, "qkv_proj"):
+            attention.qkv_proj.weight[: len(queries)] = queries
+            attention.qkv_proj.weight[len(queries) : len(queries) + len(keys)] = keys
+        else:
+            attention.q_proj.weight.copy_(queries)
+            attention.k_proj.weight.copy_(keys)
 
-    The loss is that of the one answer token, and a tenth of the language-model loss of the prompt, which
-    teaches to look back for words that come again.
+
+class _Row(NamedTuple):
+    """Tokens, and which of them is followed by which answer."""
+
+    ids: list[int]
+    answers: list[tuple[int, bool]]
+
+
+def _question_rows(tokenizer: PreTrainedTokenizerFast, style: ChatStyle, asked: Sequence[Question]) -> list[_Row]:
+    rows = tokenizer([style.prompt(question.text) for question in asked], add_special_tokens=False)["input_ids"]
+    return [_Row(ids, [(len(ids) - 1, question.answer)]) for ids, question in zip(rows, asked, strict=True)]
+
+
+def _drill_rows(tokenizer: PreTrainedTokenizerFast, asked: Iterable[Drill], words: Sequence[int]) -> list[_Row]:
+    rows = []
+    for drill in asked:
+        texts = [f"<s>{drill.text}:", *(f" {text}" for text, _ in drill.asked)]
+        head, *parts = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        row = _Row(list(head), [])
+        for part, (_, answer) in zip(parts, drill.asked, strict=True):
+            row.ids.extend(part)
+            row.answers.append((len(row.ids) - 1, answer))
+            row.ids.append(words[answer])
+        rows.append(row)
+    return rows
+
+
+def _answer_loss(model: PreTrainedModel, rows: Sequence[_Row], words: Tensor, pad: int) -> Tensor:
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row.ids) for row in rows], True, pad)
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    places = [(i, at, answer) for i, row in enumerate(rows) for at, answer in row.answers]
+    which, at, answers = (torch.tensor(column) for column in zip(*places, strict=True))
+    return nn.functional.cross_entropy(model.lm_head(hidden[which, at]), words[answers.long()])
+
+
+def train_voter(
+    name: str, recipe: VoterRecipe, plan: Plan, seed: int, work: Path
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Train a voter, or go on with the one in the folder `work`; the loss is that of the answers alone.
+
+    At first it only drills, words before captions; then questions come in their place, all but a few.
     """
     own = seed * 1000 + recipe.seed
     tokenizer = new_tokenizer(world_texts(Random(own), 1500), recipe.style, size=recipe.vocabulary)
     torch.manual_seed(own)
     model = new_model(recipe, tokenizer)
-    answers = torch.tensor([tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes")])
+    words = [cast(int, tokenizer.convert_tokens_to_ids(word)) for word in ("no", "yes")]
 
-    def loss_of(rng: Random, size: int, tasks: Mapping[str, float]) -> Tensor:
-        batch = questions(rng, size, tasks)
-        ids, lengths = encode(tokenizer, [recipe.style.prompt(question.text) for question in batch])
-        logits = model(input_ids=ids, use_cache=False).logits
-        last = logits[torch.arange(len(batch)), lengths - 1]
-        wanted = answers[torch.tensor([int(question.answer) for question in batch])]
-        following = ids[:, 1:].clone()
-        following[ids[:, 1:] == tokenizer.pad_token_id] = -100
-        language = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), following.flatten(), ignore_index=-100)
-        return nn.functional.cross_entropy(last, wanted) + 0.1 * language
+    def loss_of(rng: Random, progress: float) -> Tensor:
+        def loss(rows: Sequence[_Row]) -> Tensor:
+            return _answer_loss(model, rows, torch.tensor(words), cast(int, tokenizer.pad_token_id))
 
-    for number, plan in enumerate(plans, 1):
-        phase = f"voter-{name}-{number}"
-        harder = _HARD if number > 1 else {}
-        tasks = {code: recipe.tasks.get(code, 1.0) * harder.get(code, 1.0) for code in MAKERS}
-        part = partial(loss_of, size=plan.batch, tasks=tasks)
-        fit(phase, model, model.parameters(), plan, part, seed=own, state=work / f"{phase}.pt")
+        if progress < _DRILL:
+            captions = min(1.0, 1.3 * progress / _DRILL)
+            return loss(_drill_rows(tokenizer, drills(rng, plan.batch, captions), words))
+        few = max(1, plan.batch // _DRILL_SHARE)
+        asked = questions(rng, plan.batch - few, recipe.tasks)
+        drill = loss(_drill_rows(tokenizer, drills(rng, few, 0.8), words))
+        return 0.5 * drill + loss(_question_rows(tokenizer, recipe.style, asked))
+
+    fit(f"voter-{name}", model, plan, loss_of, seed=own, state=work / f"voter-{name}.pt")
     return model, tokenizer
 
 

@@ -1,0 +1,126 @@
+"""Measures a run's captions and verdicts, and writes the page that shows them."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from caslie_ray.cluster import map_partitions
+from caslie_ray.evaluation._collect import Collected, Judged, collect, images_of, splits_of
+from caslie_ray.evaluation._context_free import caption_context_free
+from caslie_ray.evaluation._figures import facts_of, figures_of
+from caslie_ray.evaluation._summary import describe
+from caslie_ray.evaluation._sums import Sums
+from caslie_ray.evaluation._truth import KnownView, read_truth
+from caslie_ray.evaluation.page import PAGE_PATH, render_page, write_page
+from caslie_ray.profiles import Profile
+from caslie_ray.progress import Progress
+from caslie_ray.runs import Run, RunError
+
+__all__ = ["evaluate", "plan_evaluation"]
+
+_DISTRIBUTE_FROM = 50_000  # views; fewer are read here in less time than Ray takes to start
+
+
+def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
+    """Measure a run, write its page, and return the job's summary.
+
+    What needs no truth is measured of every run: agreement of the voters, captions used, errors. Where the truth
+    is known (`evaluation.truth`), captions, votes and verdicts are held against it.
+
+    Raises:
+        RunError: the run has no captions, its store refuses, or the truth is of another data set.
+        EngineError: the captioner of the context-free captions cannot be found.
+        PoolDown: it cannot be started.
+    """
+    begun = time.monotonic()
+    partitions = _partitions(run)
+    majority, votes = profile.votes.rule == "majority", profile.votes
+    voters = tuple(model.name for model in profile.lineup.voters) if majority else ()
+    truth = read_truth(run, profile)
+    free: dict[str, str] = {}
+    if truth is not None and profile.evaluation.context_free and profile.captions.context == "conditioned":
+        free = caption_context_free(run, profile, quiet=quiet)
+    judged = Judged(
+        frozenset(voters),
+        1.0 if votes.schedule == "full" else votes.audit,
+        _sets(profile.evaluation.voter_sets, voters),
+        truth,
+        splits_of(run, truth) if truth is not None else {},
+        free,
+        profile.evaluation.page_views,
+    )
+    found = _collect(run, judged, partitions, quiet=quiet)
+    if not found.views:
+        raise RunError(f"{run.uri} has no captioned views: run caption first")
+    summary = {
+        "job": "evaluate",
+        "run": run.uri,
+        "profile": profile.name,
+        "views": found.views,
+        "voters": list(voters),
+        "figures": describe(found.sums, judged.sets, profile.evaluation.resamples),
+        "page": run.path(PAGE_PATH),
+    }
+    _write_page(run, summary, found, truth)
+    summary["seconds"] = round(time.monotonic() - begun, 2)
+    run.write_json("summary/evaluate.json", summary)
+    return summary
+
+
+def plan_evaluation(run: Run, profile: Profile) -> list[str]:
+    """Return what an evaluation would do, as lines.
+
+    Raises:
+        RunError: the run has no captions, or the truth is of another data set.
+    """
+    _partitions(run)
+    views = sum(run.count_rows(path) for path in run.files("captions"))
+    truth = read_truth(run, profile)
+    known = f"known of {len(truth):,} views" if truth is not None else "not known: agreement and page only"
+    lines = [f"reads            {views:,} caption rows", f"truth            {known}"]
+    again = truth is not None and profile.evaluation.context_free
+    models = f"the captioner, once for each of the run's images (C.1), into {run.uri}/context_free" if again else "none"
+    return [*lines, f"models           {models}", f"writes           {run.uri}/{PAGE_PATH}"]
+
+
+def _partitions(run: Run) -> list[str]:
+    if not run.files("captions"):
+        raise RunError(f"{run.uri} has no captions: run caption first")
+    return sorted(run.by_partition("views"))
+
+
+def _sets(named: Sequence[tuple[str, ...]], voters: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """The sets that the profile names, and the whole lineup."""
+    if not voters:
+        return ()
+    return (*named, *(() if any(set(names) == set(voters) for names in named) else (voters,)))
+
+
+def _collect(run: Run, judged: Judged, partitions: list[str], *, quiet: bool) -> Collected:
+    rows = sum(run.count_rows(path) for path in run.files("views"))
+    found = Collected(Sums(), [])
+    read = functools.partial(collect, run=run, judged=judged)
+    with Progress("evaluate", len(partitions), "partitions", quiet=quiet) as progress:
+        for part in map_partitions(read, partitions, distributed=rows >= _DISTRIBUTE_FROM):
+            found.merge(part, judged.shown)
+            progress.add(1)
+    return found
+
+
+def _write_page(run: Run, summary: Mapping[str, Any], found: Collected, truth: Mapping[str, KnownView] | None) -> None:
+    splits = splits_of(run, [view.view_id for view in found.worst])
+    views = [replace(view, splits=splits.get(view.view_id, ())) for view in found.worst]
+    images = images_of(run, dict.fromkeys(view.image_id for view in views))
+    page = render_page(
+        "Captions and verdicts",
+        facts_of(summary),
+        figures_of(summary["figures"]),
+        views,
+        images,
+        left_out=found.views - len(views),
+    )
+    write_page(run, page)
