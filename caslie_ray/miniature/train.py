@@ -6,9 +6,7 @@ Each model goes on from its last state in the work folder, and is written to
 `caslie_ray/miniature/checkpoints/NAME/` (or `--out`) once it is done.
 One thread a model: start it twice, with different `--models`, to use two cores.
 
-Measured on 2 cores of an EPYC with other work on them, two of these at a time: all seven in 85 minutes.
-With a core to itself, reckoned from the time a step takes: the captioner about 40 minutes (vision tower
-17, words 15, both together 6), a voter 5 to 9, the base 3.
+TIMES
 """
 
 import argparse

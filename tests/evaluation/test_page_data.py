@@ -1,0 +1,97 @@
+"""What goes into the report page: the order of its views, its small pictures, its file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from caslie_ray.evaluation import _thumbnails as thumbs
+from caslie_ray.evaluation.page import (
+    Bar,
+    Figure,
+    ShownVote,
+    disagreement,
+    mean_p_yes,
+    render_page,
+    worst_first,
+    write_page,
+)
+from caslie_ray.runs import open_run
+from tests.evaluation.shown import encoded, photo, truth, view
+
+
+def test_worst_first_puts_sure_mistakes_before_errors_before_disagreement() -> None:
+    views = [
+        view("agreed", (0.9, 0.9, 0.9), truth=truth(True)),
+        view("split", (0.9, 0.9, 0.1), truth=truth(True)),
+        view("lost", (0.4, 0.3), truth=truth(True)),
+        view("kept", (0.99, 0.98), truth=truth(False)),
+        view("error", (), caption=None, error="failed", truth=truth(False)),
+        view("undecided", (0.6, 0.5, 0.45), truth=truth(False)),
+        view("lost surely", (0.1, 0.0), truth=truth(True)),
+    ]
+
+    assert [one.view_id for one in worst_first(views)] == [
+        "kept", "lost surely", "lost", "error", "undecided", "split", "agreed",
+    ]  # fmt: skip
+
+
+def test_worst_first_without_truth_goes_by_errors_then_disagreement_then_doubt() -> None:
+    views = [
+        view("sure", (0.99, 0.98)),
+        view("doubtful", (0.55, 0.6)),
+        view("third", (0.9, 0.9, 0.1)),
+        view("silent", (), votes=(ShownVote("voter", "yes", None, None),)),
+        view("half", (0.9, 0.1)),
+        view("error", (None, None), error="no quorum"),
+    ]
+
+    assert [one.view_id for one in worst_first(views)] == ["error", "half", "third", "doubtful", "sure", "silent"]
+
+
+def test_failed_votes_count_neither_for_nor_against() -> None:
+    assert disagreement(view("one", (0.9, None, 0.1))) == 0.5
+    assert disagreement(view("one", (None,))) == 0
+    assert mean_p_yes(view("one", (0.9, None, 0.5))) == pytest.approx(0.7)
+    assert mean_p_yes(view("one", (None,))) is None
+
+
+def test_thumbnails_are_small_and_broken_ones_are_none() -> None:
+    wide = encoded(Image.new("RGB", (500, 100), (200, 30, 30)), "PNG")
+    small = thumbs.thumbnail(wide, 112, 2_000)
+    assert small is not None
+    with Image.open(io.BytesIO(small)) as image:
+        assert (image.size, image.format) == ((112, 22), "WEBP")
+    assert thumbs.thumbnail(photo(1)[:200], 112, 2_000) is None
+
+    found = thumbs.thumbnails({"good": photo(2), "broken": b"\x89PNG\r\n\x1a\n rubbish", "empty": b""})
+    assert found["good"]
+    assert (found["broken"], found["empty"]) == (None, None)
+    assert thumbs.thumbnails({}) == {}
+
+
+def test_a_thumbnail_of_noise_keeps_to_its_allowance() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    fine = thumbs.thumbnail(encoded(Image.fromarray(noise)), 112, 100_000)
+    coarse = thumbs.thumbnail(encoded(Image.fromarray(noise)), 112, 1_500)
+
+    assert fine is not None
+    assert coarse is not None
+    assert len(coarse) < len(fine) / 2
+
+
+def test_what_is_not_a_number_is_shown_as_unknown() -> None:
+    html = render_page("Title", [], [Figure("F", "", (Bar("a", float("nan")),))], [view("one", (float("nan"),))], {})
+
+    assert "NaN" not in html.split('id="data">')[1].split("</script>")[0]
+
+
+def test_the_page_is_written_into_the_run(tmp_path: Path) -> None:
+    write_page(open_run(str(tmp_path)), "<p>é \ud800</p>")
+
+    assert (tmp_path / "report" / "index.html").read_bytes() == "<p>é ?</p>".encode()
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
