@@ -48,6 +48,8 @@ def test_the_pipeline_from_a_source_to_instructions_and_again(tmp_path: Path) ->
     for name in ("ingest", "caption", "fuse", "evaluate", "pipeline"):
         assert run.read_json(f"summary/{name}.json")["job"] == name
     assert "caption used" in first.stdout
+    assert f"page             {run.path('report/index.html')}" in first.stdout
+    assert Path(run.path("report/index.html")).stat().st_size > 10_000
     again = job("pipeline", *arguments)
     assert again.returncode == 0, again.stderr[-2000:]
     assert again.stdout.count("nothing to do") == 2, again.stdout
@@ -101,3 +103,16 @@ def test_swap_the_captioner(world: Path, tmp_path: Path, ask: InProcess, family:
     images = {row["image_id"] for row in rows(run)}
     # BLIP-2 takes no instructions, so it captions an image once, whatever the context.
     assert calls["captioner"] == (len(images) if family == "blip2" else len({*after.values()}))
+
+
+def test_a_profile_for_real_data_draws_no_world(tmp_path: Path) -> None:
+    done = job("ingest", "--run", str(tmp_path / "run"), "--set", "miniature.draw=false")
+    assert done.returncode == 1
+    assert "reads real data: name it with --source" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_before_there_is_anything(tmp_path: Path) -> None:
+    done = job("evaluate", "--run", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert "run caption first" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -359,3 +360,15 @@ def test_a_folder_below_a_run_keeps_what_its_uri_says_of_the_store(tmp_path: Pat
     run = replace(open_run(str(tmp_path)), uri=uri)
     assert run.below("plan-1").uri == below
     assert run.below("plan-1").root == f"{tmp_path}/plan-1"
+
+
+def test_a_run_may_read_tables_of_another_and_never_write_them(tmp_path: Path) -> None:
+    run = open_run(str(tmp_path))
+    rows = [{"image_id": "a1", "image": b"x", "width": 1, "height": 1}]
+    run.write("images", "a", pa.Table.from_pylist(rows, schema=SCHEMAS["images"]))
+    below = run.below("other").borrowing(("images",), run)
+    assert below.read("images") == run.read("images")
+    assert below.by_partition("images").keys() == {"a"}
+    assert below.files("views") == []
+    assert run.below("other").files("images") == []
+    assert pickle.loads(pickle.dumps(below)).files("images") == run.files("images")

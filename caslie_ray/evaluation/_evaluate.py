@@ -75,9 +75,10 @@ def plan_evaluation(run: Run, profile: Profile) -> list[str]:
     """Return what an evaluation would do, as lines.
 
     Raises:
-        RunError: the run has no captions, or the truth is of another data set.
+        RunError: the run has no views, or the truth is of another data set.
     """
-    _partitions(run)
+    if not run.files("views"):
+        raise RunError(f"{run.uri} has no views: run ingest first")
     views = sum(run.count_rows(path) for path in run.files("captions"))
     truth = read_truth(run, profile)
     known = f"known of {len(truth):,} views" if truth is not None else "not known: agreement and page only"

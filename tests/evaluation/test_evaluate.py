@@ -149,9 +149,11 @@ def test_the_profile_of_another_lineup_is_refused(run: Run) -> None:
 
 def test_nothing_to_measure(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
-    for call in (evaluate, plan_evaluation):
-        with pytest.raises(RunError, match="run caption first"):
-            call(run, profile())
+    with pytest.raises(RunError, match="run caption first"):
+        evaluate(run, profile(), quiet=True)
+    assert "0 caption rows" in plan_evaluation(run, profile())[0]
+    with pytest.raises(RunError, match="run ingest first"):
+        plan_evaluation(open_run(str(tmp_path / "none")), profile())
 
 
 def test_a_plan_loads_nothing(run: Run) -> None:

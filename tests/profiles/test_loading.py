@@ -241,3 +241,16 @@ def test_a_model_s_settings_fit_each_other(override: str, said: str) -> None:
     message = refusal("mini", f"lineup.voters.phi.{override}")
     assert said in message
     assert f"--set lineup.voters.phi.{override}" in message
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ('[["phi", "mistral"]]', "phi, mistral: name an odd number of different voters"),
+        ('[["phi", "phi", "phi"]]', "name an odd number of different voters"),
+        ("[[]]", "name an odd number of different voters"),
+        ('[["phi", "vision", "gpt"]]', "gpt is no voter of the lineup (llama-3b, llama-8b, vision, mistral, phi)"),
+    ],
+)
+def test_sets_of_voters_are_odd_and_of_the_lineup(sets: str, said: str) -> None:
+    assert said in refusal("mini", f"evaluation.voter_sets={sets}")
