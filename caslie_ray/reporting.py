@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from caslie_ray.evaluation import names_of_sets
 from caslie_ray.progress import clock
 from caslie_ray.tasks import SPLITS, TASKS
 
@@ -128,16 +129,18 @@ def show_evaluate(summary: Mapping[str, Any]) -> list[str]:
         if context := truth["context"]:
             free, gap = context["free"]["asked_and_right"], context["gap"]
             lines.append(f"without context  {_percent(free)} named rightly: {_percent(gap)} less")
+        sets = names_of_sets([cell["voters"] for cell in verdicts["majorities"]])
         lines.append(f"verdicts         {_percent(verdicts['verdict']['balanced_accuracy'])} balanced accuracy")
         lines += [
-            f"  of {len(cell['voters'])} voters    {_percent(cell['balanced_accuracy'])}"
-            f" · mean voter {_percent(cell['mean_voter'])}"
-            for cell in verdicts["majorities"]
+            f"  {name:<14} {_percent(cell['balanced_accuracy'])} · mean voter {_percent(cell['mean_voter'])}"
+            for name, cell in zip(sets, verdicts["majorities"], strict=True)
             if cell["balanced_accuracy"]["n"] >= _ENOUGH
         ]
         judged = verdicts["verdict"]
         lines.append(f"  helpful lost   {_percent(judged['helpful_lost'])}")
         lines.append(f"  unhelpful kept {_percent(judged['unhelpful_kept'])}")
+    if summary["views_without_row"]:
+        lines.append(f"without a row    {summary['views_without_row']:,} views: run caption to its end")
     agreement = figures["agreement"]
     if agreement and agreement["views"] >= _ENOUGH:
         lines.append(

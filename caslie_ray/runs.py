@@ -102,6 +102,12 @@ class Run:
         """Return this run with some tables read from another one on the same store; it must not write these."""
         return replace(self, borrowed=dict.fromkeys(tables, other.root))
 
+    @property
+    def label(self) -> str:
+        """The URI without what may be secret in it, keys and options: fit for a page that is passed on."""
+        scheme, mark, rest = self.uri.partition("?")[0].rpartition("://")
+        return f"{scheme}{mark}{rest.rpartition('@')[2] if mark else rest}"
+
     def files(self, table: str, partition: str | None = None) -> list[str]:
         """Return a table's files, oldest first; those of one partition where it is named."""
         if partition is not None and table in self.known:

@@ -94,7 +94,13 @@ def _evaluation(**changes: Any) -> dict[str, Any]:
     }
     agreement = {"views": 900, "mean_pairwise_disagreement": _figure(0.08)}
     figures = {"used": _figure(0.4), "agreement": agreement, "truth": truth, **changes}
-    return {"views": 900, "figures": figures, "page": "runs/demo/report/index.html", "seconds": 2.0}
+    return {
+        "views": 900,
+        "views_without_row": 0,
+        "figures": figures,
+        "page": "runs/demo/report/index.html",
+        "seconds": 2.0,
+    }
 
 
 def test_an_evaluation_is_told_with_its_intervals() -> None:
@@ -104,7 +110,7 @@ def test_an_evaluation_is_told_with_its_intervals() -> None:
     assert "colour 99%" in text
     assert "size" not in text
     assert "without context  50.0% [49.0%, 51.0%] named rightly: 47.0%" in text
-    assert "of 3 voters    93.0% [92.0%, 94.0%] · mean voter 90.0%" in text
+    assert "of 3           93.0% [92.0%, 94.0%] · mean voter 90.0%" in text
     assert "voters differ    8.0%" in text
     assert "runs/demo/report/index.html" in text
 

@@ -372,3 +372,15 @@ def test_a_run_may_read_tables_of_another_and_never_write_them(tmp_path: Path) -
     assert below.files("views") == []
     assert run.below("other").files("images") == []
     assert pickle.loads(pickle.dumps(below)).files("images") == run.files("images")
+
+
+@pytest.mark.parametrize(
+    ("uri", "label"),
+    [
+        ("s3://key:secret@shop/run?endpoint_override=localhost:9", "s3://shop/run"),
+        ("s3://shop/run", "s3://shop/run"),
+        ("runs/demo", "runs/demo"),
+    ],
+)
+def test_a_label_holds_no_secrets(uri: str, label: str) -> None:
+    assert Run(pafs.LocalFileSystem(), "x", uri).label == label

@@ -1,5 +1,6 @@
 """Answers, metrics and the report that a person looks at."""
 
 from caslie_ray.evaluation._evaluate import evaluate, plan_evaluation
+from caslie_ray.evaluation._figures import names_of_sets
 
-__all__ = ["evaluate", "plan_evaluation"]
+__all__ = ["evaluate", "names_of_sets", "plan_evaluation"]

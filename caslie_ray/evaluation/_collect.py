@@ -50,24 +50,27 @@ class Judged:
 
 @dataclass
 class Collected:
-    """What was found in partitions of a run: sums, and the worst views first; `views` counts all."""
+    """What was found in partitions of a run: sums, and the worst views first; `views` counts those with a row,
+    `waiting` those without."""
 
     sums: Sums
     worst: list[ShownView]
     views: int = 0
+    waiting: int = 0
 
     def merge(self, other: Collected, shown: int) -> None:
         """Take in another partition."""
         self.sums.merge(other.sums)
         self.views += other.views
+        self.waiting += other.waiting
         self.worst = worst_first([*self.worst, *other.worst])[:shown]
 
 
 def collect(partition: str, run: Run, judged: Judged) -> Collected:
-    """Read one partition of views and captions. A view without a row is not counted.
+    """Read one partition of views and captions. Views without a row are only counted.
 
     Raises:
-        RunError: somebody voted who is no voter of the lineup.
+        RunError: the run was captioned with other voters, or by another schedule of votes.
     """
     rows = {row["view_id"]: row for row in run.read("captions", _COLUMNS, partition).to_pylist()}
     views = run.read("views", ["view_id", "image_id", "task", "caption_prompt"], partition).to_pylist()
@@ -76,21 +79,24 @@ def collect(partition: str, run: Run, judged: Judged) -> Collected:
     for view in views:
         row = rows.get(view["view_id"])
         if row is not None:
-            _refuse_strangers(run, row["votes"] or [], judged.voters)
+            _refuse_another_profile(run, row, judged)
             known = judged.truth.get(view["view_id"]) if judged.truth is not None else None
             _count(found.sums, view, row, known, judged)
             shown.append(_shown(view, row, known))
-    found.views = len(shown)
+    found.views, found.waiting = len(shown), len(views) - len(shown)
     found.worst = worst_first(shown)[: judged.shown]
     return found
 
 
-def _refuse_strangers(run: Run, votes: Sequence[Mapping[str, Any]], voters: frozenset[str]) -> None:
-    strangers = {vote["voter"] for vote in votes} - voters
-    if strangers:
+def _refuse_another_profile(run: Run, row: Mapping[str, Any], judged: Judged) -> None:
+    asked = {vote["voter"] for vote in row["votes"] or ()}
+    mend = "name the profile, and its settings, that the run was captioned with; or caption it again"
+    if strangers := asked - judged.voters:
+        raise RunError(f"{run.uri} holds votes of {', '.join(sorted(strangers))}, no voter of this profile: {mend}")
+    if row["caption"] is not None and len(asked) < len(judged.voters) and audited(row["view_id"], judged.audit):
+        missing = ", ".join(sorted(judged.voters - asked))
         raise RunError(
-            f"{run.uri} holds votes of {', '.join(sorted(strangers))}, no voter of this profile: name the profile that"
-            " the run was captioned with"
+            f"{run.uri}: {missing} did not vote on view {row['view_id']}, on which by this profile all vote: {mend}"
         )
 
 
@@ -112,9 +118,12 @@ def _count(
     sums.add("known/held out", image, known.held_out)
     sums.add(f"known/{truth.usefulness}", image)
     sums.add(f"known/kind/{truth.picture.kind}", image)
-    if row["caption"] is None:
-        return
     groups = [TASKS[view["task"]].code, *judged.splits.get(view["view_id"], ())]
+    if row["caption"] is None:
+        # A failure names nothing of what it was asked for; of no use as it is, it leads nobody astray either.
+        if truth.picture.shown is not None:
+            measures.count_caption(sums, image, truth, "", groups)
+        return
     measures.count_caption(sums, image, truth, row["caption"], groups)
     measures.count_verdict(sums, image, truth, row, groups, judged.sets if all_asked else ())
     free = judged.free.get(view["view_id"])

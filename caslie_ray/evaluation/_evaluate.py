@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 from caslie_ray.cluster import map_partitions
 from caslie_ray.evaluation._collect import Collected, Judged, collect, images_of, splits_of
-from caslie_ray.evaluation._context_free import caption_context_free
+from caslie_ray.evaluation._context_free import FOLDER, caption_context_free
 from caslie_ray.evaluation._figures import facts_of, figures_of
 from caslie_ray.evaluation._summary import describe
 from caslie_ray.evaluation._sums import Sums
@@ -41,9 +40,8 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
     majority, votes = profile.votes.rule == "majority", profile.votes
     voters = tuple(model.name for model in profile.lineup.voters) if majority else ()
     truth = read_truth(run, profile)
-    free: dict[str, str] = {}
-    if truth is not None and profile.evaluation.context_free and profile.captions.context == "conditioned":
-        free = caption_context_free(run, profile, quiet=quiet)
+    compared = truth is not None and _compares_context(profile)
+    free = caption_context_free(run, profile, quiet=quiet) if compared else {}
     judged = Judged(
         frozenset(voters),
         1.0 if votes.schedule == "full" else votes.audit,
@@ -63,7 +61,9 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
         "views": found.views,
         "voters": list(voters),
         "figures": describe(found.sums, judged.sets, profile.evaluation.resamples),
-        "page": run.path(PAGE_PATH),
+        "views_without_row": found.waiting,
+        "context_free_captions": len(free) if compared else None,
+        "page": run.below(PAGE_PATH).uri,
     }
     _write_page(run, summary, found, truth)
     summary["seconds"] = round(time.monotonic() - begun, 2)
@@ -83,9 +83,14 @@ def plan_evaluation(run: Run, profile: Profile) -> list[str]:
     truth = read_truth(run, profile)
     known = f"known of {len(truth):,} views" if truth is not None else "not known: agreement and page only"
     lines = [f"reads            {views:,} caption rows", f"truth            {known}"]
-    again = truth is not None and profile.evaluation.context_free
-    models = f"the captioner, once for each of the run's images (C.1), into {run.uri}/context_free" if again else "none"
-    return [*lines, f"models           {models}", f"writes           {run.uri}/{PAGE_PATH}"]
+    models = "none"
+    if truth is not None and _compares_context(profile):
+        models = f"the captioner, once an image without its context (C.1); {run.below(FOLDER).uri} keeps that"
+    return [*lines, f"models           {models}", f"writes           {run.below(PAGE_PATH).uri}"]
+
+
+def _compares_context(profile: Profile) -> bool:
+    return profile.evaluation.context_free and profile.captions.context == "conditioned"
 
 
 def _partitions(run: Run) -> list[str]:
@@ -102,9 +107,14 @@ def _sets(named: Sequence[tuple[str, ...]], voters: tuple[str, ...]) -> tuple[tu
 
 
 def _collect(run: Run, judged: Judged, partitions: list[str], *, quiet: bool) -> Collected:
-    rows = sum(run.count_rows(path) for path in run.files("views"))
+    listed = {table: run.by_partition(table) for table in ("views", "captions")}
+    rows = sum(run.count_rows(path) for paths in listed["views"].values() for path in paths)
     found = Collected(Sums(), [])
-    read = functools.partial(collect, run=run, judged=judged)
+
+    def read(partition: str) -> Collected:
+        here = run.knowing({table: files.get(partition, []) for table, files in listed.items()})
+        return collect(partition, here, judged)
+
     with Progress("evaluate", len(partitions), "partitions", quiet=quiet) as progress:
         for part in map_partitions(read, partitions, distributed=rows >= _DISTRIBUTE_FROM):
             found.merge(part, judged.shown)
@@ -114,11 +124,12 @@ def _collect(run: Run, judged: Judged, partitions: list[str], *, quiet: bool) ->
 
 def _write_page(run: Run, summary: Mapping[str, Any], found: Collected, truth: Mapping[str, KnownView] | None) -> None:
     splits = splits_of(run, [view.view_id for view in found.worst])
-    views = [replace(view, splits=splits.get(view.view_id, ())) for view in found.worst]
+    kept = sorted(found.worst, key=lambda view: view.view_id)
+    views = [replace(view, splits=splits.get(view.view_id, ())) for view in kept]
     images = images_of(run, dict.fromkeys(view.image_id for view in views))
     page = render_page(
         "Captions and verdicts",
-        facts_of(summary),
+        facts_of(summary, run.label),
         figures_of(summary["figures"]),
         views,
         images,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caslie_ray.evaluation.page import Bar, Figure, Matrix
 
-__all__ = ["facts_of", "figures_of", "name_of_set"]
+__all__ = ["facts_of", "figures_of", "names_of_sets"]
 
 
-def facts_of(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what the head of the page says, as labels and values."""
+def facts_of(summary: Mapping[str, Any], label: str) -> list[tuple[str, str]]:
+    """Return what the head of the page says, as labels and values; `label` names the run."""
     figures = summary["figures"]
     facts = [
-        ("run", str(summary["run"])),
+        ("run", label),
         ("profile", str(summary["profile"])),
         ("views", f"{summary['views']:,}"),
         ("captions used", _share(figures["used"])),
@@ -39,9 +39,10 @@ def figures_of(figures: Mapping[str, Any]) -> list[Figure | Matrix]:
     return [plot for plot in plots if isinstance(plot, Matrix) or plot.bars]
 
 
-def name_of_set(names: list[str]) -> str:
-    """Return what a set of voters is called: by their number, which in Table A4 tells them apart."""
-    return names[0] if len(names) == 1 else f"majority of {len(names)}"
+def names_of_sets(sets: Sequence[Sequence[str]]) -> list[str]:
+    """Return what sets of voters are called: by their number where that tells them apart, as in Table A4."""
+    sizes = [len(names) for names in sets]
+    return [f"of {len(names)}" if sizes.count(len(names)) == 1 else ", ".join(names) for names in sets]
 
 
 def _against_truth(truth: Mapping[str, Any]) -> list[Figure]:
@@ -79,13 +80,17 @@ def _against_truth(truth: Mapping[str, Any]) -> list[Figure]:
             Figure(
                 "With and without context",
                 "The same captioner, told the context or not: share of captions of informative pictures that name what"
-                " the context asks for (C.1).",
+                f" the context asks for (C.1). Mean lengths are {_words(context['conditioned'])} and"
+                f" {_words(context['free'])} words. Without context the miniature captioner was taught to name size and"
+                " colour.",
                 _bars([_bar(name, context[name]["asked_and_right"], "") for name in ("conditioned", "free")]),
             )
         )
     judges = [_bar("the run's verdict", verdicts["verdict"]["balanced_accuracy"], "")]
+    sizes = names_of_sets([cell["voters"] for cell in verdicts["majorities"]])
     judges += [
-        _bar(name_of_set(cell["voters"]), cell["balanced_accuracy"], "majorities") for cell in verdicts["majorities"]
+        _bar(name, cell["balanced_accuracy"], "majorities")
+        for name, cell in zip(sizes, verdicts["majorities"], strict=True)
     ]
     judges += [_bar(name, cell["balanced_accuracy"], "single voters") for name, cell in verdicts["voters"].items()]
     if verdicts["mean_voter"]:
@@ -103,7 +108,7 @@ def _against_truth(truth: Mapping[str, Any]) -> list[Figure]:
         ),
         Figure(
             "What goes wrong",
-            "Share of views with each of the paper's kinds of error (E.3) that can be told from captions and verdicts.",
+            "Share of all views. After the paper's kinds of error (E.3), as far as captions and verdicts tell.",
             _bars(_by(truth["errors"], "")),
         ),
     ]
@@ -129,6 +134,10 @@ def _agreement(agreement: Mapping[str, Any]) -> list[Figure | Matrix]:
             )
         )
     return plots
+
+
+def _words(cell: Mapping[str, Any]) -> str:
+    return f"{cell['words']['value']:.1f}"
 
 
 def _share(cell: Mapping[str, Any]) -> str:

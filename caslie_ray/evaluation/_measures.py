@@ -30,6 +30,7 @@ def asked_in(view: ViewTruth) -> tuple[str, ...]:
 def count_agreement(sums: Sums, image_id: str, votes: Sequence[Mapping[str, Any]]) -> None:
     """Count on what pairs of voters agree. All the voters must have been asked."""
     answers = {vote["voter"]: vote["answer"] for vote in votes if vote["answer"] is not None}
+    sums.add("all asked", image_id)
     for name, answer in answers.items():
         sums.add(f"voter/{name}/votes", image_id)
         sums.add(f"voter/{name}/yes", image_id, answer == "yes")
@@ -81,7 +82,8 @@ def count_caption(sums: Sums, image_id: str, view: ViewTruth, caption: str, grou
             sums.add(f"caption/{group}/asked and right", image_id, right)
     wrong = any(value != shown.value(name) for name, value in named.items())
     sums.add("error/attribute hallucination", image_id, wrong)
-    sums.add("error/attribute missing", image_id, any(name not in named for name in asked))
+    missing = kind == "informative" and any(name not in named for name in asked)
+    sums.add("error/attribute missing", image_id, missing)
 
 
 def count_verdict(
@@ -106,7 +108,7 @@ def count_verdict(
     sums.add("views with a caption", image_id)
     sums.add("views with a caption/helps", image_id, helpful)
     sums.add("error/helpful caption missing", image_id, helpful and not verdict)
-    sums.add("error/context conflict", image_id, verdict and not helpful)
+    sums.add("error/unhelpful caption used", image_id, verdict and not helpful)
     if not sets:
         return
     answers = {vote["voter"]: vote["answer"] for vote in row["votes"] or ()}

@@ -15,7 +15,7 @@ from caslie_ray.tasks import SPLITS, TASKS
 __all__ = ["describe"]
 
 _USEFULNESS = ("useful", "useless", "misleading")
-_ERRORS = ("attribute missing", "attribute hallucination", "context conflict", "helpful caption missing")
+_ERRORS = ("attribute missing", "attribute hallucination", "unhelpful caption used", "helpful caption missing")
 Sum = Callable[[str], Values]
 
 
@@ -36,7 +36,7 @@ def describe(sums: Sums, sets: Sequence[Sequence[str]], resamples: int) -> dict[
             "captions": {kind: _captions(sums, boot, kind) for kind in KINDS},
             "context": _context(sums, boot),
             "verdicts": _verdicts(sums, boot, sets),
-            "errors": {name: boot.rate(f"error/{name}", "views with a caption").as_dict() for name in _ERRORS},
+            "errors": {name: boot.rate(f"error/{name}", "known").as_dict() for name in _ERRORS},
         }
     return figures
 
@@ -98,7 +98,9 @@ def _balanced(judge: str) -> Callable[[Sum], Values]:
 
 def _judge(boot: Bootstrap, judge: str) -> dict[str, Any]:
     return {
-        "balanced_accuracy": boot.estimate(_balanced(judge), f"{judge}/views").as_dict(),
+        "balanced_accuracy": boot.estimate(
+            _balanced(judge), f"{judge}/views", (f"{judge}/helps", f"{judge}/does not")
+        ).as_dict(),
         "helpful_lost": boot.rate(f"{judge}/helps/no", f"{judge}/helps").as_dict(),
         "unhelpful_kept": boot.rate(f"{judge}/does not/yes", f"{judge}/does not").as_dict(),
     }
@@ -152,7 +154,7 @@ def _mean_voter(boot: Bootstrap, names: Sequence[str]) -> Estimate:
         found: Values = _mean([_balanced(f"voter/{name}")(of) for name in names])
         return found
 
-    return boot.estimate(mean, "all voted")
+    return boot.estimate(mean, "use it always/views")
 
 
 def _mean(parts: Sequence[Values]) -> Values:
@@ -163,7 +165,7 @@ def _mean(parts: Sequence[Values]) -> Values:
 def _agreement(sums: Sums, boot: Bootstrap) -> dict[str, Any] | None:
     """On what the voters agree, over the views on which all were asked; None where fewer than two vote."""
     voters = sorted({name.split("/")[1] for name in sums.names("voter/") if name.endswith("/votes")})
-    if not voters:
+    if len(voters) < 2:
         return None
     pairs = [
         {
@@ -175,7 +177,7 @@ def _agreement(sums: Sums, boot: Bootstrap) -> dict[str, Any] | None:
         if sums.total(f"pair/{one}/{other}/views")
     ]
     return {
-        "views": round(sums.total("all voted")),
+        "views": round(sums.total("all asked")),
         "unanimous": boot.rate("all voted/unanimous", "all voted").as_dict(),
         "yes_rates": {name: boot.rate(f"voter/{name}/yes", f"voter/{name}/votes").as_dict() for name in voters},
         "pairs": pairs,
@@ -189,7 +191,7 @@ def _disagreement(sums: Sums, boot: Bootstrap, names: Sequence[str]) -> Estimate
     known = [pair for pair in pairs if sums.total(f"{pair}/views")]
     if not known:
         return Estimate(None, None, None, 0)
-    return boot.estimate(lambda of: _mean([of(f"{pair}/differ") / of(f"{pair}/views") for pair in known]), "all voted")
+    return boot.estimate(lambda of: _mean([of(f"{pair}/differ") / of(f"{pair}/views") for pair in known]), "all asked")
 
 
 def _cohen(pair: str) -> Callable[[Sum], Values]:

@@ -8,7 +8,7 @@ not views.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,10 @@ class Sums:
     def names(self, prefix: str = "") -> list[str]:
         """The names that begin with a prefix, sorted."""
         return sorted(name for name in self._by_name if name.startswith(prefix))
+
+    def spread(self, name: str) -> int:
+        """The number of buckets that a sum is spread over."""
+        return sum(1 for amount in self._by_name.get(name, Counter()).values() if amount)
 
     def column(self, name: str, buckets: list[str]) -> Values:
         """A sum by bucket."""
@@ -93,12 +97,18 @@ class Bootstrap:
             self._drawn[name] = np.concatenate(parts) if parts else np.zeros(1)
         return self._drawn[name]
 
-    def estimate(self, statistic: Callable[[Callable[[str], Values]], Values], n: str) -> Estimate:
+    def estimate(
+        self, statistic: Callable[[Callable[[str], Values]], Values], n: str, wholes: Sequence[str] = ()
+    ) -> Estimate:
         """Estimate a figure.
+
+        Resamples of a share of nothing or of all are all alike and say nothing: its interval is the exact
+        (Clopper-Pearson) one for as many independent cases as there are buckets.
 
         Args:
             statistic: makes the figure from sums, which it gets by name, elementwise for any number of resamples.
             n: the sum that counts the views it is of.
+            wholes: the sums that it is a share of, where that is not `n`; of a mean of shares each one's.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(statistic(lambda name: np.array([self._sums.total(name)]))[0])
@@ -107,8 +117,11 @@ class Bootstrap:
         drawn = drawn[np.isfinite(drawn)]
         if not np.isfinite(value) or not len(drawn):
             return Estimate(None, None, None, count)
-        low, high = np.percentile(drawn, (2.5, 97.5))
-        return Estimate(value, float(low), float(high), count)
+        low, high = (float(bound) for bound in np.percentile(drawn, (2.5, 97.5)))
+        if low == high == value and value in (0.0, 1.0):
+            room = [1 - 0.025 ** (1 / max(1, self._sums.spread(name))) for name in wholes or (n,)]
+            low, high = max(0.0, value - sum(room) / len(room)), min(1.0, value + sum(room) / len(room))
+        return Estimate(value, low, high, count)
 
     def rate(self, part: str, whole: str) -> Estimate:
         """Estimate one sum's share of another."""

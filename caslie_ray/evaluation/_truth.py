@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -33,6 +33,9 @@ class KnownView:
 def read_truth(run: Run, profile: Profile) -> dict[str, KnownView] | None:
     """Read the truth of a run's views by view id; None where the run brings none and the profile names none.
 
+    Several samples may hold one view and ask for different things: the history that tells what an SR sample is
+    about stands in no prompt. Such a view asks for, and lacks, what any of them does.
+
     Raises:
         RunError: the truth that the profile names is not there, or is of another data set than the run.
     """
@@ -54,11 +57,18 @@ def read_truth(run: Run, profile: Profile) -> dict[str, KnownView] | None:
     for row in place.read_file(views).to_pylist():
         ids = view_ids.get(row["sample_id"])
         view_id = ids[row["position"]] if ids and row["position"] < len(ids) else None
-        if view_id is not None and view_id not in found:
-            found[view_id] = _known(row, pictures[row["image"]])
+        if view_id is not None:
+            known = _known(row, pictures[row["image"]])
+            found[view_id] = _together(found[view_id], known) if view_id in found else known
     if view_ids and not found:
         raise RunError(f"{place.uri} is the truth of another data set: it knows no sample of {run.uri}")
     return found
+
+
+def _together(one: KnownView, other: KnownView) -> KnownView:
+    asks = tuple(dict.fromkeys((*one.truth.asks, *other.truth.asks)))
+    lacks = tuple(dict.fromkeys((*one.truth.lacks, *other.truth.lacks)))
+    return replace(one, truth=replace(one.truth, asks=asks, lacks=lacks))
 
 
 def _known(view: Mapping[str, Any], picture: Mapping[str, Any]) -> KnownView:

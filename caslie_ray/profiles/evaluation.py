@@ -62,4 +62,6 @@ class EvaluationSettings(Settings):
         for names in self.voter_sets:
             if len(names) % 2 == 0 or len(set(names)) < len(names):
                 raise ValueError(f"voter_sets: {', '.join(names) or '[]'}: name an odd number of different voters")
+        if len({frozenset(names) for names in self.voter_sets}) < len(self.voter_sets):
+            raise ValueError("voter_sets: a set is named twice")
         return self

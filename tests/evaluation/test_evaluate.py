@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.dataset import ingest
-from caslie_ray.evaluation import evaluate, plan_evaluation
+from caslie_ray.evaluation import _evaluate, evaluate, plan_evaluation
+from caslie_ray.evaluation._truth import read_truth
 from caslie_ray.miniature import WorldSize
 from caslie_ray.profiles import Profile, load_profile
+from caslie_ray.reporting import show_evaluate
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.tables import SCHEMAS
 from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, voter
@@ -143,8 +146,54 @@ def test_the_truth_of_another_data_set_is_refused(run: Run, tmp_path: Path) -> N
 
 def test_the_profile_of_another_lineup_is_refused(run: Run) -> None:
     other = profile(voter("phi"), settings=SETTINGS)
-    with pytest.raises(RunError, match=r"votes of llama-3b, llama-8b, vision.*profile that the run was captioned with"):
+    with pytest.raises(RunError, match=r"votes of llama-3b, llama-8b, vision.*that the run was captioned with"):
         evaluate(run, other, quiet=True)
+    more = profile(*(voter(name) for name in VOTERS), settings=SETTINGS)
+    with pytest.raises(RunError, match=r"mistral, phi did not vote on view .*that the run was captioned with"):
+        evaluate(run, more, quiet=True)
+
+
+def test_a_failed_caption_names_nothing_that_was_asked_for(run: Run) -> None:
+    before = figures(run)["truth"]["captions"]["informative"]["asked_and_right"]
+    truth = read_truth(run, chosen())
+    assert truth is not None
+    for row in rows(run):
+        known = truth[row["view_id"]].truth
+        if known.picture.kind == "informative" and "colour" in known.asks and "red" not in (row["caption"] or ""):
+            break
+    failed = row | {"caption": None, "votes": [], "verdict": False, "error": "out of memory"}
+    run.write("captions", f"{row['image_id'][:1]}-late", pa.Table.from_pylist([failed], schema=SCHEMAS["captions"]))
+    after = evaluate(run, chosen("evaluation.context_free=false"), quiet=True)["figures"]["truth"]
+    named = after["captions"]["informative"]["asked_and_right"]
+    assert named["n"] == before["n"]
+    assert round(named["value"] * named["n"]) == round(before["value"] * before["n"]) - 1
+    assert after["verdicts"]["captions_that_help"]["n"] == len(rows(run)) - 1
+
+
+def test_a_view_of_several_samples_asks_for_what_any_of_them_does(run: Run) -> None:
+    truth = read_truth(run, chosen())
+    assert truth is not None
+    table = pq.read_table(run.path("source/truth/views.parquet")).to_pylist()
+    ids = {row["sample_id"]: row["view_ids"] for row in rows(run, "samples")}
+    wanted: dict[str, set[str]] = {}
+    for row in table:
+        wanted.setdefault(ids[row["sample_id"]][row["position"]], set()).update(row["asks"])
+    assert {view: set(known.truth.asks) for view, known in truth.items()} == wanted
+    assert any(len(asks) > 1 for asks in wanted.values())
+
+
+def test_a_large_run_is_read_by_the_cluster_with_the_same_figures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_evaluate, "_DISTRIBUTE_FROM", 1)
+    assert evaluate(run, chosen(), quiet=True)["figures"] == figures(run)
+
+
+def test_views_that_wait_for_a_caption_are_told(run: Run) -> None:
+    path = run.files("captions")[0]
+    lost = run.count_rows(path)
+    run.delete([path])
+    summary = evaluate(run, chosen("evaluation.context_free=false"), quiet=True)
+    assert summary["views_without_row"] == lost
+    assert f"without a row    {lost} views: run caption to its end" in "\n".join(show_evaluate(summary))
 
 
 def test_nothing_to_measure(world: Path, tmp_path: Path) -> None:
@@ -161,7 +210,8 @@ def test_a_plan_loads_nothing(run: Run) -> None:
     assert f"{len(rows(run))} caption rows" in plan
     assert "known of" in plan
     assert "context_free" in plan
-    assert "none" in "\n".join(plan_evaluation(run, profile()))
+    for quiet in (profile(), chosen("captions.context=free")):
+        assert "models           none" in plan_evaluation(run, quiet)
 
 
 def test_the_shipped_profile_measures_seven_voters_on_held_out_drawings() -> None:

@@ -76,7 +76,7 @@ def test_lost_and_kept_captions_are_counted() -> None:
         measures.count_verdict(sums, content_id(str(number)), view(), row(caption, verdict), ["CC"], ())
     assert sums.total("views with a caption/helps") == 2
     assert sums.total("error/helpful caption missing") == 1
-    assert sums.total("error/context conflict") == 1
+    assert sums.total("error/unhelpful caption used") == 1
     assert sums.total("verdict/CC/helps/yes") == 1
     assert not sums.names("voter/")
 
@@ -160,3 +160,23 @@ def test_a_failed_voter_is_left_out_of_what_it_could_not_answer() -> None:
     assert sums.total("voter/b/votes") == 0
     assert sums.total("all voted") == 0
     assert not sums.names("pair/")
+
+
+def test_a_voter_that_always_fails_leaves_the_others_their_figures() -> None:
+    sums = Sums()
+    for number in range(20):
+        votes = [{"voter": "a", "answer": "yes"}, {"voter": "b", "answer": "yes" if number % 4 else "no"}]
+        sums.add("views", content_id(str(number)))
+        failed: list[dict[str, Any]] = [{"voter": "c", "answer": None}]
+        measures.count_agreement(sums, content_id(str(number)), votes + failed)
+    agreement = describe(sums, (), 50)["agreement"]
+    assert agreement["views"] == 20
+    assert agreement["mean_pairwise_disagreement"]["value"] == 0.25
+    assert agreement["mean_pairwise_disagreement"]["n"] == 20
+    assert agreement["fleiss_kappa"]["value"] is None
+
+
+def test_wrong_products_are_no_missing_attributes() -> None:
+    sums = Sums()
+    measures.count_caption(sums, "0", view("wrong"), "A mug.", [])
+    assert sums.total("error/attribute missing") == 0

@@ -53,8 +53,16 @@ def test_partitions_add_up() -> None:
     assert one.total("tails") == 0
 
 
+@pytest.mark.parametrize("views", [1, 5])
+def test_all_of_a_few_is_no_proof(views: int) -> None:
+    """Ten heads in ten tosses: the exact interval reaches down to 69%, however many views an image has."""
+    found = Bootstrap(_coins(10, 1.0, views), 50).rate("heads", "tosses")
+    assert found.as_dict() == {"value": 1.0, "low": pytest.approx(0.6915, abs=1e-4), "high": 1.0, "n": 10 * views}
+    none = Bootstrap(_coins(10, 0.0, views), 50).rate("heads", "tosses")
+    assert none.as_dict() == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.3085, abs=1e-4), "n": 10 * views}
+
+
 def test_a_rate_of_nothing_is_none() -> None:
     boot = Bootstrap(_coins(10, 1.0), 50)
     assert boot.rate("nothing", "never").as_dict() == {"value": None, "low": None, "high": None, "n": 0}
-    assert boot.rate("heads", "tosses").as_dict() == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 10}
     assert Bootstrap(Sums(), 50).rate("heads", "tosses").value is None

@@ -249,6 +249,7 @@ def test_a_model_s_settings_fit_each_other(override: str, said: str) -> None:
         ('[["phi", "mistral"]]', "phi, mistral: name an odd number of different voters"),
         ('[["phi", "phi", "phi"]]', "name an odd number of different voters"),
         ("[[]]", "name an odd number of different voters"),
+        ('[["phi", "vision", "mistral"], ["mistral", "phi", "vision"]]', "a set is named twice"),
         ('[["phi", "vision", "gpt"]]', "gpt is no voter of the lineup (llama-3b, llama-8b, vision, mistral, phi)"),
     ],
 )

@@ -49,7 +49,7 @@ function outcome(view) {
   if (isWrong(view)) {
     return view.verdict ? "Wrong: used, though it does not help" : "Wrong: not used, though it helps";
   }
-  if (!known(view.caption)) return "Right: no caption, none used";
+  if (!known(view.caption)) return "No caption to judge";
   return view.verdict ? "Right: used, and it helps" : "Right: not used, it does not help";
 }
 

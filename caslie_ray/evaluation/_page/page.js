@@ -24,7 +24,7 @@ function setUp() {
   byId("left-out").hidden = !data.leftOut;
   byId("left-out").textContent =
     `The page holds ${thousands(data.views.length)} of the run’s ${thousands(data.views.length + data.leftOut)} views; ` +
-    `${thousands(data.leftOut)} are left out.`;
+    `${thousands(data.leftOut)} are left out. The worst were kept: shares of the whole run are in the figures above.`;
   byId("controls").hidden = byId("bar").hidden = !data.views.length;
   byId("filters").hidden = !data.views.length;
   showFigures(data.figures);

@@ -13,7 +13,7 @@ from caslie_ray.miniature.truth import ViewTruth, caption_of, context_free_capti
 __all__ = ["Drill", "Question", "drills", "questions"]
 
 _MANNERS = ("category", "colour", "both", "photo", *(f"question:{name}" for name in DOCUMENTED))
-# Four in ten of the words that a drill asks for are categories: whether text and caption agree on one is what
+# Two of three words that a drill asks for are categories: whether text and caption agree on one is what
 # most verdicts come down to.
 _WORDS = tuple(word for name, values in VALUES.items() for word in values * (1 + (name == "category")))
 
