@@ -17,7 +17,7 @@ from caslie_ray.evaluation.page import ShownTruth, ShownView, ShownVote, worst_f
 from caslie_ray.miniature.catalogue import Look
 from caslie_ray.miniature.truth import ViewTruth, helps
 from caslie_ray.quality import audited
-from caslie_ray.runs import Run, RunError
+from caslie_ray.runs import Run, RunError, partition_of
 from caslie_ray.tasks import TASKS
 
 __all__ = ["Collected", "Judged", "collect", "images_of", "splits_of"]
@@ -183,7 +183,7 @@ def images_of(run: Run, image_ids: Iterable[str]) -> dict[str, bytes]:
     files = run.by_partition("images")
     digits = max((len(name) for name in files if name != "all"), default=0)
     for image_id in image_ids:
-        wanted[image_id[:digits] if digits else "all"].add(image_id)
+        wanted[partition_of(image_id, digits)].add(image_id)
     found: dict[str, bytes] = {}
     for partition, ids in wanted.items():
         among: Sequence[str] = sorted(ids)

@@ -13,7 +13,7 @@ from caslie_ray.evaluation._context_free import FOLDER, caption_context_free
 from caslie_ray.evaluation._figures import facts_of, figures_of
 from caslie_ray.evaluation._summary import describe
 from caslie_ray.evaluation._sums import Sums
-from caslie_ray.evaluation._truth import KnownView, read_truth
+from caslie_ray.evaluation._truth import read_truth
 from caslie_ray.evaluation.page import PAGE_PATH, render_page, write_page
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
@@ -36,7 +36,8 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
         PoolDown: it cannot be started.
     """
     begun = time.monotonic()
-    partitions = _partitions(run)
+    if not run.files("captions"):
+        raise RunError(f"{run.uri} has no captions: run caption first")
     majority, votes = profile.votes.rule == "majority", profile.votes
     voters = tuple(model.name for model in profile.lineup.voters) if majority else ()
     truth = read_truth(run, profile)
@@ -51,7 +52,7 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
         free,
         profile.evaluation.page_views,
     )
-    found = _collect(run, judged, partitions, quiet=quiet)
+    found = _collect(run, judged, quiet=quiet)
     if not found.views:
         raise RunError(f"{run.uri} has no captioned views: run caption first")
     summary = {
@@ -65,7 +66,8 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
         "context_free_captions": len(free) if compared else None,
         "page": run.below(PAGE_PATH).uri,
     }
-    _write_page(run, summary, found, truth)
+    others = [view.view_id for view in found.worst if view.view_id not in judged.splits]
+    _write_page(run, summary, found, {**judged.splits, **(splits_of(run, others) if others else {})})
     summary["seconds"] = round(time.monotonic() - begun, 2)
     run.write_json("summary/evaluate.json", summary)
     return summary
@@ -93,12 +95,6 @@ def _compares_context(profile: Profile) -> bool:
     return profile.evaluation.context_free and profile.captions.context == "conditioned"
 
 
-def _partitions(run: Run) -> list[str]:
-    if not run.files("captions"):
-        raise RunError(f"{run.uri} has no captions: run caption first")
-    return sorted(run.by_partition("views"))
-
-
 def _sets(named: Sequence[tuple[str, ...]], voters: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """The sets that the profile names, and the whole lineup."""
     if not voters:
@@ -106,8 +102,9 @@ def _sets(named: Sequence[tuple[str, ...]], voters: tuple[str, ...]) -> tuple[tu
     return (*named, *(() if any(set(names) == set(voters) for names in named) else (voters,)))
 
 
-def _collect(run: Run, judged: Judged, partitions: list[str], *, quiet: bool) -> Collected:
+def _collect(run: Run, judged: Judged, *, quiet: bool) -> Collected:
     listed = {table: run.by_partition(table) for table in ("views", "captions")}
+    partitions = sorted(listed["views"])
     rows = sum(run.count_rows(path) for paths in listed["views"].values() for path in paths)
     found = Collected(Sums(), [])
 
@@ -122,8 +119,7 @@ def _collect(run: Run, judged: Judged, partitions: list[str], *, quiet: bool) ->
     return found
 
 
-def _write_page(run: Run, summary: Mapping[str, Any], found: Collected, truth: Mapping[str, KnownView] | None) -> None:
-    splits = splits_of(run, [view.view_id for view in found.worst])
+def _write_page(run: Run, summary: Mapping[str, Any], found: Collected, splits: Mapping[str, tuple[str, ...]]) -> None:
     kept = sorted(found.worst, key=lambda view: view.view_id)
     views = [replace(view, splits=splits.get(view.view_id, ())) for view in kept]
     images = images_of(run, dict.fromkeys(view.image_id for view in views))

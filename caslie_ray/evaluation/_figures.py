@@ -48,11 +48,7 @@ def names_of_sets(sets: Sequence[Sequence[str]]) -> list[str]:
 def _against_truth(truth: Mapping[str, Any]) -> list[Figure]:
     captions, verdicts = truth["captions"], truth["verdicts"]
     informative = captions["informative"]
-    described = [
-        _bar(kind, captions[kind]["described_as_a_product"], "")
-        for kind in ("placeholder", "blurred")
-        if kind in captions
-    ]
+    described = [_bar(kind, captions[kind]["described_as_a_product"], "") for kind in ("placeholder", "blurred")]
     plots = [
         Figure(
             "Captions name what is asked",

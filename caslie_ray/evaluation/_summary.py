@@ -133,8 +133,7 @@ def _verdicts(sums: Sums, boot: Bootstrap, sets: Sequence[Sequence[str]]) -> dic
         judge = name_of(names)
 
         def above(of: Sum, judge: str = judge, names: Sequence[str] = names) -> Values:
-            mean = sum(_balanced(f"voter/{name}")(of) for name in names) / len(names)
-            gained: Values = _balanced(judge)(of) - mean
+            gained: Values = _balanced(judge)(of) - _mean_balanced(names)(of)
             return gained
 
         found["majorities"].append(
@@ -150,11 +149,11 @@ def _verdicts(sums: Sums, boot: Bootstrap, sets: Sequence[Sequence[str]]) -> dic
 
 
 def _mean_voter(boot: Bootstrap, names: Sequence[str]) -> Estimate:
-    def mean(of: Sum) -> Values:
-        found: Values = _mean([_balanced(f"voter/{name}")(of) for name in names])
-        return found
+    return boot.estimate(_mean_balanced(names), "use it always/views")
 
-    return boot.estimate(mean, "use it always/views")
+
+def _mean_balanced(names: Sequence[str]) -> Callable[[Sum], Values]:
+    return lambda of: _mean([_balanced(f"voter/{name}")(of) for name in names])
 
 
 def _mean(parts: Sequence[Values]) -> Values:

@@ -96,7 +96,8 @@ def _optimisers(module: nn.Module, plan: Plan, frozen: str | None) -> list[torch
         if parameter.requires_grad and not (frozen and frozen in name)
     }
     matrices = [parameter for name, parameter in trained.items() if ".layers." in name and parameter.ndim == 2]
-    others = [parameter for name, parameter in trained.items() if not (".layers." in name and parameter.ndim == 2)]
+    apart = {id(matrix) for matrix in matrices}
+    others = [parameter for parameter in trained.values() if id(parameter) not in apart]
     optimisers: list[torch.optim.Optimizer] = [Muon(matrices, lr=plan.rate)] if matrices else []
     return [*optimisers, torch.optim.AdamW(others, lr=plan.rate, weight_decay=0.01, betas=(0.9, 0.98))]
 

@@ -116,11 +116,11 @@ def new_model(recipe: VoterRecipe, tokenizer: PreTrainedTokenizerFast) -> PreTra
 def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token ids (n, longest), padded on the right, and the lengths (n)."""
     rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.full((len(rows), int(lengths.max())), tokenizer.pad_token_id)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-    return ids, lengths
+    return _padded(rows, cast(int, tokenizer.pad_token_id)), torch.tensor([len(row) for row in rows])
+
+
+def _padded(rows: Iterable[Sequence[int]], pad: int) -> Tensor:
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
 
 
 @torch.no_grad()
@@ -167,8 +167,7 @@ def _drill_rows(tokenizer: PreTrainedTokenizerFast, asked: Iterable[Drill], word
 
 
 def _answer_loss(model: PreTrainedModel, rows: Sequence[_Row], words: Tensor, pad: int) -> Tensor:
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row.ids) for row in rows], True, pad)
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    hidden = model.model(input_ids=_padded((row.ids for row in rows), pad), use_cache=False).last_hidden_state
     places = [(i, at, answer) for i, row in enumerate(rows) for at, answer in row.answers]
     which, at, answers = (torch.tensor(column) for column in zip(*places, strict=True))
     return nn.functional.cross_entropy(model.lm_head(hidden[which, at]), words[answers.long()])
