@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from caslie_ray.engines import EngineSpec
+from caslie_ray.engines.choosing import choose_engine
 from caslie_ray.engines.fingerprint import fingerprint
 from caslie_ray.engines.instructions import takes_instructions
 from caslie_ray.ids import content_id
@@ -23,6 +24,7 @@ class Role:
         fingerprint: everything that its answers depend on, as 32 hexadecimal digits.
         pool: the pool of replicas that plays it; roles that share a checkpoint share one.
         spec: what a replica loads.
+        why: why on this engine, where the profile left it open; else empty.
         resources: what a replica asks of the cluster.
         replicas: how many replicas there may be.
     """
@@ -31,6 +33,7 @@ class Role:
     fingerprint: str
     pool: str
     spec: EngineSpec
+    why: str
     resources: Resources
     replicas: Pool
 
@@ -64,6 +67,13 @@ class ResolvedLineup:
     def roles(self) -> tuple[Role, ...]:
         """All roles, in the order in which a view meets them."""
         return (*((self.captioner,) if self.captioner else ()), *self.voters)
+
+    def engines(self) -> list[str]:
+        """Return one line a role: its engine, and why where the profile left it open."""
+        width = max((len(role.name) for role in self.roles), default=0)
+        return [
+            f"{role.name:<{width}}  {role.spec.engine}" + (f" · {role.why}" if role.why else "") for role in self.roles
+        ]
 
     @property
     def names(self) -> frozenset[str]:
@@ -102,6 +112,6 @@ def resolve(profile: Profile) -> ResolvedLineup:
 
 
 def _role(model: Model) -> Role:
-    spec = model.spec()
+    spec, why = choose_engine(model.spec())
     pool = content_id(spec.checkpoint, spec.revision or "", spec.engine, spec.dtype, str(spec.context))[:12]
-    return Role(model.name, fingerprint(spec), pool, spec, model.resources, model.pool)
+    return Role(model.name, fingerprint(spec), pool, spec, why, model.resources, model.pool)

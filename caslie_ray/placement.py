@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from caslie_ray.engines import EngineError, EngineSpec
+from caslie_ray.engines import EngineError, EngineSpec, overlap
 from caslie_ray.lineup import Role
 
 __all__ = ["PoolDown", "PoolPlan", "pool_plans", "refuse_what_cannot_fit"]
@@ -27,6 +27,11 @@ class PoolPlan:
     memory_gib: float
     minimum: int
     maximum: int
+
+    @property
+    def slots(self) -> int:
+        """Batches that a replica takes at once."""
+        return overlap(self.spec.engine)
 
 
 def pool_plans(roles: Sequence[Role]) -> list[PoolPlan]:

@@ -8,6 +8,8 @@ unstartable replica is dealt with:
 - The batch it held is cut into smaller ones and tried again. Only a row that was alone in its batch, and
   whose replica's node outlived it, counts a try; after the set number of tries the row is poison and gets
   a failure of its own. A lost node (a preemption) never counts.
+- An engine that takes several batches at once is given them. What it held when it died is tried again on a
+  replica that holds nothing else, so that no row pays for what another did.
 - A pool whose replicas cannot be kept alive is down: its rows get a retryable failure, until a replica
   answers again.
 """
@@ -15,8 +17,10 @@ unstartable replica is dealt with:
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,61 +28,25 @@ import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from caslie_ray.engines import Choice, EngineSpec, Failure, Generation, Request, load_engine
+from caslie_ray.engines import Choice, Failure, Generation, Request
 from caslie_ray.placement import PoolDown, PoolPlan
 from caslie_ray.profiles.faults import FaultSettings
+from caslie_ray.replicas import Held, PoolStats, Replica, add_details
 
-__all__ = ["PoolStats", "Router", "actor_class", "start_router"]
+__all__ = ["Router", "actor_class", "start_router"]
 
 _SHRINK = 8
 _GRACE_S = 1.0
-
-
-@dataclass
-class PoolStats:
-    """What a pool has done so far; `busy_s` are seconds that its replicas worked, summed over them.
-
-    `choosing_s` is the part of them that went into choices, and not into text.
-    """
-
-    name: str
-    ready: int = 0
-    calls: int = 0
-    requests: int = 0
-    prompt_tokens: int = 0
-    new_tokens: int = 0
-    busy_s: float = 0.0
-    choosing_s: float = 0.0
-    load_s: float = 0.0
-    deaths: int = 0
-    down: str | None = None
-
-
-class Replica:
-    """An actor that holds one engine."""
-
-    def __init__(self, spec: EngineSpec) -> None:
-        self._engine = load_engine(spec)
-
-    def ready(self) -> str:
-        """Return the id of the node it runs on, once the model is loaded."""
-        return str(ray.get_runtime_context().get_node_id())
-
-    def generate(self, requests: list[Request]) -> list[Generation]:
-        """Answer with text."""
-        return self._engine.generate(requests)
-
-    def choose(self, requests: list[Request], choices: Sequence[str]) -> list[Choice]:
-        """Answer with a probability for each choice."""
-        return self._engine.choose(requests, choices)
+_STATS_S = 10.0
+_CLOSE_S = 20.0
+_NEWS = 100
 
 
 @dataclass
 class _Pool:
     plan: PoolPlan
     stats: PoolStats
-    free: list[tuple[Any, str]] = field(default_factory=list)
-    alive: int = 0
+    held: list[Held] = field(default_factory=list)
     admitted: int = 0
     failures: int = 0
     poisoned: int = 0
@@ -87,6 +55,14 @@ class _Pool:
     trouble: str = ""
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
+    @property
+    def alive(self) -> int:
+        return len(self.held)
+
+    def open(self) -> list[Held]:
+        """The replicas that can be given a batch."""
+        return [held for held in self.held if not held.alone and held.calls < held.slots]
+
 
 class Router:
     """Hands batches to replicas; see the module's docstring. Runs as one asynchronous Ray actor."""
@@ -94,6 +70,7 @@ class Router:
     def __init__(self, plans: Sequence[PoolPlan], faults: FaultSettings) -> None:
         self._faults = faults
         self._pools = {plan.key: _Pool(plan, PoolStats(plan.name)) for plan in plans}
+        self._news: list[str] = []
 
     async def start(self) -> None:
         """Create the replicas and return once each pool has its minimum.
@@ -131,13 +108,26 @@ class Router:
 
     async def stats(self) -> dict[str, PoolStats]:
         """Return what each pool has done."""
+        for pool in self._pools.values():
+            pool.stats.details = add_details(await asyncio.gather(*map(_details, pool.held)))
         return {key: pool.stats for key, pool in self._pools.items()}
+
+    async def news(self) -> list[str]:
+        """Return why replicas were lost since this was last asked, one line each."""
+        news, self._news = self._news, []
+        return news
+
+    async def stop(self) -> None:
+        """End all replicas, and what their engines have started."""
+        await asyncio.gather(*(_close(held) for pool in self._pools.values() for held in pool.held))
 
     def _launch(self, pool: _Pool) -> None:
         plan = pool.plan
         options: dict[str, Any] = {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
         if plan.memory_gib:
             options["memory"] = int(plan.memory_gib * 2**30)
+        if plan.slots > 1:
+            options["max_concurrency"] = plan.slots + 1  # and a question how it fares
         actor = actor_class(Replica, **options, max_restarts=0, max_task_retries=0).remote(plan.spec)
         pool.starts.add(asyncio.ensure_future(self._admit(pool, actor)))
 
@@ -155,15 +145,15 @@ class Router:
             pool.starts.discard(this)
             pool.stats.load_s = max(pool.stats.load_s, time.monotonic() - begun)
             pool.admitted += 1
-            pool.alive += 1
+            pool.held.append(Held(actor, node, pool.plan.slots))
             pool.stats.ready = pool.alive
-            pool.free.append((actor, node))
             pool.changed.notify_all()
 
     async def _start_failed(self, pool: _Pool, error: Exception) -> None:
         pool.failures += 1
         pool.stats.deaths += 1
         raised = _cause_of(error)
+        self._tell(pool, f"a replica could not start: {raised or _first_line(error)}")
         hopeless = raised is not None or pool.failures >= self._faults.replica_failures
         if not hopeless:
             self._launch(pool)
@@ -193,29 +183,42 @@ class Router:
         if pool.alive < plan.minimum:
             raise PoolDown(f"{plan.name} ({plan.spec.checkpoint}) cannot be started: {pool.trouble}")
 
-    async def _acquire(self, pool: _Pool) -> tuple[Any, str]:
+    async def _acquire(self, pool: _Pool, method: str, alone: bool) -> Held:
+        """A replica with room for a batch; for one that goes alone, a replica that holds nothing else."""
         async with pool.changed:
-            await pool.changed.wait_for(lambda: pool.free or pool.stats.down is not None)
-            if not pool.free:
-                raise PoolDown(f"{pool.plan.name} is down: {pool.stats.down}")
-            return pool.free.pop()
+            while True:
+                await pool.changed.wait_for(lambda: pool.open() or pool.stats.down is not None)
+                if not pool.open():
+                    raise PoolDown(f"{pool.plan.name} is down: {pool.stats.down}")
+                held = min(pool.open(), key=lambda one: one.calls)
+                if alone:
+                    held.alone = True
+                    await pool.changed.wait_for(functools.partial(_idle, held))
+                if not held.lost:
+                    held.begin(method, pool.stats)
+                    return held
 
-    async def _release(self, pool: _Pool, replica: tuple[Any, str]) -> None:
+    async def _release(self, pool: _Pool, held: Held, method: str, alone: bool) -> None:
         async with pool.changed:
-            pool.free.append(replica)
+            held.end(method, pool.stats)
+            held.alone = held.alone and not alone
             pool.changed.notify_all()
 
-    async def _lost(self, pool: _Pool, actor: Any, blamed: bool, error: Exception) -> None:
-        ray.kill(actor)
+    async def _lost(self, pool: _Pool, held: Held, blamed: bool, why: str) -> None:
+        if held.lost:  # another batch that it held has told
+            return
+        held.lost = True
+        ray.kill(held.actor)
+        self._tell(pool, f"a replica was lost: {why}")
         async with pool.changed:
-            pool.alive -= 1
+            pool.held.remove(held)
             pool.stats.ready = pool.alive
             pool.stats.deaths += 1
             pool.failures += blamed
             if pool.failures < self._faults.replica_failures:
                 self._launch(pool)
             elif pool.alive == 0 and not pool.starts:
-                pool.stats.down = f"{pool.failures} replicas died in a row, the last: {_first_line(error)}"
+                pool.stats.down = f"{pool.failures} replicas died in a row, the last: {why}"
             if pool.alive == 0 and pool.stats.down is None:
                 watch = asyncio.ensure_future(self._watch(pool, pool.admitted))
                 pool.watches.add(watch)
@@ -231,37 +234,44 @@ class Router:
                 pool.changed.notify_all()
 
     async def _solve(
-        self, pool: _Pool, method: str, batch: ray.ObjectRef[list[Request]], rows: int, extra: tuple[Any, ...]
+        self,
+        pool: _Pool,
+        method: str,
+        batch: ray.ObjectRef[list[Request]],
+        rows: int,
+        extra: tuple[Any, ...],
+        alone: bool = False,
     ) -> list[Any]:
         """Return one result a row; a row without an answer is a pair of its key and a Failure."""
+        alone = alone or pool.plan.slots == 1
         tries = 0
         while True:
             try:
-                replica = await self._acquire(pool)
+                held = await self._acquire(pool, method, alone)
             except PoolDown as down:
                 return [(request.key, Failure(str(down), retryable=True)) for request in await batch]
-            actor, node = replica
-            begun = time.monotonic()
             try:
-                call = getattr(actor, method).remote(batch, *extra)
+                call = getattr(held.actor, method).remote(batch, *extra)
                 results: list[Any] = await asyncio.wait_for(call, self._faults.call_timeout_s)
             except (RayError, TimeoutError) as error:
                 if isinstance(getattr(error, "cause", error), ObjectLostError):  # the asker ended, and its batch
-                    await self._release(pool, replica)
+                    await self._release(pool, held, method, alone)
                     raise
-                blamed = not await _node_lost(node, error)
-                await self._lost(pool, actor, blamed and rows > 1, error)
+                blamed = not await _node_lost(held.node, error)
+                await self._lost(pool, held, blamed and not (alone and rows == 1), self._why(error))
+                await self._release(pool, held, method, alone)
                 if not blamed:
                     continue
                 if rows > 1:
                     return await self._split(pool, method, await batch, extra)
-                tries += 1
+                tries += alone
+                alone = True
                 if tries >= self._faults.tries:
                     key = (await batch)[0].key
                     return [(key, await self._poison(pool, tries, error))]
                 continue
-            self._count(pool, method, results, time.monotonic() - begun)
-            await self._release(pool, replica)
+            self._count(pool, results)
+            await self._release(pool, held, method, alone)
             return results
 
     async def _split(self, pool: _Pool, method: str, requests: list[Request], extra: tuple[Any, ...]) -> list[Any]:
@@ -269,16 +279,12 @@ class Router:
         answers: list[Any] = []
         for at in range(0, len(requests), size):
             part = requests[at : at + size]
-            answers += await self._solve(pool, method, ray.put(part), len(part), extra)
+            answers += await self._solve(pool, method, ray.put(part), len(part), extra, alone=True)
         return answers
 
     async def _poison(self, pool: _Pool, tries: int, error: Exception) -> Failure:
         pool.poisoned += 1
-        how = (
-            f"gave no answer in {self._faults.call_timeout_s:g} s"
-            if isinstance(error, TimeoutError)
-            else f"ended its process ({_cause_of(error) or _first_line(error)})"
-        )
+        how = self._why(error) if isinstance(error, TimeoutError) else f"ended its process ({self._why(error)})"
         if pool.poisoned >= self._faults.replica_failures:
             async with pool.changed:
                 pool.stats.down = f"each of the last {pool.poisoned} rows that it was given alone {how}"
@@ -289,16 +295,40 @@ class Router:
         passing = isinstance(error, (TimeoutError, OutOfMemoryError)) or pool.poisoned > 1
         return Failure(reason if passing else f"poison: {reason}", retryable=passing)
 
-    def _count(self, pool: _Pool, method: str, results: Sequence[Generation | Choice], seconds: float) -> None:
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"gave no answer in {self._faults.call_timeout_s:g} s"
+        return _cause_of(error) or _first_line(error)
+
+    def _tell(self, pool: _Pool, what: str) -> None:
+        self._news = [*self._news, f"{pool.plan.name}: {what}"][-_NEWS:]
+
+    def _count(self, pool: _Pool, results: Sequence[Generation | Choice]) -> None:
         pool.failures = pool.poisoned = 0
         stats = pool.stats
         stats.down = None
-        stats.choosing_s += seconds if method == "choose" else 0.0
         stats.calls += 1
         stats.requests += len(results)
-        stats.busy_s += seconds
         stats.prompt_tokens += sum(result.prompt_tokens for result in results)
         stats.new_tokens += sum(result.new_tokens for result in results if isinstance(result, Generation))
+
+
+def _idle(held: Held) -> bool:
+    return held.lost or not held.calls
+
+
+async def _details(held: Held) -> dict[str, float]:
+    try:
+        told: dict[str, float] = await asyncio.wait_for(held.actor.details.remote(), _STATS_S)
+    except (RayError, TimeoutError):
+        return {}
+    return told
+
+
+async def _close(held: Held) -> None:
+    with suppress(RayError, TimeoutError):
+        await asyncio.wait_for(held.actor.close.remote(), _CLOSE_S)
+    ray.kill(held.actor)
 
 
 def _first_line(error: Exception) -> str:

@@ -60,6 +60,8 @@ class Method:
 
     async def _run(self, batch: Batch | None) -> Any:
         told = await self.actor.replicas.script(self.name, self.actor.number)
+        if self.name == "details":
+            return {}
         if told is not None or batch is None:
             return told
         return [Choice(request.key, (0.6, 0.4), 3, False) for request in await batch]

@@ -21,9 +21,10 @@ from caslie_ray.captioning._work import RouterAsk, WorkOrder, compact, tidy, wor
 from caslie_ray.cluster import can_grow, connect, map_partitions, room
 from caslie_ray.lineup import ResolvedLineup, Role, resolve
 from caslie_ray.placement import pool_plans, refuse_what_cannot_fit
-from caslie_ray.pools import PoolStats, start_router
+from caslie_ray.pools import start_router
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
+from caslie_ray.replicas import PoolStats
 from caslie_ray.runs import Run, RunError
 
 __all__ = ["CaptionJob", "CaptionResult", "caption"]
@@ -180,14 +181,15 @@ class CaptionJob:
                 if report["failure"]:
                     raise RunError(report["failure"])
                 progress.add(report["views"])
+                tell_news(router)
             order = replace(order, block_rows=max(1, order.block_rows // 8), retry=frozenset())
             states = self.survey((), names)
 
     def _tasks(self, order: WorkOrder) -> int:
         """How many partitions are worked on at once: enough that no replica, or no core, waits for work."""
         roles = [role for role in self.lineup.roles if order.stage in (None, role.name)]
-        replicas = sum(plan.maximum for plan in pool_plans(roles))
-        return max(2, min(replicas + 1, int(room().get("CPU", 1)) + 2))
+        batches = sum(plan.maximum * plan.slots for plan in pool_plans(roles))
+        return max(2, min(batches + 1, int(room().get("CPU", 1)) + 2))
 
     def _tidy(self, states: Iterable[PartitionState]) -> int:
         """Bring what changed into one file a partition; return how many views still wait for a model."""
@@ -218,6 +220,7 @@ class CaptionJob:
                     "load_seconds": round(stats.load_s, 2),
                     "replicas_lost": stats.deaths,
                     "down": stats.down,
+                    "engine": stats.details,
                 }
                 for name, stats in asked.items()
             },
@@ -232,6 +235,7 @@ class CaptionJob:
             "run": self.run.uri,
             "profile": self.profile.name,
             "schedule": self.profile.schedule,
+            "engines": {role.name: role.spec.engine for role in self.lineup.roles},
             "missing": left,
             **table,
             "repeats_saved": ingest.get("repeated_views"),
@@ -272,6 +276,9 @@ class Models:
             if not can_grow():
                 refuse_what_cannot_fit(plans, room())
             log.info("loading %s", ", ".join(plan.name for plan in plans))
+            for role in self._roles:
+                if role.why:
+                    log.info("%s on %s: %s", role.name, role.spec.engine, role.why)
             self._router = start_router(plans, self._job.profile.faults)
         return self._router
 
@@ -279,12 +286,21 @@ class Models:
         if self._router is None:
             return
         try:
+            tell_news(self._router)
             for key, stats in ray.get(self._router.stats.remote(), timeout=_STATS_S).items():
                 self._job.pools[f"{key}-{stats.name}"] = stats
+            ray.get(self._router.stop.remote(), timeout=_STATS_S)
         except RayError as error:  # what was written stands all the same
             log.warning("the figures of this session are lost: %s", str(error).split("\n")[0])
         finally:
             ray.kill(self._router)
+
+
+def tell_news(router: Any) -> None:
+    """Say in the job's log why replicas were lost."""
+    if router is not None:
+        for line in ray.get(router.news.remote()):
+            log.warning("%s", line)
 
 
 def run_pass(

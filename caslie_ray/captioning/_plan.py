@@ -41,6 +41,7 @@ class CaptionPlan:
         tokens: expected tokens, read and written.
         seconds: how long the job will take, its start included; None where nothing was timed.
         usd: its price; None where the profile has none.
+        engines: one line a model: what runs it, and why where the profile leaves that open.
     """
 
     views: int
@@ -52,6 +53,7 @@ class CaptionPlan:
     tokens: int | None = None
     seconds: float | None = None
     usd: float | None = None
+    engines: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return the plan as a person reads it."""
@@ -61,6 +63,7 @@ class CaptionPlan:
             f"in the run   {self.held:,}",
             f"to compute   {self.missing:,}",
         ]
+        lines += [f"{'' if number else 'engines':<12} {line}" for number, line in enumerate(self.engines)]
         if not self.missing:
             return [*lines, "nothing to do: no model is loaded"]
         word = "about" if self.timed else "at most"
@@ -87,7 +90,7 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
     missing = sum(state.missing for state in states)
     views = sum(state.views for state in states)
     summary = run.read_json("summary/ingest.json") or {}
-    plan = CaptionPlan(views, summary.get("repeated_views"), views - missing, missing)
+    plan = CaptionPlan(views, summary.get("repeated_views"), views - missing, missing, engines=job.lineup.engines())
     waiting = [state for state in states if state.waits]
     if waiting:
         _time(plan, run, job, waiting)

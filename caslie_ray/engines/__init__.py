@@ -3,7 +3,7 @@
 from caslie_ray.engines.base import Choice, Engine, EngineError, EngineStats, Failure, Generation, Request
 from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
 from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
-from caslie_ray.engines.registry import ENGINES, load_engine
+from caslie_ray.engines.registry import ENGINES, load_engine, overlap
 from caslie_ray.engines.spec import EngineSpec
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Request",
     "fingerprint",
     "load_engine",
+    "overlap",
     "resolve",
     "weight_bytes",
 ]

@@ -18,10 +18,10 @@ def chat_template(processor: Any, tokenizer: Any) -> str | None:
     return None
 
 
-def end_ids(model: Any, tokenizer: Any) -> set[int]:
-    """Ids of the tokens that end an answer, by the model's settings and by its tokenizer."""
+def end_ids(generation: Any, config: Any, tokenizer: Any) -> set[int]:
+    """Ids of the tokens that end an answer, by the settings of generation and model, and by the tokenizer."""
     ids: set[int] = set()
-    for owner in (model.generation_config, model.config.get_text_config(decoder=True), tokenizer):
+    for owner in (generation, config.get_text_config(decoder=True), tokenizer):
         told = getattr(owner, "eos_token_id", None)
         ids.update(told if isinstance(told, list) else [] if told is None else [told])
     return ids

@@ -1,11 +1,11 @@
-"""From a request to tensors of one row, and from rows to a batch."""
+"""From a request to a row that fits the context, and from rows of tensors to a batch."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -17,7 +17,7 @@ from caslie_ray.engines._families import Family
 from caslie_ray.engines.base import Failure, Request
 from caslie_ray.engines.cutting import Cut, PromptTooLong
 
-__all__ = ["Encoder", "Row", "collate"]
+__all__ = ["Encoder", "Row", "TensorRow", "TensorRows", "collate"]
 
 # Tensors with the prompt's tokens along their second dimension; images lie along the others.
 _ALONG_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "cross_attention_mask")
@@ -31,38 +31,49 @@ class Processor(Protocol):
     ) -> Mapping[str, Tensor]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One request, ready for the model.
+class Row(Protocol):
+    """One request, ready for the model."""
 
-    Attributes:
-        inputs: keyword arguments of the model, each with a batch dimension of 1.
-        tokens: tokens of the prompt, those of the image included.
-        cut: whether user fields lost words.
-    """
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompt, those of the image included."""
+        ...
 
-    inputs: dict[str, Tensor]
-    tokens: int
-    cut: bool
+    @property
+    def cut(self) -> bool:
+        """Whether user fields lost words."""
+        ...
 
 
-class Encoder:
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+class Encoder(Generic[AnyRow]):
     """Turns requests into rows, one at a time, so that none can spoil another.
 
     Args:
         chat: writes the prompts.
         family: what the checkpoint takes.
-        processor: prepares images together with text; None for a text checkpoint.
         context: tokens of prompt and answer together, for messages.
+        adapters: names of the adapters that a request may ask for.
+        build: makes the row of a prompt that fits, and its image if it has one.
     """
 
-    def __init__(self, chat: Chat, family: Family, processor: Processor | None, context: int) -> None:
+    def __init__(
+        self,
+        chat: Chat,
+        family: Family,
+        context: int,
+        adapters: Collection[str],
+        build: Callable[[Cut, Image.Image | None], AnyRow],
+    ) -> None:
         self._chat = chat
         self._family = family
-        self._processor = processor
         self._context = context
+        self._adapters = adapters
+        self._build = build
 
-    def __call__(self, request: Request, budget: int) -> Row | Failure:
+    def __call__(self, request: Request, budget: int) -> AnyRow | Failure:
         """The row of a request whose prompt may have `budget` tokens, or why there is none."""
         try:
             return self._encode(request, budget)
@@ -75,18 +86,19 @@ class Encoder:
             reason = f"the request could not be prepared: {type(error).__name__}: {error}"
         return Failure(reason, retryable=False)
 
-    def _encode(self, request: Request, budget: int) -> Row | Failure:
+    def _encode(self, request: Request, budget: int) -> AnyRow | Failure:
         if request.image is not None and not self._family.sees:
             return Failure("the checkpoint takes no images", retryable=False)
         if request.image is None and not self._family.reads:
             return Failure("the checkpoint answers only with an image", retryable=False)
+        if request.adapter is not None and request.adapter not in self._adapters:
+            known = ", ".join(self._adapters) or "none"
+            return Failure(f"there is no adapter {request.adapter!r}; there are: {known}", retryable=False)
         if self._family.chat and not request.prompt.text.strip():
             return Failure("the prompt is empty", retryable=False)
         fitted = self._chat.fit(request.prompt, budget, image=request.image is not None)
         if request.image is None:
-            ids = torch.tensor([fitted.ids], dtype=torch.long)
-            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            return Row(inputs, len(fitted.ids), fitted.cut)
+            return self._build(fitted, None)
         try:
             with Image.open(io.BytesIO(request.image)) as opened:
                 image = opened.convert("RGB")
@@ -94,7 +106,7 @@ class Encoder:
             return Failure("the image cannot be read: its bytes are in no known format", retryable=False)
         except Exception as error:  # Pillow's decoders raise many types on broken bytes.
             return Failure(f"the image cannot be read: {type(error).__name__}: {error}", retryable=False)
-        row = self._with_image(fitted, image)
+        row = self._build(fitted, image)
         if row.tokens <= budget:
             return row
         # How many tokens the image takes shows only now: cut again, from the start, with them taken off.
@@ -102,9 +114,41 @@ class Encoder:
         if extra >= budget:
             reason = f"the image takes {extra} tokens, and the context of {self._context} has room for {budget}"
             return Failure(reason, retryable=False)
-        return self._with_image(self._chat.fit(request.prompt, budget - extra, image=True), image)
+        return self._build(self._chat.fit(request.prompt, budget - extra, image=True), image)
 
-    def _with_image(self, fitted: Cut, image: Image.Image) -> Row:
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """A row as the tensors that a transformers model takes.
+
+    Attributes:
+        inputs: keyword arguments of the model, each with a batch dimension of 1.
+        tokens: tokens of the prompt, those of the image included.
+        cut: whether user fields lost words.
+    """
+
+    inputs: dict[str, Tensor]
+    tokens: int
+    cut: bool
+
+
+class TensorRows:
+    """Makes rows of tensors.
+
+    Args:
+        chat: writes the prompts.
+        processor: prepares images together with text; None for a text checkpoint.
+    """
+
+    def __init__(self, chat: Chat, processor: Processor | None) -> None:
+        self._chat = chat
+        self._processor = processor
+
+    def __call__(self, fitted: Cut, image: Image.Image | None) -> TensorRow:
+        """The row of a prompt and its image."""
+        if image is None:
+            ids = torch.tensor([fitted.ids], dtype=torch.long)
+            return TensorRow({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, len(fitted.ids), fitted.cut)
         assert self._processor is not None  # `sees` families are loaded with one
         written = self._chat.write(fitted.text, image=True)
         made = self._processor(
@@ -114,10 +158,10 @@ class Encoder:
             return_tensors="pt",
         )
         inputs = dict(made)
-        return Row(inputs, inputs["input_ids"].shape[1], fitted.cut)
+        return TensorRow(inputs, inputs["input_ids"].shape[1], fitted.cut)
 
 
-def collate(rows: Sequence[Row]) -> dict[str, Tensor]:
+def collate(rows: Sequence[TensorRow]) -> dict[str, Tensor]:
     """Stack rows to a batch: tokens padded on the left, tiles and pixels of images after the last with zeros.
 
     Padding repeats a row's own last token, which the attention mask hides. So whatever looks at the ids

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from caslie_ray.prompts import Prompt
@@ -23,11 +23,13 @@ class Request:
         key: comes back with the answer; the engine does not read it.
         prompt: the user's turn, without any chat template.
         image: an encoded image (PNG, JPEG, …), shown before the text; None for text alone.
+        adapter: name of the LoRA adapter that answers, one of the spec's; None for the checkpoint itself.
     """
 
     key: str
     prompt: Prompt
     image: bytes | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class EngineStats:
         new_tokens: tokens written.
         seconds: time spent in `generate` and `choose`.
         load_seconds: time it took to load the checkpoint.
+        details: what else this engine counts, by name. Counts of two engines may be added; what is named
+            ``…_peak`` is a greatest value.
     """
 
     calls: int = 0
@@ -102,6 +106,7 @@ class EngineStats:
     new_tokens: int = 0
     seconds: float = 0.0
     load_seconds: float = 0.0
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -109,7 +114,8 @@ class Engine(Protocol):
 
     Both methods give one answer a request, in the order of the requests. A request that cannot be
     answered (an image that cannot be read, a prompt that does not fit, memory that ran out) has a
-    `Failure` in its place and costs no other request its answer.
+    `Failure` in its place and costs no other request its answer. How many threads may ask at once is
+    `registry.overlap`.
     """
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:

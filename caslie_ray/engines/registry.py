@@ -7,10 +7,12 @@ import importlib
 from caslie_ray.engines.base import Engine, EngineError
 from caslie_ray.engines.spec import EngineSpec
 
-__all__ = ["ENGINES", "load_engine"]
+__all__ = ["ENGINES", "load_engine", "overlap"]
 
 # Each module has `load(spec) -> Engine`. They are imported when used: each brings a large library with it.
-ENGINES = {"transformers": "caslie_ray.engines.transformers"}
+ENGINES = {"transformers": "caslie_ray.engines.transformers", "vllm": "caslie_ray.engines.vllm"}
+# Calls that one engine answers together; all others answer one at a time.
+_OVERLAP = {"vllm": 4}
 
 
 def load_engine(spec: EngineSpec) -> Engine:
@@ -32,3 +34,8 @@ def load_engine(spec: EngineSpec) -> Engine:
         raise EngineError(f"engine {spec.engine!r} cannot be imported: {error}") from error
     engine: Engine = load(spec)
     return engine
+
+
+def overlap(engine: str) -> int:
+    """How many threads may ask one engine of that name at once."""
+    return _OVERLAP.get(engine, 1)

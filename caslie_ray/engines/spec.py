@@ -26,7 +26,10 @@ class EngineSpec:
         batch_size: requests at most in one batch.
         batch_tokens: tokens at most in one batch, padding and answers included; a longer request runs alone.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        gpus: GPUs that the engine may use: a fraction is its share of one GPU's memory, 2 and more split the
+            model over so many (tensor parallel), and 0 leaves it to the device: one GPU, or the CPU.
         generation: settings of generation by name, of `GENERATION_KEYS`; greedy where it is empty.
+        adapters: folders of LoRA adapters by the names that requests call them.
 
     Raises:
         ValueError: a setting is out of its range, or has an unknown name.
@@ -41,7 +44,9 @@ class EngineSpec:
     batch_size: int = 16
     batch_tokens: int = 16384
     device: str = "auto"
+    gpus: float = 0.0
     generation: Mapping[str, float | int | bool] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("context", "max_new_tokens", "batch_size", "batch_tokens"):

@@ -6,37 +6,28 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar, cast
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-    GenerationConfig,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
+from caslie_ray.engines._adapters import Adapter, read_adapters
+from caslie_ray.engines._answers import choice, counted, generation
 from caslie_ray.engines._batching import plan, run_batches
-from caslie_ray.engines._chat import Chat
 from caslie_ray.engines._choices import first_token_ids
 from caslie_ray.engines._device import find_device, free_memory, is_fatal, is_out_of_memory
-from caslie_ray.engines._facts import chat_template, end_ids, rope_switch
-from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY, Family
-from caslie_ray.engines._rows import Encoder, Row, collate
+from caslie_ray.engines._facts import end_ids, rope_switch
+from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
+from caslie_ray.engines._rows import Encoder, TensorRow, TensorRows, collate
 from caslie_ray.engines.base import Choice, EngineError, EngineStats, Failure, Generation, Request
-from caslie_ray.engines.checkpoints import resolve
-from caslie_ray.engines.fingerprint import hub_revision
 from caslie_ray.engines.spec import EngineSpec
 
 __all__ = ["TransformersEngine", "load"]
 
 Answer = TypeVar("Answer")
+Told = TypeVar("Told", Generation, Choice)
 # Requests whose images are prepared together, in batches: enough to sort by length, few enough for memory.
 WINDOW = 4
 
@@ -45,10 +36,7 @@ class Loaded(NamedTuple):
     """A checkpoint in memory."""
 
     model: Any
-    tokenizer: Any
-    processor: Any
-    family: Family
-    chat: Chat
+    reader: Reader
 
 
 def load(spec: EngineSpec) -> TransformersEngine:
@@ -67,7 +55,7 @@ class TransformersEngine:
     batch, padded on the left. Images of the next batches are prepared while the model works. Weights are
     read from safetensors or GGUF, never from a pickle, and no code of a checkpoint is run. Images are
     resized by Pillow on every machine, torchvision or not, so that a caption does not depend on it.
-    One thread may use it at a time.
+    Requests for one adapter share batches with no others. One thread may use it at a time.
 
     Args:
         spec: the checkpoint and how to run it.
@@ -81,15 +69,14 @@ class TransformersEngine:
         self._spec = spec
         self._device = find_device(spec.device)
         self._loaded: Loaded | None = _load(spec, self._device)
-        model, tokenizer, processor, family, chat = self._loaded
-        self._encode = Encoder(chat, family, processor, spec.context)
+        model, (config, tokenizer, processor, family, chat) = self._loaded
+        self._encode = Encoder(chat, family, spec.context, spec.adapters, TensorRows(chat, processor))
         self._decode = tokenizer.decode
         self._accepts = set(inspect.signature(model.forward).parameters)
         self._dtype = getattr(torch, spec.dtype)
         self._tokens = spec.batch_tokens
-        text_config = model.config.get_text_config(decoder=True)
-        self._alone_above = rope_switch(text_config)
-        self._ends = end_ids(model, tokenizer)
+        self._alone_above = rope_switch(config.get_text_config(decoder=True))
+        self._ends = end_ids(model.generation_config, config, tokenizer)
         pad = tokenizer.pad_token_id
         self._generation = GenerationConfig(
             max_new_tokens=spec.max_new_tokens,
@@ -110,28 +97,20 @@ class TransformersEngine:
         answers: list[Generation | None] = [None] * len(requests)
         found = self._answer(requests, self._spec.generate_budget, self._spec.max_new_tokens, self._generate)
         for index, row, answer in found:
-            text, new_tokens = ("", 0) if isinstance(answer, Failure) else answer
-            failure = answer if isinstance(answer, Failure) else None
-            tokens, cut = (row.tokens, row.cut) if row is not None else (0, False)
-            answers[index] = Generation(requests[index].key, text, tokens, new_tokens, cut, failure)
+            answers[index] = generation(requests[index], row, answer)
         return self._counted(answers, started)
 
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
         """Give each choice's probability at the first token of the answer; see `Engine.choose`."""
         started = time.perf_counter()
-        tokenizer = self._open().tokenizer
+        tokenizer = self._open().reader.tokenizer
         ids = first_token_ids(
             lambda text: tokenizer.encode(text, add_special_tokens=False), choices, tokenizer.unk_token_id
         )
         answers: list[Choice | None] = [None] * len(requests)
         found = self._answer(requests, self._spec.choose_budget, 1, lambda batch: self._choose(batch, ids))
         for index, row, answer in found:
-            probabilities, failure = ((), answer) if isinstance(answer, Failure) else (answer, None)
-            if failure is None and not all(0.0 <= p <= 1.0 for p in probabilities):
-                failure = Failure(f"the model's probabilities are not finite: {probabilities}", retryable=False)
-                probabilities = ()
-            tokens, cut = (row.tokens, row.cut) if row is not None else (0, False)
-            answers[index] = Choice(requests[index].key, probabilities, tokens, cut, failure)
+            answers[index] = choice(requests[index], row, answer)
         return self._counted(answers, started)
 
     def stats(self) -> EngineStats:
@@ -154,12 +133,12 @@ class TransformersEngine:
         budget: int,
         new_tokens: int,
         run: Callable[[dict[str, Tensor]], Sequence[Answer]],
-    ) -> Iterator[tuple[int, Row | None, Answer | Failure]]:
+    ) -> Iterator[tuple[int, TensorRow | None, Answer | Failure]]:
         """Every request's index, its row where there is one, and its answer."""
         self._open()
         groups = self._groups(requests)
 
-        def encode(group: list[int]) -> list[Row | Failure]:
+        def encode(group: list[int]) -> list[TensorRow | Failure]:
             return [self._encode(requests[index], budget) for index in group]
 
         with ThreadPoolExecutor(max_workers=1) as ahead:
@@ -167,25 +146,45 @@ class TransformersEngine:
             for number, group in enumerate(groups):
                 rows = coming.result()
                 coming = ahead.submit(encode, groups[number + 1] if number + 1 < len(groups) else [])
-                ready: list[tuple[int, Row]] = []
+                ready: list[tuple[int, TensorRow]] = []
                 for index, row in zip(group, rows, strict=True):
                     if isinstance(row, Failure):
                         yield index, None, row
                     else:
                         ready.append((index, row))
-                for place, answer in self._run([row for _, row in ready], new_tokens, run):
-                    yield *ready[place], answer
+                with self._adapted(requests[group[0]].adapter if ready else None):
+                    for place, answer in self._run([row for _, row in ready], new_tokens, run):
+                        yield *ready[place], answer
 
     def _groups(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Requests that are prepared together; an image and none never share a batch."""
-        text = [i for i, request in enumerate(requests) if request.image is None]
-        shown = [i for i, request in enumerate(requests) if request.image is not None]
-        step = WINDOW * self._spec.batch_size
-        groups = [text, *(shown[start : start + step] for start in range(0, len(shown), step))]
-        return [group for group in groups if group]
+        """Requests that are prepared together; an image and none, or two adapters, never share a batch."""
+        alike: dict[tuple[bool, str | None], list[int]] = {}
+        for index, request in enumerate(requests):
+            alike.setdefault((request.image is not None, request.adapter), []).append(index)
+        groups = []
+        for (shown, _), group in alike.items():
+            step = WINDOW * self._spec.batch_size if shown else len(group)
+            groups += [group[start : start + step] for start in range(0, len(group), step)]
+        return groups
+
+    @contextmanager
+    def _adapted(self, adapter: str | None) -> Iterator[None]:
+        """The model with one adapter, or with none."""
+        model = self._open().model
+        if not self._spec.adapters:
+            yield
+        elif adapter is None:
+            model.disable_adapters()
+            try:
+                yield
+            finally:
+                model.enable_adapters()
+        else:
+            model.set_adapter(adapter)
+            yield
 
     def _run(
-        self, rows: Sequence[Row], new_tokens: int, run: Callable[[dict[str, Tensor]], Sequence[Answer]]
+        self, rows: Sequence[TensorRow], new_tokens: int, run: Callable[[dict[str, Tensor]], Sequence[Answer]]
     ) -> Iterator[tuple[int, Answer | Failure]]:
         def run_batch(batch: list[int]) -> Sequence[Answer]:
             chosen = [rows[index] for index in batch]
@@ -227,64 +226,31 @@ class TransformersEngine:
         sums = torch.stack([logits[:, list(own)].logsumexp(-1) for own in ids], dim=-1)
         return [tuple(row) for row in sums.softmax(-1).tolist()]
 
-    def _counted(self, answers: Sequence[Answer | None], started: float) -> list[Answer]:
+    def _counted(self, answers: Sequence[Told | None], started: float) -> list[Told]:
         done = [answer for answer in answers if answer is not None]
         assert len(done) == len(answers)
-        told = cast("list[Generation | Choice]", done)
-        self._stats = replace(
-            self._stats,
-            calls=self._stats.calls + len(told),
-            failures=self._stats.failures + sum(answer.failure is not None for answer in told),
-            prompt_tokens=self._stats.prompt_tokens + sum(answer.prompt_tokens for answer in told),
-            new_tokens=self._stats.new_tokens + sum(getattr(answer, "new_tokens", 0) for answer in told),
-            seconds=self._stats.seconds + time.perf_counter() - started,
-        )
+        self._stats = counted(self._stats, done, time.perf_counter() - started)
         return done
 
 
 def _load(spec: EngineSpec, device: torch.device) -> Loaded:
-    checkpoint = resolve(spec.checkpoint)
-    revision = None if checkpoint.is_local else hub_revision(checkpoint.location, spec.revision)
-    logging.disable_progress_bar()
     try:
-        return _from_pretrained(spec, checkpoint.location, revision, checkpoint.gguf_file, device)
+        source = find_source(spec)
+        reader = load_reader(spec, source)
+        return Loaded(_load_model(spec, source, reader, device), reader)
     except EngineError:
         raise
     except Exception as error:  # Each loader raises types of its own; the user needs the checkpoint's name.
         raise EngineError(f"checkpoint {spec.checkpoint} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
-def _from_pretrained(
-    spec: EngineSpec, location: str, revision: str | None, gguf_file: str | None, device: torch.device
-) -> Loaded:
-    where: dict[str, Any] = {"trust_remote_code": False}
-    where |= {"revision": revision} if revision else {}
-    where |= {"gguf_file": gguf_file} if gguf_file else {}
-    config = AutoConfig.from_pretrained(location, **where)
-    family = IMAGE_FAMILIES.get(config.model_type, TEXT_FAMILY)
-    if not family.sees and config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise EngineError(
-            f"checkpoint {spec.checkpoint} is of the family {config.model_type!r}, which this engine cannot "
-            f"run; it runs text models, and with images {', '.join(IMAGE_FAMILIES)}"
-        )
-    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if positions is not None and spec.context > positions:
-        raise EngineError(
-            f"checkpoint {spec.checkpoint} reads {positions} tokens at most; its context is {spec.context}"
-        )
-    processor: Any = None
-    if family.sees:
-        processor = AutoProcessor.from_pretrained(location, **where, backend="pil")
-        tokenizer = processor.tokenizer
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(location, **where)
-    image_token = str(getattr(processor, "image_token", "")) or None
-    chat = Chat(spec.checkpoint, tokenizer, family, chat_template(processor, tokenizer), image_token)
-    auto: Any = AutoModelForImageTextToText if family.sees else AutoModelForCausalLM
+def _load_model(spec: EngineSpec, source: Source, reader: Reader, device: torch.device) -> Any:
+    adapters = read_adapters(spec.adapters)
+    auto: Any = AutoModelForImageTextToText if reader.family.sees else AutoModelForCausalLM
     model, told = auto.from_pretrained(
-        location,
-        **where,
-        config=config,
+        source.location,
+        **source.where,
+        config=reader.config,
         dtype=getattr(torch, spec.dtype),
         device_map={"": device},
         attn_implementation="sdpa",
@@ -294,7 +260,14 @@ def _from_pretrained(
     if told["missing_keys"]:  # transformers would go on with random numbers in their place
         names = sorted(told["missing_keys"])
         raise EngineError(f"checkpoint {spec.checkpoint} lacks {len(names)} weights, the first is {names[0]}")
+    for name, adapter in adapters.items():
+        _add_adapter(model, name, adapter)
     model.eval()
-    if getattr(processor, "num_query_tokens", 0) is None:  # BLIP-2 checkpoints of before 2024 do not say it.
-        processor.num_query_tokens = config.num_query_tokens
-    return Loaded(model, tokenizer, processor, family, chat)
+    return model
+
+
+def _add_adapter(model: Any, name: str, adapter: Adapter) -> None:
+    try:
+        model.load_adapter(adapter.path, adapter_name=name, is_trainable=False)
+    except Exception as error:  # PEFT raises what its parts raise; the user needs the adapter's name.
+        raise EngineError(f"adapter {name} ({adapter.path}) does not fit its base: {error}") from error

@@ -14,7 +14,7 @@ from caslie_ray.profiles._base import Listed, Positive, Settings
 __all__ = ["Generation", "Lineup", "Model", "Pool", "Resources"]
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-EngineName = Annotated[str, Field(pattern=r"^(transformers|vllm|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
+EngineName = Annotated[str, Field(pattern=r"^(auto|transformers|vllm|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
 
 
 class Resources(Settings):
@@ -94,7 +94,7 @@ class Model(Settings):
     """Branch, tag or commit of a hub id; pin a commit, since `main` moves. Null for anything local."""
 
     engine: EngineName = "transformers"
-    """What runs the checkpoint: `transformers`, or your own engine as `module:function`."""
+    """What runs the checkpoint: `transformers`, `vllm`, `auto` (vLLM where it can), or your own `module:function`."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights and the KV cache: 4 bytes a number for float32, 2 for the others."""
@@ -154,6 +154,7 @@ class Model(Settings):
             batch_size=self.batch_size,
             batch_tokens=self.batch_tokens,
             device=self.device,
+            gpus=self.resources.gpus,
             generation=self.generation.model_dump(exclude_none=True),
         )
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from caslie_ray.engines import EngineError, Failure
 from caslie_ray.engines._batching import plan, run_batches
 from caslie_ray.engines._device import is_fatal, is_out_of_memory
-from caslie_ray.engines._rows import Row, collate
+from caslie_ray.engines._rows import TensorRow, collate
 
 lengths = st.lists(st.integers(1, 200), max_size=40)
 
@@ -116,9 +116,9 @@ def test_interrupts_are_not_swallowed() -> None:
 
 
 def test_tokens_are_padded_on_the_left_and_images_after_the_last() -> None:
-    def row(ids: list[int], tiles: int) -> Row:
+    def row(ids: list[int], tiles: int) -> TensorRow:
         tokens = len(ids)
-        return Row(
+        return TensorRow(
             {
                 "input_ids": torch.tensor([ids]),
                 "attention_mask": torch.ones(1, tokens, dtype=torch.long),

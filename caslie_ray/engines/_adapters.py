@@ -1,0 +1,56 @@
+"""LoRA adapters on disk: what an engine must know before it loads one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import safe_open
+
+from caslie_ray.engines.base import EngineError
+
+__all__ = ["Adapter", "read_adapters"]
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class Adapter(NamedTuple):
+    """A LoRA adapter that PEFT has saved.
+
+    Attributes:
+        path: its folder.
+        rank: the largest rank of its matrices.
+    """
+
+    path: str
+    rank: int
+
+    def changes_answers(self) -> bool:
+        """Whether any of its second matrices differs from the zeros that training starts with."""
+        with safe_open(Path(self.path) / _WEIGHTS, framework="pt") as weights:
+            return any(bool(weights.get_tensor(key).any()) for key in weights.keys() if "lora_B" in key)  # noqa: SIM118
+
+
+def read_adapters(folders: Mapping[str, str]) -> dict[str, Adapter]:
+    """Look at adapters without loading them.
+
+    Raises:
+        EngineError: a folder holds no LoRA adapter in safetensors; the message names it.
+    """
+    return {name: _read(name, Path(folder).expanduser()) for name, folder in folders.items()}
+
+
+def _read(name: str, folder: Path) -> Adapter:
+    for needed in (_CONFIG, _WEIGHTS):
+        if not (folder / needed).is_file():
+            raise EngineError(f"adapter {name}: {folder} has no {needed}; save it with PEFT's save_pretrained")
+    try:
+        config = json.loads((folder / _CONFIG).read_text())
+        kind, ranks = config["peft_type"], [config["r"], *config.get("rank_pattern", {}).values()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"adapter {name}: {folder / _CONFIG} cannot be read: {error!r}") from error
+    if kind != "LORA":
+        raise EngineError(f"adapter {name}: {folder} is of the kind {kind}, and only LORA is supported")
+    return Adapter(str(folder), max(ranks))

@@ -1,0 +1,41 @@
+"""What an engine found, in the form in which it is given back and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from caslie_ray.engines._rows import Row
+from caslie_ray.engines.base import Choice, EngineStats, Failure, Generation, Request
+
+__all__ = ["choice", "counted", "generation"]
+
+
+def generation(request: Request, row: Row | None, answer: tuple[str, int] | Failure) -> Generation:
+    """The answer to `generate`: a text and its tokens, or why there is none."""
+    tokens, cut = (row.tokens, row.cut) if row is not None else (0, False)
+    if isinstance(answer, Failure):
+        return Generation(request.key, "", tokens, 0, cut, answer)
+    return Generation(request.key, answer[0], tokens, answer[1], cut)
+
+
+def choice(request: Request, row: Row | None, answer: tuple[float, ...] | Failure) -> Choice:
+    """The answer to `choose`: a probability for each choice, or why there is none."""
+    tokens, cut = (row.tokens, row.cut) if row is not None else (0, False)
+    if not isinstance(answer, Failure) and not all(0.0 <= p <= 1.0 for p in answer):
+        answer = Failure(f"the model's probabilities are not finite: {answer}", retryable=False)
+    if isinstance(answer, Failure):
+        return Choice(request.key, (), tokens, cut, answer)
+    return Choice(request.key, answer, tokens, cut)
+
+
+def counted(stats: EngineStats, answers: Sequence[Generation | Choice], seconds: float) -> EngineStats:
+    """`stats` with these answers added."""
+    return replace(
+        stats,
+        calls=stats.calls + len(answers),
+        failures=stats.failures + sum(answer.failure is not None for answer in answers),
+        prompt_tokens=stats.prompt_tokens + sum(answer.prompt_tokens for answer in answers),
+        new_tokens=stats.new_tokens + sum(getattr(answer, "new_tokens", 0) for answer in answers),
+        seconds=stats.seconds + seconds,
+    )

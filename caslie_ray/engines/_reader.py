@@ -1,0 +1,91 @@
+"""What reads prompts for a checkpoint: everything of it but its weights."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
+
+from caslie_ray.engines._chat import Chat
+from caslie_ray.engines._facts import chat_template
+from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY, Family
+from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.checkpoints import resolve
+from caslie_ray.engines.fingerprint import hub_revision
+from caslie_ray.engines.spec import EngineSpec
+
+__all__ = ["Reader", "Source", "find_source", "load_reader"]
+
+
+class Source(NamedTuple):
+    """Where a checkpoint's files come from.
+
+    Attributes:
+        location: a folder, or a hub id.
+        where: keyword arguments that every `from_pretrained` takes.
+    """
+
+    location: str
+    where: dict[str, Any]
+
+
+class Reader(NamedTuple):
+    """The settings of a checkpoint, its tokenizer, and what writes its prompts; `processor` is None for text."""
+
+    config: Any
+    tokenizer: Any
+    processor: Any
+    family: Family
+    chat: Chat
+
+
+def find_source(spec: EngineSpec) -> Source:
+    """Find a checkpoint; no code of it is ever run.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    found = resolve(spec.checkpoint)
+    where: dict[str, Any] = {"trust_remote_code": False}
+    if not found.is_local:
+        where["revision"] = hub_revision(found.location, spec.revision)
+    if found.gguf_file:
+        where["gguf_file"] = found.gguf_file
+    return Source(found.location, where)
+
+
+def load_reader(spec: EngineSpec, source: Source) -> Reader:
+    """Load all of a checkpoint but its weights.
+
+    Images are resized by Pillow on every machine, torchvision or not, so that a caption does not depend on it.
+
+    Raises:
+        EngineError: no engine runs such a checkpoint, it has no chat template, or its context is too short.
+    """
+    logging.disable_progress_bar()
+    location, where = source
+    config = AutoConfig.from_pretrained(location, **where)
+    family = IMAGE_FAMILIES.get(config.model_type, TEXT_FAMILY)
+    if not family.sees and config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise EngineError(
+            f"checkpoint {spec.checkpoint} is of the family {config.model_type!r}, which this engine cannot "
+            f"run; it runs text models, and with images {', '.join(IMAGE_FAMILIES)}"
+        )
+    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if positions is not None and spec.context > positions:
+        raise EngineError(
+            f"checkpoint {spec.checkpoint} reads {positions} tokens at most; its context is {spec.context}"
+        )
+    processor: Any = None
+    if family.sees:
+        processor = AutoProcessor.from_pretrained(location, **where, backend="pil")
+        tokenizer = processor.tokenizer
+        if getattr(processor, "num_query_tokens", 0) is None:  # BLIP-2 checkpoints of before 2024 do not say it.
+            processor.num_query_tokens = config.num_query_tokens
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(location, **where)
+    image_token = str(getattr(processor, "image_token", "")) or None
+    chat = Chat(spec.checkpoint, tokenizer, family, chat_template(processor, tokenizer), image_token)
+    return Reader(config, tokenizer, processor, family, chat)

