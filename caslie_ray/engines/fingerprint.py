@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
 from caslie_ray.engines.spec import EngineSpec
@@ -20,8 +21,12 @@ CHUNK = 1 << 16
 CHUNKS = 256
 
 
-def fingerprint(spec: EngineSpec) -> str:
+def fingerprint(spec: EngineSpec, adapter: str | None = None) -> str:
     """Return 32 hexadecimal digits that change when an answer could.
+
+    Args:
+        spec: the checkpoint and its settings.
+        adapter: the one of its adapters that answers, or None.
 
     They hold the checkpoint's content (for a hub id, its commit), with it the tokenizer and the chat
     template, the generation settings, the dtype and the cut length; never batch sizes, device, engine or
@@ -31,13 +36,15 @@ def fingerprint(spec: EngineSpec) -> str:
     Raises:
         CheckpointError: there is no such checkpoint.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "content": _content(resolve(spec.checkpoint), spec.revision),
         "dtype": spec.dtype,
         "context": spec.context,
         "max_new_tokens": spec.max_new_tokens,
         "generation": sorted((name, float(value)) for name, value in spec.generation.items()),
     }
+    if adapter is not None:
+        facts["adapter"] = _content(Checkpoint(spec.adapters[adapter], is_local=True), None)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 

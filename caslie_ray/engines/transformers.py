@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from peft import LoraConfig, PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
-from caslie_ray.engines._adapters import Adapter, read_adapters
+from caslie_ray.engines._adapters import read_adapters
 from caslie_ray.engines._answers import choice, counted, generation
 from caslie_ray.engines._batching import plan, run_batches
 from caslie_ray.engines._choices import first_token_ids
@@ -33,9 +34,10 @@ WINDOW = 4
 
 
 class Loaded(NamedTuple):
-    """A checkpoint in memory."""
+    """A checkpoint in memory; `adapters` is PEFT's handle on those in it, None without any."""
 
     model: Any
+    adapters: Any
     reader: Reader
 
 
@@ -69,7 +71,7 @@ class TransformersEngine:
         self._spec = spec
         self._device = find_device(spec.device)
         self._loaded: Loaded | None = _load(spec, self._device)
-        model, (config, tokenizer, processor, family, chat) = self._loaded
+        model, _, (config, tokenizer, processor, family, chat) = self._loaded
         self._encode = Encoder(chat, family, spec.context, spec.adapters, TensorRows(chat, processor))
         self._decode = tokenizer.decode
         self._accepts = set(inspect.signature(model.forward).parameters)
@@ -170,17 +172,14 @@ class TransformersEngine:
     @contextmanager
     def _adapted(self, adapter: str | None) -> Iterator[None]:
         """The model with one adapter, or with none."""
-        model = self._open().model
-        if not self._spec.adapters:
+        adapters = self._open().adapters
+        if adapters is None:
             yield
         elif adapter is None:
-            model.disable_adapters()
-            try:
+            with adapters.disable_adapter():
                 yield
-            finally:
-                model.enable_adapters()
         else:
-            model.set_adapter(adapter)
+            adapters.set_adapter(adapter)
             yield
 
     def _run(
@@ -237,7 +236,8 @@ def _load(spec: EngineSpec, device: torch.device) -> Loaded:
     try:
         source = find_source(spec)
         reader = load_reader(spec, source)
-        return Loaded(_load_model(spec, source, reader, device), reader)
+        model = _load_model(spec, source, reader, device)
+        return Loaded(model, _load_adapters(spec, model), reader)
     except EngineError:
         raise
     except Exception as error:  # Each loader raises types of its own; the user needs the checkpoint's name.
@@ -245,7 +245,6 @@ def _load(spec: EngineSpec, device: torch.device) -> Loaded:
 
 
 def _load_model(spec: EngineSpec, source: Source, reader: Reader, device: torch.device) -> Any:
-    adapters = read_adapters(spec.adapters)
     auto: Any = AutoModelForImageTextToText if reader.family.sees else AutoModelForCausalLM
     model, told = auto.from_pretrained(
         source.location,
@@ -260,14 +259,22 @@ def _load_model(spec: EngineSpec, source: Source, reader: Reader, device: torch.
     if told["missing_keys"]:  # transformers would go on with random numbers in their place
         names = sorted(told["missing_keys"])
         raise EngineError(f"checkpoint {spec.checkpoint} lacks {len(names)} weights, the first is {names[0]}")
-    for name, adapter in adapters.items():
-        _add_adapter(model, name, adapter)
-    model.eval()
-    return model
+    return model.eval()
 
 
-def _add_adapter(model: Any, name: str, adapter: Adapter) -> None:
-    try:
-        model.load_adapter(adapter.path, adapter_name=name, is_trainable=False)
-    except Exception as error:  # PEFT raises what its parts raise; the user needs the adapter's name.
-        raise EngineError(f"adapter {name} ({adapter.path}) does not fit its base: {error}") from error
+def _load_adapters(spec: EngineSpec, model: Any) -> Any:
+    """Put the adapters into the model; PEFT's handle on them, or None without any."""
+    handle: Any = None
+    for name, adapter in read_adapters(spec.adapters).items():
+        try:
+            if handle is None:
+                handle = PeftModel(model, LoraConfig.from_pretrained(adapter.path), adapter_name=name)
+            told = handle.load_adapter(adapter.path, name)
+        except Exception as error:  # PEFT raises what its parts raise; the user needs the adapter's name.
+            raise EngineError(f"adapter {name} ({adapter.path}) does not fit {spec.checkpoint}: {error}") from error
+        if told.unexpected_keys:
+            raise EngineError(
+                f"adapter {name} ({adapter.path}) does not fit {spec.checkpoint}, which has no "
+                f"{told.unexpected_keys[0]}"
+            )
+    return handle.eval() if handle is not None else None

@@ -167,7 +167,7 @@ class VllmEngine:
         try:
             source = find_source(spec)
             reader = load_reader(spec, source)
-            if reason := refusal_of(spec, reader.config):
+            if reason := refusal_of(spec, reader):
                 raise EngineError(f"checkpoint {spec.checkpoint} cannot run on vLLM: {reason}")
             with TemporaryDirectory() as scratch, guard.starting():
                 folder = source

@@ -14,7 +14,6 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
 
 from caslie_ray.engines._facts import end_ids, rope_switch
-from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY
 from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
 from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.spec import EngineSpec
@@ -35,15 +34,16 @@ def runs_on_cpu(spec: EngineSpec) -> bool:
 def refusal(spec: EngineSpec) -> str | None:
     """Why vLLM cannot run a checkpoint as the spec wants it, told without loading it; None where it can."""
     try:
-        return refusal_of(spec, load_reader(spec, find_source(spec)).config)
+        return refusal_of(spec, load_reader(spec, find_source(spec)))
     except EngineError as error:
         return str(error)
     except Exception as error:  # Each loader raises types of its own.
         return f"its settings cannot be read here: {type(error).__name__}: {error}"
 
 
-def refusal_of(spec: EngineSpec, config: Any) -> str | None:
-    """As `refusal`, with the checkpoint's configuration at hand."""
+def refusal_of(spec: EngineSpec, reader: Reader) -> str | None:
+    """As `refusal`, with all of the checkpoint but its weights at hand."""
+    config = reader.config
     device, _, number = spec.device.partition(":")
     if device != "auto" and device != _made_for():
         return f"the vLLM that is installed is made for {_made_for()}, and the model is to run on {device}"
@@ -51,7 +51,7 @@ def refusal_of(spec: EngineSpec, config: Any) -> str | None:
         return f"vLLM takes the first GPU it sees, not {spec.device}; set CUDA_VISIBLE_DEVICES"
     # A GGUF file names no class; it holds a text model.
     name = (config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)])[0]
-    if not IMAGE_FAMILIES.get(config.model_type, TEXT_FAMILY).chat:
+    if not reader.family.chat:
         return f"{name} continues text after an image, which is not done on vLLM"
     if name not in ModelRegistry.get_supported_archs():
         return f"vLLM {vllm_version} has no {name}"
@@ -59,6 +59,8 @@ def refusal_of(spec: EngineSpec, config: Any) -> str | None:
         ModelRegistry.models[name].inspect_model_cls()
     except Exception as error:  # It imports the model's module in a process of its own, and tells what that raised.
         return f"vLLM's {name} cannot be imported here: {_last_line(error)}"
+    if config.model_type == "idefics3" and not _splits(reader.processor.image_processor):
+        return "its processor makes one tile of an image, on which vLLM's Idefics3 fails; have it split images"
     switch = rope_switch(config.get_text_config(decoder=True))
     if switch is not None and spec.context > switch:
         return (
@@ -80,7 +82,9 @@ def engine_settings(spec: EngineSpec, source: Source, reader: Reader, ranks: lis
         settings["gpu_memory_utilization"] = _MEMORY * (spec.gpus if 0 < spec.gpus < 1 else 1.0)
     if ranks:
         settings["max_lora_rank"] = next((rank for rank in _RANKS if rank >= max(ranks)), max(ranks))
-        settings["max_loras"] = settings["max_cpu_loras"] = len(ranks)
+        # One place more than adapters: on the CPU vLLM takes the last one for a request without an adapter that shares
+        # a batch with others (vllm#48421), and what is empty changes nothing.
+        settings["max_loras"] = settings["max_cpu_loras"] = len(ranks) + cpu
     if reader.family.sees:
         settings["limit_mm_per_prompt"] = {"image": 1}
         settings["mm_processor_kwargs"] = {"backend": "pil"}
@@ -119,6 +123,13 @@ def answer_settings(spec: EngineSpec, source: Source, reader: Reader) -> Samplin
         stop_token_ids=sorted(end_ids(_own_generation(source), reader.config, reader.tokenizer)),
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _splits(processor: Any) -> bool:
+    """Whether an Idefics3 processor cuts every image into tiles."""
+    return (
+        bool(processor.do_image_splitting) and processor.size["longest_edge"] > processor.max_image_size["longest_edge"]
     )
 
 

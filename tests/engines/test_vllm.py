@@ -1,0 +1,293 @@
+"""vLLM's CPU engine gives the answers of transformers, and fails as an engine must."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from caslie_ray.engines import Engine, EngineError, EngineSpec, Request, load_engine, resolve
+from caslie_ray.engines.vllm import VllmEngine, refusal
+from caslie_ray.prompts import Prompt, render
+from tests.engines import tiny
+from tests.engines.adapters import BODY, HEAD, make_adapter, silence
+from tests.engines.conftest import MakeCheckpoint, tiny_spec
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+YES_NO = ["yes", "no"]
+VOTER = EngineSpec("miniature:voter-llama-3b", context=512, max_new_tokens=12, batch_size=8, device="cpu")
+CAPTIONER = EngineSpec("miniature:captioner", context=512, max_new_tokens=24, batch_size=8, device="cpu")
+
+
+def on(engine: str, spec: EngineSpec) -> Engine:
+    return load_engine(replace(spec, engine=engine))
+
+
+@pytest.fixture(scope="module")
+def voter_spec(tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
+    """The voter with three adapters, and settings of generation that are not greedy's own."""
+    folder = tmp_path_factory.mktemp("adapters")
+    base = resolve(VOTER.checkpoint).location
+    adapters = {
+        "all": make_adapter(base, folder / "all", (*BODY, *HEAD)),
+        "head": make_adapter(base, folder / "head", HEAD, seed=1),
+        "small": make_adapter(base, folder / "small", BODY, seed=2, rank=4),
+    }
+    return replace(VOTER, adapters=adapters, generation={"repetition_penalty": 1.3, "min_new_tokens": 3})
+
+
+@pytest.fixture(scope="module")
+def voter(voter_spec: EngineSpec) -> Iterator[Engine]:
+    engine = on("vllm", voter_spec)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def reference(voter_spec: EngineSpec) -> Engine:
+    return on("transformers", voter_spec)
+
+
+def questions(*adapters: str | None) -> list[Request]:
+    """Prompts of very different lengths, some too long for the context, each asked of every adapter."""
+    return [
+        Request(f"{number}-{name}", render("Is it a {{title}}? Only output yes or no.", title="red mug " * size), None, name)
+        for number, size in enumerate((1, 2, 5, 30, 100, 400, 2000))
+        for name in adapters
+    ]  # fmt: skip
+
+
+def test_votes_and_texts_are_those_of_transformers_with_every_adapter(voter: Engine, reference: Engine) -> None:
+    asked = questions(None, "all", "head", "small")
+    ours, theirs = voter.choose(asked, YES_NO), reference.choose(asked, YES_NO)
+    assert [answer.failure for answer in ours] == [None] * len(asked)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+        assert (one.key, one.prompt_tokens, one.cut) == (other.key, other.prompt_tokens, other.cut)
+    assert {answer.cut for answer in ours} == {True, False}
+    assert voter.generate(asked) == reference.generate(asked)
+
+
+def test_every_adapter_changes_the_answers_and_only_its_own(voter: Engine) -> None:
+    asked = questions(None, "all", "head", "small")
+    answers = {answer.key: answer.probabilities[0] for answer in voter.choose(asked, YES_NO)}
+    alone = {answer.key: answer.probabilities[0] for answer in voter.choose(questions(None), YES_NO)}
+    for number in range(7):
+        told = [answers[f"{number}-{name}"] for name in (None, "all", "head", "small")]
+        assert len({round(share, 5) for share in told}) == 4
+        assert told[0] == pytest.approx(alone[f"{number}-None"], abs=1e-5)
+
+
+def test_threads_may_ask_at_once(voter: Engine) -> None:
+    asked = [questions(None, "all"), questions("head"), questions("small", None), questions("all")]
+    before = voter.stats()
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        together = list(threads.map(lambda part: voter.choose(part, YES_NO), asked))
+    for part, answers in zip(asked, together, strict=True):
+        again = voter.choose(part, YES_NO)
+        assert [answer.key for answer in answers] == [request.key for request in part]
+        for one, other in zip(answers, again, strict=True):
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+    assert voter.stats().calls == before.calls + 2 * sum(map(len, asked))
+
+
+def test_one_slow_answer_holds_nobody_up(voter: Engine) -> None:
+    done: list[str] = []
+
+    def write() -> None:
+        voter.generate([Request("slow", render("{{text}}", text="red mug " * 200))] * 40)
+        done.append("slow")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    voter.choose(questions(None)[:1], YES_NO)
+    done.append("quick")
+    thread.join()
+    assert done == ["quick", "slow"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (Request("empty", Prompt(" ")), "the prompt is empty"),
+        (Request("long", Prompt("mug " * 2000)), "the context of 512 has room for"),
+        (Request("image", Prompt("what?"), tiny.image()), "takes no images"),
+        (Request("adapter", Prompt("what?"), None, "other"), "no adapter 'other'; there are: all, head, small"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_failure_and_costs_no_other_row(voter: Engine, request_: Request, said: str) -> None:
+    bad, good = voter.choose([request_, questions(None)[0]], YES_NO)
+    assert bad.failure is not None
+    assert said in bad.failure.reason
+    assert not bad.failure.retryable
+    assert good.failure is None
+
+
+def test_it_counts_what_vllm_tells(voter: Engine) -> None:
+    asked = [Request(str(n), render("{{text}} Is it a mug?", text="red mug " * 100)) for n in range(20)]
+    before = voter.stats()
+    voter.choose(asked, YES_NO)
+    after = voter.stats()
+    assert after.details["prefix_cache_hits"] > before.details["prefix_cache_hits"]
+    assert after.details["prefix_cache_tokens"] - before.details["prefix_cache_tokens"] == (
+        after.prompt_tokens - before.prompt_tokens
+    )
+    assert 1 <= after.details["running_peak"] <= VOTER.batch_size
+    assert after.load_seconds > 0
+
+
+def test_captions_of_odd_images_are_those_of_transformers() -> None:
+    prompt = render("Caption it. {{title}}", title="red mug " * 300)
+    sizes = [(100, 100), (1, 1), (2, 500), (500, 2), (1, 3000), (500, 333)]
+    asked = [Request(str(size), prompt, tiny.image(*size)) for size in sizes]
+    asked += [Request("broken", prompt, b"no image"), Request("half", prompt, tiny.image(200, 200)[:100])]
+    asked += [Request("text", Prompt("Hello"))]
+    answers = []
+    for name in ("vllm", "transformers"):
+        engine = on(name, CAPTIONER)
+        answers.append(engine.generate(asked))
+        engine.close()
+    assert answers[0] == answers[1]
+    assert [answer.key for answer in answers[0] if answer.failure] == ["broken", "half"]
+
+
+def test_votes_of_a_real_model_are_those_of_transformers(smol_asked: list[Request]) -> None:
+    spec = EngineSpec("smollm2", context=512, max_new_tokens=8, batch_size=8, batch_tokens=4096, device="cpu")
+    shares = []
+    for name in ("vllm", "transformers"):
+        engine = on(name, spec)
+        shares.append([answer.probabilities[0] for answer in engine.choose(smol_asked, YES_NO)])
+        engine.close()
+    assert len(shares[0]) == 50
+    assert max(abs(one - other) for one, other in zip(*shares, strict=True)) < 1e-3
+
+
+@pytest.fixture
+def smol_asked(world: Path) -> list[Request]:
+    """Quality prompts of the drawn data set, each with a caption, as a voter reads them."""
+    from caslie_ray.captioning._rows import read_views
+    from caslie_ray.runs import open_run  # only this needs Ray
+
+    views = read_views(open_run(str(world)).read("views"))
+    asked = [Request(view.view_id, view.quality_prompt.fill("caption", "The image shows a red mug.")) for view in views]
+    return sorted(asked, key=lambda request: request.key)[:50]
+
+
+def processes() -> set[int]:
+    """The processes of engines of this machine."""
+    found = set()
+    for process in psutil.process_iter(["name"]):
+        if "VLLM" in (process.info["name"] or "") and process.is_running():
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.pid)
+    return found
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_an_engine_whose_process_is_killed_says_so_and_leaves_none_behind() -> None:
+    before = processes()
+    engine = on("vllm", VOTER)
+    (core,) = processes() - before
+    assert engine.choose(questions(None), YES_NO)[0].failure is None
+    threading.Timer(0.2, os.kill, (core, signal.SIGKILL)).start()
+    with pytest.raises(EngineError, match="the vLLM engine of miniature:voter-llama-3b died"):
+        for _ in range(1000):
+            engine.choose(questions(None), YES_NO)
+    with pytest.raises(EngineError, match="died"):
+        engine.generate(questions(None))
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.generate(questions(None))
+    assert wait_for(lambda: processes() <= before)
+
+
+OWNER = """
+import sys, time
+from tests.engines.test_vllm import VOTER, on
+if __name__ == "__main__":
+    engine = on("vllm", VOTER)
+    print("loaded", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_an_engine_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None:
+    before = processes()
+    script = tmp_path / "owner.py"
+    script.write_text(OWNER)
+    root = Path(__file__).parents[2]
+    owner = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "loaded\n"
+    assert len(processes() - before) == 1
+    owner.kill()
+    owner.wait()
+    assert wait_for(lambda: processes() <= before)
+
+
+def copy_of(checkpoint: str, folder: Path) -> Path:
+    return Path(shutil.copytree(resolve(checkpoint).location, folder))
+
+
+def test_weights_that_are_cut_off_are_told_with_their_cause(tmp_path: Path) -> None:
+    before = processes()
+    broken = copy_of(VOTER.checkpoint, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:10_000])
+    with pytest.raises(EngineError, match=r"checkpoint .*broken cannot be loaded on vLLM: .*[Ss]afetensor"):
+        on("vllm", replace(VOTER, checkpoint=str(broken)))
+    assert wait_for(lambda: processes() <= before)
+
+
+def test_an_adapter_that_vllm_does_not_apply_is_refused(tmp_path: Path) -> None:
+    folder = make_adapter(resolve(VOTER.checkpoint).location, tmp_path / "idle", BODY)
+    silence(folder, "lora_A")
+    with pytest.raises(EngineError, match=r"adapter idle \(.*\) changes nothing on vLLM"):
+        on("vllm", replace(VOTER, adapters={"idle": folder}))
+
+
+def test_what_vllm_cannot_run_is_told_without_loading_it(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    assert refusal(VOTER) is None
+    assert refusal(CAPTIONER) is None
+    assert refusal(EngineSpec("smollm2", device="cpu")) is None
+    assert "has no MllamaForConditionalGeneration" in (refusal(tiny_spec(checkpoint("mllama"))) or "")
+    assert "after an image" in (refusal(tiny_spec(checkpoint("blip2"))) or "")
+    assert "cannot be imported here" in (refusal(tiny_spec(checkpoint("llava"))) or "")
+    assert "with a context of 512, above 128" in (refusal(tiny_spec(checkpoint("phi3"))) or "")
+    assert refusal(tiny_spec(checkpoint("phi3"), context=128)) is None
+    assert "made for cpu, and the model is to run on cuda" in (refusal(replace(VOTER, device="cuda")) or "")
+    assert "no folder" in (refusal(replace(VOTER, checkpoint="nowhere")) or "")
+    whole = copy_of(CAPTIONER.checkpoint, tmp_path / "whole")
+    for path in whole.glob("*processor*.json"):
+        told = json.loads(path.read_text())
+        for settings in (told, told.get("image_processor", {})):
+            if "do_image_splitting" in settings:
+                settings["do_image_splitting"] = False
+        path.write_text(json.dumps(told))
+    assert "one tile of an image" in (refusal(replace(CAPTIONER, checkpoint=str(whole))) or "")
+    with pytest.raises(EngineError, match="cannot run on vLLM: its processor makes one tile"):
+        VllmEngine(replace(CAPTIONER, checkpoint=str(whole)))
