@@ -21,7 +21,7 @@ def make_adapter(checkpoint: str | Path, folder: Path, targets: Sequence[str], s
     config = LoraConfig(
         r=rank, lora_alpha=rank, target_modules=list(targets), init_lora_weights=False, task_type="CAUSAL_LM"
     )
-    get_peft_model(model, config).save_pretrained(folder, save_embedding_layers=False)
+    get_peft_model(model, config).save_pretrained(str(folder), save_embedding_layers=False)
     return str(folder)
 
 

@@ -18,9 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from caslie_ray.captioning._rows import read_views
 from caslie_ray.engines import Engine, EngineError, EngineSpec, Request, load_engine, resolve
 from caslie_ray.engines.vllm import VllmEngine, refusal
 from caslie_ray.prompts import Prompt, render
+from caslie_ray.runs import open_run
 from tests.engines import tiny
 from tests.engines.adapters import BODY, HEAD, make_adapter, silence
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
@@ -28,7 +30,7 @@ from tests.engines.conftest import MakeCheckpoint, tiny_spec
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 YES_NO = ["yes", "no"]
-VOTER = EngineSpec("miniature:voter-llama-3b", context=512, max_new_tokens=12, batch_size=8, device="cpu")
+VOTER = EngineSpec("miniature:voter-llama-3b", context=512, max_new_tokens=48, batch_size=8, device="cpu")
 CAPTIONER = EngineSpec("miniature:captioner", context=512, max_new_tokens=24, batch_size=8, device="cpu")
 
 
@@ -46,7 +48,7 @@ def voter_spec(tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
         "head": make_adapter(base, folder / "head", HEAD, seed=1),
         "small": make_adapter(base, folder / "small", BODY, seed=2, rank=4),
     }
-    return replace(VOTER, adapters=adapters, generation={"repetition_penalty": 1.3, "min_new_tokens": 3})
+    return replace(VOTER, adapters=adapters, generation={"repetition_penalty": 1.3, "min_new_tokens": 40})
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +66,10 @@ def reference(voter_spec: EngineSpec) -> Engine:
 def questions(*adapters: str | None) -> list[Request]:
     """Prompts of very different lengths, some too long for the context, each asked of every adapter."""
     return [
-        Request(f"{number}-{name}", render("Is it a {{title}}? Only output yes or no.", title="red mug " * size), None, name)
-        for number, size in enumerate((1, 2, 5, 30, 100, 400, 2000))
+        Request(f"{number}-{name}", render("Is it a {{title}}? Only output yes or no.", title=title), None, name)
+        for number, title in enumerate("red mug " * size for size in (1, 2, 5, 30, 100, 400, 2000))
         for name in adapters
-    ]  # fmt: skip
+    ]
 
 
 def test_votes_and_texts_are_those_of_transformers_with_every_adapter(voter: Engine, reference: Engine) -> None:
@@ -108,12 +110,12 @@ def test_one_slow_answer_holds_nobody_up(voter: Engine) -> None:
     done: list[str] = []
 
     def write() -> None:
-        voter.generate([Request("slow", render("{{text}}", text="red mug " * 200))] * 40)
+        voter.generate(questions(None)[:4])  # 40 steps at least
         done.append("slow")
 
     thread = threading.Thread(target=write)
     thread.start()
-    voter.choose(questions(None)[:1], YES_NO)
+    voter.choose(questions(None)[:1], YES_NO)  # one step
     done.append("quick")
     thread.join()
     assert done == ["quick", "slow"]
@@ -164,36 +166,30 @@ def test_captions_of_odd_images_are_those_of_transformers() -> None:
     assert [answer.key for answer in answers[0] if answer.failure] == ["broken", "half"]
 
 
-def test_votes_of_a_real_model_are_those_of_transformers(smol_asked: list[Request]) -> None:
+@pytest.mark.parametrize("count", [12, pytest.param(50, marks=pytest.mark.verify)])
+def test_votes_of_a_real_model_are_those_of_transformers(quality_prompts: list[Request], count: int) -> None:
     spec = EngineSpec("smollm2", context=512, max_new_tokens=8, batch_size=8, batch_tokens=4096, device="cpu")
     shares = []
     for name in ("vllm", "transformers"):
         engine = on(name, spec)
-        shares.append([answer.probabilities[0] for answer in engine.choose(smol_asked, YES_NO)])
+        shares.append([answer.probabilities[0] for answer in engine.choose(quality_prompts[:count], YES_NO)])
         engine.close()
-    assert len(shares[0]) == 50
+    assert len(shares[0]) == count
     assert max(abs(one - other) for one, other in zip(*shares, strict=True)) < 1e-3
 
 
 @pytest.fixture
-def smol_asked(world: Path) -> list[Request]:
+def quality_prompts(world: Path) -> list[Request]:
     """Quality prompts of the drawn data set, each with a caption, as a voter reads them."""
-    from caslie_ray.captioning._rows import read_views
-    from caslie_ray.runs import open_run  # only this needs Ray
-
     views = read_views(open_run(str(world)).read("views"))
     asked = [Request(view.view_id, view.quality_prompt.fill("caption", "The image shows a red mug.")) for view in views]
-    return sorted(asked, key=lambda request: request.key)[:50]
+    return sorted(asked, key=lambda request: request.key)
 
 
 def processes() -> set[int]:
-    """The processes of engines of this machine."""
-    found = set()
-    for process in psutil.process_iter(["name"]):
-        if "VLLM" in (process.info["name"] or "") and process.is_running():
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.add(process.pid)
-    return found
+    """The processes of vLLM's engines on this machine."""
+    alive = [one for one in psutil.process_iter(["name", "status"]) if one.info["status"] != psutil.STATUS_ZOMBIE]
+    return {one.pid for one in alive if "VLLM" in (one.info["name"] or "")}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
@@ -211,9 +207,9 @@ def test_an_engine_whose_process_is_killed_says_so_and_leaves_none_behind() -> N
     (core,) = processes() - before
     assert engine.choose(questions(None), YES_NO)[0].failure is None
     threading.Timer(0.2, os.kill, (core, signal.SIGKILL)).start()
+    asked = questions(None)[:2] * 2000
     with pytest.raises(EngineError, match="the vLLM engine of miniature:voter-llama-3b died"):
-        for _ in range(1000):
-            engine.choose(questions(None), YES_NO)
+        engine.choose(asked, YES_NO)
     with pytest.raises(EngineError, match="died"):
         engine.generate(questions(None))
     engine.close()

@@ -152,7 +152,7 @@ class VllmEngine:
             loaded.engine.shutdown(timeout=_CLOSE_S)
         finally:
             _end(loaded.guard, loaded.loop)
-            self._encoding.shutdown()
+            self._encoding.shutdown(cancel_futures=True)
 
     def _open(self) -> Loaded:
         if self._loaded is None:
@@ -203,7 +203,12 @@ class VllmEngine:
             return row, await self._ask(loaded.engine, row.prompt, request.adapter, settings)
 
         async def every() -> list[tuple[VllmRow | None, Any]]:
-            return await asyncio.gather(*map(one, requests))
+            asked = [asyncio.ensure_future(one(request)) for request in requests]
+            try:
+                return await asyncio.gather(*asked)
+            finally:  # a dead engine answers none of the rest
+                for task in asked:
+                    task.cancel()
 
         return self._wait(every())
 

@@ -1,0 +1,134 @@
+"""The caption job on vLLM ends as the one on transformers does, and outlives an engine that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from caslie_ray.captioning import caption, plan_captions
+from caslie_ray.dataset import ingest
+from caslie_ray.miniature import WorldSize
+from caslie_ray.profiles import Profile
+from caslie_ray.runs import Run, open_run
+from tests.engines.test_vllm import processes, wait_for
+from tests.worlds import VOTERS, InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, voter
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+
+def mini(engine: str, *settings: str) -> Profile:
+    """The whole lineup of the mini profile on one engine."""
+    voters = [voter(name, engine=engine) for name in VOTERS]
+    return profile(*voters, settings=[f"lineup.captioner.engine={engine}", *settings])
+
+
+@pytest.fixture(scope="module")
+def wide(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of more than 200 views, among them an image that no model can read and a prompt that fits none."""
+    folder = tmp_path_factory.mktemp("wide")
+    source = draw(folder / "source", WorldSize(train=8, validation=0, ind=5, ood=5))
+    run = open_run(str(folder / "run"))
+    ingest(run, [str(source)], profile())
+    path = run.files("images")[0]
+    images = run.read_file(path)
+    spoilt = [b"no image", *images["image"].to_pylist()[1:]]
+    column = images.schema.get_field_index("image")
+    images = images.set_column(column, images.schema.field(column), pa.array(spoilt, images.schema.field(column).type))
+    run.write("images", run.partition(path), images)
+    chosen = rows(run, "views")[0]["view_id"]
+    edit_views(run, lambda row: {**row, "caption_prompt": "mug " * 3000} if row["view_id"] == chosen else None)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def expected(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What transformers makes of it, with all votes."""
+    run = fresh_run(wide, tmp_path_factory.mktemp("expected") / "run")
+    caption_here(run, mini("transformers", "votes.schedule=full"), InProcess())
+    return rows(run)
+
+
+def told(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["view_id"], row["caption"], row["verdict"], row["cut"], row["error"]
+
+
+def test_every_caption_and_vote_is_that_of_transformers(
+    wide: Path, expected: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run = fresh_run(wide, tmp_path / "run")
+    result = caption(run, mini("vllm", "votes.schedule=full", "schedule=streamed"), quiet=True)
+    ours = rows(run)
+    assert len(ours) >= 200
+    assert list(map(told, ours)) == list(map(told, expected))
+    assert sum(row["error"] is not None for row in ours) >= 2
+    for one, other in zip(ours, expected, strict=True):
+        for vote, same in zip(one["votes"] or (), other["votes"] or (), strict=True):
+            assert (vote["voter"], vote["error"], vote["tokens"]) == (same["voter"], same["error"], same["tokens"])
+            assert vote["p_yes"] == pytest.approx(same["p_yes"], abs=1e-3)
+            if abs(same["p_yes"] - 0.5) > 1e-3:
+                assert vote["answer"] == same["answer"]
+    models = result.summary["this_session"]["models"]
+    assert set(models) == {"captioner", *VOTERS}
+    assert all(model["engine"]["running_peak"] > 0 for model in models.values())
+    assert result.summary["engines"] == dict.fromkeys(["captioner", *VOTERS], "vllm")
+    assert wait_for(lambda: not processes())
+
+
+def test_the_staged_schedule_ends_with_the_same_verdicts(
+    wide: Path, expected: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run = fresh_run(wide, tmp_path / "run")
+    caption(run, mini("vllm", "schedule=staged"), quiet=True)
+    assert list(map(told, rows(run))) == list(map(told, expected))
+    assert wait_for(lambda: not processes())
+
+
+def test_an_engine_that_is_killed_is_replaced_and_loses_nothing(
+    wide: Path, expected: list[dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = fresh_run(wide, tmp_path / "run")
+    only = profile(
+        voter("phi", engine="vllm"), settings=["captions.source=dataset", "storage.block_rows=1", "schedule=streamed"]
+    )
+    whole = fresh_run(wide, tmp_path / "whole")
+    caption_here(whole, profile(voter("phi"), settings=["captions.source=dataset"]), InProcess())
+    assert sum(row["caption"] is not None for row in rows(whole)) >= 200
+    killed: list[int] = []
+
+    def kill() -> None:
+        if wait_for(lambda: len(run.files("captions")) > 5, 300):
+            for process in processes():
+                killed.append(process)
+                os.kill(process, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    result = caption(run, only, quiet=True)
+    killer.join()
+    assert killed
+    assert not any(map(psutil.pid_exists, killed))
+    assert result.missing == 0
+    assert list(map(told, rows(run))) == list(map(told, rows(whole)))
+    assert result.summary["this_session"]["models"]["phi"]["replicas_lost"] >= 1
+    assert "phi: a replica was lost: EngineError: the vLLM engine of miniature:voter-phi died" in caplog.text
+    assert wait_for(lambda: not processes())
+
+
+def test_a_plan_says_which_engine_and_why(wide: Path, tmp_path: Path) -> None:
+    run: Run = fresh_run(wide, tmp_path / "run")
+    caption(run, profile(settings=["votes.rule=never"]), quiet=True)
+    chosen = profile(
+        voter("phi", engine="auto"), voter("mistral", engine="auto", resources={"cpus": 0.2, "gpus": 0.2}),
+        voter("vision"), settings=["votes.rule=majority", "captions.source=dataset"],
+    )  # fmt: skip
+    lines = plan_captions(run, chosen, quiet=True).lines()
+    assert "engines      phi      vllm · vLLM supports it" in lines
+    assert any("mistral  transformers · the vLLM that is installed is made for cpu" in line for line in lines)
+    assert any(line.endswith("vision   transformers") for line in lines)
