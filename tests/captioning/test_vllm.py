@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,22 @@ import pytest
 
 from caslie_ray.captioning import caption, plan_captions
 from caslie_ray.dataset import ingest
+from caslie_ray.lineup import resolve
 from caslie_ray.miniature import WorldSize
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run, open_run
+from caslie_ray.runs import open_run
 from tests.engines.test_vllm import processes, wait_for
 from tests.worlds import VOTERS, InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, voter
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
-def mini(engine: str, *settings: str) -> Profile:
-    """The whole lineup of the mini profile on one engine."""
-    voters = [voter(name, engine=engine) for name in VOTERS]
+FAMILIES = ("llama-3b", "mistral", "phi")
+
+
+def mini(engine: str, *names: str, settings: Sequence[str] = ()) -> Profile:
+    """The captioner and some voters of the mini profile on one engine."""
+    voters = [voter(name, engine=engine) for name in names]
     return profile(*voters, settings=[f"lineup.captioner.engine={engine}", *settings])
 
 
@@ -33,7 +38,7 @@ def mini(engine: str, *settings: str) -> Profile:
 def wide(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of more than 200 views, among them an image that no model can read and a prompt that fits none."""
     folder = tmp_path_factory.mktemp("wide")
-    source = draw(folder / "source", WorldSize(train=8, validation=0, ind=5, ood=5))
+    source = draw(folder / "source", WorldSize(train=9, validation=0, ind=5, ood=5))
     run = open_run(str(folder / "run"))
     ingest(run, [str(source)], profile())
     path = run.files("images")[0]
@@ -48,22 +53,22 @@ def wide(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What transformers makes of it, with all votes."""
-    run = fresh_run(wide, tmp_path_factory.mktemp("expected") / "run")
-    caption_here(run, mini("transformers", "votes.schedule=full"), InProcess())
-    return rows(run)
+def asked() -> InProcess:
+    """The engines of transformers, loaded once."""
+    return InProcess()
 
 
 def told(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["view_id"], row["caption"], row["verdict"], row["cut"], row["error"]
 
 
-def test_every_caption_and_vote_is_that_of_transformers(
-    wide: Path, expected: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_every_caption_and_vote_is_that_of_transformers(wide: Path, tmp_path: Path, asked: InProcess) -> None:
+    same = fresh_run(wide, tmp_path / "same")
+    caption_here(same, mini("transformers", *VOTERS, settings=["votes.schedule=full"]), asked)
+    expected = rows(same)
     run = fresh_run(wide, tmp_path / "run")
-    result = caption(run, mini("vllm", "votes.schedule=full", "schedule=streamed"), quiet=True)
+    settings = ["votes.schedule=full", "schedule=streamed"]
+    result = caption(run, mini("vllm", *VOTERS, settings=settings), quiet=True)
     ours = rows(run)
     assert len(ours) >= 200
     assert list(map(told, ours)) == list(map(told, expected))
@@ -81,24 +86,27 @@ def test_every_caption_and_vote_is_that_of_transformers(
     assert wait_for(lambda: not processes())
 
 
+@pytest.mark.parametrize("names", [FAMILIES, pytest.param(VOTERS, marks=pytest.mark.verify)])
 def test_the_staged_schedule_ends_with_the_same_verdicts(
-    wide: Path, expected: list[dict[str, Any]], tmp_path: Path
+    wide: Path, tmp_path: Path, names: tuple[str, ...], asked: InProcess
 ) -> None:
+    same = fresh_run(wide, tmp_path / "same")
+    caption_here(same, mini("transformers", *names), asked)
     run = fresh_run(wide, tmp_path / "run")
-    caption(run, mini("vllm", "schedule=staged"), quiet=True)
-    assert list(map(told, rows(run))) == list(map(told, expected))
+    caption(run, mini("vllm", *names, settings=["schedule=staged"]), quiet=True)
+    assert list(map(told, rows(run))) == list(map(told, rows(same)))
     assert wait_for(lambda: not processes())
 
 
 def test_an_engine_that_is_killed_is_replaced_and_loses_nothing(
-    wide: Path, expected: list[dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    wide: Path, tmp_path: Path, asked: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = fresh_run(wide, tmp_path / "run")
     only = profile(
         voter("phi", engine="vllm"), settings=["captions.source=dataset", "storage.block_rows=1", "schedule=streamed"]
     )
     whole = fresh_run(wide, tmp_path / "whole")
-    caption_here(whole, profile(voter("phi"), settings=["captions.source=dataset"]), InProcess())
+    caption_here(whole, profile(voter("phi"), settings=["captions.source=dataset"]), asked)
     assert sum(row["caption"] is not None for row in rows(whole)) >= 200
     killed: list[int] = []
 
@@ -121,14 +129,15 @@ def test_an_engine_that_is_killed_is_replaced_and_loses_nothing(
     assert wait_for(lambda: not processes())
 
 
-def test_a_plan_says_which_engine_and_why(wide: Path, tmp_path: Path) -> None:
-    run: Run = fresh_run(wide, tmp_path / "run")
-    caption(run, profile(settings=["votes.rule=never"]), quiet=True)
+def test_a_plan_says_which_engine_and_why(world: Path, tmp_path: Path) -> None:
     chosen = profile(
         voter("phi", engine="auto"), voter("mistral", engine="auto", resources={"cpus": 0.2, "gpus": 0.2}),
-        voter("vision"), settings=["votes.rule=majority", "captions.source=dataset"],
+        voter("vision"), settings=["captions.source=dataset"],
     )  # fmt: skip
-    lines = plan_captions(run, chosen, quiet=True).lines()
-    assert "engines      phi      vllm · vLLM supports it" in lines
-    assert any("mistral  transformers · the vLLM that is installed is made for cpu" in line for line in lines)
-    assert any(line.endswith("vision   transformers") for line in lines)
+    lines = resolve(chosen).engines()
+    assert lines[0].startswith("mistral  transformers · the vLLM that is installed is made for cpu")
+    assert sorted(lines[1:]) == ["phi      vllm · vLLM supports it", "vision   transformers"]
+    run = fresh_run(world, tmp_path / "run")
+    planned = plan_captions(run, profile(voter("phi", engine="auto"), settings=["captions.source=dataset"]), quiet=True)
+    assert "engines      phi  vllm · vLLM supports it" in planned.lines()
+    assert planned.timed > 0
