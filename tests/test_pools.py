@@ -67,8 +67,8 @@ class Method:
         return [Choice(request.key, (0.6, 0.4), 3, False) for request in await batch]
 
 
-def plan(key: str = "phi", minimum: int = 1, maximum: int = 1) -> PoolPlan:
-    return PoolPlan(key, key, EngineSpec(key), 1.0, 0.0, 0.0, minimum, maximum)
+def plan(key: str = "phi", minimum: int = 1, maximum: int = 1, engine: str = "transformers") -> PoolPlan:
+    return PoolPlan(key, key, EngineSpec(key, engine), 1.0, 0.0, 0.0, minimum, maximum)
 
 
 def ask(router: Router, rows: int = 1) -> Any:
@@ -218,3 +218,87 @@ def test_a_lost_pool_is_waited_for_and_may_come_back(run: Any) -> None:
         assert (await router.stats())["phi"].down is None
 
     run(script, test, start_timeout_s=0.2)
+
+
+def test_an_engine_that_takes_several_batches_is_given_them(run: Any) -> None:
+    at_once = 0
+    most = 0
+
+    async def script(method: str, number: int) -> Any:
+        nonlocal at_once, most
+        if method == "ready":
+            return "node"
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.1)
+        at_once -= 1
+        return None
+
+    async def test(router: Router, replicas: Replicas) -> Any:
+        await router.start()
+        await asyncio.gather(*(ask(router, 4) for _ in range(8)))
+        return (await router.stats())["phi"]
+
+    stats = run(script, test, plan(engine="vllm"))
+    assert most == 4
+    assert (stats.calls, stats.requests) == (8, 32)
+    # Two rounds of 0.1 s: seconds in which batches overlap are not counted twice.
+    assert 0.2 <= stats.busy_s < 0.5
+    assert stats.choosing_s == pytest.approx(stats.busy_s)
+
+
+def test_what_shared_a_replica_with_the_row_that_killed_it_pays_nothing(run: Any) -> None:
+    killer = "k7"
+    alive: dict[int, list[str]] = {}
+
+    async def script(method: str, number: int) -> Any:
+        return "node" if method == "ready" else None
+
+    async def test(router: Router, replicas: Replicas) -> tuple[list[Any], list[str]]:
+        await router.start()
+        answers = await asyncio.gather(*(ask(router, rows) for rows in (8, 4, 4, 1)))
+        return [answer for part in answers for answer in part], await router.news()
+
+    class Deadly(Method):
+        async def _run(self, batch: Batch | None) -> Any:
+            if batch is None or self.name == "details":
+                return "node" if batch is None else {}
+            number, held = self.actor.number, [request.key for request in await batch]
+            alive.setdefault(number, []).extend(held)
+            await asyncio.sleep(0.02)
+            if killer in alive[number]:
+                raise ActorDiedError()
+            for key in held:
+                alive[number].remove(key)
+            return [Choice(key, (0.6, 0.4), 3, False) for key in held]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Actor, "__getattr__", lambda actor, method: Deadly(actor, method))
+        answers, news = run(script, test, plan(engine="vllm"), tries=2, replica_failures=50)
+    assert len(answers) == 17
+    failed = [answer for answer in answers if answer.failure is not None]
+    assert [(answer.key, answer.failure.retryable) for answer in failed] == [(killer, False)]
+    assert "poison: alone in its batch" in failed[0].failure.reason
+    # The batches together, the part with the row, and the row alone twice.
+    assert len(news) == 3
+    assert all(line.startswith("phi: a replica was lost: ") for line in news)
+
+
+def test_replicas_are_closed_before_they_are_killed(run: Any) -> None:
+    told: list[tuple[str, int]] = []
+
+    async def script(method: str, number: int) -> Any:
+        told.append((method, number))
+        if method == "close" and number == 1:
+            await asyncio.sleep(60)
+        return "node"
+
+    async def test(router: Router, replicas: Replicas) -> list[int]:
+        await router.start()
+        await router.stop()
+        return sorted(replicas.killed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pools, "_CLOSE_S", 0.1)
+        assert run(script, test, plan(minimum=2, maximum=2)) == [0, 1]
+    assert {("close", 0), ("close", 1)} <= set(told)

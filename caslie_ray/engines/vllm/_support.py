@@ -38,7 +38,7 @@ def refusal(spec: EngineSpec) -> str | None:
     except EngineError as error:
         return str(error)
     except Exception as error:  # Each loader raises types of its own.
-        return f"its settings cannot be read here: {type(error).__name__}: {error}"
+        return f"its settings cannot be read here: {_line(error, 0)}"
 
 
 def refusal_of(spec: EngineSpec, reader: Reader) -> str | None:
@@ -58,7 +58,7 @@ def refusal_of(spec: EngineSpec, reader: Reader) -> str | None:
     try:
         ModelRegistry.models[name].inspect_model_cls()
     except Exception as error:  # It imports the model's module in a process of its own, and tells what that raised.
-        return f"vLLM's {name} cannot be imported here: {_last_line(error)}"
+        return f"vLLM's {name} cannot be imported here: {_line(error, -1)}"
     if config.model_type == "idefics3" and not _splits(reader.processor.image_processor):
         return "its processor makes one tile of an image, on which vLLM's Idefics3 fails; have it split images"
     switch = rope_switch(config.get_text_config(decoder=True))
@@ -157,6 +157,6 @@ def _made_for() -> str:
         return "cuda"
 
 
-def _last_line(error: Exception) -> str:
+def _line(error: Exception, number: int) -> str:
     lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+    return lines[number] if lines else type(error).__name__

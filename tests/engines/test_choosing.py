@@ -1,0 +1,34 @@
+"""Which engine runs a checkpoint, where the profile leaves it open."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+
+import pytest
+
+from caslie_ray.engines import EngineSpec
+from caslie_ray.engines.choosing import choose_engine
+from tests.engines.conftest import MakeCheckpoint, tiny_spec
+
+VOTER = EngineSpec("miniature:voter-phi", engine="auto", context=512, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["transformers", "vllm", "tests.faulty:load"])
+def test_an_engine_that_is_named_is_taken(name: str) -> None:
+    spec = replace(VOTER, engine=name)
+    assert choose_engine(spec) == (spec, "")
+
+
+def test_without_vllm_it_is_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choose_engine(VOTER) == (replace(VOTER, engine="transformers"), "vLLM is not installed")
+
+
+@pytest.mark.vllm
+def test_it_is_vllm_where_that_supports_the_checkpoint(checkpoint: MakeCheckpoint) -> None:
+    assert choose_engine(VOTER) == (replace(VOTER, engine="vllm"), "vLLM supports it")
+    mllama = tiny_spec(checkpoint("mllama"), engine="auto")
+    chosen, reason = choose_engine(mllama)
+    assert chosen == replace(mllama, engine="transformers")
+    assert reason.endswith("has no MllamaForConditionalGeneration")
