@@ -1,7 +1,7 @@
 """Our pools beside Ray's own `ray.data.llm`, on the same views and the same vLLM engine.
 
 Run as:
-    python tests/engines/compare_ray_llm.py --views 400
+    python -m tests.engines.compare_ray_llm --views 400
 
 It captions the views of a drawn data set and has one voter vote on them, each way by itself, and prints seconds of
 a first run of two views (start-up), seconds of all, and rows a second without the start-up. Of ray.data.llm only

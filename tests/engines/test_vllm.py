@@ -20,7 +20,9 @@ import pytest
 
 from caslie_ray.captioning._rows import read_views
 from caslie_ray.engines import Engine, EngineError, EngineSpec, Request, load_engine, resolve
+from caslie_ray.engines._reader import find_source, load_reader
 from caslie_ray.engines.vllm import VllmEngine, refusal
+from caslie_ray.engines.vllm._support import engine_settings
 from caslie_ray.prompts import Prompt, render
 from caslie_ray.runs import open_run
 from tests.engines import tiny
@@ -287,3 +289,17 @@ def test_what_vllm_cannot_run_is_told_without_loading_it(checkpoint: MakeCheckpo
     assert "one tile of an image" in (refusal(replace(CAPTIONER, checkpoint=str(whole))) or "")
     with pytest.raises(EngineError, match="cannot run on vLLM: its processor makes one tile"):
         VllmEngine(replace(CAPTIONER, checkpoint=str(whole)))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "parallel", "memory"), [(0.0, 1, 0.9), (0.25, 1, 0.225), (1.0, 1, 0.9), (2.0, 2, 0.9), (4.0, 4, 0.9)]
+)
+def test_gpus_of_the_profile_are_a_share_of_one_or_split_the_model(gpus: float, parallel: int, memory: float) -> None:
+    spec = replace(VOTER, device="cuda", gpus=gpus)
+    source = find_source(spec)
+    settings = engine_settings(spec, source, load_reader(spec, source), [16, 40])
+    assert settings.tensor_parallel_size == parallel
+    assert settings.gpu_memory_utilization == pytest.approx(memory)
+    assert settings.kv_cache_memory_bytes is None
+    assert (settings.enable_prefix_caching, settings.enforce_eager, settings.trust_remote_code) == (True, False, False)
+    assert (settings.enable_lora, settings.max_lora_rank, settings.max_loras) == (True, 64, 2)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import uuid
@@ -31,28 +34,25 @@ def prepare() -> None:
     vLLM tells why an engine failed in a log only, and that of another process. So its warnings go to a file of
     ours beside standard error. Nothing is sent to its makers.
     """
+    if _TOKEN in os.environ:  # a process of vLLM's that imports what its owner did: it has its owner's log
+        return
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-    settings = _log().with_suffix(".json")
     handlers = {
         "console": {"class": "logging.StreamHandler", "formatter": "vllm", "level": "ERROR"},
         "file": {"class": "logging.FileHandler", "filename": str(_log()), "formatter": "vllm", "level": "WARNING"},
     }
-    formatter = {"format": "%(asctime)s %(levelname).1s vllm %(message)s"}
-    logger = {"handlers": list(handlers), "level": "WARNING", "propagate": False}
-    settings.write_text(
-        json.dumps(
-            {
-                "version": 1,
-                "disable_existing_loggers": False,
-                "formatters": {"vllm": formatter},
-                "handlers": handlers,
-                "loggers": {"vllm": logger},
-            }
-        )
-    )
+    settings = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"vllm": {"format": "%(asctime)s %(levelname).1s vllm %(message)s"}},
+        "handlers": handlers,
+        "loggers": {"vllm": {"handlers": list(handlers), "level": "WARNING", "propagate": False}},
+    }
+    path = _log().with_suffix(".json")
+    path.write_text(json.dumps(settings))
     os.environ["VLLM_CONFIGURE_LOGGING"] = "1"
-    os.environ["VLLM_LOGGING_CONFIG_PATH"] = str(settings)
+    os.environ["VLLM_LOGGING_CONFIG_PATH"] = str(path)
 
 
 def log_size() -> int:
@@ -106,5 +106,8 @@ class Guard:
         self._shell.wait()
 
 
+@functools.cache
 def _log() -> Path:
-    return Path(tempfile.gettempdir()) / f"caslie-vllm-{os.getpid()}.log"
+    folder = tempfile.mkdtemp(prefix="caslie-vllm-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder) / "vllm.log"
