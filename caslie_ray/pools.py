@@ -61,7 +61,7 @@ class _Pool:
 
     def open(self) -> list[Held]:
         """The replicas that can be given a batch."""
-        return [held for held in self.held if not held.alone and held.calls < held.slots]
+        return [held for held in self.held if not (held.alone or held.lost) and held.calls < held.slots]
 
 
 class Router:
@@ -193,7 +193,12 @@ class Router:
                 held = min(pool.open(), key=lambda one: one.calls)
                 if alone:
                     held.alone = True
-                    await pool.changed.wait_for(functools.partial(_idle, held))
+                    try:
+                        await pool.changed.wait_for(functools.partial(_idle, held))
+                    except BaseException:  # the asker is gone: others may have the replica
+                        held.alone = False
+                        pool.changed.notify_all()
+                        raise
                 if not held.lost:
                     held.begin(method, pool.stats)
                     return held
@@ -250,29 +255,31 @@ class Router:
                 held = await self._acquire(pool, method, alone)
             except PoolDown as down:
                 return [(request.key, Failure(str(down), retryable=True)) for request in await batch]
+            # A batch that shares its replica waits for the others too.
+            patience = self._faults.call_timeout_s * (1 if alone else held.slots)
             try:
                 call = getattr(held.actor, method).remote(batch, *extra)
-                results: list[Any] = await asyncio.wait_for(call, self._faults.call_timeout_s)
+                results: list[Any] = await asyncio.wait_for(call, patience)
+                self._count(pool, results)
+                return results
             except (RayError, TimeoutError) as error:
                 if isinstance(getattr(error, "cause", error), ObjectLostError):  # the asker ended, and its batch
-                    await self._release(pool, held, method, alone)
                     raise
+                held.slots = 0  # nobody else is to be given it while its node is looked for
                 blamed = not await _node_lost(held.node, error)
                 await self._lost(pool, held, blamed and not (alone and rows == 1), self._why(error))
+                failed = error
+            finally:
                 await self._release(pool, held, method, alone)
-                if not blamed:
-                    continue
-                if rows > 1:
-                    return await self._split(pool, method, await batch, extra)
-                tries += alone
-                alone = True
-                if tries >= self._faults.tries:
-                    key = (await batch)[0].key
-                    return [(key, await self._poison(pool, tries, error))]
+            if not blamed:
                 continue
-            self._count(pool, results)
-            await self._release(pool, held, method, alone)
-            return results
+            if rows > 1:
+                return await self._split(pool, method, await batch, extra)
+            tries += alone
+            alone = True
+            if tries >= self._faults.tries:
+                key = (await batch)[0].key
+                return [(key, await self._poison(pool, tries, failed))]
 
     async def _split(self, pool: _Pool, method: str, requests: list[Request], extra: tuple[Any, ...]) -> list[Any]:
         size = max(1, len(requests) // _SHRINK)

@@ -302,3 +302,23 @@ def test_replicas_are_closed_before_they_are_killed(run: Any) -> None:
         patch.setattr(pools, "_CLOSE_S", 0.1)
         assert run(script, test, plan(minimum=2, maximum=2)) == [0, 1]
     assert {("close", 0), ("close", 1)} <= set(told)
+
+
+def test_an_answer_that_is_none_costs_no_replica_its_place(run: Any) -> None:
+    wrong = True
+
+    async def script(method: str, number: int) -> Any:
+        nonlocal wrong
+        if method == "ready":
+            return "node"
+        answer, wrong = [3] if wrong else None, False
+        return answer
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        await router.start()
+        with pytest.raises(AttributeError):
+            await ask(router)
+        assert (await ask(router))[0].failure is None
+        assert replicas.killed == []
+
+    run(script, test)

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -285,13 +286,15 @@ class Models:
     def __exit__(self, *_: object) -> None:
         if self._router is None:
             return
+        tell_news(self._router)
         try:
-            tell_news(self._router)
             for key, stats in ray.get(self._router.stats.remote(), timeout=_STATS_S).items():
                 self._job.pools[f"{key}-{stats.name}"] = stats
-            ray.get(self._router.stop.remote(), timeout=_STATS_S)
         except RayError as error:  # what was written stands all the same
             log.warning("the figures of this session are lost: %s", str(error).split("\n")[0])
+        try:
+            with suppress(RayError):
+                ray.get(self._router.stop.remote(), timeout=_STATS_S)
         finally:
             ray.kill(self._router)
 
@@ -299,8 +302,9 @@ class Models:
 def tell_news(router: Any) -> None:
     """Say in the job's log why replicas were lost."""
     if router is not None:
-        for line in ray.get(router.news.remote()):
-            log.warning("%s", line)
+        with suppress(RayError):  # no news: what was written stands all the same
+            for line in ray.get(router.news.remote(), timeout=_STATS_S):
+                log.warning("%s", line)
 
 
 def run_pass(

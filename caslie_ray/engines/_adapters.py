@@ -13,6 +13,7 @@ from caslie_ray.engines.base import EngineError
 
 __all__ = ["Adapter", "read_adapters"]
 
+_STARTS = (True, False, None, "gaussian", "orthogonal")
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -48,9 +49,15 @@ def _read(name: str, folder: Path) -> Adapter:
             raise EngineError(f"adapter {name}: {folder} has no {needed}; save it with PEFT's save_pretrained")
     try:
         config = json.loads((folder / _CONFIG).read_text())
-        kind, ranks = config["peft_type"], [config["r"], *config.get("rank_pattern", {}).values()]
-    except (ValueError, KeyError, TypeError) as error:
+        kind, ranks = config["peft_type"], [config["r"], *(config.get("rank_pattern") or {}).values()]
+        bias, start = config.get("bias", "none"), config.get("init_lora_weights", True)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EngineError(f"adapter {name}: {folder / _CONFIG} cannot be read: {error!r}") from error
     if kind != "LORA":
         raise EngineError(f"adapter {name}: {folder} is of the kind {kind}, and only LORA is supported")
+    if bias != "none" or start not in _STARTS:
+        raise EngineError(
+            f"adapter {name}: {folder} changes weights of its base (bias {bias}, init_lora_weights {start}), which then"
+            " answers otherwise without the adapter; train it with bias none and a start that leaves the base alone"
+        )
     return Adapter(str(folder), max(ranks))

@@ -35,8 +35,10 @@ def choose_engine(spec: EngineSpec) -> Chosen:
         return Chosen(spec, "")
     if importlib.util.find_spec("vllm") is None:
         return Chosen(replace(spec, engine="transformers"), "vLLM is not installed")
-    from caslie_ray.engines.vllm import refusal  # takes seconds to import
-
+    try:
+        from caslie_ray.engines.vllm import refusal  # takes seconds to import
+    except (ImportError, OSError) as error:  # built for another torch, or for drivers that are not here
+        return Chosen(replace(spec, engine="transformers"), f"vLLM cannot be imported here: {error}")
     reason = refusal(spec)
     if reason is None:
         return Chosen(replace(spec, engine="vllm"), "vLLM supports it")

@@ -272,9 +272,8 @@ def _load_adapters(spec: EngineSpec, model: Any) -> Any:
             told = handle.load_adapter(adapter.path, name)
         except Exception as error:  # PEFT raises what its parts raise; the user needs the adapter's name.
             raise EngineError(f"adapter {name} ({adapter.path}) does not fit {spec.checkpoint}: {error}") from error
-        if told.unexpected_keys:
-            raise EngineError(
-                f"adapter {name} ({adapter.path}) does not fit {spec.checkpoint}, which has no "
-                f"{told.unexpected_keys[0]}"
-            )
+        lacks = [key for key in told.missing_keys if f".{name}." in key]
+        if told.unexpected_keys or lacks:
+            what = f"which has no {told.unexpected_keys[0]}" if told.unexpected_keys else f"it lacks {lacks[0]}"
+            raise EngineError(f"adapter {name} ({adapter.path}) does not fit {spec.checkpoint}, {what}")
     return handle.eval() if handle is not None else None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from caslie_ray.engines import EngineError, EngineSpec, fingerprint, load_engine
 from caslie_ray.engines._adapters import read_adapters
@@ -48,7 +49,14 @@ def test_a_folder_without_an_adapter_is_refused(spec: EngineSpec, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("written", "said"),
-    [("{", "cannot be read"), ('{"r": 4}', "cannot be read"), ('{"peft_type": "IA3", "r": 4}', "of the kind IA3")],
+    [
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"r": 4}', "cannot be read"),
+        ('{"peft_type": "IA3", "r": 4}', "of the kind IA3"),
+        ('{"peft_type": "LORA", "r": 4, "bias": "all"}', "changes weights of its base .bias all"),
+        ('{"peft_type": "LORA", "r": 4, "init_lora_weights": "pissa"}', "init_lora_weights pissa"),
+    ],
 )
 def test_what_is_no_lora_adapter_is_refused(spec: EngineSpec, written: str, said: str) -> None:
     (Path(spec.adapters["mine"]) / "adapter_config.json").write_text(written)
@@ -59,6 +67,12 @@ def test_what_is_no_lora_adapter_is_refused(spec: EngineSpec, written: str, said
 def test_an_adapter_of_another_checkpoint_is_refused(spec: EngineSpec, checkpoint: MakeCheckpoint) -> None:
     with pytest.raises(EngineError, match=r"adapter mine \(.*\) does not fit .*phi3"):
         load_engine(replace(spec, checkpoint=str(checkpoint("phi3"))))
+    weights = Path(spec.adapters["mine"]) / "adapter_model.safetensors"
+    held = load_file(weights)
+    save_file({name: value for name, value in held.items() if "lm_head.lora_B" not in name}, weights)
+    with pytest.raises(EngineError, match=r"adapter mine \(.*\) does not fit .*llama, it lacks .*lm_head\.lora_B"):
+        load_engine(spec)
+    save_file(held, weights)
     config = Path(spec.adapters["mine"]) / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "target_modules": ["q_proj"]}))
     with pytest.raises(EngineError, match=r"adapter mine \(.*\) does not fit .*llama, which has no "):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,13 @@ def test_an_engine_that_is_named_is_taken(name: str) -> None:
 def test_without_vllm_it_is_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert choose_engine(VOTER) == (replace(VOTER, engine="transformers"), "vLLM is not installed")
+
+
+def test_a_vllm_that_does_not_import_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "caslie_ray.engines.vllm", None)
+    chosen, reason = choose_engine(VOTER)
+    assert chosen.engine == "transformers"
+    assert reason.startswith("vLLM cannot be imported here: ")
 
 
 @pytest.mark.vllm

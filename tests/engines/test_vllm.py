@@ -223,10 +223,11 @@ def test_an_engine_whose_process_is_killed_says_so_and_leaves_none_behind() -> N
 
 OWNER = """
 import sys, time
+from caslie_ray.engines.vllm._process import scratch
 from tests.engines.test_vllm import VOTER, on
 if __name__ == "__main__":
     engine = on("vllm", VOTER)
-    print("loaded", flush=True)
+    print(scratch(), flush=True)
     time.sleep(600)
 """
 
@@ -240,11 +241,12 @@ def test_an_engine_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(root)}
     )
     assert owner.stdout is not None
-    assert owner.stdout.readline() == "loaded\n"
+    folder = Path(owner.stdout.readline().strip())
+    assert (folder / "vllm.log").is_file()
     assert len(processes() - before) == 1
     owner.kill()
     owner.wait()
-    assert wait_for(lambda: processes() <= before)
+    assert wait_for(lambda: processes() <= before and not folder.exists())
 
 
 def copy_of(checkpoint: str, folder: Path) -> Path:
@@ -259,6 +261,13 @@ def test_weights_that_are_cut_off_are_told_with_their_cause(tmp_path: Path) -> N
     with pytest.raises(EngineError, match=r"checkpoint .*broken cannot be loaded on vLLM: .*[Ss]afetensor"):
         on("vllm", replace(VOTER, checkpoint=str(broken)))
     assert wait_for(lambda: processes() <= before)
+
+
+def test_settings_that_vllm_refuses_are_told_before_it_starts() -> None:
+    before = processes()
+    with pytest.raises(EngineError, match=r"voter-llama-3b cannot be loaded on vLLM: .*min_tokens"):
+        on("vllm", replace(VOTER, generation={"min_new_tokens": 99}))
+    assert processes() <= before
 
 
 def test_an_adapter_that_vllm_does_not_apply_is_refused(tmp_path: Path) -> None:
@@ -300,6 +309,6 @@ def test_gpus_of_the_profile_are_a_share_of_one_or_split_the_model(gpus: float, 
     settings = engine_settings(spec, source, load_reader(spec, source), [16, 40])
     assert settings.tensor_parallel_size == parallel
     assert settings.gpu_memory_utilization == pytest.approx(memory)
-    assert settings.kv_cache_memory_bytes is None
+    assert (settings.kv_cache_memory_bytes is None) == (gpus != 0.25)  # neighbours on a card may not be looked at
     assert (settings.enable_prefix_caching, settings.enforce_eager, settings.trust_remote_code) == (True, False, False)
     assert (settings.enable_lora, settings.max_lora_rank, settings.max_loras) == (True, 64, 2)

@@ -32,7 +32,7 @@ from caslie_ray.engines._rows import Encoder
 from caslie_ray.engines.base import Choice, EngineError, EngineStats, Failure, Generation, Request
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.engines.vllm._metrics import Meter
-from caslie_ray.engines.vllm._process import Guard, cause_of_death, log_size
+from caslie_ray.engines.vllm._process import Guard, cause_of_death, log_size, scratch
 from caslie_ray.engines.vllm._rows import VllmRow, VllmRows
 from caslie_ray.engines.vllm._support import answer_settings, engine_settings, refusal_of, runs_on_cpu
 
@@ -49,7 +49,6 @@ class Loaded(NamedTuple):
 
     engine: Any
     reader: Reader
-    source: Source
     loop: asyncio.AbstractEventLoop
     guard: Guard
 
@@ -92,13 +91,12 @@ class VllmEngine:
             name: LoRARequest(name, number, adapter.path)
             for number, (name, adapter) in enumerate(self._adapters.items(), start=1)
         }
+        self._encoding = ThreadPoolExecutor(max_workers=1)  # tokenizers bear one thread
         self._loaded: Loaded | None = self._load()
         _, tokenizer, processor, family, chat = self._loaded.reader
         self._decode = tokenizer.decode
-        self._encode = Encoder(chat, family, spec.context, spec.adapters, VllmRows(chat, processor))
-        self._encoding = ThreadPoolExecutor(max_workers=1)  # tokenizers bear one thread
-        self._settings = answer_settings(spec, self._loaded.source, self._loaded.reader)
         try:
+            self._encode = Encoder(chat, family, spec.context, spec.adapters, VllmRows(chat, processor))
             self._refuse_idle_adapters()
         except BaseException:
             self.close()
@@ -169,11 +167,12 @@ class VllmEngine:
             reader = load_reader(spec, source)
             if reason := refusal_of(spec, reader):
                 raise EngineError(f"checkpoint {spec.checkpoint} cannot run on vLLM: {reason}")
-            with TemporaryDirectory() as scratch, guard.starting():
+            self._settings = answer_settings(spec, source, reader)
+            with TemporaryDirectory(dir=scratch()) as written, guard.starting():
                 folder = source
                 if "gguf_file" in source.where:
-                    write_safetensors(source, reader, spec.dtype, Path(scratch))
-                    folder = Source(scratch, {})
+                    write_safetensors(source, reader, spec.dtype, Path(written))
+                    folder = Source(written, {})
                 engine = asyncio.run_coroutine_threadsafe(self._start(folder, reader), loop).result()
         except BaseException as error:
             _end(guard, loop)
@@ -181,7 +180,7 @@ class VllmEngine:
                 raise
             cause = cause_of_death(self._born) or f"{type(error).__name__}: {error}"
             raise EngineError(f"checkpoint {spec.checkpoint} cannot be loaded on vLLM: {cause}") from error
-        return Loaded(engine, reader, source, loop, guard)
+        return Loaded(engine, reader, loop, guard)
 
     async def _start(self, source: Source, reader: Reader) -> Any:
         settings = engine_settings(self._spec, source, reader, [adapter.rank for adapter in self._adapters.values()])
@@ -219,17 +218,22 @@ class VllmEngine:
             async for output in engine.generate(prompt, settings, str(next(self._numbers)), lora_request=lora):
                 answer = output.outputs[0]
         except EngineDeadError as error:
-            cause = cause_of_death(self._born) or "its process ended without a word, as when memory runs out"
-            raise EngineError(f"the vLLM engine of {self._spec.checkpoint} died: {cause}") from error
+            raise self._died() from error
         except VLLMClientError as error:
             return Failure(f"vLLM refuses the request: {error}", retryable=False)
         except Exception as error:  # Image processors raise many types; the row alone pays.
+            if engine.errored:  # vLLM hands what ended it to every request that it held
+                raise self._died() from error
             raised = error.__cause__ if isinstance(error.__cause__, Exception) else error
             reason = f"the model failed on this request: {type(raised).__name__}: {raised}"
             return Failure(reason, retryable=is_out_of_memory(raised))
         if answer.finish_reason not in ("stop", "length"):
             return Failure(f"vLLM broke off the answer: {answer.finish_reason}", retryable=True)
         return answer
+
+    def _died(self) -> EngineError:
+        cause = cause_of_death(self._born) or "its process ended without a word, as when memory runs out"
+        return EngineError(f"the vLLM engine of {self._spec.checkpoint} died: {cause}")
 
     def _wait(self, work: Coroutine[Any, Any, Waited]) -> Waited:
         return asyncio.run_coroutine_threadsafe(work, self._open().loop).result()

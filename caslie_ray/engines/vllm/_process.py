@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import uuid
@@ -15,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Guard", "cause_of_death", "log_size", "prepare"]
+__all__ = ["Guard", "cause_of_death", "log_size", "prepare", "scratch"]
 
 _TOKEN = "CASLIE_VLLM_OWNER"
 # The last line of a traceback: an exception's type and what it says.
 _RAISED = re.compile(r"(?:^|\s)((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit)): (.*)$")
+_watchers: list[subprocess.Popen[bytes]] = []  # their standard input must stay open
 _VAGUE = ("Engine core initialization failed", "EngineCore encountered an issue", "Executor failed")
 # `read` ends when the owner does, however it ends. What the owner's engine started carries the token.
 _WATCH = """read -r _
@@ -37,6 +36,9 @@ def prepare() -> None:
     if _TOKEN in os.environ:  # a process of vLLM's that imports what its owner did: it has its owner's log
         return
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    os.environ["SPT_NOENV"] = (
+        "1"  # vLLM gives its processes titles, and those may not be written over their environment
+    )
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     handlers = {
         "console": {"class": "logging.StreamHandler", "formatter": "vllm", "level": "ERROR"},
@@ -81,13 +83,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._token = f"{_TOKEN}={uuid.uuid4().hex}"
-        self._shell = subprocess.Popen(
-            ["sh", "-c", _WATCH, self._token],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._shell = _watch(_WATCH, self._token)
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -107,7 +103,23 @@ class Guard:
 
 
 @functools.cache
-def _log() -> Path:
+def scratch() -> Path:
+    """A folder of this process, which is removed when it has ended, even if it was killed."""
     folder = tempfile.mkdtemp(prefix="caslie-vllm-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder) / "vllm.log"
+    _watchers.append(_watch('read -r _; rm -rf -- "$0"', folder))
+    return Path(folder)
+
+
+def _watch(script: str, argument: str) -> subprocess.Popen[bytes]:
+    """A shell whose standard input ends when this process does."""
+    return subprocess.Popen(
+        ["sh", "-c", script, argument],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _log() -> Path:
+    return scratch() / "vllm.log"

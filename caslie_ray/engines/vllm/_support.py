@@ -22,7 +22,7 @@ __all__ = ["answer_settings", "engine_settings", "refusal", "refusal_of", "runs_
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, that vLLM has kernels for
 _MEMORY = 0.9  # of what it may use of a GPU vLLM claims so much; the rest is for what it does not count
-_BLOCK = 128  # tokens of a block of the KV cache on the CPU
+_BLOCK = 128  # tokens of the largest block of the KV cache: the CPU's
 _BLOCKS_MORE = 64  # for prefixes that outlive their prompts
 
 
@@ -76,9 +76,11 @@ def engine_settings(spec: EngineSpec, source: Source, reader: Reader, ranks: lis
     settings: dict[str, Any] = {"dtype": spec.dtype}
     if "revision" in source.where:
         settings["revision"] = settings["tokenizer_revision"] = source.where["revision"]
-    if cpu:
+    if cpu or 0 < spec.gpus < 1:
+        # vLLM would work it out from what the whole card has free before and after it loads, and take the weights of
+        # a neighbour that loads meanwhile for its own.
         settings["kv_cache_memory_bytes"] = _kv_cache_bytes(spec, reader.config)
-    else:
+    if not cpu:
         settings["gpu_memory_utilization"] = _MEMORY * (spec.gpus if 0 < spec.gpus < 1 else 1.0)
     if ranks:
         settings["max_lora_rank"] = next((rank for rank in _RANKS if rank >= max(ranks)), max(ranks))
@@ -141,12 +143,13 @@ def _own_generation(source: Source) -> Any:
 
 
 def _kv_cache_bytes(spec: EngineSpec, config: Any) -> int:
-    """Room for as many prompts of full length as go through the model together, and some more for prefixes."""
+    """Room for as many tokens as go through the model together, and some more for prefixes."""
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     a_token: int = 2 * text.num_hidden_layers * heads * width * getattr(torch, spec.dtype).itemsize
-    blocks = spec.batch_size * -(-spec.context // _BLOCK) + _BLOCKS_MORE
+    tokens = max(spec.context, min(spec.batch_size * spec.context, spec.batch_tokens))
+    blocks = spec.batch_size + -(-tokens // _BLOCK) + _BLOCKS_MORE  # one of each prompt is not full
     return blocks * _BLOCK * a_token
 
 
