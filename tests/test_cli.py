@@ -145,8 +145,9 @@ def test_a_wrong_setting_is_named(
 
 
 _JOB = """
-import sys, time
+import signal, sys, time
 from caslie_ray.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 def job(arguments):
     try:
         print("ready", flush=True)
