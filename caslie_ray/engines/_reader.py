@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer
@@ -9,6 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from caslie_ray.engines._chat import Chat
+from caslie_ray.engines._choices import first_token_ids
 from caslie_ray.engines._facts import chat_template
 from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY, Family
 from caslie_ray.engines.base import EngineError
@@ -39,6 +41,15 @@ class Reader(NamedTuple):
     processor: Any
     family: Family
     chat: Chat
+
+    def first_token_ids(self, choices: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """The ids that an answer of each choice may begin with; see `_choices.first_token_ids`."""
+
+        def encode(text: str) -> list[int]:
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+            return ids
+
+        return first_token_ids(encode, choices, self.tokenizer.unk_token_id)
 
 
 def find_source(spec: EngineSpec) -> Source:

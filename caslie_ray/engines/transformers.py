@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gene
 from caslie_ray.engines._adapters import read_adapters
 from caslie_ray.engines._answers import choice, counted, generation
 from caslie_ray.engines._batching import plan, run_batches
-from caslie_ray.engines._choices import first_token_ids
 from caslie_ray.engines._device import find_device, free_memory, is_fatal, is_out_of_memory
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
@@ -105,10 +104,7 @@ class TransformersEngine:
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
         """Give each choice's probability at the first token of the answer; see `Engine.choose`."""
         started = time.perf_counter()
-        tokenizer = self._open().reader.tokenizer
-        ids = first_token_ids(
-            lambda text: tokenizer.encode(text, add_special_tokens=False), choices, tokenizer.unk_token_id
-        )
+        ids = self._open().reader.first_token_ids(choices)
         answers: list[Choice | None] = [None] * len(requests)
         found = self._answer(requests, self._spec.choose_budget, 1, lambda batch: self._choose(batch, ids))
         for index, row, answer in found:

@@ -24,7 +24,6 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from caslie_ray.engines._adapters import read_adapters
 from caslie_ray.engines._answers import choice, counted, generation
-from caslie_ray.engines._choices import first_token_ids
 from caslie_ray.engines._dequantize import write_safetensors
 from caslie_ray.engines._device import is_out_of_memory
 from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
@@ -116,10 +115,7 @@ class VllmEngine:
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
         """Give each choice's probability at the first token of the answer; see `Engine.choose`."""
         started = time.perf_counter()
-        tokenizer = self._open().reader.tokenizer
-        ids = first_token_ids(
-            lambda text: tokenizer.encode(text, add_special_tokens=False), choices, tokenizer.unk_token_id
-        )
+        ids = self._open().reader.first_token_ids(choices)
         settings = SamplingParams(
             max_tokens=1,
             temperature=0.0,
