@@ -106,7 +106,10 @@ class Guard:
 def scratch() -> Path:
     """A folder of this process, which is removed when it has ended, even if it was killed."""
     folder = tempfile.mkdtemp(prefix="caslie-vllm-")
-    _watchers.append(_watch('read -r _; rm -rf -- "$0"', folder))
+    # In the background, so that it is no child of ours: Ray kills the children of an actor that it ends.
+    watcher = _watch('exec 3<&0; { read -r _ <&3; rm -rf -- "$0"; } &', folder)
+    watcher.wait()
+    _watchers.append(watcher)
     return Path(folder)
 
 
