@@ -67,8 +67,8 @@ class VllmEngine:
     vLLM batches what it is given, whoever asked: several threads may ask at once, and a slow answer in one call
     leaves no room empty for those of another. Prompts are cut, and answers read, exactly as on transformers;
     prefixes that prompts share are computed once. `batch_size` and `batch_tokens` bound what goes through the
-    model in one step. On the CPU, memory for as many prompts of full length is set aside; on a GPU, the share of
-    it that the spec allows. The model runs in processes of its own, which end with this one, however it ends.
+    model in one step. On the CPU, and on a share of a GPU, memory for as many tokens is set aside; on a whole GPU,
+    most of what it has. The model runs in processes of its own, which end with this one, however it ends.
     A GGUF checkpoint is written out as safetensors first, which takes room in the temporary folder.
 
     Args:

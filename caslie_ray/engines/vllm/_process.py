@@ -36,9 +36,8 @@ def prepare() -> None:
     if _TOKEN in os.environ:  # a process of vLLM's that imports what its owner did: it has its owner's log
         return
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
-    os.environ["SPT_NOENV"] = (
-        "1"  # vLLM gives its processes titles, and those may not be written over their environment
-    )
+    # vLLM gives its processes titles, and those may not be written over the environment that `Guard` reads.
+    os.environ["SPT_NOENV"] = "1"
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     handlers = {
         "console": {"class": "logging.StreamHandler", "formatter": "vllm", "level": "ERROR"},
