@@ -139,8 +139,22 @@ class Run:
         """Return the partition that a file belongs to."""
         return posixpath.basename(path).removesuffix(".parquet").split("-", 1)[0]
 
-    def write(self, table: str, stem: str, rows: pa.Table, schema: pa.Schema | None = None) -> str:
+    def write(
+        self,
+        table: str,
+        stem: str,
+        rows: pa.Table,
+        schema: pa.Schema | None = None,
+        note: Mapping[str, str] | None = None,
+    ) -> str:
         """Write ``RUN/<table>/<stem>.parquet`` whole, over whatever stood there; return its path.
+
+        Args:
+            table: its name.
+            stem: the partition, or ``<partition>-<what>``.
+            rows: the rows.
+            schema: of a table that `SCHEMAS` does not hold.
+            note: kept in the file's footer, where `note_of` finds it without reading rows.
 
         Raises:
             RunError: the rows do not fit the table's schema, or the store refused the file.
@@ -150,6 +164,7 @@ class Run:
             rows = rows.select(schema.names).cast(schema)
         except (KeyError, pa.ArrowException) as error:
             raise RunError(f"rows do not fit table {table!r}: {_brief(error)}") from error
+        rows = rows.replace_schema_metadata(dict(note) if note else None)
         # Pictures are compressed already.
         codec = {name: "none" if name == "image" else "zstd" for name in schema.names}
         sink = pa.BufferOutputStream()
@@ -215,12 +230,24 @@ class Run:
         Raises:
             RunError: it is not whole.
         """
+        return int(self._footer(path).num_rows)
+
+    def _footer(self, path: str) -> pq.FileMetaData:
         try:
-            return int(pq.read_metadata(path, filesystem=self.fs).num_rows)
+            return pq.read_metadata(path, filesystem=self.fs)
         except (pa.ArrowException, OSError) as error:
             raise RunError(
                 f"cannot read {path}: {_brief(error)}; delete it and run the job that writes it again"
             ) from error
+
+    def note_of(self, path: str) -> dict[str, str]:
+        """Return what was noted in a Parquet file's footer as it was written.
+
+        Raises:
+            RunError: it is not whole.
+        """
+        metadata = self._footer(path).metadata or {}
+        return {key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"}
 
     def read(
         self,
