@@ -80,6 +80,12 @@ class ResolvedLineup:
         """The names of all roles."""
         return frozenset(role.name for role in self.roles)
 
+    @property
+    def key(self) -> str:
+        """A hash of all of the lineup that rows of `captions` depend on."""
+        who = [(role.name, role.fingerprint) for role in self.roles]
+        return content_id(repr((self.captioner is not None, who, self.rule, self.full, self.audit, self.context_free)))
+
     def asks_all(self, view_id: str) -> bool:
         """Whether all voters are asked about a view even when its majority is certain."""
         return self.full or audited(view_id, self.audit)

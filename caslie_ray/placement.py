@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from caslie_ray.engines import EngineError, EngineSpec, overlap
@@ -17,7 +17,7 @@ class PoolDown(EngineError):
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """One pool: which model it holds and what a replica needs."""
+    """One pool: which model it holds, what a replica needs, and whether a job goes on without it."""
 
     key: str
     name: str
@@ -27,6 +27,7 @@ class PoolPlan:
     memory_gib: float
     minimum: int
     maximum: int
+    needed: bool = True
 
     @property
     def slots(self) -> int:
@@ -34,8 +35,13 @@ class PoolPlan:
         return overlap(self.spec.engine)
 
 
-def pool_plans(roles: Sequence[Role]) -> list[PoolPlan]:
-    """Return one pool for each checkpoint among the roles."""
+def pool_plans(roles: Sequence[Role], needed: Collection[str | None] | None = None) -> list[PoolPlan]:
+    """Return one pool for each checkpoint among the roles.
+
+    Args:
+        roles: who is asked.
+        needed: names of the roles that a job does not go on without; None for all.
+    """
     plans: dict[str, PoolPlan] = {}
     for role in roles:
         need = role.resources
@@ -43,7 +49,7 @@ def pool_plans(roles: Sequence[Role]) -> list[PoolPlan]:
             role.pool,
             PoolPlan(
                 role.pool, role.name, role.spec, need.cpus, need.gpus, need.memory_gib,
-                role.replicas.min, role.replicas.max,
+                role.replicas.min, role.replicas.max, needed is None or role.name in needed,
             ),
         )  # fmt: skip
     return list(plans.values())

@@ -10,8 +10,10 @@ unstartable replica is dealt with:
   a failure of its own. A lost node (a preemption) never counts.
 - An engine that takes several batches at once is given them. What it held when it died is tried again on a
   replica that holds nothing else, so that no row pays for what another did.
-- A pool whose replicas cannot be kept alive is down: its rows get a retryable failure, until a replica
-  answers again.
+- A replica on a node that is to be taken away is replaced as soon as that is announced, and given work until
+  shortly before.
+- A pool whose replicas cannot be kept alive is down. Those who ask a pool that the job needs are told so by an
+  exception; rows of any other get a retryable failure, until a replica answers again.
 """
 
 from __future__ import annotations
@@ -19,49 +21,38 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from caslie_ray.cluster import draining_nodes
 from caslie_ray.engines import Choice, Failure, Generation, Request
 from caslie_ray.placement import PoolDown, PoolPlan
 from caslie_ray.profiles.faults import FaultSettings
-from caslie_ray.replicas import Held, PoolStats, Replica, add_details
+from caslie_ray.replicas import (
+    Held,
+    PoolState,
+    PoolStats,
+    Replica,
+    add_details,
+    cause_of,
+    close_replica,
+    details_of,
+    first_line,
+    node_died,
+    node_lost,
+)
 
 __all__ = ["Router", "actor_class", "start_router"]
 
 _SHRINK = 8
-_GRACE_S = 1.0
-_STATS_S = 10.0
-_CLOSE_S = 20.0
 _NEWS = 100
-
-
-@dataclass
-class _Pool:
-    plan: PoolPlan
-    stats: PoolStats
-    held: list[Held] = field(default_factory=list)
-    admitted: int = 0
-    failures: int = 0
-    poisoned: int = 0
-    starts: set[asyncio.Task[None]] = field(default_factory=set)
-    watches: set[asyncio.Task[None]] = field(default_factory=set)
-    trouble: str = ""
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    @property
-    def alive(self) -> int:
-        return len(self.held)
-
-    def open(self) -> list[Held]:
-        """The replicas that can be given a batch."""
-        return [held for held in self.held if not (held.alone or held.lost) and held.calls < held.slots]
+_DRAIN_EVERY_S = 2.0
+# Before its node is taken away a replica is given no more work; a batch may take that long.
+_DRAIN_MARGIN_S = 20.0
 
 
 class Router:
@@ -69,8 +60,9 @@ class Router:
 
     def __init__(self, plans: Sequence[PoolPlan], faults: FaultSettings) -> None:
         self._faults = faults
-        self._pools = {plan.key: _Pool(plan, PoolStats(plan.name)) for plan in plans}
+        self._pools = {plan.key: PoolState(plan, PoolStats(plan.name)) for plan in plans}
         self._news: list[str] = []
+        self._drains: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Create the replicas and return once each pool has its minimum.
@@ -78,11 +70,12 @@ class Router:
         The rest of them start after that: what they take must not be missing for another pool's minimum.
 
         Raises:
-            PoolDown: a model cannot be loaded, or its replicas find no room in time.
+            PoolDown: a model that is needed cannot be loaded, or its replicas find no room in time.
         """
         for pool in self._pools.values():
             for _ in range(pool.plan.minimum):
                 self._launch(pool)
+        self._drains = asyncio.ensure_future(self._follow_drains())
         await asyncio.gather(*(self._wait_for_minimum(pool) for pool in self._pools.values()))
         for pool in self._pools.values():
             for _ in range(pool.plan.maximum - pool.plan.minimum):
@@ -109,19 +102,19 @@ class Router:
     async def stats(self) -> dict[str, PoolStats]:
         """Return what each pool has done."""
         for pool in self._pools.values():
-            pool.stats.details = add_details(await asyncio.gather(*map(_details, pool.held)))
+            pool.stats.details = add_details(await asyncio.gather(*map(details_of, pool.held)))
         return {key: pool.stats for key, pool in self._pools.items()}
 
-    async def news(self) -> list[str]:
-        """Return why replicas were lost since this was last asked, one line each."""
+    async def glance(self) -> tuple[list[str], list[tuple[PoolStats, int]]]:
+        """Return why replicas were lost since this was last asked, and each pool's figures and greatest size."""
         news, self._news = self._news, []
-        return news
+        return news, [(pool.stats, pool.plan.maximum) for pool in self._pools.values()]
 
     async def stop(self) -> None:
         """End all replicas, and what their engines have started."""
-        await asyncio.gather(*(_close(held) for pool in self._pools.values() for held in pool.held))
+        await asyncio.gather(*(close_replica(held) for pool in self._pools.values() for held in pool.held))
 
-    def _launch(self, pool: _Pool) -> None:
+    def _launch(self, pool: PoolState) -> None:
         plan = pool.plan
         options: dict[str, Any] = {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
         if plan.memory_gib:
@@ -131,7 +124,7 @@ class Router:
         actor = actor_class(Replica, **options, max_restarts=0, max_task_retries=0).remote(plan.spec)
         pool.starts.add(asyncio.ensure_future(self._admit(pool, actor)))
 
-    async def _admit(self, pool: _Pool, actor: Any) -> None:
+    async def _admit(self, pool: PoolState, actor: Any) -> None:
         begun = time.monotonic()
         this = asyncio.current_task()
         assert this is not None
@@ -149,22 +142,22 @@ class Router:
             pool.stats.ready = pool.alive
             pool.changed.notify_all()
 
-    async def _start_failed(self, pool: _Pool, error: Exception) -> None:
-        pool.failures += 1
+    async def _start_failed(self, pool: PoolState, error: Exception) -> None:
+        raised = cause_of(error)
+        pool.failures += not node_died(error)
         pool.stats.deaths += 1
-        raised = _cause_of(error)
-        self._tell(pool, f"a replica could not start: {raised or _first_line(error)}")
+        self._tell(pool, f"a replica could not start: {raised or first_line(error)}")
         hopeless = raised is not None or pool.failures >= self._faults.replica_failures
         if not hopeless:
             self._launch(pool)
             return
-        pool.trouble = raised or f"{pool.failures} replicas died while they started: {_first_line(error)}"
+        pool.trouble = raised or f"{pool.failures} replicas died while they started: {first_line(error)}"
         async with pool.changed:
             if pool.alive == 0 and not pool.starts:
-                pool.stats.down = pool.trouble
+                pool.down(pool.trouble)
             pool.changed.notify_all()
 
-    async def _wait_for_minimum(self, pool: _Pool) -> None:
+    async def _wait_for_minimum(self, pool: PoolState) -> None:
         plan = pool.plan
 
         def settled() -> bool:
@@ -175,19 +168,28 @@ class Router:
                 await asyncio.wait_for(pool.changed.wait_for(settled), self._faults.start_timeout_s)
             except TimeoutError:
                 need = f"{plan.cpus:g} CPUs, {plan.gpus:g} GPUs and {plan.memory_gib:g} GiB"
-                raise PoolDown(
+                why = (
                     f"{plan.name}: {pool.alive} of {plan.minimum} replicas were ready after"
                     f" {self._faults.start_timeout_s:g} s; each needs {need}. Give the cluster more, or set"
                     " schedule=staged, so that one model runs at a time"
-                ) from None
-        if pool.alive < plan.minimum:
-            raise PoolDown(f"{plan.name} ({plan.spec.checkpoint}) cannot be started: {pool.trouble}")
+                )
+                if plan.needed:
+                    raise PoolDown(why) from None
+                if pool.alive == 0:
+                    pool.down(why)
+                return
+        if pool.alive >= plan.minimum:
+            return
+        why = f"{plan.name} ({plan.spec.checkpoint}) cannot be started: {pool.trouble}"
+        if plan.needed:
+            raise PoolDown(why)
+        self._tell(pool, f"the others go on without it: {pool.trouble}")
 
-    async def _acquire(self, pool: _Pool, method: str, alone: bool) -> Held:
+    async def _acquire(self, pool: PoolState, method: str, alone: bool) -> Held:
         """A replica with room for a batch; for one that goes alone, a replica that holds nothing else."""
         async with pool.changed:
             while True:
-                await pool.changed.wait_for(lambda: pool.open() or pool.stats.down is not None)
+                await pool.changed.wait_for(lambda: pool.open() or pool.refuses)
                 if not pool.open():
                     raise PoolDown(f"{pool.plan.name} is down: {pool.stats.down}")
                 held = min(pool.open(), key=lambda one: one.calls)
@@ -203,13 +205,13 @@ class Router:
                     held.begin(method, pool.stats)
                     return held
 
-    async def _release(self, pool: _Pool, held: Held, method: str, alone: bool) -> None:
+    async def _release(self, pool: PoolState, held: Held, method: str, alone: bool) -> None:
         async with pool.changed:
             held.end(method, pool.stats)
             held.alone = held.alone and not alone
             pool.changed.notify_all()
 
-    async def _lost(self, pool: _Pool, held: Held, blamed: bool, why: str) -> None:
+    async def _lost(self, pool: PoolState, held: Held, blamed: bool, why: str) -> None:
         if held.lost:  # another batch that it held has told
             return
         held.lost = True
@@ -221,26 +223,51 @@ class Router:
             pool.stats.deaths += 1
             pool.failures += blamed
             if pool.failures < self._faults.replica_failures:
-                self._launch(pool)
+                if held.until is None:  # else its place was filled when that was announced
+                    self._launch(pool)
             elif pool.alive == 0 and not pool.starts:
-                pool.stats.down = f"{pool.failures} replicas died in a row, the last: {why}"
+                pool.down(f"{pool.failures} replicas died in a row, the last: {why}")
             if pool.alive == 0 and pool.stats.down is None:
                 watch = asyncio.ensure_future(self._watch(pool, pool.admitted))
                 pool.watches.add(watch)
                 watch.add_done_callback(pool.watches.discard)
             pool.changed.notify_all()
 
-    async def _watch(self, pool: _Pool, admitted: int) -> None:
+    async def _watch(self, pool: PoolState, admitted: int) -> None:
         """Do not let rows wait without end for a replica that finds no room any more."""
         await asyncio.sleep(self._faults.start_timeout_s)
         async with pool.changed:
             if pool.admitted == admitted:
-                pool.stats.down = f"its replicas are lost, and none started in {self._faults.start_timeout_s:g} s"
+                pool.down(f"its replicas are lost, and none started in {self._faults.start_timeout_s:g} s")
                 pool.changed.notify_all()
+
+    async def _follow_drains(self) -> None:
+        """Fill the places of replicas on nodes that are announced to be taken away, and let these go in time."""
+        while True:
+            await asyncio.sleep(_DRAIN_EVERY_S)
+            nodes = await asyncio.to_thread(draining_nodes)
+            for pool in self._pools.values():
+                await self._leave(pool, nodes)
+
+    async def _leave(self, pool: PoolState, nodes: Mapping[str, float]) -> None:
+        now = time.time()
+        async with pool.changed:
+            for held in pool.held:
+                if held.until is None and held.node in nodes:
+                    held.until = max(now, nodes[held.node] - _DRAIN_MARGIN_S)
+                    self._tell(pool, "its node will be taken away: another replica is being started")
+                    self._launch(pool)
+            gone = [held for held in pool.held if held.until is not None and held.until <= now and not held.calls]
+            for held in gone:
+                held.lost = True
+                pool.held.remove(held)
+            pool.stats.ready = pool.alive
+            pool.changed.notify_all()
+        await asyncio.gather(*map(close_replica, gone))
 
     async def _solve(
         self,
-        pool: _Pool,
+        pool: PoolState,
         method: str,
         batch: ray.ObjectRef[list[Request]],
         rows: int,
@@ -254,6 +281,8 @@ class Router:
             try:
                 held = await self._acquire(pool, method, alone)
             except PoolDown as down:
+                if pool.plan.needed:
+                    raise
                 return [(request.key, Failure(str(down), retryable=True)) for request in await batch]
             # A batch that shares its replica waits for the others too.
             patience = self._faults.call_timeout_s * (1 if alone else held.slots)
@@ -261,12 +290,14 @@ class Router:
                 call = getattr(held.actor, method).remote(batch, *extra)
                 results: list[Any] = await asyncio.wait_for(call, patience)
                 self._count(pool, results)
+                if pool.proof is None:
+                    pool.proof = method, ray.put((await batch)[:1]), extra
                 return results
             except (RayError, TimeoutError) as error:
                 if isinstance(getattr(error, "cause", error), ObjectLostError):  # the asker ended, and its batch
                     raise
                 held.slots = 0  # nobody else is to be given it while its node is looked for
-                blamed = not await _node_lost(held.node, error)
+                blamed = held.until is None and not await node_lost(held.node, error)
                 await self._lost(pool, held, blamed and not (alone and rows == 1), self._why(error))
                 failed = error
             finally:
@@ -281,7 +312,7 @@ class Router:
                 key = (await batch)[0].key
                 return [(key, await self._poison(pool, tries, failed))]
 
-    async def _split(self, pool: _Pool, method: str, requests: list[Request], extra: tuple[Any, ...]) -> list[Any]:
+    async def _split(self, pool: PoolState, method: str, requests: list[Request], extra: tuple[Any, ...]) -> list[Any]:
         size = max(1, len(requests) // _SHRINK)
         answers: list[Any] = []
         for at in range(0, len(requests), size):
@@ -289,31 +320,53 @@ class Router:
             answers += await self._solve(pool, method, ray.put(part), len(part), extra, alone=True)
         return answers
 
-    async def _poison(self, pool: _Pool, tries: int, error: Exception) -> Failure:
+    async def _poison(self, pool: PoolState, tries: int, error: Exception) -> Failure:
         pool.poisoned += 1
         how = self._why(error) if isinstance(error, TimeoutError) else f"ended its process ({self._why(error)})"
         if pool.poisoned >= self._faults.replica_failures:
-            async with pool.changed:
-                pool.stats.down = f"each of the last {pool.poisoned} rows that it was given alone {how}"
-                pool.changed.notify_all()
+            if await self._answers(pool):
+                pool.poisoned = 1
+            else:
+                why = f"each of the last {pool.poisoned} rows that it was given alone {how}"
+                async with pool.changed:
+                    pool.failures = self._faults.replica_failures
+                    pool.down(why)
+                    pool.changed.notify_all()
+                if pool.plan.needed:
+                    raise PoolDown(f"{pool.plan.name} is down: {why}")
         often = "once" if tries == 1 else f"{tries} times"
         reason = f"alone in its batch, it {how} {often} on {pool.plan.name}"
         # Time and memory may suffice later, and a second row without a success in between may be the pool's fault.
         passing = isinstance(error, (TimeoutError, OutOfMemoryError)) or pool.poisoned > 1
         return Failure(reason if passing else f"poison: {reason}", retryable=passing)
 
+    async def _answers(self, pool: PoolState) -> bool:
+        """Whether it still answers what it has answered before: then rows are at fault, and not the pool."""
+        if pool.proof is None:
+            return False
+        method, batch, extra = pool.proof
+        held = await self._acquire(pool, method, alone=True)
+        try:
+            await asyncio.wait_for(getattr(held.actor, method).remote(batch, *extra), self._faults.call_timeout_s)
+        except (RayError, TimeoutError) as error:
+            await self._lost(pool, held, blamed=True, why=self._why(error))
+            return False
+        finally:
+            await self._release(pool, held, method, alone=True)
+        return True
+
     def _why(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
             return f"gave no answer in {self._faults.call_timeout_s:g} s"
-        return _cause_of(error) or _first_line(error)
+        return cause_of(error) or first_line(error)
 
-    def _tell(self, pool: _Pool, what: str) -> None:
+    def _tell(self, pool: PoolState, what: str) -> None:
         self._news = [*self._news, f"{pool.plan.name}: {what}"][-_NEWS:]
 
-    def _count(self, pool: _Pool, results: Sequence[Generation | Choice]) -> None:
+    def _count(self, pool: PoolState, results: Sequence[Generation | Choice]) -> None:
         pool.failures = pool.poisoned = 0
         stats = pool.stats
-        stats.down = None
+        stats.down, pool.hopeless = None, False
         stats.calls += 1
         stats.requests += len(results)
         stats.prompt_tokens += sum(result.prompt_tokens for result in results)
@@ -322,49 +375,6 @@ class Router:
 
 def _idle(held: Held) -> bool:
     return held.lost or not held.calls
-
-
-async def _details(held: Held) -> dict[str, float]:
-    try:
-        told: dict[str, float] = await asyncio.wait_for(held.actor.details.remote(), _STATS_S)
-    except (RayError, TimeoutError):
-        return {}
-    return told
-
-
-async def _close(held: Held) -> None:
-    with suppress(RayError, TimeoutError):
-        await asyncio.wait_for(held.actor.close.remote(), _CLOSE_S)
-    ray.kill(held.actor)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _cause_of(error: Exception) -> str | None:
-    """Return the exception that user code raised, where that is why; None where the process just died."""
-    if isinstance(error, RayTaskError):
-        return f"{type(error.cause).__name__}: {error.cause}"
-    text = str(error)
-    if "actor died because of an error raised in its creation task" in text:
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return lines[-1]
-    return None
-
-
-async def _node_lost(node: str, error: Exception) -> bool:
-    """Whether a replica's end is its node's doing (a preemption, a crash) and not its own."""
-    if isinstance(error, (TimeoutError, RayTaskError)):
-        return False
-    if getattr(error, "preempted", False):
-        return True
-    for wait in (0.0, _GRACE_S):
-        await asyncio.sleep(wait)
-        if not any(info["NodeID"] == node and info["Alive"] for info in ray.nodes()):
-            return True
-    return False
 
 
 def actor_class(cls: type, **options: Any) -> Any:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
 from typing import Self, TextIO
 
 __all__ = ["Progress", "clock"]
 
-_LOG_EVERY_S = 15.0
+_LOG_EVERY_S = 60.0
+# The first line of a log comes sooner, to show that work has begun.
+_FIRST_S = 10.0
 _BAR = 24
 
 
@@ -52,16 +55,23 @@ class Progress:
         self._live = self._stream.isatty()
         self._every_s = 0.2 if self._live else every_s
         self._begun = time.monotonic()
-        self._shown = self._begun
+        self._shown = self._begun + min(0.0, _FIRST_S - self._every_s)
+        self._lock = threading.Lock()
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Say that `done` units are finished; shown when it is time."""
-        self.done, self.note = done, note or self.note
+        self.done = done
         self.total = total if total is not None else self.total
-        now = time.monotonic()
-        if now - self._shown >= self._every_s:
-            self._shown = now
-            self._show()
+        self.tick(note)
+
+    def tick(self, note: str = "") -> None:
+        """Show the line if it is time, though nothing may have been finished; may be called from another thread."""
+        with self._lock:
+            self.note = note or self.note
+            now = time.monotonic()
+            if now - self._shown >= self._every_s:
+                self._shown = now
+                self._show()
 
     def add(self, units: int, note: str = "") -> None:
         """Say that so many more units are finished."""

@@ -1,17 +1,30 @@
-"""One replica of a model: the actor that holds the engine, and what the router knows of it."""
+"""One replica of a model: the actor that holds the engine, what the router knows of it, and why one was lost."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from caslie_ray.engines import Choice, EngineSpec, Generation, Request, load_engine
+from caslie_ray.placement import PoolPlan
 
-__all__ = ["Held", "PoolStats", "Replica", "add_details"]
+__all__ = [
+    "Held", "PoolState", "PoolStats", "Replica", "add_details", "cause_of", "close_replica", "details_of", "first_line",
+    "node_died", "node_lost",
+]  # fmt: skip
+
+_GRACE_S = 2.0
+_UNSEEN_S = 30.0
+_LOOK_S = 0.5
+_STATS_S = 10.0
+_CLOSE_S = 20.0
 
 
 @dataclass
@@ -87,6 +100,7 @@ class Held:
         alone: it is kept, or at work, for one batch that shares it with no other.
         lost: it is gone.
         since: when `calls` last changed, in seconds of the monotonic clock.
+        until: until when it is given batches, in seconds since 1970; None unless its node is to be taken away.
     """
 
     actor: Any
@@ -97,6 +111,7 @@ class Held:
     alone: bool = False
     lost: bool = False
     since: float = 0.0
+    until: float | None = None
 
     def begin(self, method: str, stats: PoolStats) -> None:
         """Note that a batch was handed over."""
@@ -118,6 +133,47 @@ class Held:
         self.since = now
 
 
+@dataclass
+class PoolState:
+    """A pool as the router sees it; `proof` is a call that it has answered."""
+
+    plan: PoolPlan
+    stats: PoolStats
+    held: list[Held] = field(default_factory=list)
+    admitted: int = 0
+    failures: int = 0
+    poisoned: int = 0
+    starts: set[asyncio.Task[None]] = field(default_factory=set)
+    watches: set[asyncio.Task[None]] = field(default_factory=set)
+    trouble: str = ""
+    hopeless: bool = False
+    proof: tuple[str, Any, tuple[Any, ...]] | None = None
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def alive(self) -> int:
+        """Replicas that can answer."""
+        return len(self.held)
+
+    def open(self) -> list[Held]:
+        """The replicas that can be given a batch."""
+        now = time.time()
+        return [
+            held
+            for held in self.held
+            if not (held.alone or held.lost) and held.calls < held.slots and (held.until is None or now < held.until)
+        ]
+
+    def down(self, why: str, *, hopeless: bool = True) -> None:
+        """Note why nothing is asked of it, and whether no replica will come back by itself."""
+        self.stats.down, self.hopeless = why, hopeless
+
+    @property
+    def refuses(self) -> bool:
+        """Whether who asks is to be told that it is down."""
+        return self.stats.down is not None and (self.hopeless or not self.plan.needed)
+
+
 def add_details(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Add up what engines count; of what is named ``…_peak`` the greatest is taken."""
     total: dict[str, float] = {}
@@ -126,3 +182,58 @@ def add_details(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
             held = total.get(name, 0.0)
             total[name] = max(held, value) if name.endswith("_peak") else held + value
     return total
+
+
+async def details_of(held: Held) -> dict[str, float]:
+    """Return what a replica's engine counts of itself; nothing where it does not answer."""
+    try:
+        told: dict[str, float] = await asyncio.wait_for(held.actor.details.remote(), _STATS_S)
+    except (RayError, TimeoutError):
+        return {}
+    return told
+
+
+async def close_replica(held: Held) -> None:
+    """End a replica, and what its engine has started."""
+    with suppress(RayError, TimeoutError):
+        await asyncio.wait_for(held.actor.close.remote(), _CLOSE_S)
+    ray.kill(held.actor)
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's first line, or its name where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def cause_of(error: Exception) -> str | None:
+    """Return the exception that user code raised, where that is why; None where the process just died."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"
+    text = str(error)
+    if "actor died because of an error raised in its creation task" in text:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1]
+    return None
+
+
+def node_died(error: Exception) -> bool:
+    """Whether an error says itself that a node is gone."""
+    return bool(getattr(error, "preempted", False)) or "node has died" in str(error)
+
+
+async def node_lost(node: str, error: Exception) -> bool:
+    """Whether a replica's end is its node's doing (a preemption, a crash) and not its own."""
+    if isinstance(error, (TimeoutError, RayTaskError)):
+        return False
+    if node_died(error):
+        return True
+    # Where nobody saw the process end, the cluster takes a while to notice that the node is gone.
+    patience = _UNSEEN_S if isinstance(error, ActorUnavailableError) else _GRACE_S
+    begun = time.monotonic()
+    while True:
+        if not any(info["NodeID"] == node and info["Alive"] for info in ray.nodes()):
+            return True
+        if time.monotonic() - begun > patience:
+            return False
+        await asyncio.sleep(_LOOK_S)

@@ -22,7 +22,8 @@ from tests.worlds import draw, profile
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray of this machine: 2 CPUs and, declared but not there, one GPU."""
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # A cluster of the user's own may run on this machine.
+    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     quieten()
     yield
     ray.shutdown()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ActorDiedError, OutOfMemoryError, OwnerDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, OwnerDiedError, RayTaskError
 
 from caslie_ray import pools
+from caslie_ray import replicas as replicas_module
 from caslie_ray.engines import Choice, EngineSpec, Request
 from caslie_ray.placement import PoolDown, PoolPlan
 from caslie_ray.pools import Router
@@ -67,8 +69,10 @@ class Method:
         return [Choice(request.key, (0.6, 0.4), 3, False) for request in await batch]
 
 
-def plan(key: str = "phi", minimum: int = 1, maximum: int = 1, engine: str = "transformers") -> PoolPlan:
-    return PoolPlan(key, key, EngineSpec(key, engine), 1.0, 0.0, 0.0, minimum, maximum)
+def plan(
+    key: str = "phi", minimum: int = 1, maximum: int = 1, engine: str = "transformers", needed: bool = False
+) -> PoolPlan:
+    return PoolPlan(key, key, EngineSpec(key, engine), 1.0, 0.0, 0.0, minimum, maximum, needed)
 
 
 def ask(router: Router, rows: int = 1) -> Any:
@@ -80,13 +84,23 @@ def ask(router: Router, rows: int = 1) -> Any:
 def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a test's coroutine on a router of these pools, whose replicas follow a script."""
 
-    def go(script: Script, test: Callable[[Router, Replicas], Awaitable[Any]], *plans: PoolPlan, **faults: Any) -> Any:
+    def go(
+        script: Script,
+        test: Callable[[Router, Replicas], Awaitable[Any]],
+        *plans: PoolPlan,
+        draining: dict[str, float] | None = None,
+        **faults: Any,
+    ) -> Any:
+        draining = {} if draining is None else draining
         replicas = Replicas(script)
         monkeypatch.setattr(pools, "actor_class", lambda *_, **__: replicas)
         monkeypatch.setattr(ray, "kill", lambda actor: replicas.killed.append(actor.number))
         monkeypatch.setattr(ray, "put", lambda part: _batch_of(part))
         monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "node", "Alive": True}])
-        monkeypatch.setattr(pools, "_GRACE_S", 0.0)
+        monkeypatch.setattr(replicas_module, "_GRACE_S", 0.0)
+        monkeypatch.setattr(replicas_module, "_UNSEEN_S", 0.2)
+        monkeypatch.setattr(pools, "_DRAIN_EVERY_S", 0.05)
+        monkeypatch.setattr(pools, "draining_nodes", lambda: draining)
 
         async def whole() -> Any:
             router = Router(list(plans) or [plan()], FaultSettings(**{"start_timeout_s": 5.0, **faults}))
@@ -115,7 +129,7 @@ def test_replicas_that_all_fail_at_once_are_a_pool_that_is_down(run: Any) -> Non
         with pytest.raises(PoolDown, match=r"phi \(phi\) cannot be started: RuntimeError: no room"):
             await router.start()
 
-    run(script, test, plan(minimum=3, maximum=3))
+    run(script, test, plan(needed=True, minimum=3, maximum=3))
 
 
 def test_a_minimum_that_cannot_be_reached_says_why_and_does_not_wait(run: Any) -> None:
@@ -128,7 +142,7 @@ def test_a_minimum_that_cannot_be_reached_says_why_and_does_not_wait(run: Any) -
         with pytest.raises(PoolDown, match="no room"):
             await asyncio.wait_for(router.start(), 1)
 
-    run(script, test, plan(minimum=2, maximum=2))
+    run(script, test, plan(needed=True, minimum=2, maximum=2))
 
 
 def test_every_minimum_comes_before_any_replica_beyond_it(run: Any) -> None:
@@ -257,7 +271,7 @@ def test_what_shared_a_replica_with_the_row_that_killed_it_pays_nothing(run: Any
     async def test(router: Router, replicas: Replicas) -> tuple[list[Any], list[str]]:
         await router.start()
         answers = await asyncio.gather(*(ask(router, rows) for rows in (8, 4, 4, 1)))
-        return [answer for part in answers for answer in part], await router.news()
+        return [answer for part in answers for answer in part], (await router.glance())[0]
 
     class Deadly(Method):
         async def _run(self, batch: Batch | None) -> Any:
@@ -299,7 +313,7 @@ def test_replicas_are_closed_before_they_are_killed(run: Any) -> None:
         return sorted(replicas.killed)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "_CLOSE_S", 0.1)
+        patch.setattr(replicas_module, "_CLOSE_S", 0.1)
         assert run(script, test, plan(minimum=2, maximum=2)) == [0, 1]
     assert {("close", 0), ("close", 1)} <= set(told)
 
@@ -322,3 +336,126 @@ def test_an_answer_that_is_none_costs_no_replica_its_place(run: Any) -> None:
         assert replicas.killed == []
 
     run(script, test)
+
+
+def test_the_others_go_on_without_a_pool_that_is_not_needed(run: Any) -> None:
+    async def script(method: str, number: int) -> Any:
+        raise raised(RuntimeError("no room"))
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        await router.start()
+        failure = (await ask(router))[0].failure
+        assert failure.retryable
+        assert "phi is down: RuntimeError: no room" in failure.reason
+        assert any("the others go on without it" in line for line in (await router.glance())[0])
+
+    run(script, test)
+
+
+def test_who_asks_a_pool_that_is_needed_is_told_that_it_is_gone(run: Any) -> None:
+    async def script(method: str, number: int) -> Any:
+        if method == "ready":
+            return "node"
+        raise ActorDiedError()
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        await router.start()
+        with pytest.raises(PoolDown, match="phi is down: each of the last 2 rows that it was given alone ended"):
+            await ask(router, 4)
+
+    run(script, test, plan(needed=True), replica_failures=2)
+
+
+def test_rows_that_kill_a_needed_pool_one_after_the_other_cost_themselves(run: Any) -> None:
+    """Their replica is replaced each time: the pool is not gone, whatever the rows do."""
+
+    async def script(method: str, number: int) -> Any:
+        return "node" if method == "ready" else None
+
+    class Deadly(Method):
+        async def _run(self, batch: Batch | None) -> Any:
+            if batch is None or self.name == "details":
+                return "node" if batch is None else {}
+            held = [request.key for request in await batch]
+            if any(int(key[1:]) > 1 for key in held):
+                raise ActorDiedError()
+            return [Choice(key, (0.6, 0.4), 3, False) for key in held]
+
+    async def test(router: Router, replicas: Replicas) -> list[Any]:
+        await router.start()
+        answers: list[Any] = await ask(router, 8)
+        return answers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Actor, "__getattr__", lambda actor, method: Deadly(actor, method))
+        answers = run(script, test, plan(needed=True), replica_failures=3, tries=1)
+    assert [answer.failure is None for answer in answers] == [True] * 2 + [False] * 6
+
+
+def test_a_replica_that_is_lost_while_it_loads_with_its_node_is_no_failure(run: Any) -> None:
+    async def script(method: str, number: int) -> Any:
+        if method == "ready" and number < 4:
+            raise NodeGone()
+        return "node" if method == "ready" else None
+
+    class NodeGone(ActorDiedError):
+        def __str__(self) -> str:
+            return "The actor died because its node has died. Node Id: 1f"
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        await router.start()
+        assert (await ask(router))[0].failure is None
+        assert len(replicas.made) == 5
+
+    run(script, test, plan(needed=True), replica_failures=2)
+
+
+def test_a_node_that_vanishes_unseen_is_waited_for_before_a_row_is_blamed(run: Any) -> None:
+    nodes = [{"NodeID": "node", "Alive": True}]
+
+    async def script(method: str, number: int) -> Any:
+        if method == "ready":
+            return "node" if number == 0 else "other"
+        if number == 0:
+            asyncio.get_running_loop().call_later(0.1, nodes.clear)
+            raise ActorUnavailableError("the connection was lost", None)
+        return None
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        await router.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ray, "nodes", lambda: nodes)
+            patch.setattr(replicas_module, "_LOOK_S", 0.02)
+            assert (await ask(router))[0].failure is None
+
+    run(script, test, tries=1)
+
+
+def test_a_replica_whose_node_will_be_taken_away_is_replaced_before_and_works_until_then(run: Any) -> None:
+    draining: dict[str, float] = {}
+    asked: list[int] = []
+
+    async def script(method: str, number: int) -> Any:
+        if method == "ready":
+            return f"node{number}"
+        if method == "choose":
+            asked.append(number)
+        return None
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        await router.start()
+        draining["node0"] = time.time() + pools._DRAIN_MARGIN_S + 0.4
+        await asyncio.sleep(0.2)
+        assert len(replicas.made) == 2, "nothing was started in its place"
+        assert replicas.killed == []
+        await asyncio.gather(*(ask(router) for _ in range(2)))
+        assert 0 in asked, "it was given nothing more though there was time"
+        await asyncio.sleep(0.5)
+        assert replicas.killed == [0]
+        del asked[:]
+        await asyncio.gather(*(ask(router) for _ in range(3)))
+        assert asked == [1, 1, 1]
+        stats = (await router.stats())["phi"]
+        assert (stats.ready, stats.deaths) == (1, 0)
+
+    run(script, test, draining=draining)

@@ -71,14 +71,16 @@ def test_odd_counts_make_a_line_all_the_same(time: Time, done: int, total: int |
 
 def test_a_log_gets_a_line_now_and_then(time: Time) -> None:
     stream = io.StringIO()
-    with Progress("caption", 100, stream=stream) as shown:
+    with Progress("caption", 200, stream=stream) as shown:
         for _ in range(100):
             time.now += 1
             shown.add(1)
+        for _ in range(100):
+            time.now += 1
+            shown.tick("waiting for a replica")
     lines = stream.getvalue().splitlines()
-    assert [re.findall(r"\d+/100", line)[0] for line in lines] == [
-        "15/100", "30/100", "45/100", "60/100", "75/100", "90/100", "100/100",
-    ]  # fmt: skip
+    assert [re.findall(r"\d+/200", line)[0] for line in lines] == ["10/200", "70/200", *["100/200"] * 3]
+    assert lines[-1].endswith("waiting for a replica")
     assert "\r" not in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
-
-import pyarrow as pa
-import ray
-from ray.exceptions import RayError
+from typing import Any
 
 from caslie_ray.captioning._ledger import KEPT, PartitionState, load, survey
+from caslie_ray.captioning._passes import Models, run_pass
+from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
-from caslie_ray.captioning._work import RouterAsk, WorkOrder, compact, tidy, work
-from caslie_ray.cluster import can_grow, connect, map_partitions, room
+from caslie_ray.captioning._watch import Watch
+from caslie_ray.captioning._work import WorkOrder, tidy
+from caslie_ray.cluster import can_grow, map_partitions, room
 from caslie_ray.lineup import ResolvedLineup, Role, resolve
-from caslie_ray.placement import pool_plans, refuse_what_cannot_fit
-from caslie_ray.pools import start_router
+from caslie_ray.placement import pool_plans
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
 from caslie_ray.replicas import PoolStats
@@ -33,10 +29,8 @@ __all__ = ["CaptionJob", "CaptionResult", "caption"]
 log = logging.getLogger(__name__)
 
 _DISTRIBUTE_FROM = 20_000
-# They wait for models, which may hold every CPU: asking for any could mean to wait without end.
-_TASK_CPUS = 0
-_TASK_RETRIES = 3
-_STATS_S = 30.0
+# More would only wait for the same replicas, each with a block of pictures in its memory.
+_TASKS = 512
 
 
 @dataclass
@@ -60,7 +54,7 @@ class CaptionJob:
         ProfileError: the lineup is refused.
         EngineError: a checkpoint cannot be found.
         RunError: the run has no views, or its store refuses.
-        PoolDown: a model cannot be started.
+        PoolDown: a model cannot be started, or does not stay alive; see `faults.missing_voter`.
     """
 
     run: Run
@@ -113,8 +107,9 @@ class CaptionJob:
                 self._staged()
             else:
                 self._streamed(states)
+            states = self.survey(())
         waiting = self._tidy(states)
-        counts = merge(self._map(functools.partial(count_partition, lineup=self.lineup), self.names))
+        counts = merge(self._map(functools.partial(_counts, lineup=self.lineup), self.names))
         # A view may wait and have a row: an old one, that no longer holds.
         left = max(waiting, counts.totals["missing"]) + counts.totals["orphans"]
         summary = self._summary(counts, left, max(0, missing - left), time.monotonic() - begun)
@@ -139,67 +134,79 @@ class CaptionJob:
         return map_partitions(call, parts, distributed=self.rows >= _DISTRIBUTE_FROM)
 
     def _streamed(self, states: Sequence[PartitionState]) -> None:
-        total = sum(state.missing for state in states)
-        with Models(self, self.lineup.roles) as router, self._progress("caption", total) as progress:
-            order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, self.lineup.names)
-            self._passes(order, router, states, progress, lambda state: state.missing)
+        order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, self.lineup.names)
+        self._ask(order, "caption", self.lineup.roles, states, lambda state: state.missing)
 
     def _staged(self) -> None:
         for role in self.lineup.roles:
             retry = frozenset({role.name})
             states = self.survey(retry)
-            name = role.name
 
-            def waiting(state: PartitionState, name: str = name) -> int:
+            def waiting(state: PartitionState, name: str = role.name) -> int:
                 return state.waits[name]
 
-            total = sum(map(waiting, states))
-            if not total:
-                continue
-            with Models(self, [role]) as router, self._progress(role.name, total) as progress:
+            if any(map(waiting, states)):
                 order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, retry, stage=role.name)
-                self._passes(order, router, states, progress, waiting)
-            names = [state.partition for state in states if waiting(state)]
-            list(self._map(functools.partial(compact, folder=role.answers), names))
+                self._ask(order, role.name, [role], states, waiting)
+
+    def _ask(
+        self,
+        order: WorkOrder,
+        name: str,
+        roles: Sequence[Role],
+        states: Sequence[PartitionState],
+        left: Callable[[PartitionState], int],
+    ) -> None:
+        """Load models, and run passes until they have answered what is left to them."""
+        captioner = self.lineup.captioner.name if self.lineup.captioner else None
+        models = Models(self.profile, roles, captioner)
+        with Progress(name, sum(map(left, states)), quiet=self.quiet) as progress:
+            with models as router, Watch(router, progress, self.run.label, name) as watch:
+                self._passes(order, router, states, watch, left)
+            self.pools.update(models.stats)
 
     def _passes(
         self,
         order: WorkOrder,
         router: Any,
         states: Sequence[PartitionState],
-        progress: Progress,
+        watch: Watch,
         left: Callable[[PartitionState], int],
     ) -> None:
-        """Run what is missing, look at the ledger, and run what is still missing in smaller blocks."""
-        passes = self.profile.faults.passes
-        for number in range(1, passes + 1):
-            names = [state.partition for state in states if left(state)]
-            if not names:
-                return
-            if number > 1:
-                log.warning("pass %d of %d: %d views are still missing", number, passes, sum(map(left, states)))
+        """Run what is missing, look at the ledger, and run what is still missing, until nothing is or nothing moves.
+
+        A pass that finished some views may be followed by any number of others, for on spot machines each of them may
+        be cut short. After one that finished none the blocks get smaller.
+        """
+        stalled = 0
+        while names := [state.partition for state in states if left(state)]:
+            missing = sum(map(left, states))
             for report in run_pass(order, router, names, self.files(names), self._tasks(order)):
-                if report["failure"]:
-                    raise RunError(report["failure"])
-                progress.add(report["views"])
-                tell_news(router)
-            order = replace(order, block_rows=max(1, order.block_rows // 8), retry=frozenset())
+                watch.add(**report)
             states = self.survey((), names)
+            still = sum(map(left, states))
+            if not still:
+                return
+            stalled = 0 if still < missing else stalled + 1
+            if stalled >= self.profile.faults.passes:
+                return
+            if stalled:
+                order = replace(order, block_rows=max(1, order.block_rows // 8))
+            order = replace(order, retry=frozenset())
+            log.warning("%d of %d views are still missing: another pass", still, missing)
 
     def _tasks(self, order: WorkOrder) -> int:
         """How many partitions are worked on at once: enough that no replica, or no core, waits for work."""
         roles = [role for role in self.lineup.roles if order.stage in (None, role.name)]
-        batches = sum(plan.maximum * plan.slots for plan in pool_plans(roles))
-        return max(2, min(batches + 1, int(room().get("CPU", 1)) + 2))
+        batches = sum(plan.maximum * plan.slots for plan in pool_plans(roles)) + 1
+        # A cluster that grows has other cores later.
+        return max(2, min(batches, _TASKS if can_grow() else int(room().get("CPU", 1)) + 2))
 
-    def _tidy(self, states: Iterable[PartitionState]) -> int:
+    def _tidy(self, states: Sequence[PartitionState]) -> int:
         """Bring what changed into one file a partition; return how many views still wait for a model."""
         untidy = [state.partition for state in states if state.missing or not state.tidy]
         gone = {self.run.partition(path) for path in self.run.files("captions")} - set(self.names)
         return sum(self._map(functools.partial(tidy, lineup=self.lineup), untidy + sorted(gone)))
-
-    def _progress(self, name: str, total: int) -> Progress:
-        return Progress(name, total, quiet=self.quiet)
 
     def _summary(self, counts: Counts, left: int, computed: int, seconds: float) -> dict[str, Any]:
         ingest = self.run.read_json("summary/ingest.json") or {}
@@ -245,6 +252,10 @@ class CaptionJob:
         }
 
 
+def _counts(run: Run, partition: str, lineup: ResolvedLineup) -> Counts:
+    return settled(run, partition, lineup) or count_partition(run, partition, lineup)
+
+
 def _per(seconds: float, views: int) -> float | None:
     return round(seconds / views, 4) if views else None
 
@@ -260,85 +271,3 @@ def caption(run: Run, profile: Profile, *, quiet: bool = False) -> CaptionResult
         quiet: no progress lines.
     """
     return CaptionJob(run, profile, quiet).execute()
-
-
-class Models:
-    """The router and its pools for some roles, as a context; what they did is added to the job's figures."""
-
-    def __init__(self, job: CaptionJob, roles: Sequence[Role]) -> None:
-        self._job = job
-        self._roles = roles
-        self._router: Any = None
-
-    def __enter__(self) -> Any:
-        connect()
-        plans = pool_plans(self._roles)
-        if plans:
-            if not can_grow():
-                refuse_what_cannot_fit(plans, room())
-            log.info("loading %s", ", ".join(plan.name for plan in plans))
-            for role in self._roles:
-                if role.why:
-                    log.info("%s on %s: %s", role.name, role.spec.engine, role.why)
-            self._router = start_router(plans, self._job.profile.faults)
-        return self._router
-
-    def __exit__(self, *_: object) -> None:
-        if self._router is None:
-            return
-        tell_news(self._router)
-        try:
-            for key, stats in ray.get(self._router.stats.remote(), timeout=_STATS_S).items():
-                self._job.pools[f"{key}-{stats.name}"] = stats
-        except RayError as error:  # what was written stands all the same
-            log.warning("the figures of this session are lost: %s", str(error).split("\n")[0])
-        try:
-            with suppress(RayError):
-                ray.get(self._router.stop.remote(), timeout=_STATS_S)
-        finally:
-            ray.kill(self._router)
-
-
-def tell_news(router: Any) -> None:
-    """Say in the job's log why replicas were lost."""
-    if router is not None:
-        with suppress(RayError):  # no news: what was written stands all the same
-            for line in ray.get(router.news.remote(), timeout=_STATS_S):
-                log.warning("%s", line)
-
-
-def run_pass(
-    order: WorkOrder, router: Any, names: Sequence[str], files: Sequence[dict[str, list[str]]], tasks: int
-) -> Iterator[dict[str, Any]]:
-    """Work on partitions through Ray Data; yield a report a block: views, errors, and why a store refused."""
-    # A task that starts again must see what it wrote before.
-    written = "captions" if order.stage is None else order.stage_folder
-    known = [json.dumps({table: paths for table, paths in part.items() if table != written}) for part in files]
-    parts = [{"partition": name, "files": part} for name, part in zip(names, known, strict=True)]
-    reports = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
-        cast(Any, _work_task),  # Ray's types know no function that takes more than the batch
-        batch_size=None,
-        batch_format="pyarrow",
-        fn_kwargs={"order": order, "router": router},
-        compute=ray.data.TaskPoolStrategy(size=tasks),
-        num_cpus=_TASK_CPUS,
-        max_retries=_TASK_RETRIES,
-    )
-    # A task lost with its node is no reason to stop: the ledger shows what is missing, and the next pass does it.
-    reports.context.max_errored_blocks = -1
-    for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from cast(pa.Table, batch).to_pylist()
-
-
-def _work_task(batch: pa.Table, order: WorkOrder, router: Any) -> Iterator[pa.Table]:
-    ask = RouterAsk(router) if router is not None else None
-    for part in batch.to_pylist():
-        here = replace(order, run=order.run.knowing(json.loads(part["files"])))
-        try:
-            for report in work(here, part["partition"], ask):
-                yield pa.table({"views": [report["views"]], "errors": [report["errors"]], "failure": [""]})
-        except RayError:
-            raise  # the cluster's doing: the next pass looks at what is missing
-        except Exception as error:  # Ray Data would drop the block and its error; the job is to end with it
-            told = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-            yield pa.table({"views": [0], "errors": [0], "failure": [told or "unknown error"]})

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from caslie_ray.captioning._rows import CaptionAnswer, View, VoteAnswer, read_views, signature
+from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import Known, advance
 from caslie_ray.lineup import ResolvedLineup
 from caslie_ray.runs import Run, RunError
@@ -106,7 +107,13 @@ def load(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[str
 
 
 def survey(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[str] = ()) -> PartitionState:
-    """Say what is missing in a partition, asking no model."""
+    """Say what is missing in a partition, asking no model; rows are read only where work was begun and not finished."""
+    if (counts := settled(run, partition, lineup)) is not None:
+        views = counts.views.total()
+        return PartitionState(partition, views, views, 0, Counter(), tidy=True)
+    if lineup.captioner is not None and not _begun(run, partition, lineup):
+        rows = run.read("views", ["view_id"], partition).num_rows
+        return PartitionState(partition, rows, 0, 0, Counter({lineup.captioner.name: rows}), tidy=True)
     ledger = load(run, partition, lineup, retry)
     done = ready = 0
     waits: Counter[str] = Counter()
@@ -119,6 +126,11 @@ def survey(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[s
             ready += 1
     tidy = len(ledger.files) <= 1 and not (ledger.orphans or ledger.surplus or ledger.broken)
     return PartitionState(partition, len(ledger.views), done, ready, waits, tidy)
+
+
+def _begun(run: Run, partition: str, lineup: ResolvedLineup) -> bool:
+    folders = ("captions", KEPT, *(role.answers for role in lineup.roles))
+    return any(run.files(folder, partition) for folder in folders)
 
 
 def holds(view_id: str, said: str, ledger: Ledger) -> bool:

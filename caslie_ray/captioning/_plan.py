@@ -15,9 +15,10 @@ import pyarrow.fs as pafs
 
 from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.captioning._ledger import KEPT, PartitionState
+from caslie_ray.captioning._watch import Watch
 from caslie_ray.captioning._work import WorkOrder
 from caslie_ray.profiles import Profile
-from caslie_ray.progress import Progress, clock
+from caslie_ray.progress import clock
 from caslie_ray.runs import Run, RunError
 
 __all__ = ["CaptionPlan", "plan_captions"]
@@ -161,12 +162,12 @@ class _TimedJob(CaptionJob):
         order: WorkOrder,
         router: Any,
         states: Sequence[PartitionState],
-        progress: Progress,
+        watch: Watch,
         left: Callable[[PartitionState], int],
     ) -> None:
         for part in _VIEWS:
             begun = time.monotonic()
-            super()._passes(order, router, [s for s in states if s.partition.startswith(part)], progress, left)
+            super()._passes(order, router, [s for s in states if s.partition.startswith(part)], watch, left)
             self.seconds[part] += time.monotonic() - begun
 
 

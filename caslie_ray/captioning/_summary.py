@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from caslie_ray.lineup import ResolvedLineup
 from caslie_ray.quality import fleiss_kappa
 from caslie_ray.runs import Run
 
-__all__ = ["Counts", "count_partition", "describe", "merge"]
+__all__ = ["Counts", "count_partition", "count_rows", "describe", "merge"]
 
 _ID = re.compile(r"\b[0-9a-f]{12,}\b")
 # A number of its own; the digits of a model's name stay.
@@ -33,12 +33,34 @@ class Counts:
     full: Counter[tuple[int, int]] = field(default_factory=Counter)
     totals: Counter[str] = field(default_factory=Counter)
 
+    def as_json(self) -> dict[str, list[list[Any]]]:
+        """Return the counts as JSON has them: pairs of what is counted and its number."""
+        return {name: [[key, count] for key, count in counter.items()] for name, counter in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Sequence[Sequence[Any]]]) -> Counts:
+        """Return the counts that `as_json` made."""
+        counts = cls()
+        for name, pairs in value.items():
+            getattr(counts, name).update({tuple(key) if isinstance(key, list) else key: n for key, n in pairs})
+        return counts
+
 
 def count_partition(run: Run, partition: str, lineup: ResolvedLineup) -> Counts:
-    """Count one partition."""
+    """Count one partition, row by row."""
     views = run.read("views", ["view_id", "task"], partition)
     task_of = dict(zip(views["view_id"].to_pylist(), views["task"].to_pylist(), strict=True))
-    rows = run.read("captions", partition=partition).to_pylist()
+    return count_rows(task_of, run.read("captions", partition=partition).to_pylist(), lineup)
+
+
+def count_rows(task_of: Mapping[str, str], rows: Iterable[Mapping[str, Any]], lineup: ResolvedLineup) -> Counts:
+    """Count rows of `captions`.
+
+    Args:
+        task_of: the task of each view of the partition, by its id.
+        rows: its rows, each view once at most.
+        lineup: who votes.
+    """
     counts = Counts()
     voters = len(lineup.voters)
     for row in rows:

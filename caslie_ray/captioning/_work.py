@@ -12,7 +12,9 @@ import ray
 
 from caslie_ray.captioning._ledger import KEPT, Ledger, holds, load, read_images, read_whole
 from caslie_ray.captioning._rows import CaptionAnswer, Row, View, VoteAnswer, caption_rows
+from caslie_ray.captioning._settled import settled_note
 from caslie_ray.captioning._stages import advance
+from caslie_ray.captioning._summary import count_rows
 from caslie_ray.engines import Choice, Generation, Request
 from caslie_ray.ids import content_id
 from caslie_ray.lineup import ResolvedLineup, Role
@@ -65,11 +67,13 @@ class RouterAsk:
         return answers
 
 
-def work(order: WorkOrder, partition: str, ask: Any) -> Iterator[dict[str, Any]]:
+def work(order: WorkOrder, partition: str, ask: Any) -> Iterator[dict[str, int]]:
     """Do what is missing in a partition, a block at a time.
 
+    What it wrote is brought into one file at the end, so that no run is left with a file for every block.
+
     Yields:
-        After each block the number of views that it finished and of those in error.
+        After each block the number of views that it finished, of those in error, and of votes not asked for.
 
     Raises:
         RunError: a table cannot be read or written.
@@ -86,12 +90,17 @@ def work(order: WorkOrder, partition: str, ask: Any) -> Iterator[dict[str, Any]]
             yield _write_rows(order, partition, rows)
         else:
             yield _write_answers(order, partition, ledger.known.fresh)
+    if order.stage is None:
+        tidy(order.run, partition, order.lineup)
+    else:
+        compact(order.run, partition, order.stage_folder)
 
 
 def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
     """Bring `captions` of a partition into one file with each view of `views` once; return how many still wait.
 
-    Rows whose answers are not all known keep what is stored of them. Answers that no row holds any more, for
+    Rows whose answers are not all known keep what is stored of them. Where nothing is left to do or to ask again,
+    the file says so itself, see `settled`. Answers that no row holds any more, for
     the lineup or the views have changed, are kept apart: they were paid for, and may be asked for again.
 
     Raises:
@@ -111,7 +120,10 @@ def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
     whole = run.path("captions", f"{partition}.parquet")
     _set_aside(run, partition, ledger, kept)
     if kept:
-        run.write("captions", partition, caption_rows(kept))
+        counts = count_rows({view.view_id: view.task for view in ledger.views}, kept, lineup)
+        open_ = waiting or counts.totals["missing"] or counts.totals["orphans"] or counts.totals["retryable"]
+        note = None if open_ else settled_note(run, partition, lineup, counts)
+        run.write("captions", partition, caption_rows(kept), note=note)
     run.delete(path for path in {*ledger.files, *ledger.broken} if path != whole or not kept)
     return waiting
 
@@ -150,19 +162,24 @@ def _missing(order: WorkOrder, ledger: Ledger) -> list[View]:
     return missing
 
 
-def _write_rows(order: WorkOrder, partition: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _write_rows(order: WorkOrder, partition: str, rows: Sequence[Row]) -> dict[str, int]:
     done = [row.finished(order.lineup) for row in rows if row.waits_for is None]
     if done:
         stem = f"{partition}-{content_id(*(row['view_id'] for row in done))[:16]}"
         order.run.write("captions", stem, caption_rows(done))
-    return {"views": len(done), "errors": sum(row["error"] is not None for row in done)}
+    voters = len(order.lineup.voters)
+    return {
+        "views": len(done),
+        "errors": sum(row["error"] is not None for row in done),
+        "saved": sum(voters - len(row["votes"]) for row in done if row["caption"] is not None),
+    }
 
 
-def _write_answers(order: WorkOrder, partition: str, fresh: Sequence[CaptionAnswer | VoteAnswer]) -> dict[str, Any]:
+def _write_answers(order: WorkOrder, partition: str, fresh: Sequence[CaptionAnswer | VoteAnswer]) -> dict[str, int]:
     new = [_answer_row(answer) for answer in fresh]
     if new:
         _write_table(order.run, order.stage_folder, partition, new)
-    return {"views": len(new), "errors": sum(row["error"] is not None for row in new)}
+    return {"views": len(new), "errors": sum(row["error"] is not None for row in new), "saved": 0}
 
 
 def _answer_row(answer: CaptionAnswer | VoteAnswer) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from caslie_ray.profiles._base import Positive, Seconds, Settings
@@ -13,13 +15,17 @@ class FaultSettings(Settings):
     """When work is tried again and when a run gives up."""
 
     passes: Positive = 3
-    """Passes over what is missing, with smaller blocks each time; in the last a row is alone in its block."""
+    """Passes in a row, with smaller blocks each time, that may finish nothing before the job stops with work left."""
 
     tries: Positive = 2
     """Times a row, alone in its block, may kill its replica before it is called poison."""
 
     replica_failures: Positive = 5
     """Replicas of one model that may die in a row, with no answer in between, before it counts as down."""
+
+    missing_voter: Literal["fail", "quorum"] = "fail"
+    """A voter that cannot be loaded or kept alive: `fail` ends the job and names it; `quorum` lets the others decide,
+    as long as (n + 1) / 2 of n votes are valid, and the next run asks it again. Without its captioner a job ends."""
 
     call_timeout_s: Seconds = 600.0
     """Seconds that a model may take over one block."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -12,12 +12,13 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]  # it has none
 
 from caslie_ray.captioning._ledger import load, read_images, survey
-from caslie_ray.captioning._summary import _kind
-from caslie_ray.captioning._work import WorkOrder, compact, tidy, work
-from caslie_ray.engines import Choice, Generation
+from caslie_ray.captioning._settled import settled
+from caslie_ray.captioning._summary import _kind, count_partition
+from caslie_ray.captioning._work import WorkOrder, tidy, work
+from caslie_ray.engines import Choice, Failure, Generation
 from caslie_ray.lineup import resolve
 from caslie_ray.runs import Run, RunError, open_run
-from tests.worlds import VOTERS, caption_here, fresh_run, profile, rows, voter
+from tests.worlds import VOTERS, caption_here, edit_views, fresh_run, profile, rows, voter
 
 
 class Told:
@@ -118,13 +119,13 @@ def test_answers_of_a_stage_are_brought_into_one_file(world: Path, tmp_path: Pat
     for role in lineup.roles:
         order = WorkOrder(run, lineup, 1, frozenset({role.name}), role.name)
         for name in names:
-            list(work(order, name, told))
+            blocks, answers = 0, 0
+            for report in work(order, name, told):
+                blocks, answers = blocks + 1, answers + report["views"]
+                last = run.files(role.answers, name)
+            assert len(last) == min(blocks, answers) or not blocks
         written = run.files(role.answers)
-        cut = role is not lineup.captioner or len(written) > len(names)
-        assert cut, "nothing to bring together"
-        for name in names:
-            compact(run, name, role.answers)
-        assert len(run.files(role.answers)) == len({run.partition(path) for path in written}) <= len(written)
+        assert len(written) == len({run.partition(path) for path in written})
     assert [tidy(run, name, lineup) for name in names] == [0] * len(names)
     assert rows(run) == rows(streamed)
     assert told.calls == calls
@@ -179,3 +180,64 @@ def test_errors_are_counted_by_their_kind() -> None:
     assert _kind(image) == "image … is not in the run's images table; run ingest again"
     assert _kind("no quorum: 2 valid votes of 5 voters (phi: cut)") == "no quorum: # valid votes of # voters"
     assert _kind("llama-3.2-1b wrote an empty caption") == "llama-3.2-1b wrote an empty caption"
+
+
+def captioned_and_settled(world: Path, path: Path, told: Any) -> tuple[Run, list[str]]:
+    run = fresh_run(world, path)
+    caption_here(run, profile(), told)
+    return run, sorted({run.partition(file) for file in run.files("views")})
+
+
+def test_a_finished_partition_is_surveyed_by_its_footer(world: Path, tmp_path: Path, told: Any) -> None:
+    run, names = captioned_and_settled(world, tmp_path / "run", told)
+    lineup = resolve(profile())
+    for name in names:
+        counts = settled(run, name, lineup)
+        assert counts is not None
+        assert counts == count_partition(run, name, lineup)
+        fast = survey(run, name, lineup)
+        for path in run.files("captions", name):  # what is written without a note has to be read
+            run.write("captions", name, run.read_file(path))
+        assert settled(run, name, lineup) is None
+        assert survey(run, name, lineup) == fast
+
+
+def test_a_note_holds_for_its_lineup_and_its_views_alone(world: Path, tmp_path: Path, told: Any) -> None:
+    run, names = captioned_and_settled(world, tmp_path / "run", told)
+    lineup = resolve(profile())
+    for other in (
+        profile(settings=["votes.schedule=full"]),
+        profile(voter("llama-3b")),
+        profile(settings=["votes.rule=always"]),
+    ):
+        assert settled(run, names[0], resolve(other)) is None
+    changed = edit_views(run, lambda row: {**row, "view_id": f"{row['view_id'][:-1]}x"} if row["view_id"] else None)
+    assert changed
+    assert [settled(run, name, lineup) for name in names] == [None] * len(names)
+
+
+def test_a_partition_with_rows_to_be_asked_again_is_not_settled(world: Path, tmp_path: Path, told: Any) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    lineup = resolve(profile())
+
+    class Failing(Told):
+        def choose(self, role: Any, requests: Any, choices: Any) -> list[Choice]:
+            failure = Failure("phi is down", retryable=True)
+            return [Choice(request.key, (), 0, False, failure) for request in requests]
+
+    caption_here(run, profile(), cast(Any, Failing()))
+    names = sorted({run.partition(path) for path in run.files("views")})
+    assert [settled(run, name, lineup) for name in names] == [None] * len(names)
+    again = [survey(run, name, lineup, lineup.names) for name in names]
+    assert sum(state.missing for state in again) == len(rows(run))
+
+
+def test_a_run_is_left_with_a_file_a_partition_however_small_its_blocks(world: Path, tmp_path: Path, told: Any) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    lineup = resolve(profile())
+    order = WorkOrder(run, lineup, 1, lineup.names)
+    names = sorted({run.partition(path) for path in run.files("views")})
+    for name in names:
+        reports = list(work(order, name, told))
+        assert len(reports) == survey(run, name, lineup).views
+    assert sorted(run.files("captions")) == [run.path("captions", f"{name}.parquet") for name in names]

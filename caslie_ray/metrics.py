@@ -1,0 +1,73 @@
+"""Metrics for Prometheus, through Ray: each node of the cluster exports them, with the prefix ``ray_``.
+
+``grafana.json`` beside this file is a dashboard that shows them.
+"""
+
+from __future__ import annotations
+
+from ray.util.metrics import Counter, Gauge
+
+from caslie_ray.replicas import PoolStats
+
+__all__ = ["METRICS", "Metrics"]
+
+METRICS = {
+    "caslie_views_planned": "Views that this job found missing when it began.",
+    "caslie_views_done": "Views finished, error rows included.",
+    "caslie_views_failed": "Views finished with an error row.",
+    "caslie_votes_saved": "Votes not asked for, since the majority was certain.",
+    "caslie_replicas": "Replicas of a model that are ready.",
+    "caslie_replicas_lost": "Replicas of a model that were lost or could not start.",
+    "caslie_requests": "Requests that a model has answered.",
+    "caslie_tokens": "Tokens that a model has read and written.",
+    "caslie_busy_seconds": "Seconds that the replicas of a model have worked.",
+}
+"""The metrics by name; those that only grow are exported with the ending ``_total``."""
+
+_GAUGES = ("caslie_views_planned", "caslie_replicas")
+
+
+class Metrics:
+    """What one job says of itself.
+
+    Args:
+        run: the run, as it may be shown.
+        job: what is being done.
+    """
+
+    def __init__(self, run: str, job: str) -> None:
+        tags = {"run": run, "job": job}
+        keys = {name: ("run", "job", "model") if _of_model(name) else ("run", "job") for name in METRICS}
+        self._gauges = {name: Gauge(name, METRICS[name], keys[name]) for name in _GAUGES}
+        self._counters = {name: Counter(name, METRICS[name], keys[name]) for name in METRICS if name not in _GAUGES}
+        for metric in (*self._gauges.values(), *self._counters.values()):
+            metric.set_default_tags(tags)
+        self._told: dict[tuple[str, str], float] = {}
+
+    def views(self, planned: int) -> None:
+        """Say how many views are to be done."""
+        self._gauges["caslie_views_planned"].set(planned)
+
+    def done(self, views: int, failed: int, saved: int) -> None:
+        """Say that more views are done."""
+        for name, more in (("views_done", views), ("views_failed", failed), ("votes_saved", saved)):
+            if more:
+                self._counters[f"caslie_{name}"].inc(more)
+
+    def model(self, stats: PoolStats) -> None:
+        """Say what a model has done so far."""
+        self._gauges["caslie_replicas"].set(stats.ready, {"model": stats.name})
+        self._grow("caslie_replicas_lost", stats.name, stats.deaths)
+        self._grow("caslie_requests", stats.name, stats.requests)
+        self._grow("caslie_tokens", stats.name, stats.prompt_tokens + stats.new_tokens)
+        self._grow("caslie_busy_seconds", stats.name, stats.busy_s)
+
+    def _grow(self, name: str, model: str, value: float) -> None:
+        more = value - self._told.get((name, model), 0.0)
+        if more > 0:
+            self._counters[name].inc(more, {"model": model})
+            self._told[name, model] = value
+
+
+def _of_model(name: str) -> bool:
+    return name not in ("caslie_views_planned", "caslie_views_done", "caslie_views_failed", "caslie_votes_saved")
