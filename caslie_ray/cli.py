@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from caslie_ray.dataset import SourceError
 from caslie_ray.engines import EngineError
+from caslie_ray.holding import Holding
 from caslie_ray.profiles import Profile, ProfileError, load_profile
 from caslie_ray.runs import Run, RunError, open_run
 
@@ -27,7 +32,7 @@ exit codes:
   2  wrong arguments or profile
   3  stopped with work left; run the same command again
 
-A run is safe to repeat: what it already holds is not computed again.
+A run is safe to repeat: what it already holds is not computed again. One job at a time works on it.
 """
 
 
@@ -41,6 +46,7 @@ class Arguments:
         plan: only say what would be done, what it takes and what it costs.
         sources: the data sets to read; empty for the miniature world.
         quiet: no progress lines.
+        status: only say where the run stands.
     """
 
     run: Run
@@ -48,6 +54,7 @@ class Arguments:
     plan: bool
     sources: tuple[str, ...]
     quiet: bool
+    status: bool = False
 
 
 class JobError(RuntimeError):
@@ -63,17 +70,21 @@ def main(
     job: Callable[[Arguments], int],
     *,
     source: bool = False,
+    status: bool = False,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a job from the command line and return its exit code.
+
+    While it works it holds the run: a second job on it is refused.
 
     Args:
         description: the job's docstring, shown by ``--help``.
         job: does the work and returns an exit code.
         source: whether the job takes ``--source``.
+        status: whether the job takes ``--status``.
         argv: the arguments; those of the process where None.
     """
-    parser = _parser(description, source)
+    parser = _parser(description, source, status)
     options = parser.parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     for noisy in ("httpx", "httpcore", "ray", "urllib3"):
@@ -81,8 +92,9 @@ def main(
     try:
         profile = load_profile(options.profile, options.set)
         arguments = Arguments(
-            open_run(options.run), profile, options.plan, tuple(getattr(options, "source", ())), options.quiet
-        )
+            open_run(options.run), profile, options.plan, tuple(getattr(options, "source", ())), options.quiet,
+            getattr(options, "status", False),
+        )  # fmt: skip
     except (ProfileError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
@@ -90,8 +102,13 @@ def main(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    holding: Holding | None = None
     try:
-        return job(arguments)
+        if arguments.plan or arguments.status:
+            return job(arguments)
+        name = Path(sys.argv[0]).stem if argv is None else parser.prog
+        with Holding(arguments.run, name, submission=_submission(os.environ), lost=_end_main_thread) as holding:
+            return job(arguments)
     except (ProfileError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
@@ -99,6 +116,9 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except (KeyboardInterrupt, _Stopped):
+        if holding is not None and holding.taken:
+            print("stopped: another job has taken the run over, since this one gave no sign of life", file=sys.stderr)
+            return UNFINISHED
         print("stopped: what was finished is kept; run the same command again", file=sys.stderr)
         return UNFINISHED
 
@@ -107,7 +127,22 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stopped
 
 
-def _parser(description: str, source: bool) -> argparse.ArgumentParser:
+def _end_main_thread() -> None:
+    main_thread = threading.main_thread().ident
+    if main_thread is not None:
+        signal.pthread_kill(main_thread, signal.SIGTERM)
+
+
+def _submission(environment: Mapping[str, str]) -> str:
+    """Return the id under which Ray was told to run this process; empty where it was started by hand."""
+    try:
+        told = json.loads(environment.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+        return str(told.get("metadata", {}).get("job_submission_id", ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
+def _parser(description: str, source: bool, status: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -134,5 +169,10 @@ def _parser(description: str, source: bool) -> argparse.ArgumentParser:
     parser.add_argument(
         "--plan", action="store_true", help="only say what would be done, how long it takes and what it costs"
     )
+    if status:
+        parser.add_argument(
+            "--status", action="store_true",
+            help="only say where the run stands: what is done and left, errors, and which job holds it; starts no Ray",
+        )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
     return parser

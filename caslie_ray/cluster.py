@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -19,10 +21,15 @@ _T = TypeVar("_T")
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start one on this machine; does nothing when connected."""
+    """Join the cluster that RAY_ADDRESS names, or start one of this process's own; does nothing when connected."""
     if not ray.is_initialized():
         dashboard = None if can_grow() else False
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=dashboard)
+        asked = signal.getsignal(signal.SIGTERM)
+        # Without an address Ray would join what any other user has started on this machine.
+        address = None if can_grow() else "local"
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=dashboard)
+        if callable(asked) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, asked)  # Ray has put its own in its place, which exits at once
     quieten()
 
 

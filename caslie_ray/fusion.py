@@ -86,9 +86,9 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     """
     files = run.files("samples")
     if not files:
-        raise RunError(f"{run.uri} has no samples: run ingest first")
+        raise RunError(f"{run.label} has no samples: run ingest first")
     if run.files("views") and not run.files("captions"):
-        raise RunError(f"{run.uri} has no captions: run caption first")
+        raise RunError(f"{run.label} has no captions: run caption first")
     captions = _Captions(run)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     listed = {table: run.by_partition(table) for table in ("samples", "instructions")}
@@ -112,7 +112,7 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     run.delete(path for path in run.files("instructions") if run.partition(path) not in listed["samples"])
     summary = {
         "job": "fuse",
-        "run": run.uri,
+        "run": run.label,
         "profile": profile.name,
         "variants": {name: dict(count) for name, count in counts.items()},
         "views_without_caption_row": uncaptioned,
@@ -129,7 +129,7 @@ def plan_fusion(run: Run) -> list[str]:
         RunError: there are no samples, or a file is not whole.
     """
     if not run.files("samples"):
-        raise RunError(f"{run.uri} has no samples: run ingest first")
+        raise RunError(f"{run.label} has no samples: run ingest first")
     samples = sum(run.count_rows(path) for path in run.files("samples"))
     captions = sum(run.count_rows(path) for path in run.files("captions"))
     return [

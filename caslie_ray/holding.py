@@ -26,7 +26,7 @@ from typing import Self
 import psutil
 import pyarrow.fs as pafs
 
-from caslie_ray.runs import Run, RunError
+from caslie_ray.runs import Run, RunError, StoreError
 
 __all__ = ["Claim", "Holding", "RunHeld", "holders"]
 
@@ -119,7 +119,8 @@ class Holding:
     ) -> None:
         now = time.time()
         me = psutil.Process()
-        self._run = run
+        # A renewal that waits for the store as long as other work does would come when the lease is over.
+        self._run = replace(run, patience=replace(run.patience, total_s=min(run.patience.total_s, lease_s / _RENEWALS)))
         self._lost = lost
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -212,26 +213,27 @@ class Holding:
     def _renew(self) -> None:
         while not self._over.wait(self._claim.lease_s / _RENEWALS):
             try:
-                if self._run.fs.get_file_info(self._path).type == pafs.FileType.NotFound:
+                if self._run.info([self._path])[0].type == pafs.FileType.NotFound:
                     self.taken = True
                     if self._lost is not None:
                         self._lost()
                     return
                 self._write()
-            except (RunError, OSError) as error:
+            except RunError as error:
                 log.warning("the claim on the run cannot be renewed: %s", str(error).split("\n")[0])
 
 
 def _claims(run: Run) -> list[tuple[str, Claim | None]]:
     """Return the claims on a run with their paths; one that cannot be read yet is None."""
     found: list[tuple[str, Claim | None]] = []
-    for info in run.fs.get_file_info(pafs.FileSelector(run.root, allow_not_found=True)):
+    for info in run.listed(run.root):
         if not (info.base_name.startswith(_PREFIX) and info.base_name.endswith(".json")):
             continue
         try:
-            with run.fs.open_input_stream(info.path) as stream:
-                found.append((info.path, Claim(**json.loads(stream.read()))))
-        except FileNotFoundError:  # it was just given up
+            found.append((info.path, Claim(**json.loads(run.read_bytes(info.path)))))
+        except StoreError:
+            raise
+        except RunError:  # it was just given up
             continue
         except (ValueError, TypeError):
             found.append((info.path, None))

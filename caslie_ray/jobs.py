@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from caslie_ray.captioning import caption, plan_captions
+from caslie_ray.captioning import caption, caption_status, plan_captions
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
 from caslie_ray.dataset import ingest, plan_ingest
 from caslie_ray.evaluation import evaluate, plan_evaluation
@@ -30,13 +30,16 @@ def ingest_job(arguments: Arguments) -> int:
         return COMPLETE
     sources = arguments.sources or (_miniature_world(arguments),)
     summary = ingest(arguments.run, sources, arguments.profile, quiet=arguments.quiet).as_dict()
-    arguments.run.write_json("summary/ingest.json", {"job": "ingest", "run": arguments.run.uri, **summary})
+    arguments.run.write_json("summary/ingest.json", {"job": "ingest", "run": arguments.run.label, **summary})
     _say("ingest", show_ingest(summary))
     return COMPLETE
 
 
 def caption_job(arguments: Arguments) -> int:
     """Caption the views and vote on the captions."""
+    if arguments.status:
+        _say("caption", caption_status(arguments.run).lines())
+        return COMPLETE
     if arguments.plan:
         plan = plan_captions(arguments.run, arguments.profile, quiet=arguments.quiet)
         _say("caption", plan.lines())
@@ -81,9 +84,9 @@ def pipeline_job(arguments: Arguments) -> int:
         took[name] = round(time.monotonic() - since, 2)
     if not arguments.plan:
         seconds = round(time.monotonic() - begun, 2)
-        summary = {"job": "pipeline", "run": arguments.run.uri, "seconds": seconds, "seconds_by_job": took}
+        summary = {"job": "pipeline", "run": arguments.run.label, "seconds": seconds, "seconds_by_job": took}
         arguments.run.write_json("summary/pipeline.json", summary)
-        print(f"\npipeline complete in {clock(seconds)}: {arguments.run.uri}")
+        print(f"\npipeline complete in {clock(seconds)}: {arguments.run.label}")
     return COMPLETE
 
 
@@ -106,7 +109,11 @@ def _miniature_world(arguments: Arguments) -> str:
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(folder, size, settings.seed)
         local = pafs.LocalFileSystem()
-        pafs.copy_files(folder, run.path("source"), source_filesystem=local, destination_filesystem=run.fs)
+        target = run.path("source")
+        run.patiently(
+            "write", target,
+            lambda: pafs.copy_files(folder, target, source_filesystem=local, destination_filesystem=run.fs),
+        )  # fmt: skip
     return run.below("source/dataset.json").uri
 
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, OutOfMemoryError, RayError
+from ray.exceptions import ObjectLostError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from caslie_ray.cluster import draining_nodes
@@ -44,6 +44,7 @@ from caslie_ray.replicas import (
     first_line,
     node_died,
     node_lost,
+    out_of_memory,
 )
 
 __all__ = ["Router", "actor_class", "start_router"]
@@ -337,7 +338,7 @@ class Router:
         often = "once" if tries == 1 else f"{tries} times"
         reason = f"alone in its batch, it {how} {often} on {pool.plan.name}"
         # Time and memory may suffice later, and a second row without a success in between may be the pool's fault.
-        passing = isinstance(error, (TimeoutError, OutOfMemoryError)) or pool.poisoned > 1
+        passing = isinstance(error, TimeoutError) or out_of_memory(error) or pool.poisoned > 1
         return Failure(reason if passing else f"poison: {reason}", retryable=passing)
 
     async def _answers(self, pool: PoolState) -> bool:

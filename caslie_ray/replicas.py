@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from caslie_ray.engines import Choice, EngineSpec, Generation, Request, load_engine
 from caslie_ray.placement import PoolPlan
 
 __all__ = [
     "Held", "PoolState", "PoolStats", "Replica", "add_details", "cause_of", "close_replica", "details_of", "first_line",
-    "node_died", "node_lost",
+    "node_died", "node_lost", "out_of_memory",
 ]  # fmt: skip
 
 _GRACE_S = 2.0
@@ -220,6 +220,14 @@ def cause_of(error: Exception) -> str | None:
 def node_died(error: Exception) -> bool:
     """Whether an error says itself that a node is gone."""
     return bool(getattr(error, "preempted", False)) or "node has died" in str(error)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a replica was ended for want of memory: by the cluster, or by an exception of its own."""
+    cause = getattr(error, "cause", None)
+    return (
+        isinstance(error, OutOfMemoryError) or isinstance(cause, MemoryError) or "OutOfMemory" in type(cause).__name__
+    )
 
 
 async def node_lost(node: str, error: Exception) -> bool:

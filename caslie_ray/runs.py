@@ -10,55 +10,50 @@ from __future__ import annotations
 import json
 import posixpath
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from caslie_ray.stores import (
+    ABOUT_A_MINUTE,
+    Patience,
+    RunError,
+    StoreError,
+    brief,
+    is_object_store,
+    open_path,
+    patiently,
+)
 from caslie_ray.tables import IDS, SCHEMAS
 
-__all__ = ["Run", "RunError", "open_path", "open_run", "partition_of", "partitions"]
+__all__ = ["Run", "RunError", "StoreError", "open_path", "open_run", "partition_of", "partitions"]
+
+_T = TypeVar("_T")
 
 _ROW_GROUP = 1024
 # A block of views reads its own pictures, and little else.
 _PICTURES = 64
-# They show an object only once it is whole; a rename there is a copy.
-_OBJECT_STORES = ("s3", "gcs", "abfs")
 
 
-class RunError(RuntimeError):
-    """A run's files cannot be read or written; the message names the file and the mend."""
+def open_run(path: str, patience: Patience = ABOUT_A_MINUTE) -> Run:
+    """Open a run by its path or URI; nothing is created before the first write.
 
-
-def open_path(path: str) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of a local path or URI, and the path within it.
+    Args:
+        path: where it lives.
+        patience: how long an object store that does not answer is asked again.
 
     Raises:
-        RunError: the URI's scheme is unknown or its credentials are refused.
+        RunError: there is no such kind of store, or its address cannot be read.
     """
-    if "://" not in path:
-        return pafs.LocalFileSystem(), str(Path(path).expanduser().absolute())
-    uri = path
-    if path.startswith("s3://") and "allow_delayed_open" not in path:
-        # A file that fits in memory is then one put, and not an upload of several parts.
-        uri += ("&" if "?" in path else "?") + "allow_delayed_open=true"
-    try:
-        filesystem, inner = pafs.FileSystem.from_uri(uri)
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot open {path}: {_brief(error)}") from error
-    return filesystem, inner
-
-
-def open_run(path: str) -> Run:
-    """Open a run by its path or URI; nothing is created before the first write."""
     filesystem, root = open_path(path)
-    return Run(filesystem, root.rstrip("/"), path)
+    return Run(filesystem, root.rstrip("/"), path, patience)
 
 
 def partition_of(image_id: str, digits: int) -> str:
@@ -75,10 +70,14 @@ def partitions(digits: int) -> list[str]:
 class Run:
     """The tables of one run.
 
+    All methods are patient with an object store that does not answer, and raise StoreError where it goes on, or
+    refuses. What goes to `fs` by another way goes through `patiently`.
+
     Attributes:
         fs: where it lives.
         root: its path on `fs`.
         uri: how the user named it.
+        patience: how long it is asked again while it does not answer.
         known: files of one partition by table, oldest first, listed before; see `knowing`.
         borrowed: the root of the run that a table is read from, where it is not this one; see `borrowing`.
     """
@@ -86,6 +85,7 @@ class Run:
     fs: pafs.FileSystem
     root: str
     uri: str
+    patience: Patience = field(default=ABOUT_A_MINUTE, compare=False, repr=False)
     known: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
     borrowed: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -102,6 +102,36 @@ class Run:
         """Return this run with some tables read from another one on the same store; it must not write these."""
         return replace(self, borrowed=dict.fromkeys(tables, other.root))
 
+    def patiently(self, verb: str, path: str, action: Callable[[], _T]) -> _T:
+        """Return what an action on the run's store returns; see `caslie_ray.stores.patiently`.
+
+        Raises:
+            StoreError: the store or the system refuses, or does not answer.
+            OSError, pa.ArrowException: what else the action raises.
+        """
+        try:
+            return patiently(self.fs, verb, path, action, self.patience)
+        except OSError as error:
+            # Without a number it is Arrow that tells what it found in a file.
+            if error.errno is None or isinstance(error, FileNotFoundError):
+                raise
+            raise StoreError(
+                f"cannot {verb} {path}: {brief(error)}; mend that and run the same command again"
+            ) from error
+
+    def info(self, paths: Sequence[str]) -> list[pafs.FileInfo]:
+        """Return what the store says of paths, in order; those that are not there are of type NotFound."""
+        if not paths:
+            return []
+        found: list[pafs.FileInfo] = self.patiently("look up", paths[0], lambda: self.fs.get_file_info(list(paths)))
+        return found
+
+    def listed(self, folder: str) -> list[pafs.FileInfo]:
+        """Return what the store says of all that lies right in a folder; nothing where there is none."""
+        selector = pafs.FileSelector(folder, allow_not_found=True)
+        found: list[pafs.FileInfo] = self.patiently("list", folder, lambda: self.fs.get_file_info(selector))
+        return found
+
     @property
     def label(self) -> str:
         """The URI without what may be secret in it, keys and options: fit for a page that is passed on."""
@@ -113,10 +143,9 @@ class Run:
         if partition is not None and table in self.known:
             return [path for path in self.known[table] if self.partition(path) == partition]
         folder = posixpath.join(self.borrowed.get(table, self.root), table)
-        selector = pafs.FileSelector(folder, allow_not_found=True)
         found = [
             info
-            for info in self.fs.get_file_info(selector)
+            for info in self.listed(folder)
             if info.type == pafs.FileType.File and info.base_name.endswith(".parquet")
         ]
         if partition is not None:
@@ -163,7 +192,7 @@ class Run:
         try:
             rows = rows.select(schema.names).cast(schema)
         except (KeyError, pa.ArrowException) as error:
-            raise RunError(f"rows do not fit table {table!r}: {_brief(error)}") from error
+            raise RunError(f"rows do not fit table {table!r}: {brief(error)}") from error
         rows = rows.replace_schema_metadata(dict(note) if note else None)
         # Pictures are compressed already.
         codec = {name: "none" if name == "image" else "zstd" for name in schema.names}
@@ -181,11 +210,11 @@ class Run:
         Raises:
             RunError: the store is full or refuses.
         """
+        if is_object_store(self.fs):
+            whole = memoryview(data)
+            self.patiently("write", path, lambda: self._put_object(path, whole))
+            return
         try:
-            if self.fs.type_name.removeprefix("py::fsspec+") in _OBJECT_STORES:
-                with self.fs.open_output_stream(path) as stream:
-                    stream.write(data)
-                return
             folder, name = posixpath.split(path)
             self.fs.create_dir(folder, recursive=True)
             temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
@@ -198,16 +227,54 @@ class Run:
                 self.delete([temporary])
                 raise
         except OSError as error:
-            raise RunError(
-                f"cannot write {path}: {_brief(error)}; nothing of it was kept, mend that and run again"
+            raise StoreError(
+                f"cannot write {path}: {brief(error)}; nothing of it was kept, mend that and run again"
             ) from error
+
+    def _put_object(self, path: str, data: memoryview) -> None:
+        def put() -> None:
+            with self.fs.open_output_stream(path, compression=None) as stream:
+                stream.write(data)
+
+        # A stream that is left is put as far as it got. No signal reaches another thread, so none can fall in between.
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(put).result()
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files; those already gone are no error."""
         for path in paths:
-            if self.fs.get_file_info(path).type != pafs.FileType.NotFound:
-                with suppress(FileNotFoundError):  # a late writer was quicker
-                    self.fs.delete_file(path)
+            self.patiently("delete", path, lambda path=path: self._delete(path))  # type: ignore[misc]  # bound here
+
+    def _delete(self, path: str) -> None:
+        if self.fs.get_file_info(path).type != pafs.FileType.NotFound:
+            with suppress(FileNotFoundError):  # a late writer was quicker
+                self.fs.delete_file(path)
+
+    def delete_folder(self, path: str) -> None:
+        """Delete a folder with all that is in it; one already gone is no error."""
+
+        def delete() -> None:
+            with suppress(FileNotFoundError):
+                self.fs.delete_dir(path)
+
+        self.patiently("delete", path, delete)
+
+    def read_bytes(self, path: str) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            RunError: it is not there, or the store does not give it.
+        """
+
+        def read() -> bytes:
+            with self.fs.open_input_stream(path, compression=None) as stream:
+                data: bytes = stream.read()
+            return data
+
+        try:
+            return self.patiently("read", path, read)
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {brief(error)}; mend that and run the same command again") from error
 
     def read_file(
         self, path: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
@@ -215,14 +282,14 @@ class Run:
         """Read one Parquet file, or the rows of it that an expression takes; row groups without any are skipped.
 
         Raises:
+            StoreError: the store does not give it.
             RunError: it is not whole.
         """
-        try:
+
+        def read() -> pa.Table:
             return pq.read_table(path, columns=columns, filesystem=self.fs, partitioning=None, filters=where)
-        except (pa.ArrowException, OSError) as error:
-            raise RunError(
-                f"cannot read {path}: {_brief(error)}; delete it and run the job that writes it again"
-            ) from error
+
+        return self._whole(path, read)
 
     def count_rows(self, path: str) -> int:
         """Return the rows of one Parquet file, from its footer.
@@ -233,11 +300,15 @@ class Run:
         return int(self._footer(path).num_rows)
 
     def _footer(self, path: str) -> pq.FileMetaData:
+        return self._whole(path, lambda: pq.read_metadata(path, filesystem=self.fs))
+
+    def _whole(self, path: str, read: Callable[[], _T]) -> _T:
+        """Tell a store that fails from a file that is not whole."""
         try:
-            return pq.read_metadata(path, filesystem=self.fs)
+            return self.patiently("read", path, read)
         except (pa.ArrowException, OSError) as error:
             raise RunError(
-                f"cannot read {path}: {_brief(error)}; delete it and run the job that writes it again"
+                f"cannot read {path}: {brief(error)}; delete it and run the job that writes it again"
             ) from error
 
     def note_of(self, path: str) -> dict[str, str]:
@@ -285,15 +356,14 @@ class Run:
         Raises:
             RunError: it is not JSON.
         """
-        if self.fs.get_file_info(self.path(path)).type == pafs.FileType.NotFound:
+        if self.info([self.path(path)])[0].type == pafs.FileType.NotFound:
             return None
-        with self.fs.open_input_stream(self.path(path)) as stream:
-            text = stream.read()
+        text = self.read_bytes(self.path(path))
         try:
             return json.loads(text)
         except ValueError as error:
             raise RunError(
-                f"cannot read {self.path(path)}: {_brief(error)}; delete it and run the job that writes it"
+                f"cannot read {self.path(path)}: {brief(error)}; delete it and run the job that writes it"
             ) from error
 
 
@@ -306,8 +376,3 @@ def last_of_each(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
     if len(last) == rows.num_rows:
         return rows
     return rows.take(last.take(pc.sort_indices(last)))
-
-
-def _brief(error: Exception) -> str:
-    """Arrow says some things on many lines; the first one tells."""
-    return (str(error) or type(error).__name__).split("\n")[0].strip()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+
+import psutil
 
 from caslie_ray.engines import Choice, Engine, EngineSpec, EngineStats, Generation, Request, load_engine
 
-EXIT, SEGFAULT, HANG, RAISE = "EXIT-NOW", "SEGFAULT-NOW", "HANG-NOW", "RAISE-NOW"
+EXIT, SEGFAULT, HANG, RAISE, MEMORY = "EXIT-NOW", "SEGFAULT-NOW", "HANG-NOW", "RAISE-NOW", "MEMORY-NOW"
+COUNTED = "CASLIE_TEST_COUNTED"
 
 
 class FaultyEngine:
-    """Ends its process, hangs or raises when it is told to by a prompt."""
+    """Ends its process, hangs, raises or takes more memory than there is when it is told to by a prompt."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -41,13 +46,54 @@ class FaultyEngine:
             ctypes.string_at(0)
         if HANG in words:
             time.sleep(3600)
+        if MEMORY in words:
+            limit = psutil.Process().memory_info().vms + (256 << 20)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            bytearray(1 << 30)
         if RAISE in words:
             raise RuntimeError("the device was lost")
 
 
 def load(spec: EngineSpec) -> FaultyEngine:
-    return FaultyEngine(load_engine(replace(spec, engine="transformers")))
+    return FaultyEngine(_real(spec))
 
 
 def refuse(spec: EngineSpec) -> FaultyEngine:
     raise RuntimeError(f"no room for {spec.checkpoint}")
+
+
+class SlowEngine(FaultyEngine):
+    """Takes a while for each row, so that there is a middle in which something can happen; costs no core."""
+
+    def __init__(self, engine: Engine, seconds: float) -> None:
+        super().__init__(engine)
+        self._seconds = seconds
+
+    def _obey(self, requests: Sequence[Request]) -> None:
+        super()._obey(requests)
+        time.sleep(self._seconds * len(requests))
+
+
+class CountedEngine(FaultyEngine):
+    """Notes the key of each request that it answers in a file of its own, in the folder that `COUNTED` names."""
+
+    def _obey(self, requests: Sequence[Request]) -> None:
+        super()._obey(requests)
+        with (Path(os.environ[COUNTED]) / f"{os.getpid()}.txt").open("a") as file:
+            file.writelines(f"{request.key}\n" for request in requests)
+
+
+def slow(spec: EngineSpec) -> FaultyEngine:
+    return SlowEngine(_real(spec), 0.04)
+
+
+def very_slow(spec: EngineSpec) -> FaultyEngine:
+    return SlowEngine(_real(spec), 1.5)
+
+
+def counted(spec: EngineSpec) -> FaultyEngine:
+    return CountedEngine(_real(spec))
+
+
+def _real(spec: EngineSpec) -> Engine:
+    return load_engine(replace(spec, engine="transformers", device="cpu"))

@@ -22,7 +22,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caslie_ray.runs import Run, RunError, last_of_each, open_path, open_run, partition_of, partitions
+from caslie_ray.runs import Run, RunError, StoreError, last_of_each, open_path, open_run, partition_of, partitions
 from caslie_ray.tables import IDS, SCHEMAS
 
 ROOT = Path(__file__).parents[1]
@@ -309,6 +309,15 @@ def test_other_files_in_a_table_are_not_read(tmp_path: Path) -> None:
         (tmp_path / "run/images" / name).write_bytes(b"PAR1")
     (tmp_path / "run/images/folder.parquet").mkdir()
     assert run.read("images").num_rows == 1
+
+
+def test_a_file_of_this_machine_is_never_waited_for(tmp_path: Path) -> None:
+    run = open_run(str(tmp_path))
+    run.write("images", "0", images("01"))
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match=r"cannot read .*/images/xx.*: .*name too long.*; mend that"):
+        run.read_file(run.path("images", f"{'x' * 300}.parquet"))
+    assert time.monotonic() - begun < 1.0
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "flipped", "column"])

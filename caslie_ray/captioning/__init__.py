@@ -3,5 +3,9 @@
 from caslie_ray.captioning._job import CaptionJob, CaptionResult, caption
 from caslie_ray.captioning._plan import CaptionPlan, plan_captions
 from caslie_ray.captioning._stages import CONTEXT_FREE
+from caslie_ray.captioning._status import CaptionStatus, caption_status
 
-__all__ = ["CONTEXT_FREE", "CaptionJob", "CaptionPlan", "CaptionResult", "caption", "plan_captions"]
+__all__ = [
+    "CONTEXT_FREE", "CaptionJob", "CaptionPlan", "CaptionResult", "CaptionStatus", "caption", "caption_status",
+    "plan_captions",
+]  # fmt: skip

@@ -69,7 +69,7 @@ class CaptionJob:
         self.lineup = resolve(self.profile)
         files = self.run.files("views")
         if not files:
-            raise RunError(f"{self.run.uri} has no views: run ingest first")
+            raise RunError(f"{self.run.label} has no views: run ingest first")
         self.names = sorted({self.run.partition(path) for path in files})
         self._refuse_other_partitions()
         self.rows = 0
@@ -82,7 +82,7 @@ class CaptionJob:
         held = {len(self.run.partition(path)) for path in self.run.files("captions")}
         if digits and held and held != digits:
             raise RunError(
-                f"the captions of {self.run.uri} are cut by {max(held)} digits of the image id and its views by"
+                f"the captions of {self.run.label} are cut by {max(held)} digits of the image id and its views by"
                 f" {max(digits)}: set storage.partition_digits={max(held)} and run ingest again, or use another run"
             )
 
@@ -240,7 +240,7 @@ class CaptionJob:
         table = describe(counts)
         return {
             "job": "caption",
-            "run": self.run.uri,
+            "run": self.run.label,
             "profile": self.profile.name,
             "schedule": self.profile.schedule,
             "engines": {role.name: role.spec.engine for role in self.lineup.roles},

@@ -15,7 +15,7 @@ from caslie_ray.captioning._rows import CaptionAnswer, View, VoteAnswer, read_vi
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import Known, advance
 from caslie_ray.lineup import ResolvedLineup
-from caslie_ray.runs import Run, RunError
+from caslie_ray.runs import Run, RunError, StoreError
 from caslie_ray.tables import ANSWERS
 
 __all__ = ["KEPT", "Ledger", "PartitionState", "holds", "load", "read_images", "read_whole", "survey"]
@@ -160,12 +160,10 @@ def read_whole(run: Run, path: str, columns: list[str] | None = None) -> pa.Tabl
     """
     try:
         return run.read_file(path, columns)
-    except RunError as refused:
-        try:
-            with run.fs.open_input_stream(path) as stream:
-                data = stream.read()
-        except OSError:
-            raise refused from None
+    except StoreError:
+        raise
+    except RunError:
+        data = run.read_bytes(path)
         try:
             return pq.read_table(pa.BufferReader(data), columns=columns)
         except (pa.ArrowException, OSError):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 
 from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.captioning._ledger import KEPT, PartitionState
@@ -114,8 +112,7 @@ def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[Partit
         result = timed.execute()
         whole = time.monotonic() - begun
     finally:
-        with suppress(FileNotFoundError):
-            scratch.fs.delete_dir(scratch.root)
+        scratch.delete_folder(scratch.root)
     if result.missing:
         raise RunError(f"the plan could not be timed: {result.missing} of its views have no row")
     plan.timed = result.summary["views"]
@@ -199,5 +196,4 @@ def _copy(scratch: Run, run: Run, partition: str, name: str, view_ids: Sequence[
     for folder in (KEPT, *(role.answers for role in job.lineup.roles)):
         for number, path in enumerate(run.files(folder, partition)):
             target = scratch.path(folder, f"{name}-{number:06d}.parquet")
-            scratch.fs.create_dir(scratch.path(folder), recursive=True)
-            pafs.copy_files(path, target, source_filesystem=run.fs, destination_filesystem=scratch.fs)
+            scratch.put(target, run.read_bytes(path))

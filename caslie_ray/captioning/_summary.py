@@ -12,7 +12,7 @@ from caslie_ray.lineup import ResolvedLineup
 from caslie_ray.quality import fleiss_kappa
 from caslie_ray.runs import Run
 
-__all__ = ["Counts", "count_partition", "count_rows", "describe", "merge"]
+__all__ = ["Counts", "count_partition", "count_rows", "describe", "kind_of_error", "merge"]
 
 _ID = re.compile(r"\b[0-9a-f]{12,}\b")
 # A number of its own; the digits of a model's name stay.
@@ -76,7 +76,7 @@ def count_rows(task_of: Mapping[str, str], rows: Iterable[Mapping[str, Any]], li
         counts.totals["calls"] += row["calls"]
         counts.totals["tokens"] += (row["caption_tokens"] or 0) + sum(vote["tokens"] or 0 for vote in votes)
         if row["error"] is not None:
-            counts.errors[_kind(row["error"])] += 1
+            counts.errors[kind_of_error(row["error"])] += 1
         if row["caption"] is not None:
             counts.totals["calls_saved"] += max(0, voters - len(votes))
         for vote in votes:
@@ -132,7 +132,7 @@ def describe(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _kind(error: str) -> str:
+def kind_of_error(error: str) -> str:
     """Return an error without what differs from row to row, so that a summary stays short."""
     head = error.split("(", 1)[0].strip()
     return _NUMBER.sub("#", _ID.sub("…", head))[:120]

@@ -55,14 +55,13 @@ class Held:
     def table_files(self) -> dict[str, int]:
         """Return the files of the tables, with their sizes in bytes."""
         paths = sorted(path for name in TABLES for path in self._run.files(name))
-        return {info.path[len(self._run.root) :]: info.size for info in self._run.fs.get_file_info(paths)}
+        return {info.path[len(self._run.root) :]: info.size for info in self._run.info(paths)}
 
     def clean(self, folders: Sequence[str]) -> None:
         """Delete what the tables now hold, and what no source needs any more."""
         for folder in ("pending", "sorted"):
             self._run.delete(self._run.files(f"{FOLDER}/{folder}"))
         needed = {self._run.path(FOLDER, folder) for folder in folders}
-        selector = pafs.FileSelector(self._run.path(FOLDER, "parsed"), allow_not_found=True)
-        for info in self._run.fs.get_file_info(selector):
+        for info in self._run.listed(self._run.path(FOLDER, "parsed")):
             if info.type == pafs.FileType.Directory and info.path not in needed:
-                self._run.fs.delete_dir(info.path)
+                self._run.delete_folder(info.path)

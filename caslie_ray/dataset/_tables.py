@@ -94,7 +94,7 @@ class Writer:
         rows = pa.concat_tables([part.filter(pc.is_in(part["image_id"], value_set=ids)) for part in parts])
         rows = _firsts(rows.sort_by("image_id"), "image_id")
         if rows["image_id"].to_pylist() != needed:
-            raise RunError(f"images of partition {partition} are gone from {self._run.uri}: run ingest again")
+            raise RunError(f"images of partition {partition} are gone from {self._run.label}: run ingest again")
         self._put("images", partition, rows, written)
         _count_images(rows, written)
 

@@ -11,11 +11,14 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from caslie_ray.dataset.decoding import ImageError, too_large
-from caslie_ray.runs import RunError, open_path
+from caslie_ray.stores import NoAnswer, Patience, RunError, open_path, patiently
 
 __all__ = ["file_keys", "open_file", "read_file"]
 
 _BATCH = 5000
+# A picture that its store does not give is a reject that a later run tries again, and there may be many.
+_PATIENCE = Patience(total_s=15.0)
+_SILENT = "no answer: the store of this image did not answer for a while; run ingest again"
 
 
 @lru_cache(maxsize=64)
@@ -62,12 +65,15 @@ def _store_of(locator: str) -> tuple[str, ...]:
 def _keys(locators: Sequence[str]) -> list[str | ImageError]:
     try:
         opened = [open_file(locator) for locator in locators]
-        infos = opened[0][0].get_file_info([path for _, path in opened])
+        filesystem, paths = opened[0][0], [path for _, path in opened]
+        infos = patiently(filesystem, "look up", paths[0], lambda: filesystem.get_file_info(paths), _PATIENCE)
+    except NoAnswer:
+        return [ImageError(_SILENT, retryable=True)] * len(locators)
     except (OSError, ValueError, RunError) as error:
         if len(locators) > 1:
             # One path that the file system refuses must not cost its neighbours.
             return [key for locator in locators for key in _keys([locator])]
-        reason = f"unreadable path: {str(error)[:200]}; check the path and the rights"
+        reason = f"unreadable path: {str(error.__cause__ or error)[:200]}; check the path and the rights"
         return [ImageError(reason, retryable=not locators[0].startswith("file:"))]
     return [_key(locator, info) for locator, info in zip(locators, infos, strict=True)]
 
@@ -90,14 +96,20 @@ def read_file(locator: str, max_bytes: int) -> bytes:
     local = locator.startswith("file:")
     try:
         filesystem, path = open_file(locator)
-        info = filesystem.get_file_info(path)
-        if info.type != pafs.FileType.File:
-            raise ImageError(f"missing file: {path} is not there; put it there or set images.root")
-        if info.size is not None and info.size > max_bytes:
-            raise ImageError(too_large(info.size, max_bytes))
-        with filesystem.open_input_stream(path, compression=None) as stream:
-            data: bytes = stream.read(max_bytes + 1)
+        return patiently(filesystem, "read", path, lambda: _read(filesystem, path, max_bytes), _PATIENCE)
+    except NoAnswer:
+        raise ImageError(_SILENT, retryable=True) from None
     except (OSError, ValueError, RunError, pa.ArrowException) as error:
-        reason = f"unreadable file: {str(error)[:200]}; check the path and the rights"
+        reason = f"unreadable file: {str(error.__cause__ or error)[:200]}; check the path and the rights"
         raise ImageError(reason, retryable=not local) from None
+
+
+def _read(filesystem: pafs.FileSystem, path: str, max_bytes: int) -> bytes:
+    info = filesystem.get_file_info(path)
+    if info.type != pafs.FileType.File:
+        raise ImageError(f"missing file: {path} is not there; put it there or set images.root")
+    if info.size is not None and info.size > max_bytes:
+        raise ImageError(too_large(info.size, max_bytes))
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        data: bytes = stream.read(max_bytes + 1)
     return data

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from caslie_ray.dataset._looks import looks_like
 from caslie_ray.dataset._parquet import read_rows
 from caslie_ray.dataset._text import ByteStream, Gunzip, TextStream, encoding_of
 from caslie_ray.dataset.columns import Columns, split_of_name
-from caslie_ray.runs import RunError, open_path
+from caslie_ray.stores import RunError, StoreError, is_object_store, open_path, open_ranges, patiently
 
 __all__ = ["Record", "SourceError", "SourceFile", "find_sources", "read_source"]
 
@@ -86,7 +87,7 @@ def find_sources(sources: Sequence[str]) -> tuple[list[SourceFile], int]:
             raise SourceError(f"{source} is a web address: download it and give its path")
         try:
             filesystem, inner = open_path(source)
-            info = filesystem.get_file_info(inner)
+            info = _look_up(filesystem, inner)
             if info.type == pafs.FileType.NotFound:
                 raise SourceError(f"there is no source {source}: check the path")
             if info.type == pafs.FileType.Directory:
@@ -102,13 +103,18 @@ def find_sources(sources: Sequence[str]) -> tuple[list[SourceFile], int]:
     return list(found.values()), ignored
 
 
+def _look_up(filesystem: pafs.FileSystem, path: str) -> pafs.FileInfo:
+    return patiently(filesystem, "look up", path, lambda: filesystem.get_file_info(path))
+
+
 def _printable(name: str) -> str:
     """File names may hold bytes that are no text; tables may not."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _folder(filesystem: pafs.FileSystem, inner: str, source: str) -> tuple[list[SourceFile], int]:
-    infos = filesystem.get_file_info(pafs.FileSelector(inner, recursive=True))
+    selector = pafs.FileSelector(inner, recursive=True)
+    infos = patiently(filesystem, "list", source, lambda: filesystem.get_file_info(selector))
     files: list[SourceFile] = []
     ignored = 0
     for info in sorted(infos, key=lambda info: info.path):
@@ -130,7 +136,11 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str) -> tuple[list[
 
 
 def read_source(file: SourceFile, columns: Columns) -> Iterator[Record]:
-    """Yield the rows of one file in order, whatever is wrong with some of them."""
+    """Yield the rows of one file in order, whatever is wrong with some of them.
+
+    Raises:
+        StoreError: an object store does not give the file; what it holds is not to pass for damaged.
+    """
     split = split_of_name(file.name)
     try:
         for number, value in _values(file, columns):
@@ -143,6 +153,8 @@ def read_source(file: SourceFile, columns: Columns) -> Iterator[Record]:
                 kind = "null" if value is None else type(value).__name__
                 reason = f"no row: a {kind} stands where an object with the row's columns should"
                 yield Record(number, location, None, reason)
+    except StoreError:
+        raise
     except (OSError, RunError, pa.ArrowException) as error:
         detail = (str(error) or type(error).__name__).split("\n")[0][:200]
         reason = f"unreadable file: {detail}; copy it again"
@@ -151,7 +163,7 @@ def read_source(file: SourceFile, columns: Columns) -> Iterator[Record]:
 
 def _values(file: SourceFile, columns: Columns) -> Iterator[tuple[int, object]]:
     filesystem, inner = open_path(file.path)
-    with filesystem.open_input_stream(inner, compression=None) as stream:
+    with _stream(filesystem, inner, packed=False) as stream:
         packed = stream.read(2) == _GZIP
     with _stream(filesystem, inner, packed) as stream:
         head = b""
@@ -175,11 +187,21 @@ def _values(file: SourceFile, columns: Columns) -> Iterator[tuple[int, object]]:
 
 @contextmanager
 def _stream(filesystem: pafs.FileSystem, inner: str, packed: bool) -> Iterator[ByteStream]:
-    with filesystem.open_input_stream(inner, compression=None) as stream:
+    with _bytes(filesystem, inner) as stream:
         yield Gunzip(stream) if packed else stream
 
 
+def _bytes(filesystem: pafs.FileSystem, inner: str) -> Any:
+    if is_object_store(filesystem):
+        return open_ranges(filesystem, inner)
+    return filesystem.open_input_stream(inner, compression=None)
+
+
 def _parquet_rows(filesystem: pafs.FileSystem, inner: str, packed: bool) -> Iterator[tuple[int, object]]:
+    if not packed and is_object_store(filesystem):
+        with _bytes(filesystem, inner) as stream, closing(pa.PythonFile(stream, mode="r")) as whole:
+            yield from read_rows(whole)
+        return
     if not packed:
         with filesystem.open_input_file(inner) as whole:
             yield from read_rows(whole)

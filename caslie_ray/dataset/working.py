@@ -101,10 +101,15 @@ def read_range(run: Run, paths: Sequence[str], kind: str, partition: str) -> pa.
     """Return the rows of `paths` whose key starts with `partition`."""
     if not paths:
         return SORTED[kind].empty_table()
-    files = pads.dataset(list(paths), schema=SORTED[kind], format="parquet", filesystem=run.fs)
     key = pc.field(_KEY[kind])
     # "g" follows the last hexadecimal digit.
-    return files.to_table(filter=(key >= partition) & (key < partition + "g"), use_threads=False)
+    wanted = (key >= partition) & (key < partition + "g")
+
+    def read() -> pa.Table:
+        files = pads.dataset(list(paths), schema=SORTED[kind], format="parquet", filesystem=run.fs)
+        return files.to_table(filter=wanted, use_threads=False)
+
+    return run.patiently("read", f"partition {partition} of {paths[0]} and {len(paths) - 1} more", read)
 
 
 def fold(rows: Iterable[dict[str, object]], schema: pa.Schema) -> pa.Table:

@@ -92,11 +92,11 @@ def _refuse_another_profile(run: Run, row: Mapping[str, Any], judged: Judged) ->
     asked = {vote["voter"] for vote in row["votes"] or ()}
     mend = "name the profile, and its settings, that the run was captioned with; or caption it again"
     if strangers := asked - judged.voters:
-        raise RunError(f"{run.uri} holds votes of {', '.join(sorted(strangers))}, no voter of this profile: {mend}")
+        raise RunError(f"{run.label} holds votes of {', '.join(sorted(strangers))}, no voter of this profile: {mend}")
     if row["caption"] is not None and len(asked) < len(judged.voters) and audited(row["view_id"], judged.audit):
         missing = ", ".join(sorted(judged.voters - asked))
         raise RunError(
-            f"{run.uri}: {missing} did not vote on view {row['view_id']}, on which by this profile all vote: {mend}"
+            f"{run.label}: {missing} did not vote on view {row['view_id']}, on which by this profile all vote: {mend}"
         )
 
 

@@ -37,7 +37,7 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
     """
     begun = time.monotonic()
     if not run.files("captions"):
-        raise RunError(f"{run.uri} has no captions: run caption first")
+        raise RunError(f"{run.label} has no captions: run caption first")
     majority, votes = profile.votes.rule == "majority", profile.votes
     voters = tuple(model.name for model in profile.lineup.voters) if majority else ()
     truth = read_truth(run, profile)
@@ -54,17 +54,17 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
     )
     found = _collect(run, judged, quiet=quiet)
     if not found.views:
-        raise RunError(f"{run.uri} has no captioned views: run caption first")
+        raise RunError(f"{run.label} has no captioned views: run caption first")
     summary = {
         "job": "evaluate",
-        "run": run.uri,
+        "run": run.label,
         "profile": profile.name,
         "views": found.views,
         "voters": list(voters),
         "figures": describe(found.sums, judged.sets, profile.evaluation.resamples),
         "views_without_row": found.waiting,
         "context_free_captions": len(free) if compared else None,
-        "page": run.below(PAGE_PATH).uri,
+        "page": run.below(PAGE_PATH).label,
     }
     others = [view.view_id for view in found.worst if view.view_id not in judged.splits]
     _write_page(run, summary, found, {**judged.splits, **(splits_of(run, others) if others else {})})
@@ -80,15 +80,15 @@ def plan_evaluation(run: Run, profile: Profile) -> list[str]:
         RunError: the run has no views, or the truth is of another data set.
     """
     if not run.files("views"):
-        raise RunError(f"{run.uri} has no views: run ingest first")
+        raise RunError(f"{run.label} has no views: run ingest first")
     views = sum(run.count_rows(path) for path in run.files("captions"))
     truth = read_truth(run, profile)
     known = f"known of {len(truth):,} views" if truth is not None else "not known: agreement and page only"
     lines = [f"reads            {views:,} caption rows", f"truth            {known}"]
     models = "none"
     if truth is not None and _compares_context(profile):
-        models = f"the captioner, once an image without its context (C.1); {run.below(FOLDER).uri} keeps that"
-    return [*lines, f"models           {models}", f"writes           {run.below(PAGE_PATH).uri}"]
+        models = f"the captioner, once an image without its context (C.1); {run.below(FOLDER).label} keeps that"
+    return [*lines, f"models           {models}", f"writes           {run.below(PAGE_PATH).label}"]
 
 
 def _compares_context(profile: Profile) -> bool:

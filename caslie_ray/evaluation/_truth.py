@@ -46,7 +46,7 @@ def read_truth(run: Run, profile: Profile) -> dict[str, KnownView] | None:
     else:
         place = run.below("source/truth")
     views, images = place.path("views.parquet"), place.path("images.parquet")
-    if any(info.type != pafs.FileType.File for info in place.fs.get_file_info([views, images])):
+    if any(info.type != pafs.FileType.File for info in place.info([views, images])):
         if named is None:
             return None
         raise RunError(f"{named} holds no truth: views.parquet and images.parquet are wanted (evaluation.truth)")
@@ -61,7 +61,7 @@ def read_truth(run: Run, profile: Profile) -> dict[str, KnownView] | None:
             known = _known(row, pictures[row["image"]])
             found[view_id] = _together(found[view_id], known) if view_id in found else known
     if view_ids and not found:
-        raise RunError(f"{place.uri} is the truth of another data set: it knows no sample of {run.uri}")
+        raise RunError(f"{place.label} is the truth of another data set: it knows no sample of {run.label}")
     return found
 
 

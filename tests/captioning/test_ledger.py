@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 
 from caslie_ray.captioning._ledger import load, read_images, survey
 from caslie_ray.captioning._settled import settled
-from caslie_ray.captioning._summary import _kind, count_partition
+from caslie_ray.captioning._summary import count_partition, kind_of_error
 from caslie_ray.captioning._work import WorkOrder, tidy, work
 from caslie_ray.engines import Choice, Failure, Generation
 from caslie_ray.lineup import resolve
@@ -177,9 +177,9 @@ def test_a_partition_whose_files_are_known_is_not_listed(world: Path, tmp_path: 
 
 def test_errors_are_counted_by_their_kind() -> None:
     image = "image 00ff00ff00ff00ff00ff00ff00ff00ff is not in the run's images table; run ingest again"
-    assert _kind(image) == "image … is not in the run's images table; run ingest again"
-    assert _kind("no quorum: 2 valid votes of 5 voters (phi: cut)") == "no quorum: # valid votes of # voters"
-    assert _kind("llama-3.2-1b wrote an empty caption") == "llama-3.2-1b wrote an empty caption"
+    assert kind_of_error(image) == "image … is not in the run's images table; run ingest again"
+    assert kind_of_error("no quorum: 2 valid votes of 5 voters (phi: cut)") == "no quorum: # valid votes of # voters"
+    assert kind_of_error("llama-3.2-1b wrote an empty caption") == "llama-3.2-1b wrote an empty caption"
 
 
 def captioned_and_settled(world: Path, path: Path, told: Any) -> tuple[Run, list[str]]:

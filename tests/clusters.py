@@ -1,0 +1,182 @@
+"""A Ray cluster of separate node processes on this machine, which a test kills, drains and adds to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ray.cluster_utils import Cluster
+
+__all__ = ["Nodes", "Submitted", "nodes", "until"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def until(true: Callable[[], Any], limit_s: float = 120.0, what: str = "it") -> Any:
+    """Wait until something is true; return it."""
+    deadline = time.monotonic() + limit_s
+    while not (value := true()):
+        assert time.monotonic() < deadline, f"waited {limit_s:g} s for {what}"
+        time.sleep(0.05)
+    return value
+
+
+# The loss of a machine is noticed in two seconds, and not in twenty.
+_SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+
+
+class Nodes:
+    """The cluster: a head without CPUs, which holds the driver, and workers with a declared GPU each."""
+
+    def __init__(self, environment: dict[str, str] | None = None) -> None:
+        # What Ray notes of a cluster for those who look for one is not to be found by others on this machine.
+        self._folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets want short names
+        self._environment = {**(environment or {}), "RAY_TMPDIR": self._folder}
+        self.workers: list[Any] = []
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Start a head, in place of one that was lost."""
+        with self._told():
+            self._cluster = Cluster(
+                initialize_head=True, connect=False, shutdown_at_exit=False,
+                head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": _SOON},
+            )  # fmt: skip
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def add(self) -> Any:
+        """Add a worker."""
+        with self._told():
+            node = self._cluster.add_node(wait=False, num_cpus=2, num_gpus=1)
+        self.workers.append(node)
+        return node
+
+    def kill(self, node: Any) -> None:
+        """End a node as the loss of its machine does: all its processes at once, with no word to anybody."""
+        self.workers.remove(node)
+        gone = [process for pid in self.processes_of(node) for process in _tree(pid)]
+        for process in gone:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(gone, timeout=10)
+        self._cluster.worker_nodes.discard(node)
+
+    def processes_of(self, node: Any) -> set[int]:
+        """The processes of a node, those of replicas and tasks among them."""
+        own = [process.process.pid for kind in node.all_processes.values() for process in kind]
+        return {process.pid for pid in own for process in _tree(pid)}
+
+    def replicas(self, node: Any = None) -> list[psutil.Process]:
+        """The processes of the replicas on a node, or on all workers."""
+        found = []
+        for pid in {pid for one in ([node] if node else self.workers) for pid in self.processes_of(one)}:
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if "".join(process.cmdline()[:1]).startswith("ray::Replica"):
+                    found.append(process)
+        return found
+
+    def busy(self) -> Any:
+        """The node on which a replica is; waits until there is one."""
+        return until(lambda: next((one for one in self.workers if self.replicas(one)), None), what="a replica")
+
+    def drain(self, node: Any, seconds: int) -> None:
+        """Announce that a node will be taken away."""
+        subprocess.run(
+            [
+                str(Path(sys.executable).parent / "ray"), "drain-node",
+                "--address", self.address, "--node-id", node.node_id,
+                "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
+                "--deadline-remaining-seconds", str(seconds),
+            ],
+            check=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+
+    def fill(self, count: int = 2) -> None:
+        """Bring the workers to a number."""
+        while len(self.workers) < count:
+            self.add()
+        while len(self.workers) > count:
+            self.kill(self.workers[-1])
+
+    def close(self) -> None:
+        """End it all."""
+        for node in list(self.workers):
+            self.kill(node)
+        self._cluster.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def lose_head(self) -> None:
+        """End the head as the loss of its machine does; the workers end with it."""
+        for pid in self.processes_of(self._cluster.head_node):
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
+        for node in list(self.workers):
+            self.kill(node)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        before = dict(os.environ)
+        os.environ.update(self._environment)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def submit(self, name: str, *arguments: str) -> Submitted:
+        """Start a job whose driver is a process of its own."""
+        return Submitted(name, arguments, {**self._environment, "RAY_ADDRESS": self.address})
+
+
+class Submitted:
+    """A job that runs."""
+
+    def __init__(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        self.begun = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment},
+        )  # fmt: skip
+        self._output: str | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def end(self, limit_s: float = 120.0) -> tuple[int, str]:
+        """Wait for its end; return its exit code and what it said."""
+        if self._output is None:
+            self._output, _ = self.process.communicate(timeout=limit_s)
+        return self.process.returncode, self._output
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+@contextmanager
+def nodes(workers: int = 2, environment: dict[str, str] | None = None) -> Iterator[Nodes]:
+    """A cluster, as a context."""
+    cluster = Nodes(environment)
+    try:
+        cluster.fill(workers)
+        yield cluster
+    finally:
+        cluster.close()
