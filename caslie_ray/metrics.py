@@ -9,10 +9,11 @@ from ray.util.metrics import Counter, Gauge
 
 from caslie_ray.replicas import PoolStats
 
-__all__ = ["METRICS", "Metrics"]
+__all__ = ["GAUGES", "METRICS", "Metrics"]
 
 METRICS = {
     "caslie_views_planned": "Views that this job found missing when it began.",
+    "caslie_views_left": "Views of them that are not finished.",
     "caslie_views_done": "Views finished, error rows included.",
     "caslie_views_failed": "Views finished with an error row.",
     "caslie_votes_saved": "Votes not asked for, since the majority was certain.",
@@ -24,7 +25,11 @@ METRICS = {
 }
 """The metrics by name; those that only grow are exported with the ending ``_total``."""
 
-_GAUGES = ("caslie_views_planned", "caslie_replicas")
+GAUGES = ("caslie_views_planned", "caslie_views_left", "caslie_replicas")
+"""Those that also fall. Ray forgets one that was not told for 20 seconds."""
+
+# Prometheus has a label `job` of its own, and would rename ours.
+_TAGS = ("run", "job_name")
 
 
 class Metrics:
@@ -36,17 +41,20 @@ class Metrics:
     """
 
     def __init__(self, run: str, job: str) -> None:
-        tags = {"run": run, "job": job}
-        keys = {name: ("run", "job", "model") if _of_model(name) else ("run", "job") for name in METRICS}
-        self._gauges = {name: Gauge(name, METRICS[name], keys[name]) for name in _GAUGES}
-        self._counters = {name: Counter(name, METRICS[name], keys[name]) for name in METRICS if name not in _GAUGES}
+        keys = {name: (*_TAGS, "model") if _of_model(name) else _TAGS for name in METRICS}
+        self._gauges = {name: Gauge(name, METRICS[name], keys[name]) for name in GAUGES}
+        self._counters = {name: Counter(name, METRICS[name], keys[name]) for name in METRICS if name not in GAUGES}
         for metric in (*self._gauges.values(), *self._counters.values()):
-            metric.set_default_tags(tags)
+            metric.set_default_tags(dict(zip(_TAGS, (run, job), strict=True)))
         self._told: dict[tuple[str, str], float] = {}
+        for name in self._counters:
+            if not _of_model(name):
+                self._begin(name)
 
-    def views(self, planned: int) -> None:
-        """Say how many views are to be done."""
+    def views(self, planned: int, left: int) -> None:
+        """Say how many views are to be done, and how many of them still are; to be said again and again."""
         self._gauges["caslie_views_planned"].set(planned)
+        self._gauges["caslie_views_left"].set(left)
 
     def done(self, views: int, failed: int, saved: int) -> None:
         """Say that more views are done."""
@@ -55,7 +63,7 @@ class Metrics:
                 self._counters[f"caslie_{name}"].inc(more)
 
     def model(self, stats: PoolStats) -> None:
-        """Say what a model has done so far."""
+        """Say what a model has done so far; to be said again and again."""
         self._gauges["caslie_replicas"].set(stats.ready, {"model": stats.name})
         self._grow("caslie_replicas_lost", stats.name, stats.deaths)
         self._grow("caslie_requests", stats.name, stats.requests)
@@ -63,11 +71,17 @@ class Metrics:
         self._grow("caslie_busy_seconds", stats.name, stats.busy_s)
 
     def _grow(self, name: str, model: str, value: float) -> None:
-        more = value - self._told.get((name, model), 0.0)
+        if (name, model) not in self._told:
+            self._begin(name, {"model": model})
+        more = value - self._told.setdefault((name, model), 0.0)
         if more > 0:
             self._counters[name].inc(more, {"model": model})
             self._told[name, model] = value
 
+    def _begin(self, name: str, tags: dict[str, str] | None = None) -> None:
+        # To Prometheus a series that begins at 1 has not risen: the first replica lost would not be seen.
+        self._counters[name]._record(0.0, tags)  # `inc` takes no 0
+
 
 def _of_model(name: str) -> bool:
-    return name not in ("caslie_views_planned", "caslie_views_done", "caslie_views_failed", "caslie_votes_saved")
+    return not name.startswith(("caslie_views_", "caslie_votes_"))

@@ -56,6 +56,12 @@ class Nodes:
     def address(self) -> str:
         return str(self._cluster.address)
 
+    @property
+    def metrics(self) -> str:
+        """Where Prometheus asks the head, and so the drivers, for their metrics."""
+        head: Any = self._cluster.head_node
+        return f"http://{head.node_ip_address}:{head.metrics_export_port}/metrics"
+
     def add(self) -> Any:
         """Add a worker."""
         with self._told():

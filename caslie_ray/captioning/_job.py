@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from caslie_ray.captioning._ledger import KEPT, PartitionState, load, survey
+from caslie_ray.captioning._ledger import KEPT, PartitionState, glance, load, survey
 from caslie_ray.captioning._passes import Models, run_pass
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import advance
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 _DISTRIBUTE_FROM = 20_000
 # More would only wait for the same replicas, each with a block of pictures in its memory.
 _TASKS = 512
+# They wait for a store more than they compute.
+_GLANCES = 16
 
 
 @dataclass
@@ -62,7 +65,6 @@ class CaptionJob:
     quiet: bool = False
     lineup: ResolvedLineup = field(init=False)
     names: list[str] = field(init=False)
-    rows: int = field(init=False)
     pools: dict[str, PoolStats] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,10 +74,6 @@ class CaptionJob:
             raise RunError(f"{self.run.label} has no views: run ingest first")
         self.names = sorted({self.run.partition(path) for path in files})
         self._refuse_other_partitions()
-        self.rows = 0
-        for path in files:
-            if self.rows < _DISTRIBUTE_FROM:  # more need not be known
-                self.rows += self.run.count_rows(path)
 
     def _refuse_other_partitions(self) -> None:
         digits = {len(name) for name in self.names if name != "all"}
@@ -87,9 +85,21 @@ class CaptionJob:
             )
 
     def survey(self, retry: Collection[str], names: Sequence[str] | None = None) -> list[PartitionState]:
-        """Ask the ledger what is missing, in the named partitions or in all."""
-        look = functools.partial(survey, lineup=self.lineup, retry=frozenset(retry))
-        return list(self._map(look, names or self.names))
+        """Ask the ledger what is missing, in the named partitions or in all.
+
+        Those that are finished or not begun are looked at here, for that takes less than starting Ray.
+        """
+        names = names or self.names
+
+        def look(part: tuple[str, dict[str, list[str]]]) -> PartitionState | None:
+            name, files = part
+            return glance(self.run.knowing(files), name, self.lineup)
+
+        with ThreadPoolExecutor(_GLANCES) as threads:
+            seen = dict(zip(names, threads.map(look, zip(names, self.files(names), strict=True)), strict=True))
+        read = functools.partial(survey, lineup=self.lineup, retry=frozenset(retry))
+        begun = self._map(read, [name for name in names if seen[name] is None])
+        return [*filter(None, seen.values()), *begun]
 
     def waiting(self, partition: str) -> list[str]:
         """Return the ids of a partition's views that wait for a model."""
@@ -109,7 +119,7 @@ class CaptionJob:
                 self._streamed(states)
             states = self.survey(())
         waiting = self._tidy(states)
-        counts = merge(self._map(functools.partial(_counts, lineup=self.lineup), self.names))
+        counts = self._count(states)
         # A view may wait and have a row: an old one, that no longer holds.
         left = max(waiting, counts.totals["missing"]) + counts.totals["orphans"]
         summary = self._summary(counts, left, max(0, missing - left), time.monotonic() - begun)
@@ -125,13 +135,24 @@ class CaptionJob:
     def _map(self, function: Callable[[Run, str], Any], names: Sequence[str]) -> Iterator[Any]:
         """Yield ``function(run, partition)`` for every partition, in no fixed order."""
         run = self.run
+        if not names:
+            return iter(())
 
         def call(part: tuple[str, dict[str, list[str]]]) -> Any:
             name, files = part
             return function(run.knowing(files), name)
 
         parts = list(zip(names, self.files(names), strict=True))
-        return map_partitions(call, parts, distributed=self.rows >= _DISTRIBUTE_FROM)
+        return map_partitions(call, parts, distributed=self._are_many(files for _, files in parts))
+
+    def _are_many(self, parts: Iterable[dict[str, list[str]]]) -> bool:
+        """Whether partitions hold so many views that starting Ray is worth it."""
+        rows = 0
+        for files in parts:
+            rows += sum(map(self.run.count_rows, files["views"]))
+            if rows >= _DISTRIBUTE_FROM:
+                return True
+        return False
 
     def _streamed(self, states: Sequence[PartitionState]) -> None:
         order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, self.lineup.names)
@@ -207,6 +228,11 @@ class CaptionJob:
         untidy = [state.partition for state in states if state.missing or not state.tidy]
         gone = {self.run.partition(path) for path in self.run.files("captions")} - set(self.names)
         return sum(self._map(functools.partial(tidy, lineup=self.lineup), untidy + sorted(gone)))
+
+    def _count(self, states: Sequence[PartitionState]) -> Counts:
+        told = [state.counts for state in states if state.counts is not None]
+        others = [state.partition for state in states if state.counts is None]
+        return merge([*told, *self._map(functools.partial(_counts, lineup=self.lineup), others)])
 
     def _summary(self, counts: Counts, left: int, computed: int, seconds: float) -> dict[str, Any]:
         ingest = self.run.read_json("summary/ingest.json") or {}

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from caslie_ray.captioning._rows import CaptionAnswer, View, VoteAnswer, read_views, signature
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import Known, advance
+from caslie_ray.captioning._summary import Counts
 from caslie_ray.lineup import ResolvedLineup
 from caslie_ray.runs import Run, RunError, StoreError
 from caslie_ray.tables import ANSWERS
 
-__all__ = ["KEPT", "Ledger", "PartitionState", "holds", "load", "read_images", "read_whole", "survey"]
+__all__ = ["KEPT", "Ledger", "PartitionState", "glance", "holds", "load", "read_images", "read_whole", "survey"]
 
 KEPT = "answers/kept"
 """The folder of answers that no row of `captions` holds any more; another lineup, or the old one, may ask for them."""
@@ -62,6 +63,7 @@ class PartitionState:
         ready: views whose answers are all known but whose row is not written.
         waits: views that wait for each model, by the model's name.
         tidy: whether `captions` holds it in one file with each view exactly once.
+        counts: what its rows say, where its file itself says so, see `settled`.
     """
 
     partition: str
@@ -70,6 +72,7 @@ class PartitionState:
     ready: int
     waits: Counter[str]
     tidy: bool
+    counts: Counts | None = field(default=None, compare=False, repr=False)
 
     @property
     def missing(self) -> int:
@@ -106,14 +109,21 @@ def load(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[str
     return ledger
 
 
-def survey(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[str] = ()) -> PartitionState:
-    """Say what is missing in a partition, asking no model; rows are read only where work was begun and not finished."""
+def glance(run: Run, partition: str, lineup: ResolvedLineup) -> PartitionState | None:
+    """Say what is missing in a partition that is finished or not begun; None for any other, whose rows tell."""
     if (counts := settled(run, partition, lineup)) is not None:
         views = counts.views.total()
-        return PartitionState(partition, views, views, 0, Counter(), tidy=True)
+        return PartitionState(partition, views, views, 0, Counter(), tidy=True, counts=counts)
     if lineup.captioner is not None and not _begun(run, partition, lineup):
         rows = run.read("views", ["view_id"], partition).num_rows
         return PartitionState(partition, rows, 0, 0, Counter({lineup.captioner.name: rows}), tidy=True)
+    return None
+
+
+def survey(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[str] = ()) -> PartitionState:
+    """Say what is missing in a partition, asking no model; rows are read only where work was begun and not finished."""
+    if (seen := glance(run, partition, lineup)) is not None:
+        return seen
     ledger = load(run, partition, lineup, retry)
     done = ready = 0
     waits: Counter[str] = Counter()

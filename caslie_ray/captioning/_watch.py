@@ -36,7 +36,6 @@ class Watch:
         self._router = router
         self._progress = progress
         self._metrics = Metrics(run, job)
-        self._metrics.views(progress.total or 0)
         self._errors = self._saved = self._asked = 0
         self._replicas = ""
         self._over = threading.Event()
@@ -72,6 +71,8 @@ class Watch:
         self._look()
 
     def _look(self) -> None:
+        planned = self._progress.total or 0
+        self._metrics.views(planned, max(0, planned - self._progress.done))
         if self._router is None:
             return
         with suppress(RayError, GetTimeoutError):  # no news: what was written stands all the same

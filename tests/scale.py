@@ -1,0 +1,363 @@
+"""How a caption job fares with very many views: the real job, on an engine that answers without computing.
+
+Run as:
+    python -m tests.scale --views 1000000 --run DIR
+    python -m tests.scale --views 100000 --run DIR --whole
+
+A run is fabricated as files. The driver of its first job is killed half-way, the job is run again to its end, once
+more with nothing left to do, and asked for its status. Seconds, rates and memory are printed; nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from caslie_ray.captioning._ledger import survey
+from caslie_ray.engines import Choice, EngineSpec, EngineStats, Generation, Request
+from caslie_ray.ids import content_id
+from caslie_ray.lineup import resolve
+from caslie_ray.prompts import Prompt, render
+from caslie_ray.runs import Run, open_run, partitions
+from caslie_ray.tables import SCHEMAS
+from caslie_ray.tasks import TASKS, Task
+from tests.worlds import VOTERS, profile, voter
+
+__all__ = ["SETTINGS", "NullEngine", "fabricate", "load", "main"]
+
+ROOT = Path(__file__).resolve().parent.parent
+ENGINE = "tests.scale:load"
+DIGITS = 2
+VIEWS_AN_IMAGE = 5
+
+SETTINGS = [
+    "lineup.voters=" + json.dumps([voter(name, engine=ENGINE) for name in VOTERS[:3]]),
+    f"lineup.captioner.engine={ENGINE}",
+    "lineup.captioner.resources.cpus=0.2",
+    f"storage.partition_digits={DIGITS}",
+]
+
+# Made up, as long as what people write; no model reads them.
+_TEXT = """
+cordless drill with two batteries and charger brushless compact driver kit blue steel hammer fibreglass handle non slip
+grip garden hose expandable fifty feet brass fittings running shoes for women lightweight breathable mesh trail yoga mat
+extra thick camping lantern rechargeable waterproof adjustable dumbbell set it arrived quickly and works as described
+but the strap broke after a week would buy again does fit most standard sizes
+"""
+_WORDS = _TEXT.split()
+_WORDS_A_FIELD = {"title": 12, "query": 5}
+
+
+class NullEngine:
+    """Answers at once, from the key of a request alone: half of the votes are yes, and many views ask two voters."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        return [Generation(one.key, f"A product as it is sold, number {one.key}.", 400, 20, False) for one in requests]
+
+    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
+        shares = [int(request.key[:8], 16) / 2**32 for request in requests]
+        return [Choice(one.key, (p, 1 - p), 300, False) for one, p in zip(requests, shares, strict=True)]
+
+    def stats(self) -> EngineStats:
+        return EngineStats()
+
+    def close(self) -> None:
+        pass
+
+
+def load(spec: EngineSpec) -> NullEngine:
+    return NullEngine()
+
+
+def fabricate(run: Run, views: int, digits: int = DIGITS, processes: int = 1) -> None:
+    """Write `images` and `views` as ingest would, a partition at a time."""
+    names = partitions(digits)
+    ends = [views * (at + 1) // len(names) for at in range(len(names))]
+    counts = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+    if processes == 1:
+        for name, count in zip(names, counts, strict=True):
+            _fabricate(name, count, run.uri)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        list(pool.map(partial(_fabricate, uri=run.uri), names, counts))
+
+
+def _fabricate(partition: str, count: int, uri: str) -> None:
+    if not count:
+        return
+    dice = Random(partition)
+    pictures = [_picture(dice) for _ in range(4)]
+    ids = [partition + content_id(partition, str(n))[len(partition) :] for n in range(-(-count // VIEWS_AN_IMAGE))]
+    images = [{"image_id": one, "image": dice.choice(pictures), "width": 32, "height": 32} for one in sorted(ids)]
+    rows = []
+    for n in range(count):
+        task = dice.choice(list(TASKS.values()))
+        asked, judged = _prompts(task, dice)
+        image_id = ids[n // VIEWS_AN_IMAGE]
+        rows.append(
+            {
+                "view_id": content_id(image_id, asked.text, judged.text),
+                "image_id": image_id,
+                "task": task.name,
+                "caption_prompt": asked.text,
+                "quality_prompt": judged.text,
+                "caption_fields": asked.fields,
+                "quality_fields": judged.fields,
+                "given_caption": None,
+            }
+        )
+    rows.sort(key=lambda row: str(row["view_id"]))
+    run = open_run(uri)
+    run.write("images", partition, pa.Table.from_pylist(images, SCHEMAS["images"]))
+    run.write("views", partition, pa.Table.from_pylist(rows, SCHEMAS["views"]))
+
+
+def _picture(dice: Random) -> bytes:
+    data = io.BytesIO()
+    Image.frombytes("RGB", (32, 32), dice.randbytes(32 * 32 * 3)).save(data, "JPEG")
+    return data.getvalue()
+
+
+def _prompts(task: Task, dice: Random) -> tuple[Prompt, Prompt]:
+    slots = set(re.findall(r"\{\{(\w+)\}\}", task.caption_template + task.quality_template)) - {"caption"}
+    values = {slot: " ".join(dice.choices(_WORDS, k=_WORDS_A_FIELD.get(slot, 40))) for slot in sorted(slots)}
+    return render(task.caption_template, **values), render(task.quality_template, **values)
+
+
+@dataclass
+class Sample:
+    """What was seen of a job at one moment; memory in MiB, without the pages of the object store."""
+
+    seconds: float
+    rows: int
+    driver: float = 0.0
+    router: float = 0.0
+    replica: float = 0.0
+    task: float = 0.0
+    ray: float = 0.0
+    store: float = 0.0
+    tasks: int = 0
+
+    @staticmethod
+    def head() -> str:
+        return " ".join(f"{name:>9}" for name in ("share", *_COLUMNS))
+
+    def line(self, label: str) -> str:
+        return " ".join([f"{label:>9}", *(f"{getattr(self, name):>9,.0f}" for name in _COLUMNS)])
+
+
+_KINDS = {
+    "driver": "driver",
+    "ray::Router": "router", "ray::Replica": "replica", "ray::_StatsActor": "ray", "ray::Autoscaling": "ray",
+    "ray::": "task",
+}  # fmt: skip
+_COLUMNS = ("seconds", "rows", "driver", "router", "replica", "task", "tasks", "ray", "store")
+
+
+@dataclass
+class Watched:
+    """A caption job in a process of its own, and what was seen of it.
+
+    Attributes:
+        run: what it works on.
+        views: how many views the run has.
+        marks: seconds from its start to what its log says, and to its first file.
+        samples: its processes, every second.
+    """
+
+    run: Run
+    views: int
+    marks: dict[str, float] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    cpu: dict[int, tuple[str, float]] = field(default_factory=dict)
+
+    def work(self, *arguments: str, settings: Sequence[str] = SETTINGS, until: float | None = None) -> int:
+        """Run the job to its end, or until a share of the views has rows; return its exit code."""
+        folder = Path(self.run.path("captions"))
+        before = _files(folder)
+        counted: dict[str, int] = {}
+        begun = time.monotonic()
+        command = [sys.executable, str(ROOT / "jobs" / "caption.py"), "--run", self.run.uri, *arguments]
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        process = subprocess.Popen(
+            [*command, "--set", *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", **environment},
+        )  # fmt: skip
+        reader = threading.Thread(target=self._listen, args=(process.stdout, begun), daemon=True)
+        reader.start()
+        due = 0.0
+        family: dict[int, psutil.Process] = {}
+        while process.poll() is None:
+            now = time.monotonic() - begun
+            if "first file" not in self.marks and _files(folder) - before:
+                self.marks["first file"] = now
+            if now >= due:
+                due = now + 1.0
+                sample = self._look(process.pid, now, _rows(folder, counted), family)
+                self.samples.append(sample)
+                if until is not None and sample.rows >= until * self.views:
+                    process.kill()
+            time.sleep(0.05)
+        reader.join(5.0)
+        self.seconds = time.monotonic() - begun
+        # What a killed driver leaves ends by itself; what comes next is to have the machine for itself.
+        psutil.wait_procs([one for one in family.values() if one.is_running()], timeout=60)
+        return process.returncode
+
+    def _look(self, driver: int, now: float, rows: int, family: dict[int, psutil.Process]) -> Sample:
+        sample = Sample(now, rows)
+        with suppress(psutil.NoSuchProcess):
+            for process in [psutil.Process(driver), *psutil.Process(driver).children(recursive=True)]:
+                family.setdefault(process.pid, process)
+                with suppress(psutil.NoSuchProcess, OSError):
+                    self._count(process, process.pid == driver, sample)
+        return sample
+
+    def _count(self, process: psutil.Process, is_driver: bool, sample: Sample) -> None:
+        title = "driver" if is_driver else " ".join(process.cmdline()[:1])
+        kind = (
+            "driver" if is_driver else next((kind for start, kind in _KINDS.items() if title.startswith(start)), "ray")
+        )
+        held = _resident(process.pid)
+        if kind == "ray":
+            sample.ray += held
+        else:
+            setattr(sample, kind, max(getattr(sample, kind), held))
+            self.marks.setdefault(f"first {kind}", sample.seconds)
+        sample.tasks += kind == "task" and not title.startswith("ray::IDLE")
+        if title.endswith("raylet"):
+            sample.store = _store(process.pid)
+        spent = process.cpu_times()
+        self.cpu[process.pid] = kind, spent.user + spent.system
+
+    def _listen(self, stream: Any, begun: float) -> None:
+        for line in stream:
+            self.said.append(line.rstrip())
+            if " loading " in line:
+                self.marks["surveyed"] = time.monotonic() - begun
+
+    def report(self) -> Iterator[str]:
+        """Say how much memory it took, a quarter of the views after the other."""
+        yield f"{Sample.head()}   (memory in MiB)"
+        first = self.samples[0].rows if self.samples else 0
+        for share in (0.05, 0.25, 0.5, 0.75, 1.0):
+            goal = share * self.views
+            found = next((one for one in self.samples if one.rows >= goal), None)
+            if found is not None and (goal >= first):
+                yield found.line(f"{share:.0%}")
+        if self.samples:
+            most: dict[str, Any] = {name: max(getattr(one, name) for one in self.samples) for name in _COLUMNS}
+            yield Sample(**most).line("most")
+        spent: Counter[str] = Counter()
+        for kind, seconds in self.cpu.values():
+            spent[kind] += seconds
+        yield "CPU seconds: " + "  ".join(f"{kind} {seconds:.0f}" for kind, seconds in spent.items())
+        yield "  ".join(f"{name} {seconds:.1f} s" for name, seconds in sorted(self.marks.items(), key=lambda m: m[1]))
+
+
+def _files(folder: Path) -> set[str]:
+    return {one.name for one in os.scandir(folder) if one.name.endswith(".parquet")} if folder.is_dir() else set()
+
+
+def _rows(folder: Path, counted: dict[str, int]) -> int:
+    """Count stored rows; a partition that is just brought into one file counts once."""
+    rows: dict[str, tuple[int, int]] = {}
+    for name in _files(folder):
+        if name not in counted:
+            with suppress(OSError, pa.ArrowException):
+                counted[name] = pq.read_metadata(folder / name).num_rows
+        whole, blocks = rows.get(name[:DIGITS], (0, 0))
+        number = counted.get(name, 0)
+        rows[name[:DIGITS]] = (whole, blocks + number) if "-" in name else (number, blocks)
+    return sum(max(pair) for pair in rows.values())
+
+
+def _resident(pid: int) -> float:
+    """Resident memory without what is shared through the object store."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return sum(int(status.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssFile")) / 1024
+
+
+def _store(raylet: int) -> float:
+    """What the object store has ever touched of its memory."""
+    for link in Path(f"/proc/{raylet}/fd").iterdir():
+        with suppress(OSError):
+            if "plasma" in os.readlink(link):
+                return os.stat(link).st_blocks * 512 / 2**20
+    return 0.0
+
+
+def _surveyed(run: Run) -> str:
+    """Survey every partition in this process, without Ray."""
+    begun = time.monotonic()
+    lineup = resolve(profile(settings=SETTINGS))
+    tables = ["views", "captions", "answers/kept", *(role.answers for role in lineup.roles)]
+    listed = {table: run.by_partition(table) for table in tables}
+    states = [
+        survey(run.knowing({table: files.get(name, []) for table, files in listed.items()}), name, lineup)
+        for name in sorted(listed["views"])
+    ]
+    done, views = sum(state.done for state in states), sum(state.views for state in states)
+    return f"survey on one core: {time.monotonic() - begun:.1f} s ({done:,} of {views:,} done)"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--views", type=int, default=100_000)
+    parser.add_argument("--run", required=True, help="an empty folder, or one that an earlier call has filled")
+    parser.add_argument("--whole", action="store_true", help="do not kill the first driver half-way")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args(argv)
+    settings = [*SETTINGS, *options.set]
+    run = open_run(options.run)
+    if not run.files("views"):
+        begun = time.monotonic()
+        fabricate(run, options.views, processes=os.cpu_count() or 1)
+        print(f"fabricated {options.views:,} views in {time.monotonic() - begun:.0f} s", flush=True)
+
+    def say(*lines: str) -> None:
+        print(*lines, sep="\n", flush=True)
+
+    def job(name: str, *arguments: str, until: float | None = None) -> Watched:
+        watched = Watched(run, options.views)
+        code = watched.work(*arguments, settings=settings, until=until)
+        say("", f"{name}: exit code {code} after {watched.seconds:.1f} s")
+        return watched
+
+    say(_surveyed(run))
+    if not options.whole:
+        say(*job("killed half-way", until=0.5).report(), _surveyed(run))
+    last = job("to its end")
+    session = (run.read_json("summary/caption.json") or {}).get("this_session", {})
+    known = {name: session.get(name) for name in ("views_computed", "views_per_second", "model_calls")}
+    loads = {name: model["load_seconds"] for name, model in session.get("models", {}).items()}
+    say(*last.said[-12:], *last.report(), f"{known} load seconds {loads}")
+    say(*job("with nothing left to do").report(), _surveyed(run))
+    say(*job("--status", "--status").said)
+
+
+if __name__ == "__main__":
+    main()
