@@ -88,7 +88,7 @@ def slow(spec: EngineSpec) -> FaultyEngine:
 
 
 def very_slow(spec: EngineSpec) -> FaultyEngine:
-    return SlowEngine(_real(spec), 1.5)
+    return SlowEngine(_real(spec), 2.0)
 
 
 def counted(spec: EngineSpec) -> FaultyEngine:

@@ -582,3 +582,9 @@ def test_fault(lab: Lab, fault: Fault) -> None:
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """A row without the last bits of its probabilities, which batches of other shapes move."""
     return {**row, "votes": [{**vote, "p_yes": vote["p_yes"] and round(vote["p_yes"], 4)} for vote in row["votes"]]}
+
+
+def test_the_readme_has_the_whole_table() -> None:
+    table = (ROOT / "README.md").read_text().split("### What can go wrong, and what becomes of it")[1].split("###")[0]
+    named = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    assert named[2:] == [fault.name for fault in MATRIX]

@@ -18,7 +18,7 @@ from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profi
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.verify, pytest.mark.timeout(5400)]
 
-SIZE = WorldSize(train=150, validation=0, ind=30, ood=30)
+SIZE = WorldSize(train=205, validation=0, ind=42, ood=42)
 MINUTES = 30
 EVERY_S = 120.0
 SETTINGS = ["captions.source=dataset", "storage.block_rows=8"]

@@ -30,6 +30,9 @@ __all__ = ["CaptionJob", "CaptionResult", "caption"]
 log = logging.getLogger(__name__)
 
 _DISTRIBUTE_FROM = 20_000
+# Share of its views that a job has in hand at most; less than so many views a block keep no model busy.
+_IN_HAND = 0.01
+_SMALL_BLOCK = 8
 # More would only wait for the same replicas, each with a block of pictures in its memory.
 _TASKS = 512
 # They wait for a store more than they compute.
@@ -181,8 +184,10 @@ class CaptionJob:
         """Load models, and run passes until they have answered what is left to them."""
         captioner = self.lineup.captioner.name if self.lineup.captioner else None
         models = Models(self.profile, roles, captioner)
-        with Progress(name, sum(map(left, states)), quiet=self.quiet) as progress:
+        total = sum(map(left, states))
+        with Progress(name, total, quiet=self.quiet) as progress:
             with models as router, Watch(router, progress, self.run.label, name) as watch:
+                order = replace(order, block_rows=self._block_rows(order, total))
                 self._passes(order, router, states, watch, left)
             self.pools.update(models.stats)
 
@@ -222,6 +227,11 @@ class CaptionJob:
         batches = sum(plan.maximum * plan.slots for plan in pool_plans(roles)) + 1
         # A cluster that grows has other cores later.
         return max(2, min(batches, _TASKS if can_grow() else int(room().get("CPU", 1)) + 2))
+
+    def _block_rows(self, order: WorkOrder, total: int) -> int:
+        """How many views go through the models together, so that a job that is killed has little in hand."""
+        in_hand = int(_IN_HAND * total / self._tasks(order))
+        return min(order.block_rows, max(_SMALL_BLOCK, in_hand))
 
     def _tidy(self, states: Sequence[PartitionState]) -> int:
         """Bring what changed into one file a partition; return how many views still wait for a model."""

@@ -108,6 +108,7 @@ def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[Partit
     try:
         _fill(scratch, run, job, waiting)
         timed = _TimedJob(scratch, job.profile, job.quiet)
+        timed.whole = plan.missing
         begun = time.monotonic()
         result = timed.execute()
         whole = time.monotonic() - begun
@@ -132,10 +133,12 @@ class _TimedJob(CaptionJob):
     """A caption job that takes its time, apart from what it takes to get going.
 
     Attributes:
+        whole: views of the job that it stands for.
         views: views of each part of the sample.
         seconds: what each part took, in all stages.
     """
 
+    whole: int = 0
     views: dict[str, int]
     seconds: dict[str, float]
 
@@ -153,6 +156,9 @@ class _TimedJob(CaptionJob):
             return (self.seconds[_LONG] - self.seconds[_SHORT]) / more
         together = self.views[_LONG] + self.views[_SHORT]
         return (self.seconds[_LONG] + self.seconds[_SHORT]) / together if together else 0.0
+
+    def _block_rows(self, order: WorkOrder, total: int) -> int:
+        return super()._block_rows(order, self.whole)
 
     def _passes(
         self,

@@ -16,7 +16,8 @@ class StorageSettings(Settings):
     """First hex digits of an image_id that name its partition: 16 partitions with 1, 256 with 2."""
 
     block_rows: Positive = 64
-    """Rows that one task hands to a model at a time: what is lost and done again when a replica dies."""
+    """Rows that one task hands to a model at a time, at most; fewer in a small job, so that no more than 1% of it is in
+    hand. They are written together: what a task loses, and does again, with its machine."""
 
 
 class SourceKeys(Settings):
