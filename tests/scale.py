@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -44,7 +44,7 @@ from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS, Task
 from tests.worlds import VOTERS, profile, voter
 
-__all__ = ["SETTINGS", "NullEngine", "fabricate", "load", "main"]
+__all__ = ["SETTINGS", "NullEngine", "Watched", "fabricate", "load", "main"]
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE = "tests.scale:load"
@@ -147,17 +147,31 @@ def _prompts(task: Task, dice: Random) -> tuple[Prompt, Prompt]:
 
 @dataclass
 class Sample:
-    """What was seen of a job at one moment; memory in MiB, without the pages of the object store."""
+    """What was seen of a job at one moment; memory in MiB, without the pages of the object store.
+
+    Attributes:
+        seconds: since its start.
+        rows: stored rows.
+        driver: its memory.
+        router: its memory.
+        replica: that of the largest.
+        task: that of the largest worker.
+        tasks: tasks at work.
+        gcs: memory of Ray's table of what runs, a part of the next.
+        ray: that of all processes of Ray's own.
+        store: what the object store has ever touched.
+    """
 
     seconds: float
-    rows: int
+    rows: float
     driver: float = 0.0
     router: float = 0.0
     replica: float = 0.0
     task: float = 0.0
+    gcs: float = 0.0
     ray: float = 0.0
     store: float = 0.0
-    tasks: int = 0
+    tasks: float = 0.0
 
     @staticmethod
     def head() -> str:
@@ -168,11 +182,11 @@ class Sample:
 
 
 _KINDS = {
-    "driver": "driver",
-    "ray::Router": "router", "ray::Replica": "replica", "ray::_StatsActor": "ray", "ray::Autoscaling": "ray",
-    "ray::": "task",
+    "driver": "driver", "ray::Router": "router", "ray::Replica": "replica",
+    "ray::MapBatches": "task", "ray::IDLE": "task", "ray::call": "task",
 }  # fmt: skip
-_COLUMNS = ("seconds", "rows", "driver", "router", "replica", "task", "tasks", "ray", "store")
+_FIRSTS = {"driver": "started", "ray": "Ray begins to start"}
+_COLUMNS = ("seconds", "rows", "driver", "router", "replica", "task", "tasks", "gcs", "ray", "store")
 
 
 @dataclass
@@ -224,7 +238,8 @@ class Watched:
         reader.join(5.0)
         self.seconds = time.monotonic() - begun
         # What a killed driver leaves ends by itself; what comes next is to have the machine for itself.
-        psutil.wait_procs([one for one in family.values() if one.is_running()], timeout=60)
+        while any(map(_lives, family.values())) and time.monotonic() - begun < self.seconds + 60:
+            time.sleep(0.1)
         return process.returncode
 
     def _look(self, driver: int, now: float, rows: int, family: dict[int, psutil.Process]) -> Sample:
@@ -238,16 +253,13 @@ class Watched:
 
     def _count(self, process: psutil.Process, is_driver: bool, sample: Sample) -> None:
         title = "driver" if is_driver else " ".join(process.cmdline()[:1])
-        kind = (
-            "driver" if is_driver else next((kind for start, kind in _KINDS.items() if title.startswith(start)), "ray")
-        )
+        kind = next((kind for start, kind in _KINDS.items() if title.startswith(start)), "ray")
         held = _resident(process.pid)
-        if kind == "ray":
-            sample.ray += held
-        else:
-            setattr(sample, kind, max(getattr(sample, kind), held))
-            self.marks.setdefault(f"first {kind}", sample.seconds)
+        self.marks.setdefault(_FIRSTS.get(kind, f"first {kind}"), sample.seconds)
+        setattr(sample, kind, held + sample.ray if kind == "ray" else max(getattr(sample, kind), held))
         sample.tasks += kind == "task" and not title.startswith("ray::IDLE")
+        if title.endswith("gcs_server"):
+            sample.gcs = held
         if title.endswith("raylet"):
             sample.store = _store(process.pid)
         spent = process.cpu_times()
@@ -257,21 +269,28 @@ class Watched:
         for line in stream:
             self.said.append(line.rstrip())
             if " loading " in line:
-                self.marks["surveyed"] = time.monotonic() - begun
+                self.marks["models begin to load"] = time.monotonic() - begun
+
+    def at(self, share: float) -> Sample | None:
+        """What was seen when a share of the views had rows; None where they had before it began, or never did."""
+        goal = share * self.views
+        if self.samples and self.samples[0].rows > goal:
+            return None
+        return next((one for one in self.samples if one.rows >= goal), None)
+
+    def most(self) -> Sample:
+        """The greatest figure of each kind."""
+        figures: dict[str, Any] = {name: max(getattr(one, name) for one in self.samples) for name in _COLUMNS}
+        return Sample(**figures)
 
     def report(self) -> Iterator[str]:
         """Say how much memory it took, a quarter of the views after the other."""
         yield f"{Sample.head()}   (memory in MiB)"
-        first = self.samples[0].rows if self.samples else 0
         for share in (0.05, 0.25, 0.5, 0.75, 1.0):
-            goal = share * self.views
-            found = next((one for one in self.samples if one.rows >= goal), None)
-            if found is not None and (goal >= first):
+            if (found := self.at(share)) is not None:
                 yield found.line(f"{share:.0%}")
-        if self.samples:
-            most: dict[str, Any] = {name: max(getattr(one, name) for one in self.samples) for name in _COLUMNS}
-            yield Sample(**most).line("most")
-        spent: Counter[str] = Counter()
+        yield self.most().line("most")
+        spent: defaultdict[str, float] = defaultdict(float)
         for kind, seconds in self.cpu.values():
             spent[kind] += seconds
         yield "CPU seconds: " + "  ".join(f"{kind} {seconds:.0f}" for kind, seconds in spent.items())
@@ -280,6 +299,13 @@ class Watched:
 
 def _files(folder: Path) -> set[str]:
     return {one.name for one in os.scandir(folder) if one.name.endswith(".parquet")} if folder.is_dir() else set()
+
+
+def _lives(process: psutil.Process) -> bool:
+    # Where nobody waits for its end, a process that has ended stays a zombie.
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _rows(folder: Path, counted: dict[str, int]) -> int:

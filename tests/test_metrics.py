@@ -111,6 +111,7 @@ class Scrape:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
     source = draw(tmp_path / "source", SIZE)
     run = open_run(str(tmp_path / "run"))
@@ -126,7 +127,7 @@ def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
                 seen = Scrape(cluster.metrics)
                 return seen if enough(seen.values) else None
 
-            found: Scrape = until(look, what=what)
+            found: Scrape = until(look, 240, what)
             return found
 
         code, said = submit("ingest", "--source", str(source)).end()
@@ -136,11 +137,9 @@ def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
         last = run.read_file(max(run.files("views"), key=run.partition))["view_id"].to_pylist()[-1]
         assert edit_views(run, lambda row: poisoned(row) if row["view_id"] == last else None) == [last]
 
+        settings = ["captions.source=dataset", f"storage.block_rows={BLOCK}", "faults.tries=1"]
         chosen = json.dumps([voter("llama-3b", engine="tests.faulty:slow")])
-        job = submit(
-            "caption", "--set", f"lineup.voters={chosen}", "captions.source=dataset", f"storage.block_rows={BLOCK}",
-            "faults.tries=1",
-        )  # fmt: skip
+        job = submit("caption", "--set", f"lineup.voters={chosen}", *settings)
         moved = ("views_done_total", "requests_total")
         early = told(
             lambda seen: all(seen.get(name) for name in moved) and seen["views_left"] < planned, "the first views"

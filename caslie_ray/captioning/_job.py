@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyarrow as pa
+
 from caslie_ray.captioning._ledger import KEPT, PartitionState, glance, load, survey
 from caslie_ray.captioning._passes import Models, run_pass
 from caslie_ray.captioning._settled import settled
@@ -100,6 +102,8 @@ class CaptionJob:
 
         with ThreadPoolExecutor(_GLANCES) as threads:
             seen = dict(zip(names, threads.map(look, zip(names, self.files(names), strict=True)), strict=True))
+        # What the threads have read and dropped would stay with the driver: some 10 MiB a thread.
+        pa.default_memory_pool().release_unused()
         read = functools.partial(survey, lineup=self.lineup, retry=frozenset(retry))
         begun = self._map(read, [name for name in names if seen[name] is None])
         return [*filter(None, seen.values()), *begun]

@@ -108,6 +108,8 @@ def run_pass(
         num_cpus=_TASK_CPUS,
         max_retries=_TASK_RETRIES,
     )
+    # Each report is passed on as it comes, and not a partition's reports at its end.
+    reports.context.target_max_block_size = 1
     # A task lost with its node is no reason to stop: the ledger shows what is missing, and the next pass does it.
     reports.context.max_errored_blocks = -1
     try:
