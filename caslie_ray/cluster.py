@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import ray
 import ray.data
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 __all__ = ["can_grow", "connect", "draining_nodes", "map_partitions", "quieten", "room"]
 
@@ -57,8 +57,12 @@ def room() -> dict[str, float]:
 
 def draining_nodes() -> dict[str, float]:
     """Return the nodes that are announced to be taken away, by id, and when, in seconds since 1970; 0 is now."""
-    # Ray 2.60 tells it nowhere else; Ray Train reads it there too.
-    return {node: deadline_ms / 1000 for node, deadline_ms in ray._private.state.state.get_draining_nodes().items()}
+    try:
+        # Ray 2.60 tells it nowhere else; Ray Train reads it there too.
+        told: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    except RayError:  # the head is busy: it is asked again
+        return {}
+    return {node: deadline_ms / 1000 for node, deadline_ms in told.items()}
 
 
 def map_partitions(

@@ -1,8 +1,7 @@
 """Pools of model replicas, and the router that hands work to them.
 
-Every model of a lineup has a pool of actors, each holding one engine. One router actor knows all pools: a
-stage sends it a batch, it picks a free replica, and it is the one place where a dead, hanging or
-unstartable replica is dealt with:
+Every model of a lineup has a pool of actors, each holding one engine. One router actor knows all pools: a stage sends it
+a batch, it picks a free replica, and it is the one place where a dead, hanging or unstartable replica is dealt with:
 
 - A replica that dies or hangs is replaced, a bounded number of times in a row.
 - The batch it held is cut into smaller ones and tried again. Only a row that was alone in its batch, and
@@ -10,8 +9,7 @@ unstartable replica is dealt with:
   a failure of its own. A lost node (a preemption) never counts.
 - An engine that takes several batches at once is given them. What it held when it died is tried again on a
   replica that holds nothing else, so that no row pays for what another did.
-- A replica on a node that is to be taken away is replaced as soon as that is announced, and given work until
-  shortly before.
+- A replica on a node that is to be taken away is replaced as soon as that is announced, and used until shortly before.
 - A pool whose replicas cannot be kept alive is down. Those who ask a pool that the job needs are told so by an
   exception; rows of any other get a retryable failure, until a replica answers again.
 """
@@ -197,7 +195,7 @@ class Router:
                 if alone:
                     held.alone = True
                     try:
-                        await pool.changed.wait_for(functools.partial(_idle, held))
+                        await pool.changed.wait_for(functools.partial(Held.idle, held))
                     except BaseException:  # the asker is gone: others may have the replica
                         held.alone = False
                         pool.changed.notify_all()
@@ -372,10 +370,6 @@ class Router:
         stats.requests += len(results)
         stats.prompt_tokens += sum(result.prompt_tokens for result in results)
         stats.new_tokens += sum(result.new_tokens for result in results if isinstance(result, Generation))
-
-
-def _idle(held: Held) -> bool:
-    return held.lost or not held.calls
 
 
 def actor_class(cls: type, **options: Any) -> Any:

@@ -113,6 +113,10 @@ class Held:
     since: float = 0.0
     until: float | None = None
 
+    def idle(self) -> bool:
+        """Whether it has nothing more to answer."""
+        return self.lost or not self.calls
+
     def begin(self, method: str, stats: PoolStats) -> None:
         """Note that a batch was handed over."""
         self._tick(stats)
