@@ -1,7 +1,7 @@
 """Pools of model replicas, and the router that hands work to them.
 
-Every model of a lineup has a pool of actors, each holding one engine. One router actor knows all pools: a stage sends it
-a batch, it picks a free replica, and it is the one place where a dead, hanging or unstartable replica is dealt with:
+Every model of a lineup has a pool of actors, each holding one engine. One router actor knows all pools: a stage sends
+it a batch, it picks a free replica, and it is the one place where a dead, hanging or unstartable one is dealt with:
 
 - A replica that dies or hangs is replaced, a bounded number of times in a row.
 - The batch it held is cut into smaller ones and tried again. Only a row that was alone in its batch, and

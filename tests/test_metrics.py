@@ -125,7 +125,8 @@ def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
             def look() -> Scrape | None:
                 assert job.running, job.end()[1]
                 seen = Scrape(cluster.metrics)
-                return seen if enough(seen.values) else None
+                # On a busy machine a gauge may be told too late for once.
+                return seen if seen.names >= EXPORTED and enough(seen.values) else None
 
             found: Scrape = until(look, 240, what)
             return found
@@ -140,9 +141,9 @@ def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
         settings = ["captions.source=dataset", f"storage.block_rows={BLOCK}", "faults.tries=1"]
         chosen = json.dumps([voter("llama-3b", engine="tests.faulty:slow")])
         job = submit("caption", "--set", f"lineup.voters={chosen}", *settings)
-        moved = ("views_done_total", "requests_total")
         early = told(
-            lambda seen: all(seen.get(name) for name in moved) and seen["views_left"] < planned, "the first views"
+            lambda seen: min(seen["views_done_total"], seen["requests_total"], planned - seen["views_left"]) > 0,
+            "the first views",
         )
         late = told(lambda seen: seen["views_done_total"] > 0.7 * planned, "most views")
         code, said = job.end()
