@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from tests.worlds import InProcess, caption_here, draw, edit_views, fresh_run, p
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(900)]
 
-SIZE = WorldSize(train=21, validation=0, ind=4, ood=4)
-MORE = WorldSize(train=23, validation=0, ind=4, ood=4)
+# Samples a task: some 300 views for every change, 1,000 in `make verify`.
+SIZES = {"300": 21, "1000": 90}
 BLOCK = 8
 # Captions come with the drawn data, so that a single model answers and can be hit.
 SETTINGS = ["captions.source=dataset", f"storage.block_rows={BLOCK}"]
@@ -87,11 +87,14 @@ def arguments(run: Run, *settings: str, voters: list[dict[str, Any]] | None = No
 class Lab:
     """The cluster, the world, and what the scenarios that were played have left."""
 
-    def __init__(self, cluster: Nodes, store: ObjectStore, folder: Path) -> None:
+    def __init__(self, cluster: Nodes, store: ObjectStore, folder: Path, train: int) -> None:
         self.cluster, self.store, self.folder = cluster, store, folder
+        self.size = WorldSize(train=train, validation=0, ind=4, ood=4)
         self.played: dict[str, Seen] = {}
         self.world = folder / "world"
-        ingested = cluster.submit("ingest", "--run", str(self.world), "--source", str(draw(folder / "source", SIZE)))
+        ingested = cluster.submit(
+            "ingest", "--run", str(self.world), "--source", str(draw(folder / "source", self.size))
+        )
         assert ingested.end()[0] == 0, ingested.end()[1]
         self._ask = InProcess()
         reference = fresh_run(self.world, folder / "reference")
@@ -125,8 +128,8 @@ class Lab:
         return self.cluster.submit("caption", *arguments(seen.run, *settings, voters=voters))
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+@pytest.fixture(scope="module", params=["300", pytest.param("1000", marks=pytest.mark.verify)])
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with (
         object_store(buckets=["shop"]) as store,
         pytest.MonkeyPatch.context() as patch,
@@ -134,7 +137,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     ):
         for name, value in store.environment().items():
             patch.setenv(name, value)
-        yield Lab(cluster, store, tmp_path_factory.mktemp("lab"))
+        yield Lab(cluster, store, tmp_path_factory.mktemp("lab"), SIZES[request.param])
 
 
 def done_of(run: Run) -> int:
@@ -277,7 +280,7 @@ def damaged_files(lab: Lab) -> Seen:
 def other_source(lab: Lab) -> Seen:
     """Products are added to the source; then the lineup changes."""
     seen = lab.captioned("products")
-    source = draw(lab.folder / "more", MORE)
+    source = draw(lab.folder / "more", replace(lab.size, train=lab.size.train + 2))
     before = set(seen.reference)
     seen.take(lab.cluster.submit("ingest", "--run", seen.run.uri, "--source", str(source)))
     seen.facts["new"] = {row["view_id"] for row in rows(seen.run, "views")} - before
