@@ -568,7 +568,19 @@ MATRIX = [
 ]
 
 
-@pytest.mark.parametrize("fault", MATRIX, ids=lambda fault: fault.name.replace(" ", "-"))
+# What they show is shown for every change as well, by less: in tests/captioning and by the other losses of nodes.
+LONG = (other_lineup, staged)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(
+            fault, id=fault.name.replace(" ", "-"), marks=[pytest.mark.verify] if fault.scenario in LONG else []
+        )
+        for fault in MATRIX
+    ],
+)
 def test_fault(lab: Lab, fault: Fault) -> None:
     seen = lab.play(fault.scenario)
     fault.expect(seen)
