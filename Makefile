@@ -53,9 +53,8 @@ test verify: export HF_HUB_OFFLINE := 1
 test verify: export TOKENIZERS_PARALLELISM := false
 test verify: export OMP_NUM_THREADS := 1
 
-# Two processes: much of a test is waiting for processes to start.
 test: browser lint types
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 verify: browser lint types
 	$(BIN)/python -m pytest -m "verify or not verify" --timeout 3600

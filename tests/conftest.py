@@ -19,20 +19,6 @@ from caslie_ray.runs import open_run
 from tests.worlds import draw, profile
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share files out whole among processes, the longest first; those of vLLM look at its processes on the machine."""
-    for item in items:
-        vllm = item.get_closest_marker("vllm") is not None
-        item.add_marker(pytest.mark.xdist_group("vllm" if vllm else str(item.path)))
-    items.sort(key=_order)
-
-
-def _order(item: pytest.Item) -> int:
-    long = ("chaos", "vllm", "cluster")
-    return next((place for place, name in enumerate(long) if item.get_closest_marker(name)), len(long))
-
-
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray of this machine: 2 CPUs and, declared but not there, one GPU."""
