@@ -90,7 +90,7 @@ class Claim:
 
 def holders(run: Run) -> list[Claim]:
     """Return the claims on a run whose holders live; there is at most one that is `held`."""
-    return [claim for _, claim in _claims(run) if claim is not None and not claim.dead()]
+    return [claim for _, claim in _claims(run) if not claim.dead()]
 
 
 class Holding:
@@ -175,7 +175,7 @@ class Holding:
         """Return the living claims of others; those of the dead are removed."""
         living: list[Claim] = []
         for path, claim in _claims(self._run):
-            if claim is None or claim.id == self._claim.id:
+            if claim.id == self._claim.id:
                 continue
             if claim.dead():
                 log.info("the run was left by %s, which is gone: taken over", claim)
@@ -190,7 +190,7 @@ class Holding:
         begun = time.monotonic()
         while time.monotonic() - begun < other.lease_s:
             self._write()
-            now = next((claim for _, claim in _claims(self._run) if claim is not None and claim.id == other.id), None)
+            now = next((claim for _, claim in _claims(self._run) if claim.id == other.id), None)
             if now is None or now.dead():
                 return False
             if now.renewed != other.renewed:
@@ -223,9 +223,9 @@ class Holding:
                 log.warning("the claim on the run cannot be renewed: %s", str(error).split("\n")[0])
 
 
-def _claims(run: Run) -> list[tuple[str, Claim | None]]:
-    """Return the claims on a run with their paths; one that cannot be read yet is None."""
-    found: list[tuple[str, Claim | None]] = []
+def _claims(run: Run) -> list[tuple[str, Claim]]:
+    """Return the claims on a run with their paths; one that is damaged is in nobody's way."""
+    found: list[tuple[str, Claim]] = []
     for info in run.listed(run.root):
         if not (info.base_name.startswith(_PREFIX) and info.base_name.endswith(".json")):
             continue
@@ -233,10 +233,8 @@ def _claims(run: Run) -> list[tuple[str, Claim | None]]:
             found.append((info.path, Claim(**json.loads(run.read_bytes(info.path)))))
         except StoreError:
             raise
-        except RunError:  # it was just given up
+        except (RunError, ValueError, TypeError):  # it was just given up, or is damaged
             continue
-        except (ValueError, TypeError):
-            found.append((info.path, None))
     return found
 
 

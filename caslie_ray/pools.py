@@ -153,7 +153,7 @@ class Router:
         pool.trouble = raised or f"{pool.failures} replicas died while they started: {first_line(error)}"
         async with pool.changed:
             if pool.alive == 0 and not pool.starts:
-                pool.down(pool.trouble)
+                pool.stats.down = pool.trouble
             pool.changed.notify_all()
 
     async def _wait_for_minimum(self, pool: PoolState) -> None:
@@ -175,7 +175,7 @@ class Router:
                 if plan.needed:
                     raise PoolDown(why) from None
                 if pool.alive == 0:
-                    pool.down(why)
+                    pool.stats.down = why
                 return
         if pool.alive >= plan.minimum:
             return
@@ -188,7 +188,7 @@ class Router:
         """A replica with room for a batch; for one that goes alone, a replica that holds nothing else."""
         async with pool.changed:
             while True:
-                await pool.changed.wait_for(lambda: pool.open() or pool.refuses)
+                await pool.changed.wait_for(lambda: pool.open() or pool.stats.down is not None)
                 if not pool.open():
                     raise PoolDown(f"{pool.plan.name} is down: {pool.stats.down}")
                 held = min(pool.open(), key=lambda one: one.calls)
@@ -225,7 +225,7 @@ class Router:
                 if held.until is None:  # else its place was filled when that was announced
                     self._launch(pool)
             elif pool.alive == 0 and not pool.starts:
-                pool.down(f"{pool.failures} replicas died in a row, the last: {why}")
+                pool.stats.down = f"{pool.failures} replicas died in a row, the last: {why}"
             if pool.alive == 0 and pool.stats.down is None:
                 watch = asyncio.ensure_future(self._watch(pool, pool.admitted))
                 pool.watches.add(watch)
@@ -237,7 +237,7 @@ class Router:
         await asyncio.sleep(self._faults.start_timeout_s)
         async with pool.changed:
             if pool.admitted == admitted:
-                pool.down(f"its replicas are lost, and none started in {self._faults.start_timeout_s:g} s")
+                pool.stats.down = f"its replicas are lost, and none started in {self._faults.start_timeout_s:g} s"
                 pool.changed.notify_all()
 
     async def _follow_drains(self) -> None:
@@ -329,7 +329,7 @@ class Router:
                 why = f"each of the last {pool.poisoned} rows that it was given alone {how}"
                 async with pool.changed:
                     pool.failures = self._faults.replica_failures
-                    pool.down(why)
+                    pool.stats.down = why
                     pool.changed.notify_all()
                 if pool.plan.needed:
                     raise PoolDown(f"{pool.plan.name} is down: {why}")
@@ -365,7 +365,7 @@ class Router:
     def _count(self, pool: PoolState, results: Sequence[Generation | Choice]) -> None:
         pool.failures = pool.poisoned = 0
         stats = pool.stats
-        stats.down, pool.hopeless = None, False
+        stats.down = None
         stats.calls += 1
         stats.requests += len(results)
         stats.prompt_tokens += sum(result.prompt_tokens for result in results)

@@ -150,7 +150,6 @@ class PoolState:
     starts: set[asyncio.Task[None]] = field(default_factory=set)
     watches: set[asyncio.Task[None]] = field(default_factory=set)
     trouble: str = ""
-    hopeless: bool = False
     proof: tuple[str, Any, tuple[Any, ...]] | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -167,15 +166,6 @@ class PoolState:
             for held in self.held
             if not (held.alone or held.lost) and held.calls < held.slots and (held.until is None or now < held.until)
         ]
-
-    def down(self, why: str, *, hopeless: bool = True) -> None:
-        """Note why nothing is asked of it, and whether no replica will come back by itself."""
-        self.stats.down, self.hopeless = why, hopeless
-
-    @property
-    def refuses(self) -> bool:
-        """Whether who asks is to be told that it is down."""
-        return self.stats.down is not None and (self.hopeless or not self.plan.needed)
 
 
 def add_details(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

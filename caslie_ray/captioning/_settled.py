@@ -6,7 +6,6 @@ speaks of, and names the lineup and the views that it holds for: with others it 
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import pyarrow as pa
@@ -46,4 +45,4 @@ def _key(run: Run, partition: str, lineup: ResolvedLineup) -> str:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, views.schema) as stream:
         stream.write_table(views)
-    return content_id(lineup.key, hashlib.sha256(sink.getvalue()).digest())
+    return content_id(lineup.key, sink.getvalue().to_pybytes())

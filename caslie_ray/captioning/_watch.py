@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 
 from caslie_ray.metrics import Metrics
 from caslie_ray.progress import Progress
@@ -36,7 +36,7 @@ class Watch:
         self._router = router
         self._progress = progress
         self._metrics = Metrics(run, job)
-        self._errors = self._saved = self._asked = 0
+        self._errors = self._saved = 0
         self._replicas = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="watch", daemon=True)
@@ -75,7 +75,7 @@ class Watch:
         self._metrics.views(planned, max(0, planned - self._progress.done))
         if self._router is None:
             return
-        with suppress(RayError, GetTimeoutError):  # no news: what was written stands all the same
+        with suppress(RayError):  # no news: what was written stands all the same
             news, pools = ray.get(self._router.glance.remote(), timeout=_PATIENCE_S)
             for line in news:
                 log.warning("%s", line)
