@@ -26,7 +26,7 @@ from caslie_ray.runs import Run, RunError, open_run
 from tests import faulty
 from tests.clusters import ROOT, Nodes, Submitted, nodes, until
 from tests.object_store import ObjectStore, object_store
-from tests.worlds import InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, voter
+from tests.worlds import InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, stored_ids, voter
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -584,10 +584,7 @@ LONG = (other_lineup, staged)
 def test_fault(lab: Lab, fault: Fault) -> None:
     seen = lab.play(fault.scenario)
     fault.expect(seen)
-    stored = sorted(
-        row["view_id"] for path in seen.run.files("captions") for row in seen.run.read_file(path).to_pylist()
-    )
-    assert stored == sorted(seen.reference), "not every view has its row exactly once"
+    assert stored_ids(seen.run) == sorted(seen.reference), "not every view has its row exactly once"
     whole = {row["view_id"]: row for row in rows(seen.run)}
     for view, row in seen.reference.items():
         if view not in seen.affected:

@@ -11,19 +11,13 @@ from caslie_ray.captioning import CaptionJob, _job, caption
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, open_run
 from tests.scale import SETTINGS, Watched, fabricate
-from tests.worlds import fresh_run, profile, rows
+from tests.worlds import fresh_run, profile, rows, stored_ids
 
 VIEWS, DIGITS = 3_000, 1
 
 
 def null_profile() -> Profile:
     return profile(settings=[*SETTINGS, f"storage.partition_digits={DIGITS}"])
-
-
-def stored(run: Run) -> list[str]:
-    return sorted(
-        row for path in run.files("captions") for row in run.read_file(path, ["view_id"])["view_id"].to_pylist()
-    )
 
 
 def refuse(*_: Any, **__: Any) -> Any:
@@ -47,7 +41,7 @@ def test_every_view_has_one_row_in_one_file_a_partition(done: Path) -> None:
     names = sorted({run.partition(path) for path in run.files("views")})
     assert len(names) == 16**DIGITS
     assert sorted(run.files("captions")) == [run.path("captions", f"{name}.parquet") for name in names]
-    assert stored(run) == sorted(run.read("views", ["view_id"])["view_id"].to_pylist())
+    assert stored_ids(run) == sorted(run.read("views", ["view_id"])["view_id"].to_pylist())
     assert {len(row["votes"]) for row in rows(run)} == {2, 3}
 
 

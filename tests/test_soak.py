@@ -11,10 +11,10 @@ import pytest
 
 from caslie_ray.captioning import caption_status
 from caslie_ray.miniature import WorldSize
-from caslie_ray.runs import Run, open_run
+from caslie_ray.runs import open_run
 from tests.clusters import Nodes, Submitted, nodes, until
 from tests.faulty import COUNTED
-from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, voter
+from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, stored_ids, voter
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.verify, pytest.mark.timeout(5400)]
 
@@ -35,12 +35,6 @@ def _wait(job: Submitted, seconds: float) -> None:
     due = time.monotonic() + seconds
     while job.running and time.monotonic() < due:
         time.sleep(1.0)
-
-
-def stored(run: Run) -> list[str]:
-    return sorted(
-        row for path in run.files("captions") for row in run.read_file(path, ["view_id"])["view_id"].to_pylist()
-    )
 
 
 def test_half_an_hour_of_nodes_that_come_and_go(tmp_path: Path) -> None:
@@ -68,7 +62,7 @@ def test_half_an_hour_of_nodes_that_come_and_go(tmp_path: Path) -> None:
         print(*events, said, f"{time.monotonic() - begun:.0f} s", sep="\n")
     assert code == 0, said
     assert len(events) >= 10, "it was over too soon to say anything"
-    assert stored(run) == views
+    assert stored_ids(run) == views
     assert all(row["error"] is None for row in rows(run))
     assert run.read_json("summary/caption.json")["this_session"]["model_calls"] <= 1.05 * len(views)
 
@@ -86,7 +80,7 @@ def test_two_kills_repeat_little_of_2000_views(tmp_path: Path, monkeypatch: pyte
             job = cluster.submit("caption", "--run", run.uri, "--set", *settings)
             if share is not None:
                 wanted = round(share * len(views))
-                while job.running and len(set(stored(run))) < wanted:
+                while job.running and len(set(stored_ids(run))) < wanted:
                     time.sleep(0.2)
                 assert job.running
                 job.process.kill()
@@ -94,7 +88,7 @@ def test_two_kills_repeat_little_of_2000_views(tmp_path: Path, monkeypatch: pyte
                 until(lambda: not cluster.replicas(), what="its replicas to end")
         code, said = job.end(3600)
     assert code == 0, said
-    assert stored(run) == views
+    assert stored_ids(run) == views
     answered = [line for file in counted.iterdir() for line in file.read_text().split()]
     again = len(answered) - len(set(answered))
     print(f"{len(views)} views, {len(set(answered))} calls, {again} of them twice: {again / len(set(answered)):.2%}")

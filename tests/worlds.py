@@ -56,6 +56,13 @@ def rows(run: Run, table: str = "captions") -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: str(row[first]))
 
 
+def stored_ids(run: Run) -> list[str]:
+    """The view of each row in the files of `captions`, those that stand there twice among them."""
+    return sorted(
+        view for path in run.files("captions") for view in run.read_file(path, ["view_id"])["view_id"].to_pylist()
+    )
+
+
 def edit_views(run: Run, change: Any) -> list[str]:
     """Rewrite views: ``change(row)`` returns a new row or None to keep it; return the changed ids."""
     changed: list[str] = []
@@ -118,5 +125,6 @@ __all__ = [
     "load_on_cpu",
     "profile",
     "rows",
+    "stored_ids",
     "voter",
 ]

@@ -18,7 +18,7 @@ from caslie_ray.placement import PoolDown, pool_plans
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, RunError, open_run
 from tests import faulty
-from tests.worlds import edit_views, fresh_run, profile, rows, voter
+from tests.worlds import edit_views, fresh_run, profile, rows, stored_ids, voter
 
 FAULTY = "tests.faulty:load"
 TWO = [voter("llama-3b")]
@@ -30,10 +30,6 @@ def done(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = caption(fresh_run(world, path), profile(), quiet=True)
     assert result.missing == 0
     return path
-
-
-def stored_ids(run: Run) -> list[str]:
-    return sorted(row["view_id"] for path in run.files("captions") for row in run.read_file(path).to_pylist())
 
 
 def all_ids(run: Run) -> list[str]:
