@@ -13,6 +13,8 @@ STAMP := $(VENV)/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Python compiles what is imported; all there is would take minutes.
+export PIP_NO_COMPILE := 1
 
 .PHONY: setup browser demo test verify lint types format clean
 
@@ -53,8 +55,9 @@ test verify: export HF_HUB_OFFLINE := 1
 test verify: export TOKENIZERS_PARALLELISM := false
 test verify: export OMP_NUM_THREADS := 1
 
+# Two processes, each with whole files: much of a test is waiting for other processes to start.
 test: browser lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 verify: browser lint types
 	$(BIN)/python -m pytest -m "verify or not verify" --timeout 3600

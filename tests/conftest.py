@@ -12,11 +12,33 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import ray
+from filelock import FileLock
 
 from caslie_ray.cluster import quieten
 from caslie_ray.dataset import ingest
 from caslie_ray.runs import open_run
 from tests.worlds import draw, profile
+
+_LONG_FIRST = ("chaos", "vllm", "cluster")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: `make test` hands files to two processes, and neither shall begin a long one at the end."""
+    kinds: dict[Path, set[str]] = {}
+    for item in items:
+        kinds.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    place = {path: [kind not in marks for kind in _LONG_FIRST] for path, marks in kinds.items()}
+    items.sort(key=lambda item: place[item.path])
+
+
+@pytest.fixture(autouse=True)
+def _one_vllm_at_a_time(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests of vLLM count its processes on the machine."""
+    if request.node.get_closest_marker("vllm") is None:
+        yield
+        return
+    with FileLock(tmp_path_factory.getbasetemp().parent / "vllm.lock"):
+        yield
 
 
 @pytest.fixture(scope="session")
