@@ -142,20 +142,25 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def done_of(run: Run) -> int:
     """Views that have a row on disk."""
-    try:
-        return len(
-            {view for path in run.files("captions") for view in run.read_file(path, ["view_id"])["view_id"].to_pylist()}
-        )
-    except RunError:  # files are being brought together
-        return 0
+    for _ in range(50):
+        try:
+            return len(set(stored_ids(run)))
+        except RunError:  # files are being brought together
+            time.sleep(0.05)
+    return len(set(stored_ids(run)))
 
 
 def at(seen: Seen, job: Submitted, share: float) -> int:
     """Wait until a share of the views has its row; return how many have."""
     total = len(seen.reference)
-    until(lambda: not job.running or done_of(seen.run) >= share * total, what=f"{share:.0%}")
+
+    def reached() -> int | bool:
+        done = done_of(seen.run)
+        return done if done >= share * total else not job.running
+
+    done: int = until(reached, what=f"{share:.0%}")
     assert job.running, f"it ended before {share:.0%}: {job.end()[1][-2000:]}"
-    return done_of(seen.run)
+    return done
 
 
 # --- scenarios ---------------------------------------------------------------------------------------------------
