@@ -84,7 +84,7 @@ class CountedEngine(FaultyEngine):
 
 
 def slow(spec: EngineSpec) -> FaultyEngine:
-    return SlowEngine(_real(spec), 0.04)
+    return SlowEngine(_real(spec), 0.02)
 
 
 def very_slow(spec: EngineSpec) -> FaultyEngine:

@@ -315,7 +315,7 @@ def troubled_store(lab: Lab) -> Seen:
     seen = Seen(open_run(lab.store.uri("shop", "troubled")), lab.reference)
     _upload(lab, seen.run)
     job = lab.caption(seen)
-    for share, kind, seconds, delay in ((0.1, "500", 4, 0), (0.4, "hang", 6, 0), (0.7, "slow", 6, 2)):
+    for share, kind, seconds, delay in ((0.1, "500", 3, 0), (0.4, "hang", 4, 0), (0.7, "slow", 4, 2)):
         at(seen, job, share)
         lab.store.fault(kind, seconds, delay=delay)
         time.sleep(seconds)
@@ -574,7 +574,7 @@ MATRIX = [
 
 
 # What they show is shown for every change as well, by less: in tests/captioning and by the other losses of nodes.
-LONG = (other_lineup, staged)
+LONG = (other_lineup, missing_voter, staged)
 
 
 @pytest.mark.parametrize(

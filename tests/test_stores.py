@@ -349,10 +349,15 @@ def test_a_source_is_read_to_its_end_over_failures(store: ObjectStore, run: Run,
         data = gzip.compress("\n".join(map(json.dumps, rows)).encode())
     run.put(run.path(f"source.{form}"), data)
     uri = store.uri("shop", f"{run.root.removeprefix('shop/')}/source.{form}")
-    store.fault("500", share=0.3)
+    store.fault("500", requests=2)
     (file,), _ = find_sources([uri])
-    records = list(read_source(file, Columns.of(SourceKeys())))
-    assert store.heal()["met"]["500"] > 0
+    store.fault("500", requests=2)
+    records = []
+    for number, record in enumerate(read_source(file, Columns.of(SourceKeys()))):
+        records.append(record)
+        if number % 100 == 0:
+            store.fault("500", requests=1)
+    assert store.heal()["met"]["500"] >= 4
     assert [record.reason for record in records] == [None] * 999
     store.fault("403", only="GET")
     with pytest.raises(StoreError, match="check the credentials"):
