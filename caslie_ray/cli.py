@@ -61,8 +61,8 @@ class JobError(RuntimeError):
     """A job cannot go on; the message says why and how to mend it."""
 
 
-class _Stopped(BaseException):
-    """The process was told to end; no handler of errors is to take it for one."""
+class _Stopped(KeyboardInterrupt):
+    """The process was told to end; no handler of errors is to take it for one, and Ray passes no other on."""
 
 
 def main(
@@ -115,7 +115,7 @@ def main(
     except (RunError, EngineError, JobError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    except (KeyboardInterrupt, _Stopped):
+    except KeyboardInterrupt:
         if holding is not None and holding.taken:
             print("stopped: another job has taken the run over, since this one gave no sign of life", file=sys.stderr)
             return UNFINISHED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -172,3 +173,35 @@ def test_a_stopped_process_says_run_again(number: signal.Signals, tmp_path: Path
     assert process.returncode == UNFINISHED
     assert told == "stopped: what was finished is kept; run the same command again\n"
     assert (tmp_path / "summary/kept.json").exists()
+
+
+_WAITS_FOR_RAY = """
+import sys, time
+import ray
+from caslie_ray.cli import main
+from caslie_ray.cluster import connect
+def job(arguments):
+    connect()
+    waiting = ray.remote(num_cpus=0)(lambda: time.sleep(60)).remote()
+    print("ready", flush=True)
+    ray.get(waiting)  # as while models are loaded
+    return 0
+sys.exit(main("A job.", job))
+"""
+
+
+def test_a_process_that_waits_for_ray_is_stopped_too(tmp_path: Path) -> None:
+    """Ray looks for signals while it waits, and knows no exception of theirs but KeyboardInterrupt."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _WAITS_FOR_RAY, "--run", str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        since = time.monotonic()
+        _, told = process.communicate(timeout=50)
+    assert process.returncode == UNFINISHED, told
+    assert "run the same command again" in told
+    assert time.monotonic() - since < 10, "it waited to the end"
