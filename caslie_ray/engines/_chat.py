@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ __all__ = ["Chat", "Tokenizer"]
 # Some templates write today's date into the system prompt. The same prompt must be the same tomorrow.
 _DATE = datetime.datetime(2024, 7, 26)
 _PROBE = "caslie probe"
+_ANSWER = "caslie answer"
 
 
 class Tokenizer(Protocol):
@@ -91,6 +93,32 @@ class Chat:
             return text
         return self._render(self._content(text, image))
 
+    def answer(self, text: str) -> str:
+        """What follows a prompt that is answered with `text`: the answer, and the template's mark of its end.
+
+        Raises:
+            EngineError: the template cannot write an answer.
+        """
+        before, after = self._around_answer
+        return before + self._guard(Prompt(text)).text + after
+
+    @functools.cached_property
+    def _around_answer(self) -> tuple[str, str]:
+        """What the template writes before and after an answer, once the prompt is there."""
+        asked = {"role": "user", "content": self._content(_PROBE, False)}
+        told = {"role": "assistant", "content": self._content(_ANSWER, False)}
+        try:
+            prompt, whole = self._turns([asked], True), self._turns([asked, told], False)
+        except Exception as error:  # Jinja raises what the template's own expressions raise
+            raise EngineError(f"the chat template of {self._name} cannot write an answer: {error}") from error
+        if not whole.startswith(prompt) or whole.count(_ANSWER) != 1:
+            raise EngineError(
+                f"the chat template of {self._name} writes a prompt otherwise once it is answered, so it cannot be"
+                " trained on; put one beside the weights (chat_template.jinja) that does not"
+            )
+        before, after = whole[len(prompt) :].split(_ANSWER)
+        return before, after
+
     def adds_special_tokens(self, written: str) -> bool:
         """Whether the tokenizer shall add its own special tokens, such as BOS.
 
@@ -108,11 +136,14 @@ class Chat:
         return [*shown, {"type": "text", "text": text}]
 
     def _render(self, content: Any) -> str:
+        return self._turns([{"role": "user", "content": content}], True)
+
+    def _turns(self, turns: list[dict[str, Any]], asking: bool) -> str:
         written: str = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
+            turns,
             chat_template=self._template,
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=asking,
             date_string=_DATE.strftime("%d %b %Y"),
             strftime_now=_DATE.strftime,
         )

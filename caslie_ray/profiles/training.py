@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from caslie_ray.profiles._base import Fraction, Listed, Positive, Settings, Whole
-from caslie_ray.profiles.lineup import Pool
+from caslie_ray.profiles.lineup import Pool, Resources
 
 __all__ = ["LoraSettings", "TrainingSettings"]
 
@@ -27,6 +27,9 @@ class LoraSettings(Settings):
     targets: Listed[str] = Field(default=(*PROJECTIONS, "lm_head"), min_length=1)
     """Modules that get an adapter: all projection layers and the language modelling head."""
 
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the adapter's inputs that a training step leaves out."""
+
 
 class TrainingSettings(Settings):
     """Hyperparameters; the defaults are the paper's."""
@@ -37,8 +40,20 @@ class TrainingSettings(Settings):
     global_batch: Positive = 128
     """Instructions an optimiser step, over all workers."""
 
-    micro_batch: Positive = 4
-    """Instructions a forward pass on one worker. Changes memory and speed, not the result."""
+    micro_batch: Positive = 16
+    """Instructions a forward pass on one worker, at most. Changes memory and speed, not the result."""
+
+    micro_tokens: Positive = 8192
+    """Tokens a forward pass on one worker, at most, padding included. Changes memory and speed, not the result."""
+
+    packing: bool = False
+    """Write short instructions one after the other in place of padding. Changes speed, not the result."""
+
+    clip: float = Field(default=1.0, gt=0.0)
+    """Length to which a longer gradient is cut."""
+
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """Share of the weights that a step takes away, times the learning rate."""
 
     epochs: Positive = 3
     """Times that all instructions are seen."""
@@ -51,6 +66,42 @@ class TrainingSettings(Settings):
 
     lora: LoraSettings = LoraSettings()
     """The adapter."""
+
+    variants: Listed[Literal["caslie", "uia", "text"]] = Field(default=("caslie",), min_length=1)
+    """What models are trained on, a model each: captions that won, every caption, none."""
+
+    task_specific: bool = False
+    """Also train a model of each task alone, on the first of the variants (paper 6.3)."""
+
+    checkpoint_steps: Positive = 50
+    """Steps from one checkpoint to the next: what a lost node costs at most. A notice of preemption brings one on."""
+
+    validations: Positive = 3
+    """Times that loss and metric are taken on the split validation, evenly over the training."""
+
+    validation_samples: Positive = 500
+    """Samples of the split validation that they are taken on, at most."""
+
+    keep: Literal["best", "last"] = "best"
+    """The adapter that is kept: of the best validation (its metric, then its loss), or of the last step."""
+
+    patience: Positive | None = None
+    """Validations in a row without a better one after which training ends early; null: never."""
+
+    gradient_checkpointing: bool = True
+    """Compute activations twice in place of keeping them: a third slower, and much less memory."""
+
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Type of the base's weights; null: as the lineup has it. The adapter is float32 in any case."""
+
+    max_failures: Whole = 3
+    """Times that training goes on from its last checkpoint after workers failed. Lost nodes do not count."""
+
+    trackers: Listed[Literal["mlflow", "wandb"]] = ()
+    """Where curves go besides TensorBoard, which always has them; each is an extra of this package."""
+
+    resources: Resources = Resources()
+    """What a worker asks of the cluster."""
 
     seed: Whole = 0
     """Seed of the adapter's first weights and of the order of the instructions."""

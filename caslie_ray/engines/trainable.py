@@ -1,0 +1,144 @@
+"""A text checkpoint as it is trained: its model, and the token ids of what it is asked and shall answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from caslie_ray.engines._facts import end_ids, rope_switch
+from caslie_ray.engines._reader import Reader, find_source, load_reader
+from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.prompts import Prompt
+
+__all__ = ["Trainable", "Turn", "Turns", "load_trainable", "load_turns"]
+
+
+class Turn(NamedTuple):
+    """A prompt with its answer, as token ids.
+
+    Attributes:
+        ids: all of them, in order.
+        start: where the answer begins; the loss is taken from here on.
+        cut: whether user fields of the prompt lost words.
+    """
+
+    ids: Sequence[int]
+    start: int
+    cut: bool
+
+
+class Turns:
+    """Writes prompts and answers as one checkpoint's token ids, the prompt just as the engines write it.
+
+    Args:
+        name: the checkpoint, for messages.
+        reader: its tokenizer and template.
+        context: tokens of prompt and answer together.
+
+    Raises:
+        EngineError: the checkpoint is no text model, or its template cannot write an answer.
+    """
+
+    def __init__(self, name: str, reader: Reader, context: int) -> None:
+        if reader.family.sees or not reader.family.chat:
+            raise EngineError(f"checkpoint {name} is of the family {reader.config.model_type!r}; uniM³ is a text model")
+        self._chat = reader.chat
+        self._tokenizer = reader.tokenizer
+        self._context = context
+        self._ends = end_ids(GenerationConfig.from_model_config(reader.config), reader.config, reader.tokenizer)
+        if not self._ends:
+            raise EngineError(f"checkpoint {name} has no token that ends an answer")
+        self.pad = reader.tokenizer.pad_token_id if reader.tokenizer.pad_token_id is not None else min(self._ends)
+        self.switch = rope_switch(reader.config.get_text_config(decoder=True))
+        self._chat.answer("")
+
+    def encode(self, prompt: Prompt, answer: str) -> Turn:
+        """Write a prompt and its answer; a long prompt loses words of its longest user field, the answer none.
+
+        Raises:
+            PromptTooLong: they do not fit the context with every user field empty.
+        """
+        reply = self._chat.answer(answer)
+        alone = self._ids(reply)
+        # Joined, the two may take a token more than apart.
+        fitted = self._chat.fit(prompt, max(0, self._context - len(alone) - 2), image=False)
+        asked = list(fitted.ids)
+        joined = self._ids(self._chat.write(fitted.text, image=False) + reply)
+        # What is generated follows the prompt's own tokens, so these must stand as they are.
+        rest = joined[len(asked) :] if joined[: len(asked)] == asked else alone
+        return Turn([*asked, *self._ended(rest)], len(asked), fitted.cut)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """Ids up to the first one that ends an answer; with one where there is none."""
+        end = next((place for place, token in enumerate(ids) if token in self._ends), None)
+        if end is not None:
+            return ids[: end + 1]
+        own = self._tokenizer.eos_token_id
+        return [*ids, own if own is not None else min(self._ends)]
+
+
+class Trainable(NamedTuple):
+    """A checkpoint in memory, and what writes its turns."""
+
+    model: Any
+    turns: Turns
+
+
+def load_turns(spec: EngineSpec) -> Turns:
+    """Load all of a checkpoint that is needed to write its turns, and no weights.
+
+    Raises:
+        EngineError: the checkpoint cannot be read, or cannot be trained.
+    """
+    return Turns(spec.checkpoint, _read(spec), spec.context)
+
+
+def load_trainable(spec: EngineSpec, device: torch.device, **settings: Any) -> Trainable:
+    """Load a checkpoint to train it.
+
+    Args:
+        spec: the checkpoint; its adapters and its generation settings are left out.
+        device: where its weights shall lie.
+        settings: more arguments of `from_pretrained`, such as `quantization_config`.
+
+    Raises:
+        EngineError: the checkpoint cannot be loaded, or cannot be trained.
+    """
+    reader = _read(spec)
+    source = find_source(spec)
+    auto: Any = AutoModelForCausalLM
+    try:
+        model, told = auto.from_pretrained(
+            source.location,
+            **source.where,
+            config=reader.config,
+            dtype=getattr(torch, spec.dtype),
+            device_map={"": device},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+            **settings,
+        )
+    except Exception as error:  # Each loader raises types of its own; the user needs the checkpoint's name.
+        raise EngineError(f"checkpoint {spec.checkpoint} cannot be loaded: {type(error).__name__}: {error}") from error
+    if told["missing_keys"]:
+        names = sorted(told["missing_keys"])
+        raise EngineError(f"checkpoint {spec.checkpoint} lacks {len(names)} weights, the first is {names[0]}")
+    return Trainable(model, Turns(spec.checkpoint, reader, spec.context))
+
+
+def _read(spec: EngineSpec) -> Reader:
+    try:
+        return load_reader(spec, find_source(spec))
+    except EngineError:
+        raise
+    except Exception as error:
+        raise EngineError(f"checkpoint {spec.checkpoint} cannot be read: {type(error).__name__}: {error}") from error

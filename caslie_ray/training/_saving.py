@@ -1,0 +1,72 @@
+"""Adapters and checkpoints on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from caslie_ray.training._adapter import trained_parameters
+from caslie_ray.training._learner import TrainingError
+
+__all__ = ["load_checkpoint", "save_adapter", "save_checkpoint"]
+
+_WEIGHTS, _OPTIMIZER, _STATE = "adapter.safetensors", "optimizer.pt", "state.json"
+
+
+def save_adapter(model: Any, folder: Path, about: dict[str, str]) -> None:
+    """Write a PEFT adapter without any weight of its base, which vLLM would refuse.
+
+    Args:
+        model: a model with an adapter.
+        folder: where it goes.
+        about: kept beside it as `caslie.json`.
+    """
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "caslie.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, folder: Path, state: dict[str, Any]) -> None:
+    """Write all that training needs to go on: the adapter, the optimiser, and where it stands.
+
+    There is no state of a random generator: what a step leaves out at random is a function of seed and step.
+
+    Args:
+        model: a model with an adapter.
+        optimizer: its optimiser.
+        folder: where it goes.
+        state: `base`, `key` and `step` (steps done), and what else is to be known again.
+    """
+    save_file({name: value.detach().cpu().contiguous() for name, value in trained_parameters(model)}, folder / _WEIGHTS)
+    torch.save(optimizer.state_dict(), folder / _OPTIMIZER)
+    (folder / _STATE).write_text(json.dumps(state))
+
+
+def load_checkpoint(model: Any, optimizer: torch.optim.Optimizer, folder: Path, base: str) -> dict[str, Any]:
+    """Take up what a checkpoint holds; return its state.
+
+    Raises:
+        TrainingError: it is of another base, or of another adapter.
+    """
+    state: dict[str, Any] = json.loads((folder / _STATE).read_text())
+    if state["base"] != base:
+        raise TrainingError(
+            f"checkpoint {folder} is of the base {state['base']}, and {base} is to be trained: use another run, or the"
+            " profile it was begun with"
+        )
+    mine = dict(trained_parameters(model))
+    with safe_open(folder / _WEIGHTS, framework="pt") as held:
+        names = set(held.keys())
+        if names != set(mine):
+            odd = sorted(names ^ set(mine))[0]
+            raise TrainingError(f"checkpoint {folder} is of another adapter: they differ in {odd}; use another run")
+        with torch.no_grad():
+            for name, parameter in mine.items():
+                parameter.copy_(held.get_tensor(name))
+    device = next(iter(mine.values())).device
+    optimizer.load_state_dict(torch.load(folder / _OPTIMIZER, map_location=device, weights_only=True))
+    return state

@@ -1,0 +1,195 @@
+"""One worker of Ray Train: it makes the steps that are left, and reports checkpoints."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import get_device
+
+from caslie_ray.cluster import draining_nodes
+from caslie_ray.engines.trainable import load_trainable
+from caslie_ray.runs import Run
+from caslie_ray.training._adapter import add_adapter
+from caslie_ray.training._examples import Examples, read_examples
+from caslie_ray.training._learner import Learner, Step
+from caslie_ray.training._order import TrainingOrder
+from caslie_ray.training._saving import load_checkpoint, save_adapter, save_checkpoint
+
+__all__ = ["Assignment", "work"]
+
+_DRAIN_EVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What every worker is told.
+
+    Attributes:
+        run: where instructions are read and the model is written.
+        order: what is trained.
+        folder: of the model, in the run.
+        digest: of the examples that the job saw; workers that see others refuse to begin.
+    """
+
+    run: Run
+    order: TrainingOrder
+    folder: str
+    digest: str
+
+
+def work(assignment: Assignment) -> None:
+    """Train, from the last checkpoint on; runs on each worker at once.
+
+    Raises:
+        TrainingError: the loss is no number, or a checkpoint is of another base.
+        EngineError: the base cannot be loaded.
+    """
+    run, order = assignment.run, assignment.order
+    settings = order.settings
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    examples = read_examples(run, order.table, order.variant, "train", order.tasks)
+    if examples.digest != assignment.digest:
+        raise RuntimeError(f"the instructions of {run.label} have changed since the job began: run it again")
+    held_back = read_examples(run, order.table, order.variant, "validation", order.tasks, settings.validation_samples)
+    trainable = load_trainable(order.spec, get_device())
+    model = prepared(trainable.model, order)
+    learner = Learner(model, trainable.turns, examples, settings, rank, world)
+    progress = Progressing(assignment, learner, held_back, rank)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            progress.take_up(load_checkpoint(model, learner.optimizer, Path(folder), order.base))
+    drains = _Drains()
+    while not progress.finished:
+        progress.after(learner.step(progress.step, notice=drains.concern_me()))
+    progress.finish()
+
+
+def prepared(model: Any, order: TrainingOrder) -> Any:
+    """Return a base with the adapter of an order on it, ready to be trained."""
+    if order.settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return add_adapter(model, order.settings.lora, order.settings.seed)
+
+
+class _Drains:
+    """Whether this worker's node is announced to be taken away, asked for every other second."""
+
+    def __init__(self) -> None:
+        self._node = ray.get_runtime_context().get_node_id()
+        self._asked = -math.inf
+        self._answer = False
+
+    def concern_me(self) -> bool:
+        """Whether it is."""
+        if time.monotonic() - self._asked > _DRAIN_EVERY_S:
+            self._asked = time.monotonic()
+            self._answer = self._node in draining_nodes()
+        return self._answer
+
+
+class Progressing:
+    """Where a training stands: what is reported, validated, kept, and when it is over.
+
+    Every worker holds the same; the first one writes.
+    """
+
+    def __init__(self, assignment: Assignment, learner: Learner, held_back: Examples, rank: int) -> None:
+        self._assignment = assignment
+        self._learner = learner
+        self._held_back = held_back
+        self._rank = rank
+        self._settings = assignment.order.settings
+        self.step = 0
+        self._curve: list[dict[str, float]] = []
+        self._validations: list[dict[str, float]] = []
+        self._best: dict[str, float] | None = None
+        self._worse = 0
+        self._warned = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left, or training ends early."""
+        patience = self._settings.patience
+        return self.step >= self._learner.steps or (patience is not None and self._worse >= patience)
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of a checkpoint."""
+        self.step = state["step"]
+        self._curve, self._validations = state["curve"], state["validations"]
+        self._best, self._worse = state["best"], state["worse"]
+
+    def after(self, done: Step) -> None:
+        """Take note of a step; validate and report where it is time to."""
+        self.step = done.step + 1
+        self._curve.append({"step": done.step, "loss": done.loss, "rate": done.rate, "norm": done.norm})
+        every = max(1, self._learner.steps // self._settings.validations)
+        if len(self._held_back) and (self.step % every == 0 or self.step == self._learner.steps):
+            self._validate()
+        told = done.notice and not self._warned
+        self._warned = done.notice
+        if told or self.finished or self.step % self._settings.checkpoint_steps == 0:
+            self._report()
+
+    def finish(self) -> None:
+        """Write the model that is kept, and the record that says it is finished."""
+        if self._rank:
+            return
+        run, folder = self._assignment.run, self._assignment.folder
+        if self._settings.keep == "last" or self._best is None:
+            self._put_adapter(f"{folder}/adapter")
+        run.write_json(f"{folder}/training.json", self._record())
+
+    def _validate(self) -> None:
+        loss = self._learner.validation_loss(self._held_back)
+        found = {"step": float(self.step), "loss": loss}
+        self._validations.append(found)
+        if self._best is None or loss < self._best["loss"]:
+            self._best, self._worse = found, 0
+            if self._settings.keep == "best" and not self._rank:
+                self._put_adapter(f"{self._assignment.folder}/adapter")
+        else:
+            self._worse += 1
+
+    def _report(self) -> None:
+        """Report a checkpoint; every worker comes here at the same step."""
+        told = {"step": self.step, "steps": self._learner.steps, "loss": self._curve[-1]["loss"]}
+        if self._rank:
+            ray.train.report(told)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            state = {"base": self._assignment.order.base, **self._state()}
+            save_checkpoint(self._learner.model, self._learner.optimizer, Path(folder), state)
+            ray.train.report(told, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step, "curve": self._curve, "validations": self._validations, "best": self._best,
+            "worse": self._worse,
+        }  # fmt: skip
+
+    def _record(self) -> dict[str, Any]:
+        order = self._assignment.order
+        return {
+            "model": order.name, "variant": order.variant, "tasks": list(order.tasks), "base": order.base,
+            "checkpoint": order.spec.checkpoint, "examples": self._assignment.digest, "steps": self.step,
+            "best": self._best, "curve": self._curve, "validations": self._validations,
+        }  # fmt: skip
+
+    def _put_adapter(self, name: str) -> None:
+        """Write the adapter into the run, its settings last: a folder without them is no adapter."""
+        run, order = self._assignment.run, self._assignment.order
+        with tempfile.TemporaryDirectory() as folder:
+            save_adapter(self._learner.model, Path(folder), {"base": order.base, "checkpoint": order.spec.checkpoint})
+            files = sorted(Path(folder).iterdir(), key=lambda file: file.name == "adapter_config.json")
+            for file in files:
+                run.put(run.path(name, file.name), file.read_bytes())
