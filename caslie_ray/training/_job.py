@@ -78,11 +78,13 @@ def _fit(run: Run, order: TrainingOrder, folder: str, examples: Examples) -> Non
     need = settings.resources
     resources = {"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}
     lowest, highest = settings.num_workers.min, settings.num_workers.max
+    # Ray's types know of no elastic pair.
+    workers: Any = lowest if lowest == highest else (lowest, highest)
     trainer = TorchTrainer(
         work,
-        train_loop_config=Assignment(run, order, folder, examples.digest),
+        train_loop_config={"assignment": Assignment(run, order, folder, examples.digest)},
         scaling_config=ScalingConfig(
-            num_workers=lowest if lowest == highest else (lowest, highest),
+            num_workers=workers,
             use_gpu=need.gpus > 0,
             resources_per_worker=resources,
         ),

@@ -45,13 +45,17 @@ class Assignment:
     digest: str
 
 
-def work(assignment: Assignment) -> None:
+def work(config: Mapping[str, Any]) -> None:
     """Train, from the last checkpoint on; runs on each worker at once.
+
+    Args:
+        config: the `Assignment`, by the name `assignment`; Ray Train passes nothing but mappings.
 
     Raises:
         TrainingError: the loss is no number, or a checkpoint is of another base.
         EngineError: the base cannot be loaded.
     """
+    assignment: Assignment = config["assignment"]
     run, order = assignment.run, assignment.order
     settings = order.settings
     context = ray.train.get_context()
