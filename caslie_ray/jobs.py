@@ -15,9 +15,10 @@ from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.fusion import fuse, plan_fusion
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.progress import clock
-from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest
+from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_train
+from caslie_ray.training import plan_training, train
 
-__all__ = ["caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job"]
+__all__ = ["caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "train_job"]
 
 
 def ingest_job(arguments: Arguments) -> int:
@@ -58,6 +59,15 @@ def fuse_job(arguments: Arguments) -> int:
         _say("fuse", plan_fusion(arguments.run))
         return COMPLETE
     _say("fuse", show_fuse(fuse(arguments.run, arguments.profile, quiet=arguments.quiet)))
+    return COMPLETE
+
+
+def train_job(arguments: Arguments) -> int:
+    """Fine-tune uniM³."""
+    if arguments.plan:
+        _say("train", plan_training(arguments.run, arguments.profile))
+        return COMPLETE
+    _say("train", show_train(train(arguments.run, arguments.profile)))
     return COMPLETE
 
 

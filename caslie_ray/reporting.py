@@ -9,7 +9,7 @@ from caslie_ray.evaluation import names_of_sets
 from caslie_ray.progress import clock
 from caslie_ray.tasks import SPLITS, TASKS
 
-__all__ = ["show_caption", "show_evaluate", "show_fuse", "show_ingest"]
+__all__ = ["show_caption", "show_evaluate", "show_fuse", "show_ingest", "show_train"]
 
 _ENOUGH = 50  # views; of fewer a figure says nothing, and an audit of 1% of a small run has fewer
 
@@ -106,6 +106,20 @@ def show_fuse(summary: Mapping[str, Any]) -> list[str]:
     if summary["views_without_caption_row"]:
         lines.append(f"views without a caption row: {summary['views_without_caption_row']:,}; run caption to its end")
     lines.append(f"files written    {summary['files_written']}")
+    return lines
+
+
+def show_train(summary: Mapping[str, Any]) -> list[str]:
+    """Return the train job's summary as lines."""
+    lines = []
+    for model in summary["models"]:
+        took = clock(model["seconds"]) if model["trained_now"] else "finished before, nothing to do"
+        best = f" · best validation loss {model['best']['loss']:.3f}" if model["best"] else ""
+        lines += [
+            f"{model['model']:<16} {model['examples']:,} instructions · {model['steps']:,} steps · loss"
+            f" {model['loss']:.3f}{best} · {took}",
+            f"{'':<16} {model['folder']}",
+        ]
     return lines
 
 

@@ -6,22 +6,31 @@ import logging
 import time
 from typing import Any
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 
 from caslie_ray.cluster import connect
+from caslie_ray.engines import EngineError
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, RunError
 from caslie_ray.training._examples import Examples, read_examples
+from caslie_ray.training._learner import TrainingError
 from caslie_ray.training._order import TrainingOrder, orders_of
 from caslie_ray.training._worker import Assignment, work
 
-__all__ = ["train"]
+__all__ = ["plan_training", "train"]
 
 log = logging.getLogger(__name__)
 
 
-def train(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
+def train(run: Run, profile: Profile) -> dict[str, Any]:
     """Fine-tune the models that a profile asks for; return the job's summary.
 
     A model that is finished is left as it is; one that was begun goes on from its last checkpoint.
@@ -32,7 +41,7 @@ def train(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
         TrainingError: the loss is no number, or workers kept failing.
     """
     begun = time.monotonic()
-    models = [_train(run, order, quiet=quiet) for order in orders_of(profile)]
+    models = [_train(run, order) for order in orders_of(profile)]
     summary = {
         "job": "train",
         "run": run.label,
@@ -44,13 +53,39 @@ def train(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     return summary
 
 
-def _train(run: Run, order: TrainingOrder, *, quiet: bool) -> dict[str, Any]:
+def plan_training(run: Run, profile: Profile) -> list[str]:
+    """Return what a training would do, as lines; no weights are loaded.
+
+    Raises:
+        RunError: there are no instructions to learn from.
+        EngineError: the base cannot be found.
+    """
+    lines: list[str] = []
+    for order in orders_of(profile):
+        examples = _examples(run, order)
+        folder = order.folder(examples.digest)
+        steps = order.settings.total_steps(len(examples))
+        finished = run.read_json(f"{folder}/training.json") is not None
+        lines += [
+            f"{order.name:<9} {len(examples):,} instructions, {steps:,} steps of {order.settings.global_batch}"
+            f" on {order.spec.checkpoint}{', finished' if finished else ''}",
+            f"          {run.below(folder).label}",
+        ]
+    return lines
+
+
+def _examples(run: Run, order: TrainingOrder) -> Examples:
     examples = read_examples(run, order.table, order.variant, "train", order.tasks)
     if not len(examples):
         raise RunError(
             f"{run.label} has no instructions of the variant {order.variant} in the split train"
             f"{' for ' + ', '.join(order.tasks) if order.tasks else ''}: run fuse, or add samples to that split"
         )
+    return examples
+
+
+def _train(run: Run, order: TrainingOrder) -> dict[str, Any]:
+    examples = _examples(run, order)
     folder = order.folder(examples.digest)
     record = run.read_json(f"{folder}/training.json")
     fresh = record is None
@@ -97,4 +132,19 @@ def _fit(run: Run, order: TrainingOrder, folder: str, examples: Examples) -> Non
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        raise _plain(error) from error
+    except TrainingFailedError as error:
+        raise TrainingError(f"training of {order.name} cannot go on: {error}") from error
+
+
+def _plain(error: WorkerGroupError) -> RuntimeError:
+    """What one of the workers said, where it said it for a person to read."""
+    causes = [getattr(failure, "cause", failure) for failure in error.worker_failures.values()]
+    told = next((cause for cause in causes if isinstance(cause, (TrainingError, EngineError, RunError))), None)
+    if told is not None:
+        return told
+    # When one worker ends, the others lose their connection to it and say so: the first one has the reason.
+    return TrainingError(f"a worker failed, and {len(causes)} times in all: {type(causes[0]).__name__}: {causes[0]}")
