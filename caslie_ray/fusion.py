@@ -1,35 +1,76 @@
 """uniM³'s input: samples and verdicts become instructions (paper 4.3).
 
 Three variants of every sample: `caslie` holds the captions that won, `uia` holds every caption, `text` holds
-none. A caption stands beside its own product, and one that is not used leaves no trace. The prompt is the
+none. The variants of experiments are made alike, with the captions that they choose, and kept in a table of their own.
+A caption stands beside its own product, and one that is not used leaves no trace. The prompt is the
 user's turn; wrapping it belongs to the chat template of the model that reads it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from caslie_ray.captioning import CONTEXT_FREE_FOLDER
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
+from caslie_ray.quality import count
 from caslie_ray.runs import Run, RunError
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS, Sample
 
-__all__ = ["VARIANTS", "fuse", "instructions_of", "plan_fusion", "sample_of"]
+__all__ = [
+    "CONTEXT_FREE", "EXPERIMENTS", "SHUFFLED", "VARIANTS", "Captioned", "experiments_of", "fuse", "instructions_of",
+    "plan_fusion", "sample_of",
+]  # fmt: skip
 
 VARIANTS = ("caslie", "uia", "text")
 
+EXPERIMENTS = "experiments"
+"""The table of the variants that experiments make; its rows are like those of `instructions`."""
 
-class _Captioned(NamedTuple):
+SHUFFLED, CONTEXT_FREE = "shuffled", "context-free"
+
+
+class Captioned(NamedTuple):
+    """A view's caption, its verdict, and the answers of its voters by their names."""
+
     caption: str | None
     verdict: bool
+    answers: Mapping[str, str | None] = {}
+
+
+Choose = Callable[[str, Captioned], bool]
+"""Whether a view's caption is used."""
+
+_CHOOSE: Mapping[str, Choose] = {
+    "caslie": lambda _, view: view.verdict,
+    "uia": lambda _, view: True,
+    "text": lambda _, view: False,
+}
+
+
+def experiments_of(profile: Profile) -> list[str]:
+    """Return the variants that a profile's experiments make."""
+    tried = profile.experiments
+    return [
+        *([SHUFFLED] if tried.shuffled else []),
+        *([CONTEXT_FREE] if tried.context_free else []),
+        *name_sets(tried.voter_sets),
+    ]
+
+
+def name_sets(sets: Sequence[Sequence[str]]) -> list[str]:
+    """Return what sets of voters are called: by their number where that tells them apart."""
+    sizes = [len(names) for names in sets]
+    return [f"voters-{len(names)}" if sizes.count(len(names)) == 1 else f"voters-{'-'.join(names)}" for names in sets]
 
 
 def sample_of(row: Mapping[str, Any]) -> Sample:
@@ -46,22 +87,21 @@ def sample_of(row: Mapping[str, Any]) -> Sample:
     )
 
 
-def instructions_of(row: Mapping[str, Any], captions: Mapping[str, _Captioned]) -> Iterator[dict[str, Any]]:
+def instructions_of(
+    row: Mapping[str, Any], captions: Mapping[str, Captioned], choose: Mapping[str, Choose] = _CHOOSE
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of `instructions` of one sample, one a variant.
 
     Args:
         row: a row of `samples`.
-        captions: the caption and the verdict of each view by its id; a view without a usable caption
-            counts as not captioned.
+        captions: what is known of each view by its id; a view without a usable caption counts as not captioned.
+        choose: how each variant chooses captions, by its name.
     """
     task = TASKS[row["task"]]
     sample = sample_of(row)
-    views = [captions.get(view_id) if view_id else None for view_id in row["view_ids"] or ()]
-    for variant in VARIANTS:
-        used = [
-            (view.caption or None) if view and variant != "text" and (variant == "uia" or view.verdict) else None
-            for view in views
-        ]
+    views = [(view_id, captions[view_id]) if view_id in captions else None for view_id in row["view_ids"] or ()]
+    for variant, chooses in choose.items():
+        used = [(view[1].caption or None) if view and chooses(*view) else None for view in views]
         prompt = task.prompt(sample, used)
         yield {
             "sample_id": row["sample_id"],
@@ -89,27 +129,34 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
         raise RunError(f"{run.label} has no samples: run ingest first")
     if run.files("views") and not run.files("captions"):
         raise RunError(f"{run.label} has no captions: run caption first")
-    captions = _Captions(run)
+    sources = _sources(run, profile)
+    tables = list(dict.fromkeys(source.table for source in sources))
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    listed = {table: run.by_partition(table) for table in ("samples", "instructions")}
+    listed = {table: run.by_partition(table) for table in ("samples", *tables)}
     partitions = sorted(listed["samples"])
     written = 0
     uncaptioned = 0
     with Progress("fuse", len(partitions), "files", quiet=quiet) as progress:
         for partition in partitions:
-            rows: list[dict[str, Any]] = []
+            rows: dict[str, list[dict[str, Any]]] = {table: [] for table in tables}
             here = run.knowing({table: found.get(partition, []) for table, found in listed.items()})
             samples = here.read("samples", partition=partition).to_pylist()
-            known = captions.of({view for row in samples for view in row["view_ids"] or () if view})
-            for row in samples:
-                uncaptioned += sum(1 for view in row["view_ids"] or () if view and view not in known)
-                for instruction in instructions_of(row, known):
-                    rows.append(instruction)
-                    counts[instruction["variant"]][row["split"]] += 1
+            ids = {view for row in samples for view in row["view_ids"] or () if view}
+            for source in sources:
+                known = source.captions.of(ids)
+                if source is sources[0]:
+                    missing = Counter(view for row in samples for view in row["view_ids"] or () if view)
+                    uncaptioned += sum(count for view, count in missing.items() if view not in known)
+                for row in samples:
+                    rows[source.table] += instructions_of(row, known, source.choose)
+            for table, fused in rows.items():
+                for instruction in fused:
+                    counts[instruction["variant"]][instruction["split"]] += 1
                     counts[instruction["variant"]]["captions"] += instruction["captions_used"]
-            written += _write_if_new(here, partition, pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
+                written += _write_if_new(here, table, partition, fused)
             progress.add(1)
-    run.delete(path for path in run.files("instructions") if run.partition(path) not in listed["samples"])
+    for table in tables:
+        run.delete(path for path in run.files(table) if run.partition(path) not in listed["samples"])
     summary = {
         "job": "fuse",
         "run": run.label,
@@ -120,6 +167,55 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     }
     run.write_json("summary/fuse.json", summary)
     return summary
+
+
+class _Source(NamedTuple):
+    """Variants that are made of the same captions."""
+
+    table: str
+    captions: _Captions
+    choose: Mapping[str, Choose]
+
+
+def _sources(run: Run, profile: Profile) -> list[_Source]:
+    captions = _Captions(run, answers=bool(profile.experiments.voter_sets))
+    sources = [_Source("instructions", captions, _CHOOSE)]
+    chosen: dict[str, Choose] = {}
+    if profile.experiments.shuffled:
+        drawn = _drawn(run, captions)
+        chosen[SHUFFLED] = lambda view_id, _: view_id in drawn
+    sets = profile.experiments.voter_sets
+    for name, voters in zip(name_sets(sets), sets, strict=True):
+        chosen[name] = functools.partial(_majority, voters)
+    if chosen:
+        sources.append(_Source(EXPERIMENTS, captions, chosen))
+    if profile.experiments.context_free:
+        free = run.below(CONTEXT_FREE_FOLDER)
+        if not free.files("captions"):
+            raise RunError(f"{run.label} has no captions without context: run caption first, with the same profile")
+        sources.append(_Source(EXPERIMENTS, _Captions(free), {CONTEXT_FREE: _CHOOSE["caslie"]}))
+    return sources
+
+
+def _majority(voters: Sequence[str], _: str, view: Captioned) -> bool:
+    return count([view.answers.get(name) for name in voters], len(voters)).verdict
+
+
+def _drawn(run: Run, captions: _Captions) -> set[str]:
+    """As many captioned views of each task as have a verdict of yes, chosen by their ids."""
+    views = run.read("views", ["view_id", "task"]).to_pylist()
+    known = captions.of({row["view_id"] for row in views})
+    by_task: dict[str, list[str]] = defaultdict(list)
+    used: Counter[str] = Counter()
+    for row in views:
+        view = known.get(row["view_id"])
+        if view is not None and view.caption:
+            by_task[row["task"]].append(row["view_id"])
+            used[row["task"]] += view.verdict
+    drawn: set[str] = set()
+    for task, ids in by_task.items():
+        drawn.update(sorted(ids, key=lambda view_id: content_id(SHUFFLED, view_id))[: used[task]])
+    return drawn
 
 
 def plan_fusion(run: Run) -> list[str]:
@@ -141,16 +237,16 @@ def plan_fusion(run: Run) -> list[str]:
 
 
 class _Captions:
-    """The captions of a run, by view id; only ids, texts and verdicts are held."""
+    """The captions of a run, by view id; only ids, texts, verdicts and, where they are asked for, answers are held."""
 
-    def __init__(self, run: Run) -> None:
-        self._table = run.read("captions", ["view_id", "caption", "verdict"])
+    def __init__(self, run: Run, *, answers: bool = False) -> None:
+        self._table = run.read("captions", ["view_id", "caption", "verdict", *(["votes"] if answers else [])])
         ids = self._table["view_id"]
         self._order = pc.sort_indices(ids).to_numpy()
         # Bytes of one width: a search in them costs the same few steps however many there are.
         self._ids = ids.cast(pa.binary()).to_numpy().astype(np.bytes_)[self._order]
 
-    def of(self, view_ids: set[str]) -> dict[str, _Captioned]:
+    def of(self, view_ids: set[str]) -> dict[str, Captioned]:
         """Return what is known of some views."""
         wanted = np.array([view_id.encode() for view_id in view_ids], dtype=np.bytes_)
         if not len(self._ids) or not len(wanted):
@@ -158,14 +254,22 @@ class _Captions:
         at = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
         found = self._order[at[self._ids[at] == wanted]]
         rows = self._table.take(pa.array(found)).to_pylist()
-        return {row["view_id"]: _Captioned(row["caption"], bool(row["verdict"])) for row in rows}
+        return {
+            row["view_id"]: Captioned(
+                row["caption"],
+                bool(row["verdict"]),
+                {vote["voter"]: vote["answer"] for vote in row.get("votes") or ()},
+            )
+            for row in rows
+        }
 
 
-def _write_if_new(run: Run, partition: str, rows: pa.Table) -> bool:
-    standing = run.files("instructions", partition)
-    if len(standing) == 1 and _digest(run.read("instructions", partition=partition)) == _digest(rows):
+def _write_if_new(run: Run, table: str, partition: str, rows: Sequence[dict[str, Any]]) -> bool:
+    fused = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
+    standing = run.files(table, partition)
+    if len(standing) == 1 and _digest(run.read(table, partition=partition)) == _digest(fused):
         return False
-    written = run.write("instructions", partition, rows)
+    written = run.write(table, partition, fused)
     run.delete(path for path in standing if path != written)
     return True
 

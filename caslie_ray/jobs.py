@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from caslie_ray.captioning import caption, caption_status, plan_captions
+from caslie_ray.captioning import caption, caption_status, context_free_job, plan_captions
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
 from caslie_ray.dataset import ingest, plan_ingest
 from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.fusion import fuse, plan_fusion
 from caslie_ray.miniature import WorldSize, write_dataset
+from caslie_ray.prediction import plan_prediction, predict
 from caslie_ray.progress import clock
-from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_train
+from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_predict, show_train
 from caslie_ray.training import plan_training, train
 
-__all__ = ["caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "train_job"]
+__all__ = ["caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job", "train_job"]
 
 
 def ingest_job(arguments: Arguments) -> int:
@@ -47,8 +48,13 @@ def caption_job(arguments: Arguments) -> int:
         return COMPLETE
     result = caption(arguments.run, arguments.profile, quiet=arguments.quiet)
     _say("caption", show_caption(result.summary))
-    if result.missing:
-        print(f"{result.missing} views have no row yet: run the same command again")
+    missing = result.missing
+    if not missing and arguments.profile.experiments.context_free:
+        free = context_free_job(arguments.run, arguments.profile, quiet=arguments.quiet).execute()
+        _say("caption without context", show_caption(free.summary))
+        missing = free.missing
+    if missing:
+        print(f"{missing} views have no row yet: run the same command again")
         return UNFINISHED
     return COMPLETE
 
@@ -68,6 +74,19 @@ def train_job(arguments: Arguments) -> int:
         _say("train", plan_training(arguments.run, arguments.profile))
         return COMPLETE
     _say("train", show_train(train(arguments.run, arguments.profile)))
+    return COMPLETE
+
+
+def predict_job(arguments: Arguments) -> int:
+    """Let the models answer."""
+    if arguments.plan:
+        _say("predict", plan_prediction(arguments.run, arguments.profile))
+        return COMPLETE
+    result = predict(arguments.run, arguments.profile, quiet=arguments.quiet)
+    _say("predict", show_predict(result.summary))
+    if result.missing:
+        print(f"{result.missing} questions have no answer yet: run the same command again")
+        return UNFINISHED
     return COMPLETE
 
 
@@ -100,7 +119,14 @@ def pipeline_job(arguments: Arguments) -> int:
     return COMPLETE
 
 
-_PIPELINE = (("ingest", ingest_job), ("caption", caption_job), ("fuse", fuse_job), ("evaluate", evaluate_job))
+_PIPELINE = (
+    ("ingest", ingest_job),
+    ("caption", caption_job),
+    ("fuse", fuse_job),
+    ("train", train_job),
+    ("predict", predict_job),
+    ("evaluate", evaluate_job),
+)
 
 
 def _miniature_world(arguments: Arguments) -> str:

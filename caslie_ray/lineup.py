@@ -12,7 +12,7 @@ from caslie_ray.ids import content_id
 from caslie_ray.profiles import Model, Pool, Profile, ProfileError, Resources
 from caslie_ray.quality import audited
 
-__all__ = ["ResolvedLineup", "Role", "resolve"]
+__all__ = ["ResolvedLineup", "Role", "resolve", "role_of"]
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def resolve(profile: Profile) -> ResolvedLineup:
     lineup = profile.lineup
     rule = profile.votes.rule
     generated = profile.captions.source == "generated" and rule != "never"
-    captioner = _role(lineup.captioner) if generated else None
-    voters = tuple(_role(model) for model in lineup.voters_by_cost()) if rule == "majority" else ()
+    captioner = role_of(lineup.captioner) if generated else None
+    voters = tuple(role_of(model) for model in lineup.voters_by_cost()) if rule == "majority" else ()
     seen: dict[str, str] = {}
     for voter in voters:
         if other := seen.get(voter.fingerprint):
@@ -117,7 +117,12 @@ def resolve(profile: Profile) -> ResolvedLineup:
     return ResolvedLineup(captioner, voters, rule, profile.votes.schedule == "full", profile.votes.audit, context_free)
 
 
-def _role(model: Model) -> Role:
+def role_of(model: Model) -> Role:
+    """Return the role of one model of a lineup.
+
+    Raises:
+        EngineError: its checkpoint cannot be found.
+    """
     spec, why = choose_engine(model.spec())
     pool = content_id(spec.checkpoint, spec.revision or "", spec.engine, spec.dtype, str(spec.context))[:12]
     return Role(model.name, fingerprint(spec), pool, spec, why, model.resources, model.pool)

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
+from caslie_ray.adapters import with_local_adapters
 from caslie_ray.engines import Choice, EngineSpec, Generation, Request, load_engine
 from caslie_ray.placement import PoolPlan
 
@@ -64,7 +65,7 @@ class Replica:
     """An actor that holds one engine."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        self._engine = load_engine(spec)
+        self._engine = load_engine(with_local_adapters(spec))
 
     def ready(self) -> str:
         """Return the id of the node it runs on, once the model is loaded."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tabulate import tabulate
+
 from caslie_ray.evaluation import names_of_sets
 from caslie_ray.progress import clock
 from caslie_ray.tasks import SPLITS, TASKS
@@ -109,6 +111,18 @@ def show_fuse(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def show_predict(summary: Mapping[str, Any]) -> list[str]:
+    """Return the predict job's summary as lines."""
+    lines = [f"model            {summary['model']} on {summary['engine']}"]
+    for variant, counts in summary["failed"].items():
+        unread = counts["failed"] / counts["answers"] if counts["answers"] else 0.0
+        errors = f" · {counts['errors']:,} errors" if counts["errors"] else ""
+        lines.append(f"{variant:<16} {counts['answers']:,} answers · {unread:.1%} cannot be read{errors}")
+    now = summary["this_session"]
+    lines.append(f"this session     {now['answers']:,} answers · {clock(now['seconds'])}")
+    return lines
+
+
 def show_train(summary: Mapping[str, Any]) -> list[str]:
     """Return the train job's summary as lines."""
     lines = []
@@ -161,7 +175,36 @@ def show_evaluate(summary: Mapping[str, Any]) -> list[str]:
             f"voters differ    {_percent(agreement['mean_pairwise_disagreement'])} of pairs,"
             f" {agreement['views']:,} views on which all voted"
         )
-    return [*lines, f"page             {summary['page']}", f"this session     {clock(summary['seconds'])}"]
+    if "tables" in summary:
+        lines.append(f"tables           {' · '.join(summary['tables'])}")
+    lines += [f"page             {summary['page']}", f"this session     {clock(summary['seconds'])}"]
+    for model, splits in summary.get("results", {}).items():
+        lines += _ablation(model, splits)
+    return lines
+
+
+def _ablation(model: str, splits: Mapping[str, Any]) -> list[str]:
+    """The answers of one model: a table a split, then by how much `caslie` exceeds the other variants."""
+    lines: list[str] = []
+    for split, found in splits.items():
+        means, gaps = found["mean_primary"], found["caslie_exceeds"]
+        codes = [task.code for task in TASKS.values() if any(task.code in cell["by_task"] for cell in means.values())]
+        rows = []
+        for variant, cell in means.items():
+            gap = gaps.get(variant)
+            rows.append(
+                [
+                    variant,
+                    *(f"{cell['by_task'][code]:.3f}" if code in cell["by_task"] else "–" for code in codes),
+                    f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]",
+                    f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else "",
+                    f"{cell['failed'] / cell['answers']:.1%}",
+                ]
+            )
+        heads = ["variant", *codes, "mean [95%]", "caslie exceeds by", "failed"]
+        lines += ["", f"{model}, {split}: primary metric of each task (paper, Table 6)"]
+        lines += tabulate(rows, heads, tablefmt="simple", disable_numparse=True).splitlines()
+    return lines
 
 
 def _percent(cell: Mapping[str, Any]) -> str:

@@ -105,6 +105,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("text", pa.string()),
             ("answer", pa.string()),
             ("failed", pa.bool_()),
+            ("key", pa.string()),
+            ("tokens", pa.int32()),
+            ("cut", pa.bool_()),
+            ("error", pa.string()),
+            ("retryable", pa.bool_()),
         ]
     ),
     "rejects": pa.schema(
@@ -119,12 +124,16 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
 }
 
+# What experiments make of the samples.
+SCHEMAS["experiments"] = SCHEMAS["instructions"]
+
 IDS: dict[str, tuple[str, ...]] = {
     "samples": ("sample_id",),
     "images": ("image_id",),
     "views": ("view_id",),
     "captions": ("view_id",),
     "instructions": ("sample_id", "variant"),
+    "experiments": ("sample_id", "variant"),
     "predictions": ("sample_id", "model", "variant"),
     "rejects": (),
 }

@@ -13,19 +13,19 @@ from typing import Any
 import pyarrow as pa
 
 from caslie_ray.captioning._ledger import KEPT, PartitionState, glance, load, survey
-from caslie_ray.captioning._passes import Models, run_pass
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
-from caslie_ray.captioning._watch import Watch
 from caslie_ray.captioning._work import WorkOrder, tidy
 from caslie_ray.cluster import can_grow, map_partitions, room
 from caslie_ray.lineup import ResolvedLineup, Role, resolve
+from caslie_ray.passes import Models, pass_after_pass, run_pass
 from caslie_ray.placement import pool_plans
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
 from caslie_ray.replicas import PoolStats
 from caslie_ray.runs import Run, RunError
+from caslie_ray.watch import Watch
 
 __all__ = ["CaptionJob", "CaptionResult", "caption"]
 
@@ -35,6 +35,8 @@ _DISTRIBUTE_FROM = 20_000
 # Share of its views that a job has in hand at most; less than so many views a block keep no model busy.
 _IN_HAND = 0.01
 _SMALL_BLOCK = 8
+# How much smaller blocks get after a pass that finished nothing.
+_SHRINK = 8
 # More would only wait for the same replicas, each with a block of pictures in its memory.
 _TASKS = 512
 # They wait for a store more than they compute.
@@ -187,7 +189,8 @@ class CaptionJob:
     ) -> None:
         """Load models, and run passes until they have answered what is left to them."""
         captioner = self.lineup.captioner.name if self.lineup.captioner else None
-        models = Models(self.profile, roles, captioner)
+        needed = None if self.profile.faults.missing_voter == "fail" else {captioner}
+        models = Models(self.profile.faults, roles, needed)
         total = sum(map(left, states))
         with Progress(name, total, quiet=self.quiet) as progress:
             with models as router, Watch(router, progress, self.run.label, name) as watch:
@@ -203,27 +206,20 @@ class CaptionJob:
         watch: Watch,
         left: Callable[[PartitionState], int],
     ) -> None:
-        """Run what is missing, look at the ledger, and run what is still missing, until nothing is or nothing moves.
+        """Run what is missing, pass after pass."""
 
-        A pass that finished some views may be followed by any number of others, for on spot machines each of them may
-        be cut short. After one that finished none the blocks get smaller.
-        """
-        stalled = 0
-        while names := [state.partition for state in states if left(state)]:
-            missing = sum(map(left, states))
-            for report in run_pass(order, router, names, self.files(names), self._tasks(order)):
+        def once(names: list[str], smaller: int) -> None:
+            nonlocal order
+            here = replace(order, block_rows=max(1, order.block_rows // _SHRINK**smaller))
+            for report in run_pass(here, router, names, self.files(names), self._tasks(order)):
                 watch.add(**report)
-            states = self.survey((), names)
-            still = sum(map(left, states))
-            if not still:
-                return
-            stalled = 0 if still < missing else stalled + 1
-            if stalled >= self.profile.faults.passes:
-                return
-            if stalled:
-                order = replace(order, block_rows=max(1, order.block_rows // 8))
             order = replace(order, retry=frozenset())
-            log.warning("%d of %d views are still missing: another pass", still, missing)
+
+        def look(names: list[str]) -> dict[str, int]:
+            return {state.partition: left(state) for state in self.survey((), names)}
+
+        missing = {state.partition: left(state) for state in states}
+        pass_after_pass(missing, once, look, self.profile.faults.passes)
 
     def _tasks(self, order: WorkOrder) -> int:
         """How many partitions are worked on at once: enough that no replica, or no core, waits for work."""

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 
 from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.captioning._ledger import KEPT, PartitionState
-from caslie_ray.captioning._watch import Watch
 from caslie_ray.captioning._work import WorkOrder
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import clock
 from caslie_ray.runs import Run, RunError
+from caslie_ray.watch import Watch
 
 __all__ = ["CaptionPlan", "plan_captions"]
 

@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import ray
 
 from caslie_ray.captioning._ledger import KEPT, Ledger, holds, load, read_images, read_whole
 from caslie_ray.captioning._rows import CaptionAnswer, Row, View, VoteAnswer, caption_rows
 from caslie_ray.captioning._settled import settled_note
-from caslie_ray.captioning._stages import advance
+from caslie_ray.captioning._stages import Ask, advance
 from caslie_ray.captioning._summary import count_rows
-from caslie_ray.engines import Choice, Generation, Request
 from caslie_ray.ids import content_id
-from caslie_ray.lineup import ResolvedLineup, Role
+from caslie_ray.lineup import ResolvedLineup
 from caslie_ray.runs import Run
 from caslie_ray.tables import ANSWERS
 
-__all__ = ["RouterAsk", "WorkOrder", "compact", "tidy", "work"]
+__all__ = ["WorkOrder", "compact", "tidy", "work"]
 
 
 @dataclass(frozen=True)
@@ -47,27 +45,17 @@ class WorkOrder:
         """The folder of the answers of the model that may be asked (staged)."""
         return next(role.answers for role in self.lineup.roles if role.name == self.stage)
 
+    @property
+    def written(self) -> str:
+        """The table that a pass writes."""
+        return "captions" if self.stage is None else self.stage_folder
 
-class RouterAsk:
-    """Asks the models through the router."""
-
-    def __init__(self, router: Any) -> None:
-        self._router = router
-
-    def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
-        """Return one caption a request."""
-        batch = ray.put(list(requests))
-        answers: list[Generation] = ray.get(self._router.generate.remote(role.pool, [batch], len(requests)))
-        return answers
-
-    def choose(self, role: Role, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
-        """Return one choice a request."""
-        batch = ray.put(list(requests))
-        answers: list[Choice] = ray.get(self._router.choose.remote(role.pool, [batch], len(requests), tuple(choices)))
-        return answers
+    def work(self, partition: str, ask: Ask | None) -> Iterator[dict[str, int]]:
+        """Do what is missing in a partition, see `work`."""
+        return work(self, partition, ask)
 
 
-def work(order: WorkOrder, partition: str, ask: Any) -> Iterator[dict[str, int]]:
+def work(order: WorkOrder, partition: str, ask: Ask | None) -> Iterator[dict[str, int]]:
     """Do what is missing in a partition, a block at a time.
 
     What it wrote is brought into one file at the end, so that no run is left with a file for every block.

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from caslie_ray.captioning import CONTEXT_FREE_FOLDER, context_free_job
 from caslie_ray.cluster import map_partitions
 from caslie_ray.evaluation._collect import Collected, Judged, collect, images_of, splits_of
-from caslie_ray.evaluation._context_free import FOLDER, caption_context_free
 from caslie_ray.evaluation._figures import facts_of, figures_of
+from caslie_ray.evaluation._results import TABLES_PATH, measure, summary_of, write_results
 from caslie_ray.evaluation._summary import describe
 from caslie_ray.evaluation._sums import Sums
 from caslie_ray.evaluation._truth import read_truth
@@ -30,6 +31,9 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
     What needs no truth is measured of every run: agreement of the voters, captions used, errors. Where the truth
     is known (`evaluation.truth`), captions, votes and verdicts are held against it.
 
+    The answers of models, where `predict` has any, are measured by task, variant and split, and written as
+    `report/metrics.json` and as tables.
+
     Raises:
         RunError: the run has no captions, its store refuses, or the truth is of another data set.
         EngineError: the captioner of the context-free captions cannot be found.
@@ -42,7 +46,7 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
     voters = tuple(model.name for model in profile.lineup.voters) if majority else ()
     truth = read_truth(run, profile)
     compared = truth is not None and _compares_context(profile)
-    free = caption_context_free(run, profile, quiet=quiet) if compared else {}
+    free = _context_free(run, profile, quiet=quiet) if compared else {}
     judged = Judged(
         frozenset(voters),
         1.0 if votes.schedule == "full" else votes.audit,
@@ -66,6 +70,11 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
         "context_free_captions": len(free) if compared else None,
         "page": run.below(PAGE_PATH).label,
     }
+    measured = measure(run, profile.evaluation.resamples)
+    if measured is not None:
+        write_results(run, measured)
+        summary["results"] = summary_of(measured)
+        summary["tables"] = [run.below(f"{TABLES_PATH}.{form}").label for form in ("md", "tex")]
     others = [view.view_id for view in found.worst if view.view_id not in judged.splits]
     _write_page(run, summary, found, {**judged.splits, **(splits_of(run, others) if others else {})})
     summary["seconds"] = round(time.monotonic() - begun, 2)
@@ -87,8 +96,19 @@ def plan_evaluation(run: Run, profile: Profile) -> list[str]:
     lines = [f"reads            {views:,} caption rows", f"truth            {known}"]
     models = "none"
     if truth is not None and _compares_context(profile):
-        models = f"the captioner, once an image without its context (C.1); {run.below(FOLDER).label} keeps that"
+        models = (
+            f"the captioner, once an image without its context (C.1); {run.below(CONTEXT_FREE_FOLDER).label} keeps that"
+        )
     return [*lines, f"models           {models}", f"writes           {run.below(PAGE_PATH).label}"]
+
+
+def _context_free(run: Run, profile: Profile, *, quiet: bool) -> dict[str, str]:
+    """The captions without context by view id; what the run holds of them is not computed again."""
+    job = context_free_job(run, profile, quiet=quiet)
+    job.execute()
+    rows = job.run.read("captions", ["view_id", "caption"])
+    found = zip(rows["view_id"].to_pylist(), rows["caption"].to_pylist(), strict=True)
+    return {view_id: caption for view_id, caption in found if caption is not None}
 
 
 def _compares_context(profile: Profile) -> bool:

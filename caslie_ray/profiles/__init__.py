@@ -5,10 +5,12 @@ says where it stands, what it is, and what is allowed.
 """
 
 from caslie_ray.profiles.errors import ProfileError
+from caslie_ray.profiles.experiments import ExperimentSettings
 from caslie_ray.profiles.faults import CostSettings, FaultSettings
 from caslie_ray.profiles.images import ImageSettings
 from caslie_ray.profiles.lineup import Generation, Lineup, Model, Pool, Resources
 from caslie_ray.profiles.loading import load_profile, profile_names
+from caslie_ray.profiles.prediction import PredictionSettings
 from caslie_ray.profiles.schema import Profile
 from caslie_ray.profiles.serving import ServingSettings
 from caslie_ray.profiles.storage import IngestSettings, SourceKeys, StorageSettings
@@ -18,6 +20,7 @@ from caslie_ray.profiles.votes import CaptionSettings, VoteSettings
 __all__ = [
     "CaptionSettings",
     "CostSettings",
+    "ExperimentSettings",
     "FaultSettings",
     "Generation",
     "ImageSettings",
@@ -26,6 +29,7 @@ __all__ = [
     "LoraSettings",
     "Model",
     "Pool",
+    "PredictionSettings",
     "Profile",
     "ProfileError",
     "Resources",

@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Settings
 from caslie_ray.profiles.evaluation import EvaluationSettings, MiniatureSettings
+from caslie_ray.profiles.experiments import ExperimentSettings
 from caslie_ray.profiles.faults import CostSettings, FaultSettings
 from caslie_ray.profiles.images import ImageSettings
 from caslie_ray.profiles.lineup import Lineup
+from caslie_ray.profiles.prediction import PredictionSettings
 from caslie_ray.profiles.serving import ServingSettings
 from caslie_ray.profiles.storage import IngestSettings, StorageSettings
 from caslie_ray.profiles.training import TrainingSettings
@@ -61,6 +63,12 @@ class Profile(Settings):
     training: TrainingSettings = TrainingSettings()
     """How uniM³ is fine-tuned."""
 
+    prediction: PredictionSettings = PredictionSettings()
+    """Which questions are answered, and by which models."""
+
+    experiments: ExperimentSettings = ExperimentSettings()
+    """What is tried besides the method itself."""
+
     serving: ServingSettings = ServingSettings()
     """How the application is served."""
 
@@ -76,6 +84,11 @@ class Profile(Settings):
     @model_validator(mode="after")
     def _sets_are_of_the_lineup(self) -> Self:
         known = [voter.name for voter in self.lineup.voters]
-        for name in sorted({name for names in self.evaluation.voter_sets for name in names} - set(known)):
-            raise ValueError(f"evaluation.voter_sets: {name} is no voter of the lineup ({', '.join(known) or 'none'})")
+        for group, sets in (("evaluation", self.evaluation.voter_sets), ("experiments", self.experiments.voter_sets)):
+            for name in sorted({name for names in sets for name in names} - set(known)):
+                raise ValueError(f"{group}.voter_sets: {name} is no voter of the lineup ({', '.join(known) or 'none'})")
+        if self.experiments.voter_sets and self.votes.schedule != "full":
+            raise ValueError(
+                "experiments.voter_sets: every voter must be asked about every view: set votes.schedule=full"
+            )
         return self

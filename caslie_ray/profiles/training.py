@@ -70,9 +70,6 @@ class TrainingSettings(Settings):
     variants: Listed[Literal["caslie", "uia", "text"]] = Field(default=("caslie",), min_length=1)
     """What models are trained on, a model each: captions that won, every caption, none."""
 
-    task_specific: bool = False
-    """Also train a model of each task alone, on the first of the variants (paper 6.3)."""
-
     checkpoint_steps: Positive = 50
     """Steps from one checkpoint to the next: what a lost node costs at most. A notice of preemption brings one on."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyarrow.fs as pafs
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -25,9 +26,39 @@ from caslie_ray.training._learner import TrainingError
 from caslie_ray.training._order import TrainingOrder, orders_of
 from caslie_ray.training._worker import Assignment, work
 
-__all__ = ["plan_training", "train"]
+__all__ = ["TrainedModel", "plan_training", "train", "trained"]
 
 log = logging.getLogger(__name__)
+
+
+class TrainedModel(NamedTuple):
+    """A model that is finished.
+
+    Attributes:
+        adapter: where its adapter lies: a folder, or a URI.
+        digest: of the adapter's weights.
+        record: what `training.json` says of it.
+    """
+
+    adapter: str
+    digest: str
+    record: dict[str, Any]
+
+
+def trained(run: Run, order: TrainingOrder) -> TrainedModel | None:
+    """Return the model of an order; None where it is not finished.
+
+    Raises:
+        RunError: there are no instructions to learn from.
+    """
+    folder = order.folder(_examples(run, order).digest)
+    record = run.read_json(f"{folder}/training.json")
+    if record is None:
+        return None
+    place = run.below(f"{folder}/adapter")
+    return TrainedModel(
+        place.root if isinstance(run.fs, pafs.LocalFileSystem) else place.uri, record["adapter"], record
+    )
 
 
 def train(run: Run, profile: Profile) -> dict[str, Any]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caslie_ray.engines import EngineSpec, fingerprint
+from caslie_ray.fusion import EXPERIMENTS, experiments_of
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.profiles.training import TrainingSettings
+from caslie_ray.tasks import TASKS
 
-__all__ = ["MODELS", "TrainingOrder", "orders_of"]
+__all__ = ["MODELS", "TASK_SPECIFIC", "TrainingOrder", "orders_of"]
 
 MODELS = "models"
 """The folder of a run that holds its models."""
 
+TASK_SPECIFIC = "task-specific"
+"""What models of one task each are called in tables."""
+
 # What changes memory, speed or the record of a training, and not the model that comes out.
 _FREE = {
     "micro_batch", "micro_tokens", "packing", "checkpoint_steps", "max_failures", "trackers", "resources",
-    "num_workers", "gradient_checkpointing", "variants", "task_specific",
+    "num_workers", "gradient_checkpointing", "variants",
 }  # fmt: skip
 
 
@@ -26,7 +31,8 @@ class TrainingOrder:
     """One model to train.
 
     Attributes:
-        name: what it is called in tables: `caslie`, or `caslie-PSI` for one of a single task.
+        name: what tells it from the others: `caslie`, or `task-specific-PSI`.
+        experiment: what it is called in tables; models of one task each share a name.
         variant: which captions its instructions hold.
         tasks: full names of its tasks; empty for all.
         spec: the base, as it is trained.
@@ -36,6 +42,7 @@ class TrainingOrder:
     """
 
     name: str
+    experiment: str
     variant: str
     tasks: tuple[str, ...]
     spec: EngineSpec
@@ -59,7 +66,22 @@ def orders_of(profile: Profile) -> list[TrainingOrder]:
     Raises:
         EngineError: the base cannot be found.
     """
-    base = profile.lineup.base
-    settings = profile.training
-    spec = base.spec()
-    return [TrainingOrder(variant, variant, (), spec, fingerprint(spec), settings) for variant in settings.variants]
+    settings, tried = profile.training, profile.experiments
+    spec = profile.lineup.base.spec()
+    if settings.dtype is not None:
+        spec = replace(spec, dtype=settings.dtype)
+    base = fingerprint(spec)
+
+    def order(
+        name: str, variant: str, experiment: str = "", table: str = "instructions", task: str = ""
+    ) -> TrainingOrder:
+        tasks = (task,) if task else ()
+        return TrainingOrder(name, experiment or name, variant, tasks, spec, base, settings, table)
+
+    orders = [order(variant, variant) for variant in settings.variants]
+    if tried.task_specific:
+        first = settings.variants[0]
+        orders += [
+            order(f"{TASK_SPECIFIC}-{task.code}", first, TASK_SPECIFIC, task=task.name) for task in TASKS.values()
+        ]
+    return orders + [order(name, name, table=EXPERIMENTS) for name in experiments_of(profile)]

@@ -16,6 +16,7 @@ from ray.train.torch import get_device
 
 from caslie_ray.cluster import draining_nodes
 from caslie_ray.engines.trainable import load_trainable
+from caslie_ray.ids import content_id
 from caslie_ray.runs import Run
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._examples import Examples, read_examples
@@ -118,6 +119,7 @@ class Progressing:
         self._validations: list[dict[str, float]] = []
         self._best: dict[str, float] | None = None
         self._worse = 0
+        self._digest = ""
         self._warned = False
 
     @property
@@ -130,7 +132,7 @@ class Progressing:
         """Go on from the state of a checkpoint."""
         self.step = state["step"]
         self._curve, self._validations = state["curve"], state["validations"]
-        self._best, self._worse = state["best"], state["worse"]
+        self._best, self._worse, self._digest = state["best"], state["worse"], state["digest"]
 
     def after(self, done: Step) -> None:
         """Take note of a step; validate and report where it is time to."""
@@ -178,7 +180,7 @@ class Progressing:
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step, "curve": self._curve, "validations": self._validations, "best": self._best,
-            "worse": self._worse,
+            "worse": self._worse, "digest": self._digest,
         }  # fmt: skip
 
     def _record(self) -> dict[str, Any]:
@@ -186,7 +188,7 @@ class Progressing:
         return {
             "model": order.name, "variant": order.variant, "tasks": list(order.tasks), "base": order.base,
             "checkpoint": order.spec.checkpoint, "examples": self._assignment.digest, "steps": self.step,
-            "best": self._best, "curve": self._curve, "validations": self._validations,
+            "adapter": self._digest, "best": self._best, "curve": self._curve, "validations": self._validations,
         }  # fmt: skip
 
     def _put_adapter(self, name: str) -> None:
@@ -194,6 +196,7 @@ class Progressing:
         run, order = self._assignment.run, self._assignment.order
         with tempfile.TemporaryDirectory() as folder:
             save_adapter(self._learner.model, Path(folder), {"base": order.base, "checkpoint": order.spec.checkpoint})
+            self._digest = content_id((Path(folder) / "adapter_model.safetensors").read_bytes())
             files = sorted(Path(folder).iterdir(), key=lambda file: file.name == "adapter_config.json")
             for file in files:
                 run.put(run.path(name, file.name), file.read_bytes())

@@ -1,6 +1,6 @@
 """The uniM³ base: a small Llama that has read the world's prompts and captions, and no task's answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -9,16 +9,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from caslie_ray.miniature.records import prompts_of, sample_of
+from caslie_ray.miniature.training.exercises import Exercise, exercises
 from caslie_ray.miniature.training.loop import Plan, fit
 from caslie_ray.miniature.training.text import new_tokenizer, world_samples, world_texts
-from caslie_ray.miniature.training.voters import VoterRecipe, encode, new_model
+from caslie_ray.miniature.training.voters import VoterRecipe, new_model, padded
 from caslie_ray.miniature.truth import CONTEXT_FREE, caption_of, context_free_caption
 from caslie_ray.tasks import find_task
 
 __all__ = ["BASE", "readings", "train_base"]
 
-_PLAN = Plan(steps=500, batch=16, rate=2e-3)
-BASE = VoterRecipe("llama", 160, 4, 416, 5, 31, _PLAN)
+_PLAN = Plan(steps=2400, batch=16, rate=2e-3)
+BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _PLAN)
 
 
 def readings(rng: Random, count: int) -> Iterator[str]:
@@ -42,18 +43,54 @@ def readings(rng: Random, count: int) -> Iterator[str]:
 
 
 def train_base(plan: Plan, seed: int, work: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Train the base, or go on with the one in the folder `work`."""
+    """Train the base, or go on with the one in the folder `work`: exercises, whose answers are learned, and readings,
+    which are learned whole."""
     own = seed * 1000 + BASE.seed
-    tokenizer = new_tokenizer(world_texts(Random(own), 1500), BASE.style, size=BASE.vocabulary)
+    tokenizer = new_tokenizer(_texts(Random(own)), BASE.style, size=BASE.vocabulary)
     torch.manual_seed(own)
     model = new_model(BASE, tokenizer)
 
     def loss_of(rng: Random, progress: float) -> Tensor:
-        ids, _ = encode(tokenizer, list(readings(rng, plan.batch)))
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-        following = ids[:, 1:].clone()
-        following[following == tokenizer.pad_token_id] = -100
-        return nn.functional.cross_entropy(logits.flatten(0, 1), following.flatten(), ignore_index=-100)
+        few = max(1, plan.batch // 8)
+        exercised = [turns(exercise) for exercise in exercises(rng, plan.batch - few, progress)]
+        read = [[(text, True)] for text in readings(rng, few)]
+        return _loss(model, [_row(tokenizer, parts) for parts in (*exercised, *read)])
 
     fit("base", model, plan, loss_of, seed=own, state=work / "base.pt")
     return model, tokenizer
+
+
+def turns(exercise: Exercise) -> list[tuple[str, bool]]:
+    """An exercise as a chat of many turns: its text in pieces, each with whether it is to be learned."""
+    style = BASE.style
+    parts: list[tuple[str, bool]] = []
+    for at, (question, answer) in enumerate(exercise.asked):
+        said = question
+        if at == 0:
+            pair = (question, exercise.text) if exercise.asked_first else (exercise.text, question)
+            said = "\n".join(pair)
+        begun = style.prompt(said)
+        parts += [(begun if at == 0 else begun.removeprefix("<s>"), False), (answer + style.end, True)]
+    return parts
+
+
+def _texts(rng: Random) -> Iterator[str]:
+    yield from world_texts(rng, 1500)
+    for exercise in exercises(rng, 500):
+        yield from (text for text, _ in turns(exercise))
+
+
+def _row(tokenizer: PreTrainedTokenizerFast, parts: Sequence[tuple[str, bool]]) -> tuple[list[int], list[int]]:
+    encoded = tokenizer([text for text, _ in parts], add_special_tokens=False)["input_ids"]
+    ids = [token for part in encoded for token in part]
+    labels = [token if learned else -100 for part, (_, learned) in zip(encoded, parts, strict=True) for token in part]
+    return ids, labels
+
+
+def _loss(model: PreTrainedModel, rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:
+    """The mean over the tokens to be learned; only for those are logits computed."""
+    ids = padded((row for row, _ in rows), 0)
+    labels = padded((labels for _, labels in rows), -100)[:, 1:]
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels != -100
+    return nn.functional.cross_entropy(model.lm_head(hidden[wanted]), labels[wanted])

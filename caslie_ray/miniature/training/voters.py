@@ -33,7 +33,7 @@ from caslie_ray.miniature.training.loop import Plan, fit
 from caslie_ray.miniature.training.questions import Drill, Question, drills, questions
 from caslie_ray.miniature.training.text import CONTEXT, STYLES, ChatStyle, new_tokenizer, world_texts
 
-__all__ = ["VOTERS", "VoterRecipe", "balanced_accuracy", "train_voter"]
+__all__ = ["VOTERS", "VoterRecipe", "balanced_accuracy", "new_model", "padded", "train_voter"]
 
 _CLASSES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
@@ -116,10 +116,11 @@ def new_model(recipe: VoterRecipe, tokenizer: PreTrainedTokenizerFast) -> PreTra
 def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token ids (n, longest), padded on the right, and the lengths (n)."""
     rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return _padded(rows, cast(int, tokenizer.pad_token_id)), torch.tensor([len(row) for row in rows])
+    return padded(rows, cast(int, tokenizer.pad_token_id)), torch.tensor([len(row) for row in rows])
 
 
-def _padded(rows: Iterable[Sequence[int]], pad: int) -> Tensor:
+def padded(rows: Iterable[Sequence[int]], pad: int) -> Tensor:
+    """Rows of token ids as one tensor (n, longest), filled up with `pad` on the right."""
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
 
 
@@ -167,7 +168,7 @@ def _drill_rows(tokenizer: PreTrainedTokenizerFast, asked: Iterable[Drill], word
 
 
 def _answer_loss(model: PreTrainedModel, rows: Sequence[_Row], words: Tensor, pad: int) -> Tensor:
-    hidden = model.model(input_ids=_padded((row.ids for row in rows), pad), use_cache=False).last_hidden_state
+    hidden = model.model(input_ids=padded((row.ids for row in rows), pad), use_cache=False).last_hidden_state
     places = [(i, at, answer) for i, row in enumerate(rows) for at, answer in row.answers]
     which, at, answers = (torch.tensor(column) for column in zip(*places, strict=True))
     return nn.functional.cross_entropy(model.lm_head(hidden[which, at]), words[answers.long()])

@@ -1,29 +1,32 @@
-"""One pass over partitions through Ray Data, and the models that it asks."""
+"""Passes over the partitions of a run through Ray Data, and the models that they ask.
+
+A pass does what is missing; then the ledger is looked at, and what is still missing is done by another pass.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from caslie_ray.captioning._work import RouterAsk, WorkOrder, work
 from caslie_ray.cluster import can_grow, connect, room
+from caslie_ray.engines import Choice, Generation, Request
 from caslie_ray.lineup import Role
 from caslie_ray.placement import PoolDown, pool_plans, refuse_what_cannot_fit
 from caslie_ray.pools import start_router
-from caslie_ray.profiles import Profile
+from caslie_ray.profiles import FaultSettings
 from caslie_ray.replicas import PoolStats
-from caslie_ray.runs import RunError
+from caslie_ray.runs import Run, RunError
 
-__all__ = ["Models", "run_pass"]
+__all__ = ["Models", "Order", "RouterAsk", "pass_after_pass", "run_pass"]
 
 log = logging.getLogger(__name__)
 
@@ -33,27 +36,65 @@ _TASK_RETRIES = 3
 _STATS_S = 30.0
 
 
+class Order(Protocol):
+    """What is to be done in a pass, the same for every partition; a frozen dataclass with a field `run`."""
+
+    @property
+    def run(self) -> Run:
+        """Where it is read and written."""
+        ...
+
+    @property
+    def written(self) -> str:
+        """The table that a pass writes."""
+        ...
+
+    def work(self, partition: str, ask: RouterAsk | None) -> Iterator[dict[str, int]]:
+        """Do what is missing in a partition; yield the counts of `Watch.add` after each block."""
+        ...
+
+
+class RouterAsk:
+    """Asks the models through the router."""
+
+    def __init__(self, router: Any) -> None:
+        self._router = router
+
+    def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
+        """Return one text a request."""
+        batch = ray.put(list(requests))
+        answers: list[Generation] = ray.get(self._router.generate.remote(role.pool, [batch], len(requests)))
+        return answers
+
+    def choose(self, role: Role, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
+        """Return one choice a request."""
+        batch = ray.put(list(requests))
+        answers: list[Choice] = ray.get(self._router.choose.remote(role.pool, [batch], len(requests), tuple(choices)))
+        return answers
+
+
 class Models:
     """The router and its pools for some roles, as a context.
 
     Args:
-        profile: its parts `faults` and `votes` count.
+        faults: what is done about replicas that fail.
         roles: who is asked.
-        captioner: the name of the role without which no view can be finished.
+        needed: names of the roles that the job does not go on without; None for all.
     """
 
-    def __init__(self, profile: Profile, roles: Sequence[Role], captioner: str | None) -> None:
-        self._profile = profile
+    def __init__(
+        self, faults: FaultSettings, roles: Sequence[Role], needed: Collection[str | None] | None = None
+    ) -> None:
+        self._faults = faults
         self._roles = roles
-        self._captioner = captioner
+        self._needed = needed
         self.router: Any = None
         self.stats: dict[str, PoolStats] = {}
         """What the pools did, by their names; filled at the end."""
 
     def __enter__(self) -> Any:
         connect()
-        needed = None if self._profile.faults.missing_voter == "fail" else {self._captioner}
-        plans = pool_plans(self._roles, needed)
+        plans = pool_plans(self._roles, self._needed)
         if plans:
             if not can_grow():
                 refuse_what_cannot_fit(plans, room())
@@ -61,7 +102,7 @@ class Models:
             for role in self._roles:
                 if role.why:
                     log.info("%s on %s: %s", role.name, role.spec.engine, role.why)
-            self.router = start_router(plans, self._profile.faults)
+            self.router = start_router(plans, self._faults)
         return self.router
 
     def __exit__(
@@ -84,10 +125,42 @@ class Models:
             ray.kill(self.router)
 
 
+def pass_after_pass(
+    missing: Mapping[str, int],
+    once: Callable[[list[str], int], None],
+    look: Callable[[list[str]], Mapping[str, int]],
+    patience: int,
+) -> None:
+    """Run what is missing, look at the ledger, and run what is still missing, until nothing is or nothing moves.
+
+    A pass that finished some rows may be followed by any number of others, for on spot machines each of them may be
+    cut short. After one that finished none the blocks get smaller.
+
+    Args:
+        missing: rows that are missing, by partition.
+        once: runs a pass over partitions, with blocks an eighth as large for each pass so far that finished nothing.
+        look: returns what partitions still lack.
+        patience: passes in a row that may finish nothing.
+    """
+    stalled = smaller = 0
+    while names := [name for name, rows in missing.items() if rows]:
+        before = sum(missing.values())
+        once(names, smaller)
+        missing = look(names)
+        still = sum(missing.values())
+        if not still:
+            return
+        stalled = 0 if still < before else stalled + 1
+        smaller += stalled > 0
+        if stalled >= patience:
+            return
+        log.warning("%d of %d are still missing: another pass", still, before)
+
+
 def run_pass(
-    order: WorkOrder, router: Any, names: Sequence[str], files: Sequence[dict[str, list[str]]], tasks: int
+    order: Order, router: Any, names: Sequence[str], files: Sequence[dict[str, list[str]]], tasks: int
 ) -> Iterator[dict[str, int]]:
-    """Work on partitions through Ray Data; yield a report a block: views, errors, votes saved.
+    """Work on partitions through Ray Data; yield a report a block: rows, errors, votes saved.
 
     What is lost with a node is not told: the ledger shows it.
 
@@ -96,8 +169,7 @@ def run_pass(
         PoolDown: a model that is needed cannot be kept alive.
     """
     # A task that starts again must see what it wrote before.
-    written = "captions" if order.stage is None else order.stage_folder
-    known = [json.dumps({table: paths for table, paths in part.items() if table != written}) for part in files]
+    known = [json.dumps({table: paths for table, paths in part.items() if table != order.written}) for part in files]
     parts = [{"partition": name, "files": part} for name, part in zip(names, known, strict=True)]
     reports = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
         cast(Any, _work_task),  # Ray's types know no function that takes more than the batch
@@ -125,12 +197,12 @@ def run_pass(
 _COUNTS = ("views", "errors", "saved")
 
 
-def _work_task(batch: pa.Table, order: WorkOrder, router: Any) -> Iterator[pa.Table]:
+def _work_task(batch: pa.Table, order: Order, router: Any) -> Iterator[pa.Table]:
     ask = RouterAsk(router) if router is not None else None
     for part in batch.to_pylist():
-        here = replace(order, run=order.run.knowing(json.loads(part["files"])))
+        here: Order = replace(cast(Any, order), run=order.run.knowing(json.loads(part["files"])))
         try:
-            for report in work(here, part["partition"], ask):
+            for report in here.work(part["partition"], ask):
                 yield _report(report)
         except Exception as error:  # Ray Data would drop the block and its error; the job is to end with it
             cause = error.cause if isinstance(error, RayTaskError) else error

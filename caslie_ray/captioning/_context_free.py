@@ -1,0 +1,33 @@
+"""The same pictures captioned without their context, to compare with (paper C.1)."""
+
+from __future__ import annotations
+
+from caslie_ray.captioning._job import CaptionJob
+from caslie_ray.profiles import Profile
+from caslie_ray.runs import Run
+
+__all__ = ["CONTEXT_FREE_FOLDER", "context_free_job", "context_free_run"]
+
+CONTEXT_FREE_FOLDER = "context_free"
+"""The folder of a run that is a run of its own: captions and their summary, of the same images and views."""
+
+
+def context_free_run(run: Run) -> Run:
+    """Return the run that holds a run's captions without context."""
+    return run.below(CONTEXT_FREE_FOLDER).borrowing(("samples", "images", "views"), run)
+
+
+def context_free_job(run: Run, profile: Profile, *, quiet: bool = False) -> CaptionJob:
+    """Return the job that captions a run's pictures without their context.
+
+    The captioner and its settings are the profile's, only the prompt differs. The voters judge its captions where
+    `experiments.context_free` is set; else every caption is wanted and none is voted on.
+
+    Raises:
+        EngineError: a checkpoint cannot be found.
+        RunError: the run has no views, or the store refuses.
+    """
+    votes = profile.votes if profile.experiments.context_free else profile.votes.model_copy(update={"rule": "always"})
+    captions = profile.captions.model_copy(update={"context": "free", "source": "generated"})
+    free = profile.model_copy(update={"captions": captions, "votes": votes})
+    return CaptionJob(context_free_run(run), free, quiet)

@@ -1,0 +1,6 @@
+"""Models answer the instructions of a split: the base, or the base with adapters (paper 4.3 and 6)."""
+
+from caslie_ray.prediction._answerers import Answerer, answerers_of
+from caslie_ray.prediction._job import PredictResult, plan_prediction, predict
+
+__all__ = ["Answerer", "PredictResult", "answerers_of", "plan_prediction", "predict"]

@@ -1,0 +1,76 @@
+"""Who answers: the base, alone or with one of the adapters that a run holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from caslie_ray.ids import content_id
+from caslie_ray.lineup import Role, role_of
+from caslie_ray.profiles import Profile
+from caslie_ray.runs import Run, RunError
+from caslie_ray.training import orders_of, trained
+
+__all__ = ["Answerer", "answerers_of"]
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """One model that answers.
+
+    Attributes:
+        model: the base's name in the lineup.
+        variant: what it is called in tables: `caslie`, or the name of an experiment.
+        table: where its instructions are.
+        reads: the variant of these.
+        tasks: full names of its tasks; empty for all.
+        adapter: the adapter's name in the engine; None for the base as it is.
+        fingerprint: of all that decides what it answers.
+    """
+
+    model: str
+    variant: str
+    table: str
+    reads: str
+    tasks: tuple[str, ...]
+    adapter: str | None
+    fingerprint: str
+
+    def answers(self, task: str) -> bool:
+        """Whether it answers the questions of a task."""
+        return not self.tasks or task in self.tasks
+
+    def key(self, prompt: str) -> str:
+        """Return the key of its answer to a prompt."""
+        return content_id(self.fingerprint, prompt)
+
+
+def answerers_of(run: Run, profile: Profile) -> tuple[Role, list[Answerer]]:
+    """Return the base with the adapters of a run, and who answers with it.
+
+    Raises:
+        RunError: a model is not trained yet.
+        EngineError: the base cannot be found.
+    """
+    base = role_of(profile.lineup.base)
+    found: list[Answerer] = []
+    adapters: dict[str, str] = {}
+    orders = orders_of(profile)
+    if profile.prediction.base:
+        first = orders[0]
+        found.append(Answerer(base.name, "base", first.table, first.variant, (), None, base.fingerprint))
+    for order in orders:
+        model = trained(run, order)
+        if model is None:
+            raise RunError(f"{run.label} holds no trained model {order.name}: run train first, with the same profile")
+        adapters[order.name] = model.adapter
+        found.append(
+            Answerer(
+                base.name, order.experiment, order.table, order.variant, order.tasks, order.name,
+                content_id(base.fingerprint, model.digest),
+            )
+        )  # fmt: skip
+    return _with_adapters(base, adapters), found
+
+
+def _with_adapters(base: Role, adapters: dict[str, str]) -> Role:
+    return replace(base, spec=replace(base.spec, adapters=adapters))

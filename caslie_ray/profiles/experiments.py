@@ -1,0 +1,36 @@
+"""Experiments beside the method itself; each adds models, and reuses every table it can."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from caslie_ray.profiles._base import Listed, Settings
+
+__all__ = ["ExperimentSettings"]
+
+
+class ExperimentSettings(Settings):
+    """What is trained, answered and measured besides `training.variants`."""
+
+    shuffled: bool = False
+    """A control: as many captions as the verdicts choose, chosen at random. What it gains, choosing did not earn."""
+
+    task_specific: bool = False
+    """A model for each task alone (Table 5)."""
+
+    context_free: bool = False
+    """Captions written without their context (C.1), voted on alike (Table A3)."""
+
+    voter_sets: Listed[Listed[str]] = ()
+    """Majorities of these voters, a model each (Table A4). Wants `votes.schedule=full`: every voter on every view."""
+
+    @model_validator(mode="after")
+    def _odd(self) -> Self:
+        for names in self.voter_sets:
+            if len(names) % 2 == 0 or len(set(names)) < len(names):
+                raise ValueError(f"voter_sets: {', '.join(names) or '[]'}: name an odd number of different voters")
+        if len({frozenset(names) for names in self.voter_sets}) < len(self.voter_sets):
+            raise ValueError("voter_sets: a set is named twice")
+        return self
