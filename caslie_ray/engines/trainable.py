@@ -14,7 +14,7 @@ from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.prompts import Prompt
 
-__all__ = ["Trainable", "Turn", "Turns", "load_trainable", "load_turns"]
+__all__ = ["Trainable", "Turn", "Turns", "load_trainable", "load_turns", "read_config"]
 
 
 class Turn(NamedTuple):
@@ -56,6 +56,10 @@ class Turns:
         self.switch = rope_switch(reader.config.get_text_config(decoder=True))
         self._chat.answer("")
 
+    def save(self, folder: str) -> None:
+        """Write the tokenizer and its chat template beside a checkpoint's weights."""
+        self._tokenizer.save_pretrained(folder)
+
     def encode(self, prompt: Prompt, answer: str) -> Turn:
         """Write a prompt and its answer; a long prompt loses words of its longest user field, the answer none.
 
@@ -72,6 +76,24 @@ class Turns:
         rest = joined[len(asked) :] if joined[: len(asked)] == asked else alone
         return Turn([*asked, *self._ended(rest)], len(asked), fitted.cut)
 
+    @property
+    def ends(self) -> list[int]:
+        """Ids of the tokens that end an answer."""
+        return sorted(self._ends)
+
+    def ask(self, prompt: Prompt, new_tokens: int) -> Sequence[int]:
+        """Write a prompt that leaves room for an answer of so many tokens.
+
+        Raises:
+            PromptTooLong: it does not fit the context with every user field empty.
+        """
+        return self._chat.fit(prompt, max(0, self._context - new_tokens), image=False).ids
+
+    def read(self, tokens: Sequence[int]) -> str:
+        """Return the text of an answer's tokens."""
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return text.strip()
+
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
@@ -83,6 +105,15 @@ class Turns:
             return ids[: end + 1]
         own = self._tokenizer.eos_token_id
         return [*ids, own if own is not None else min(self._ends)]
+
+
+def read_config(spec: EngineSpec) -> Any:
+    """Return the configuration of a checkpoint, as transformers reads it.
+
+    Raises:
+        EngineError: it cannot be read.
+    """
+    return _read(spec).config
 
 
 class Trainable(NamedTuple):

@@ -82,11 +82,17 @@ class TrainingSettings(Settings):
     keep: Literal["best", "last"] = "best"
     """The adapter that is kept: of the best validation (its metric, then its loss), or of the last step."""
 
+    merge: bool = False
+    """Also write each model with its adapter merged into the base: for engines without LoRA, at the base's size."""
+
     patience: Positive | None = None
     """Validations in a row without a better one after which training ends early; null: never."""
 
     gradient_checkpointing: bool = True
     """Compute activations twice in place of keeping them: a third slower, and much less memory."""
+
+    quantize: Literal["none", "4bit"] = "none"
+    """4bit: the base's matrices as 4-bit NormalFloat (QLoRA), by bitsandbytes, an extra. Untested: it wants a GPU."""
 
     dtype: Literal["float32", "bfloat16"] | None = None
     """Type of the base's weights; null: as the lineup has it. The adapter is float32 in any case."""

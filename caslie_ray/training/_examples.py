@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 from caslie_ray.ids import content_id
 from caslie_ray.prompts import Prompt
 from caslie_ray.runs import Run
+from caslie_ray.tasks import TASKS
 
 __all__ = ["Examples", "batch_at", "read_examples", "share_of"]
 
-_COLUMNS = ("sample_id", "task", "prompt", "prompt_fields", "response")
+_COLUMNS = ("sample_id", "task", "prompt", "prompt_fields", "response", "options")
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,12 @@ class Examples:
     They are held as Arrow text, some 1 KiB each, by every worker; token ids are made when a step needs them.
 
     Attributes:
-        rows: columns `sample_id`, `task`, `prompt`, `prompt_fields`, `response`.
+        rows: columns `sample_id`, `task`, `prompt`, `prompt_fields`, `response`, `options`.
+        outside: ids of samples that were left out, for their answer is none of their options.
     """
 
     rows: pa.Table
+    outside: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -47,6 +50,10 @@ class Examples:
     def sample_id(self, index: int) -> str:
         """Return the id of the sample."""
         return str(self.rows["sample_id"][index].as_py())
+
+    def options(self, index: int) -> list[str]:
+        """Return what may be answered."""
+        return list(self.rows["options"][index].as_py() or ())
 
     def task(self, index: int) -> str:
         """Return the full name of the sample's task."""
@@ -90,9 +97,20 @@ def read_examples(
     # The last file written has the word where two hold one sample.
     rows = pa.concat_tables(parts)
     last = {sample_id: row for row, sample_id in enumerate(rows["sample_id"].to_pylist())}
-    chosen = [last[sample_id] for sample_id in sorted(last)]
+    outside = _outside(rows)
+    chosen = [last[sample_id] for sample_id in sorted(last) if sample_id not in outside]
     # Ids are hashes: the first of them are a sample drawn evenly.
-    return Examples(rows.take(pa.array(chosen[:at_most], pa.int64())).combine_chunks())
+    return Examples(rows.take(pa.array(chosen[:at_most], pa.int64())).combine_chunks(), tuple(sorted(outside)))
+
+
+def _outside(rows: pa.Table) -> set[str]:
+    """Samples whose answer is none of their options: a model that learned it would be marked wrong for it."""
+    columns = (rows[name].to_pylist() for name in ("sample_id", "task", "response", "options"))
+    return {
+        sample_id
+        for sample_id, task, response, options in zip(*columns, strict=True)
+        if options and TASKS[task].read_answer(response, options) is None
+    }
 
 
 def batch_at(step: int, count: int, batch: int, seed: int) -> npt.NDArray[np.int64]:

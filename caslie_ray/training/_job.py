@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import tempfile
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
+import ray
+from ray.exceptions import RayTaskError
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -22,13 +28,18 @@ from caslie_ray.engines import EngineError
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, RunError
 from caslie_ray.training._examples import Examples, read_examples
+from caslie_ray.training._export import merge_adapter
 from caslie_ray.training._learner import TrainingError
+from caslie_ray.training._memory import estimate
 from caslie_ray.training._order import TrainingOrder, orders_of
 from caslie_ray.training._worker import Assignment, work
 
 __all__ = ["TrainedModel", "plan_training", "train", "trained"]
 
 log = logging.getLogger(__name__)
+
+MERGED = "merged"
+"""The folder of a model that holds it merged into its base."""
 
 
 class TrainedModel(NamedTuple):
@@ -55,10 +66,15 @@ def trained(run: Run, order: TrainingOrder) -> TrainedModel | None:
     record = run.read_json(f"{folder}/training.json")
     if record is None:
         return None
-    place = run.below(f"{folder}/adapter")
-    return TrainedModel(
-        place.root if isinstance(run.fs, pafs.LocalFileSystem) else place.uri, record["adapter"], record
-    )
+    kept = kept_adapter(order, record)
+    place = run.below(f"{folder}/{kept}")
+    where = place.root if isinstance(run.fs, pafs.LocalFileSystem) else place.uri
+    return TrainedModel(where, record["adapters"][kept], record)
+
+
+def kept_adapter(order: TrainingOrder, record: Mapping[str, Any]) -> str:
+    """Return which of a model's adapters answers: `best`, or `last` where nothing was validated."""
+    return order.settings.keep if order.settings.keep in record["adapters"] else "last"
 
 
 def train(run: Run, profile: Profile) -> dict[str, Any]:
@@ -96,10 +112,13 @@ def plan_training(run: Run, profile: Profile) -> list[str]:
         examples = _examples(run, order)
         folder = order.folder(examples.digest)
         steps = order.settings.total_steps(len(examples))
+        need = estimate(order.spec, order.settings)
         finished = run.read_json(f"{folder}/training.json") is not None
         lines += [
             f"{order.name:<9} {len(examples):,} instructions, {steps:,} steps of {order.settings.global_batch}"
             f" on {order.spec.checkpoint}{', finished' if finished else ''}",
+            f"          a worker takes {need.total:.2f} GiB: weights {need.weights:.2f}, adapter and optimiser"
+            f" {need.adapter:.2f}, activations {need.activations:.2f}",
             f"          {run.below(folder).label}",
         ]
     return lines
@@ -107,6 +126,11 @@ def plan_training(run: Run, profile: Profile) -> list[str]:
 
 def _examples(run: Run, order: TrainingOrder) -> Examples:
     examples = read_examples(run, order.table, order.variant, "train", order.tasks)
+    if examples.outside:
+        log.warning(
+            "%d samples are left out, for their answer is none of their options: %s%s", len(examples.outside),
+            ", ".join(examples.outside[:3]), ", …" if len(examples.outside) > 3 else "",
+        )  # fmt: skip
     if not len(examples):
         raise RunError(
             f"{run.label} has no instructions of the variant {order.variant} in the split train"
@@ -126,6 +150,8 @@ def _train(run: Run, order: TrainingOrder) -> dict[str, Any]:
         _fit(run, order, folder, examples)
         seconds = time.monotonic() - begun
         record = run.read_json(f"{folder}/training.json")
+    if order.settings.merge and not run.listed(run.path(folder, MERGED)):
+        _merge(run, order, folder, kept_adapter(order, record))
     return {
         "model": order.name,
         "folder": run.below(folder).label,
@@ -136,6 +162,34 @@ def _train(run: Run, order: TrainingOrder) -> dict[str, Any]:
         "best": record["best"],
         "seconds": round(seconds, 2),
     }
+
+
+def _merge(run: Run, order: TrainingOrder, folder: str, kept: str) -> None:
+    connect()
+    need = order.settings.resources
+    task = ray.remote(num_cpus=need.cpus, max_retries=3)(_write_merged)
+    try:
+        ray.get(task.remote(run, order, folder, kept))
+    except RayTaskError as error:
+        raise error.cause from error
+
+
+def _write_merged(run: Run, order: TrainingOrder, folder: str, kept: str) -> None:
+    with tempfile.TemporaryDirectory() as here:
+        adapter, merged = Path(here) / "adapter", Path(here) / MERGED
+        adapter.mkdir()
+        for info in run.listed(run.path(folder, kept)):
+            (adapter / info.base_name).write_bytes(run.read_bytes(info.path))
+        merge_adapter(order.spec, adapter, merged)
+        # Its settings last: a folder without them is no checkpoint.
+        for file in sorted(merged.iterdir(), key=lambda file: file.name == "config.json"):
+            target = run.path(folder, MERGED, file.name)
+            run.patiently("write", target, functools.partial(_copy, run, file, target))
+
+
+def _copy(run: Run, file: Path, target: str) -> None:
+    run.fs.create_dir(target.rpartition("/")[0], recursive=True)
+    pafs.copy_files(str(file), target, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=run.fs)
 
 
 def _fit(run: Run, order: TrainingOrder, folder: str, examples: Examples) -> None:

@@ -7,22 +7,30 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
+import torch
 from ray.train.torch import get_device
+from transformers import BitsAndBytesConfig
 
 from caslie_ray.cluster import draining_nodes
-from caslie_ray.engines.trainable import load_trainable
+from caslie_ray.engines import EngineError
+from caslie_ray.engines.trainable import Turns, load_trainable
 from caslie_ray.ids import content_id
+from caslie_ray.profiles import TrainingSettings
 from caslie_ray.runs import Run
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._examples import Examples, read_examples
 from caslie_ray.training._learner import Learner, Step
+from caslie_ray.training._memory import estimate
 from caslie_ray.training._order import TrainingOrder
 from caslie_ray.training._saving import load_checkpoint, save_adapter, save_checkpoint
+from caslie_ray.training._tracking import Tracking
+from caslie_ray.training._validation import mean_primary
 
 __all__ = ["Assignment", "work"]
 
@@ -65,10 +73,12 @@ def work(config: Mapping[str, Any]) -> None:
     if examples.digest != assignment.digest:
         raise RuntimeError(f"the instructions of {run.label} have changed since the job began: run it again")
     held_back = read_examples(run, order.table, order.variant, "validation", order.tasks, settings.validation_samples)
-    trainable = load_trainable(order.spec, get_device())
+    device = get_device()
+    _refuse_what_cannot_fit(order, device)
+    trainable = load_trainable(order.spec, device, **quantized(settings))
     model = prepared(trainable.model, order)
     learner = Learner(model, trainable.turns, examples, settings, rank, world)
-    progress = Progressing(assignment, learner, held_back, rank)
+    progress = Progressing(assignment, learner, trainable.turns, held_back, rank, world)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -77,6 +87,39 @@ def work(config: Mapping[str, Any]) -> None:
     while not progress.finished:
         progress.after(learner.step(progress.step, notice=drains.concern_me()))
     progress.finish()
+
+
+def quantized(settings: TrainingSettings) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` that quantise a base.
+
+    Raises:
+        EngineError: bitsandbytes is not installed.
+    """
+    if settings.quantize == "none":
+        return {}
+    if find_spec("bitsandbytes") is None:
+        raise EngineError("training.quantize=4bit wants bitsandbytes: pip install 'caslie_ray[quantize]'")
+    how = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )
+    return {"quantization_config": how}
+
+
+def _refuse_what_cannot_fit(order: TrainingOrder, device: torch.device) -> None:
+    """Say before the base is loaded that a GPU is too small for it."""
+    if device.type != "cuda":
+        return
+    need = estimate(order.spec, order.settings)
+    held = torch.cuda.get_device_properties(device).total_memory / 2**30
+    if need.weights + need.adapter > held:
+        raise EngineError(
+            f"{order.spec.checkpoint} needs {need.weights:.1f} GiB for its weights and {need.adapter:.1f} for the"
+            f" adapter, and this GPU has {held:.1f}: use a larger one, training.dtype=bfloat16, or"
+            " training.quantize=4bit"
+        )
 
 
 def prepared(model: Any, order: TrainingOrder) -> Any:
@@ -108,19 +151,26 @@ class Progressing:
     Every worker holds the same; the first one writes.
     """
 
-    def __init__(self, assignment: Assignment, learner: Learner, held_back: Examples, rank: int) -> None:
+    def __init__(
+        self, assignment: Assignment, learner: Learner, turns: Turns, held_back: Examples, rank: int, world: int
+    ) -> None:
         self._assignment = assignment
         self._learner = learner
+        self._turns = turns
         self._held_back = held_back
-        self._rank = rank
+        self._rank, self._world = rank, world
         self._settings = assignment.order.settings
         self.step = 0
         self._curve: list[dict[str, float]] = []
         self._validations: list[dict[str, float]] = []
         self._best: dict[str, float] | None = None
         self._worse = 0
-        self._digest = ""
+        self._digests: dict[str, str] = {}
         self._warned = False
+        self._tracking: Tracking | None = None
+        if not rank:
+            trackers = self._settings.trackers
+            self._tracking = Tracking(assignment.run, assignment.folder, assignment.order.name, trackers)
 
     @property
     def finished(self) -> bool:
@@ -132,12 +182,17 @@ class Progressing:
         """Go on from the state of a checkpoint."""
         self.step = state["step"]
         self._curve, self._validations = state["curve"], state["validations"]
-        self._best, self._worse, self._digest = state["best"], state["worse"], state["digest"]
+        self._best, self._worse, self._digests = state["best"], state["worse"], state["digests"]
+        for row in self._curve:
+            self._track("train", row)
+        for row in self._validations:
+            self._track("validation", row)
 
     def after(self, done: Step) -> None:
         """Take note of a step; validate and report where it is time to."""
         self.step = done.step + 1
         self._curve.append({"step": done.step, "loss": done.loss, "rate": done.rate, "norm": done.norm})
+        self._track("train", self._curve[-1])
         every = max(1, self._learner.steps // self._settings.validations)
         if len(self._held_back) and (self.step % every == 0 or self.step == self._learner.steps):
             self._validate()
@@ -147,22 +202,33 @@ class Progressing:
             self._report()
 
     def finish(self) -> None:
-        """Write the model that is kept, and the record that says it is finished."""
+        """Write the last adapter, and the record that says that the model is finished."""
         if self._rank:
             return
         run, folder = self._assignment.run, self._assignment.folder
-        if self._settings.keep == "last" or self._best is None:
-            self._put_adapter(f"{folder}/adapter")
+        self._put_adapter("last")
+        if self._tracking is not None:
+            self._tracking.close()
         run.write_json(f"{folder}/training.json", self._record())
+
+    def _track(self, kind: str, row: Mapping[str, float]) -> None:
+        if self._tracking is not None:
+            values = {f"{kind}/{name}": value for name, value in row.items() if name != "step"}
+            self._tracking.log(values, int(row["step"]))
 
     def _validate(self) -> None:
         loss = self._learner.validation_loss(self._held_back)
-        found = {"step": float(self.step), "loss": loss}
+        metric = mean_primary(
+            self._learner.model, self._turns, self._held_back, rows=self._settings.micro_batch,
+            new_tokens=self._assignment.order.spec.max_new_tokens, rank=self._rank, world=self._world,
+        )  # fmt: skip
+        found = {"step": float(self.step), "loss": loss, "metric": metric}
         self._validations.append(found)
-        if self._best is None or loss < self._best["loss"]:
+        self._track("validation", found)
+        if self._best is None or (metric, -loss) > (self._best["metric"], -self._best["loss"]):
             self._best, self._worse = found, 0
-            if self._settings.keep == "best" and not self._rank:
-                self._put_adapter(f"{self._assignment.folder}/adapter")
+            if not self._rank:
+                self._put_adapter("best")
         else:
             self._worse += 1
 
@@ -172,6 +238,8 @@ class Progressing:
         if self._rank:
             ray.train.report(told)
             return
+        if self._tracking is not None:
+            self._tracking.flush()
         with tempfile.TemporaryDirectory() as folder:
             state = {"base": self._assignment.order.base, **self._state()}
             save_checkpoint(self._learner.model, self._learner.optimizer, Path(folder), state)
@@ -180,7 +248,7 @@ class Progressing:
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step, "curve": self._curve, "validations": self._validations, "best": self._best,
-            "worse": self._worse, "digest": self._digest,
+            "worse": self._worse, "digests": self._digests,
         }  # fmt: skip
 
     def _record(self) -> dict[str, Any]:
@@ -188,15 +256,15 @@ class Progressing:
         return {
             "model": order.name, "variant": order.variant, "tasks": list(order.tasks), "base": order.base,
             "checkpoint": order.spec.checkpoint, "examples": self._assignment.digest, "steps": self.step,
-            "adapter": self._digest, "best": self._best, "curve": self._curve, "validations": self._validations,
+            "adapters": self._digests, "best": self._best, "curve": self._curve, "validations": self._validations,
         }  # fmt: skip
 
     def _put_adapter(self, name: str) -> None:
         """Write the adapter into the run, its settings last: a folder without them is no adapter."""
-        run, order = self._assignment.run, self._assignment.order
+        run, order, place = self._assignment.run, self._assignment.order, f"{self._assignment.folder}/{name}"
         with tempfile.TemporaryDirectory() as folder:
             save_adapter(self._learner.model, Path(folder), {"base": order.base, "checkpoint": order.spec.checkpoint})
-            self._digest = content_id((Path(folder) / "adapter_model.safetensors").read_bytes())
+            self._digests[name] = content_id((Path(folder) / "adapter_model.safetensors").read_bytes())
             files = sorted(Path(folder).iterdir(), key=lambda file: file.name == "adapter_config.json")
             for file in files:
-                run.put(run.path(name, file.name), file.read_bytes())
+                run.put(run.path(place, file.name), file.read_bytes())

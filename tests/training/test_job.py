@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,7 +52,7 @@ def test_a_model_is_trained_once_and_its_adapter_answers(run: Run) -> None:
     again = train(run, small())["models"][0]
     assert not again["trained_now"]
     assert plan_training(run, small())[0].endswith("finished")
-    adapter = str(Path(first["folder"]) / "adapter")
+    adapter = str(Path(first["folder"]) / "best")
     base = AutoModelForCausalLM.from_pretrained(resolve("miniature:unim3-base").location, dtype=torch.float32)
     ids = torch.arange(1, 40)[None]
     plain = base(ids).logits.detach().clone()
@@ -62,18 +63,22 @@ def test_a_model_is_trained_once_and_its_adapter_answers(run: Run) -> None:
     assert without.probabilities != with_.probabilities
 
 
-def test_training_goes_on_from_its_last_checkpoint(run: Run) -> None:
-    whole = train(run, small())["models"][0]
-    folder = Path(whole["folder"])
-    curve = run.read_json(f"models/{folder.name}/training.json")["curve"]
-    (folder / "training.json").unlink()
-    # Without the last checkpoint two steps are left.
-    last = max(folder.glob("checkpoints/checkpoint_*"))
-    snapshot = folder / "checkpoints" / "checkpoint_manager_snapshot.json"
-    assert snapshot.exists()
-    assert last.is_dir()
-    assert train(run, small())["models"][0]["trained_now"]
-    assert run.read_json(f"models/{folder.name}/training.json")["curve"] == curve
+def test_a_model_is_merged_into_its_base(run: Run) -> None:
+    (made,) = train(run, load_profile("mini", [*SETTINGS, "training.merge=true", "training.learning_rate=0.01"]))[
+        "models"
+    ]
+    folder = Path(made["folder"])
+    plain = load_engine(EngineSpec(str(folder / "merged"), context=256))
+    spec = EngineSpec("miniature:unim3-base", context=256, adapters={"caslie": str(folder / "best")})
+    adapted = load_engine(spec)
+    asked = [Request("0", Prompt("Is the colour of item 3 red?"))]
+    merged, apart = (
+        plain.choose(asked, ("yes", "no")),
+        adapted.choose([replace(asked[0], adapter="caslie")], ("yes", "no")),
+    )
+    base = adapted.choose(asked, ("yes", "no"))
+    assert merged[0].probabilities == pytest.approx(apart[0].probabilities, abs=1e-5)
+    assert abs(base[0].probabilities[0] - apart[0].probabilities[0]) > 1e-3
 
 
 def test_a_run_without_instructions_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from caslie_ray.miniature.records import prompts_of, sample_of
 from caslie_ray.miniature.training.exercises import Exercise, exercises
 from caslie_ray.miniature.training.loop import Plan, fit
+from caslie_ray.miniature.training.starts import seek_copies
 from caslie_ray.miniature.training.text import new_tokenizer, world_samples, world_texts
 from caslie_ray.miniature.training.voters import VoterRecipe, new_model, padded
 from caslie_ray.miniature.truth import CONTEXT_FREE, caption_of, context_free_caption
@@ -18,8 +19,9 @@ from caslie_ray.tasks import find_task
 
 __all__ = ["BASE", "readings", "train_base"]
 
-_PLAN = Plan(steps=2400, batch=16, rate=2e-3)
-BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _PLAN)
+_REST = 0.4  # what the tokens of an answer after its first count for
+_PLAN = Plan(steps=1500, batch=16, rate=2e-3)
+BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _PLAN, vocabulary=1600)
 
 
 def readings(rng: Random, count: int) -> Iterator[str]:
@@ -49,10 +51,11 @@ def train_base(plan: Plan, seed: int, work: Path) -> tuple[PreTrainedModel, PreT
     tokenizer = new_tokenizer(_texts(Random(own)), BASE.style, size=BASE.vocabulary)
     torch.manual_seed(own)
     model = new_model(BASE, tokenizer)
+    seek_copies(model)
 
     def loss_of(rng: Random, progress: float) -> Tensor:
         few = max(1, plan.batch // 8)
-        exercised = [turns(exercise) for exercise in exercises(rng, plan.batch - few, progress)]
+        exercised = [turns(exercise) for exercise in exercises(rng, plan.batch - few)]
         read = [[(text, True)] for text in readings(rng, few)]
         return _loss(model, [_row(tokenizer, parts) for parts in (*exercised, *read)])
 
@@ -80,17 +83,21 @@ def _texts(rng: Random) -> Iterator[str]:
         yield from (text for text, _ in turns(exercise))
 
 
-def _row(tokenizer: PreTrainedTokenizerFast, parts: Sequence[tuple[str, bool]]) -> tuple[list[int], list[int]]:
+def _row(tokenizer: PreTrainedTokenizerFast, parts: Sequence[tuple[str, bool]]) -> tuple[list[int], list[float]]:
+    """Token ids, and how much the loss of each counts: that of an answer's first token the most, for it decides."""
     encoded = tokenizer([text for text, _ in parts], add_special_tokens=False)["input_ids"]
     ids = [token for part in encoded for token in part]
-    labels = [token if learned else -100 for part, (_, learned) in zip(encoded, parts, strict=True) for token in part]
-    return ids, labels
+    weights: list[float] = []
+    for part, (_, learned) in zip(encoded, parts, strict=True):
+        weights += [1.0, *[_REST] * (len(part) - 1)] if learned else [0.0] * len(part)
+    return ids, weights
 
 
-def _loss(model: PreTrainedModel, rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-    """The mean over the tokens to be learned; only for those are logits computed."""
+def _loss(model: PreTrainedModel, rows: Sequence[tuple[list[int], list[float]]]) -> Tensor:
+    """The weighted mean over the tokens to be learned; only for those are logits computed."""
     ids = padded((row for row, _ in rows), 0)
-    labels = padded((labels for _, labels in rows), -100)[:, 1:]
+    weights = nn.utils.rnn.pad_sequence([torch.tensor(weights) for _, weights in rows], batch_first=True)[:, 1:]
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    wanted = labels != -100
-    return nn.functional.cross_entropy(model.lm_head(hidden[wanted]), labels[wanted])
+    wanted = weights > 0
+    losses = nn.functional.cross_entropy(model.lm_head(hidden[wanted]), ids[:, 1:][wanted], reduction="none")
+    return (losses * weights[wanted]).sum() / weights.sum()

@@ -37,7 +37,6 @@ _LABELS = (
 _INFO = ("information from its image", "information from the product image")
 _SPOKEN = ("category", "colour", "pattern", "size", "brand")
 _MANNERS = ("category", "colour", "both", "photo", *(f"question:{name}" for name in DOCUMENTED))
-_EASY = 0.25  # share of the training in which words are only copied and found
 _LONGEST = 12  # words of a line that is to be written out
 
 
@@ -67,26 +66,20 @@ class Exercise:
     asked_first: bool
 
 
-def exercises(rng: Random, count: int, progress: float = 1.0, *, questions: int = 8) -> Iterator[Exercise]:
-    """Exercises on drawn lists, and one in four on a prompt of a task.
-
-    Over the first quarter of a training (`progress`, 0 to 1) lists are short and what they say is only copied and
-    found: nothing else was learned before that was.
-    """
-    begins = progress < _EASY
+def exercises(rng: Random, count: int, *, questions: int = 8) -> Iterator[Exercise]:
+    """Exercises on drawn lists, and one in four on a prompt of a task."""
     world = World(rng, rng.choice(("tools", "sports", None)), combinations="seen")
     for _ in range(count):
-        if not begins and rng.random() < 0.25:
+        if rng.random() < 0.25:
             sample = MAKERS[rng.choice(tuple(MAKERS))](world)
             captions = [caption_of(view) if rng.random() < 0.6 else None for view in sample.views]
             text = find_task(sample.task).prompt(sample_of(sample), captions).text
             asked = tuple(_looked_up(rng, lines_of(text)) for _ in range(questions))
             yield Exercise(text, asked, False)
         else:
-            lines = _lines(rng, easy=begins)
+            lines = _lines(rng)
             text = "\n".join(map(str, lines))
-            ask = _copied if begins else _asked
-            asked = tuple(ask(rng, lines) for _ in range(questions // (1 + begins)))
+            asked = tuple(_asked(rng, lines) for _ in range(questions))
             yield Exercise(text, asked, rng.random() < 0.5)
 
 
@@ -105,9 +98,9 @@ def lines_of(text: str) -> list[Line]:
     return found
 
 
-def _lines(rng: Random, *, easy: bool) -> list[Line]:
+def _lines(rng: Random) -> list[Line]:
     labels = rng.choice(_LABELS)
-    count = rng.randint(2, 4 if easy else 7)
+    count = rng.randint(2, 7)
     names = labels[:count] if labels is not _LABELS[-1] else rng.sample(labels, count)
     # Few values, so that lines have some in common.
     few = {
@@ -117,7 +110,7 @@ def _lines(rng: Random, *, easy: bool) -> list[Line]:
     }
     few["category"] += [COMPLEMENTS[name] for name in few["category"]]
     lines = []
-    kind, shown = (rng.randrange(3) if easy else rng.randrange(6)), rng.choice((0.0, 0.5, 1.0))
+    kind, shown = rng.randrange(6), rng.choice((0.0, 0.5, 1.0))
     for label in names:
         look = _look(rng, few)
         info = phrase(look, rng.choice(_MANNERS)) if rng.random() < shown else ""
@@ -152,13 +145,6 @@ def _look(rng: Random, few: Mapping[str, Sequence[str]]) -> Look:
         look = replace(look, **{name: rng.choice(values) for name, values in few.items()})
         if not held_out(look):
             return look
-
-
-def _copied(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
-    found = None
-    while found is None:
-        found = rng.choice((_write_some, _write_some, _write, _find, _which))(rng, lines)
-    return found
 
 
 def _asked(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:

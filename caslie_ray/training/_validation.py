@@ -1,0 +1,93 @@
+"""The metric of a model in training: it answers held-back samples, and its answers are read as any others."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed as dist
+
+from caslie_ray.engines.cutting import PromptTooLong
+from caslie_ray.engines.trainable import Turns
+from caslie_ray.tasks import TASKS
+from caslie_ray.training._examples import Examples
+
+__all__ = ["mean_primary"]
+
+
+@torch.no_grad()
+def mean_primary(
+    model: Any, turns: Turns, examples: Examples, *, rows: int, new_tokens: int, rank: int = 0, world: int = 1
+) -> float:
+    """Return the mean over tasks of their primary metrics; the workers share the samples out.
+
+    Args:
+        model: a model with an adapter, on its device.
+        turns: writes its prompts.
+        examples: what it is asked; at least one.
+        rows: prompts that it answers together.
+        new_tokens: tokens of an answer, at most.
+        rank: which worker this is.
+        world: how many there are; above 1 the process group must stand.
+    """
+    training = model.training
+    model.eval()
+    # By length, so that little is padded.
+    mine = sorted(range(rank, len(examples), world), key=lambda row: int(examples.characters[row]))
+    answers: dict[int, str] = {}
+    for at in range(0, len(mine), rows):
+        answers.update(_answer(model, turns, examples, mine[at : at + rows], new_tokens))
+    model.train(training)
+    if world > 1:
+        gathered: list[dict[int, str]] = [{} for _ in range(world)]
+        dist.all_gather_object(gathered, answers)
+        answers = {row: text for part in gathered for row, text in part.items()}
+    return _measure(examples, answers)
+
+
+def _answer(model: Any, turns: Turns, examples: Examples, rows: Sequence[int], new_tokens: int) -> dict[int, str]:
+    asked: dict[int, Sequence[int]] = {}
+    answers: dict[int, str] = {}
+    for row in rows:
+        try:
+            asked[row] = turns.ask(examples.prompt(row), new_tokens)
+        except PromptTooLong:
+            answers[row] = ""
+    if not asked:
+        return answers
+    width = max(map(len, asked.values()))
+    device = next(model.parameters()).device
+    ids = torch.full((len(asked), width), turns.pad)
+    mask = torch.zeros_like(ids)
+    for place, prompt in enumerate(asked.values()):
+        ids[place, width - len(prompt) :] = torch.tensor(list(prompt))
+        mask[place, width - len(prompt) :] = 1
+    written = model.generate(
+        input_ids=ids.to(device), attention_mask=mask.to(device), max_new_tokens=new_tokens, do_sample=False,
+        eos_token_id=turns.ends, pad_token_id=turns.pad, use_cache=True,
+    )  # fmt: skip
+    for row, tokens in zip(asked, written[:, width:].tolist(), strict=True):
+        answers[row] = turns.read(tokens)
+    return answers
+
+
+def _measure(examples: Examples, answers: dict[int, str]) -> float:
+    truth: dict[str, list[str]] = defaultdict(list)
+    said: dict[str, list[str]] = defaultdict(list)
+    for row, text in sorted(answers.items()):
+        task = TASKS[examples.task(row)]
+        answer = task.read_answer(text, examples.options(row))
+        label = task.label if task.labels else str
+        truth[task.name].append(label(examples.response(row)))
+        said[task.name].append("" if answer is None else label(answer))
+    return float(
+        np.mean(
+            [
+                TASKS[name].metrics.score(truth[name], said[name], TASKS[name].labels)[TASKS[name].metrics.primary]
+                for name in truth
+            ]
+        )
+    )

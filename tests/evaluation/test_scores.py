@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from caslie_ray.evaluation._answers import FAILED, Answered, Cell, read_answers
+from caslie_ray.evaluation._results import measure, summary_of, write_results
+from caslie_ray.evaluation._scores import Scored, difference, mean_of, score
+from caslie_ray.evaluation._tables import Results, as_latex, as_markdown, improvement, tables_of
+from caslie_ray.runs import Run, open_run
+from caslie_ray.tables import SCHEMAS
+from caslie_ray.tasks import SPLITS, TASKS, find_task
+
+
+def answered(code: str, right: float, failed: float = 0.1, count: int = 200, seed: int = 0) -> Answered:
+    """Answers to a task of which a share is right."""
+    rng = random.Random(seed)
+    labels = find_task(code).labels or tuple("uvwxyz")
+    truth = [rng.choice(labels) for _ in range(count)]
+    chance = random.Random(seed + 1)
+    answers = []
+    for true in truth:
+        wrong = FAILED if chance.random() < failed else chance.choice([label for label in labels if label != true])
+        answers.append(true if chance.random() < right else wrong)
+    return Answered([f"{n:04}" for n in range(count)], truth, answers)
+
+
+def cell(code: str, variant: str = "caslie", split: str = "ind") -> Cell:
+    return Cell("base", variant, find_task(code).name, split)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=[task.code for task in TASKS.values()])
+def test_resampled_metrics_are_scikit_learns(task: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = next(one for one in TASKS.values() if one is task)
+    given = answered(chosen.code, 0.6)
+    found = score(cell(chosen.code), given, 5)
+    # The same samples, drawn by the same generator, measured by scikit-learn.
+    seeds: list[int] = []
+    original = np.random.default_rng
+
+    def remember(seed: int) -> np.random.Generator:
+        seeds.append(seed)
+        return original(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", remember)
+    score(cell(chosen.code), given, 1)
+    rng = original(seeds[0])
+    for at in range(5):
+        taken = rng.integers(0, len(given), len(given)).tolist()
+        expected = chosen.metrics.score(
+            [given.truth[i] for i in taken], [given.answers[i] for i in taken], chosen.labels
+        )
+        assert {name: draws[at] for name, draws in found.draws.items()} == pytest.approx(expected)
+    assert found.values == chosen.metrics.score(given.truth, given.answers, chosen.labels)
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
+    covered = sum(
+        low <= 0.7 <= high
+        for seed in range(100)
+        for _, low, high in [score(cell("CC"), answered("CC", 0.7, count=150, seed=seed), 300).primary]
+    )
+    assert 85 <= covered <= 100
+
+
+def test_failures_count_as_wrong_and_are_left_out_the_papers_way() -> None:
+    found = score(cell("CC"), Answered(["1", "2", "3", "4"], ["a", "b", "c", "d"], ["a", "b", FAILED, "x"]), 10)
+    assert found.failed == 1
+    assert found.values["recall_at_1"] == 0.5
+    assert found.without_failed["recall_at_1"] == pytest.approx(2 / 3)
+    nothing = score(cell("AP"), Answered(["1"], ["yes"], [FAILED]), 10)
+    assert nothing.values["f1"] == 0.0
+    assert nothing.without_failed == {}
+
+
+def test_a_gap_between_two_variants_of_the_same_samples_is_paired() -> None:
+    codes = ("AP", "CC", "SR")
+    worse = [score(cell(code, "text"), answered(code, 0.6), 500) for code in codes]
+    better = []
+    for code in codes:
+        given = answered(code, 0.6)
+        wrong = [n for n, right in enumerate(given.right) if not right][:9]
+        for n in wrong:
+            given.answers[n] = given.truth[n]
+        better.append(score(cell(code), given, 500))
+    gap = difference(better, worse)
+    assert gap.value == pytest.approx(mean_of(better).value - mean_of(worse).value)
+    # The two share all answers but 9 of 200 a task: unpaired, the intervals overlap.
+    assert gap.low > 0
+    assert mean_of(worse).high > mean_of(better).low
+
+
+def all_scored(variants: dict[str, float]) -> list[Scored]:
+    codes = {"ind": [task.code for task in TASKS.values()], "ood": ["AP", "CC", "PRP", "SA", "SR"]}
+    return [
+        score(cell(code, variant, split), answered(code, right, 0.05, 60), 50)
+        for variant, right in variants.items()
+        for split, here in codes.items()
+        for code in here
+    ]
+
+
+def test_tables_stand_beside_the_papers() -> None:
+    variants = {"text": 0.5, "uia": 0.6, "caslie": 0.7, "shuffled": 0.55, "task-specific": 0.6, "context-free": 0.6,
+                "voters-phi": 0.6, "voters-3": 0.65}  # fmt: skip
+    scored = all_scored(variants)
+    results = Results(scored, {("caslie", find_task("AP").name, "ind"): 0.25})
+    tables = {table.number: table for table in tables_of(results)}
+    assert list(tables) == ["4", "5", "6", "A3", "A4", "A7", "A8", "A9", "A10", "A11", "A12", "A13"]
+    overall = tables["4"]
+    assert overall.columns[2:] == (*(f"IND {task.code}" for task in TASKS.values()),
+                                   *(f"OOD {code}" for code in ("AP", "CC", "PRP", "SA", "SR")))  # fmt: skip
+    rows = {row[1]: row[2:] for row in overall.rows}
+    assert rows["CASLIE-M"][:7] == ("0.891", "0.979", "0.566", "0.398", "0.731", "0.656", "0.223")
+    assert rows["eCeLLM-L"][-1] == "0.304"
+    assert rows["captions used, %"][:2] == ("25.0", "–")
+    ours = next(one for one in scored if one.cell == cell("AP"))
+    assert rows["CASLIE on base"][0] == f"{ours.primary.value:.3f}"
+    for table in tables.values():
+        assert {len(row) for row in table.rows} == {len(table.columns)}, table.number
+        assert table.number == "5" or any(row[0] == "paper" for row in table.rows)
+        assert any(row[0] == "ours" for row in table.rows)
+    gains = [row for row in tables["6"].rows if "CASLIE − uniM³, text only" in row[1]]
+    assert [row[-1][0] for row in gains] == ["+", "+"]
+    assert any("failures left out" in row[1] for row in tables["A7"].rows)
+    markdown, latex = as_markdown(list(tables.values())), as_latex(list(tables.values()))
+    assert "### Table A13: SR, all metrics" in markdown
+    assert latex.count(r"\toprule") == latex.count(r"\end{table}") == len(tables)
+
+
+def test_the_mean_improvement_is_the_papers() -> None:
+    # 6.4: CASLIE-M improves on UIA by 4.1%, and on text only by 4.9%: the mean of the relative gains in all tasks, in
+    # domain and out of it.
+    paper = json.loads(Path("caslie_ray/evaluation/paper.json").read_text())["A7-A13"]
+
+    def primary(variant: str) -> list[float]:
+        return [
+            row[task.metrics.primary]
+            for task in TASKS.values()
+            for row in paper
+            if (row["task"], row["model"], row["variant"]) == (task.code, "CASLIE-M", variant)
+        ]
+
+    assert improvement(primary("caslie"), primary("uia")) == pytest.approx(0.041, abs=0.001)
+    assert improvement(primary("caslie"), primary("text")) == pytest.approx(0.049, abs=0.001)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    opened = open_run(str(tmp_path / "run"))
+    names = {"AP": "yes", "CC": "lamp"}
+    samples = [
+        {"sample_id": f"{split}{code}{n}", "task": find_task(code).name, "split": split, "instruction": "", "input": [],
+         "options": [], "output": output if n % 2 else "no", "view_ids": [], "captions": []}
+        for split in SPLITS for code, output in names.items() for n in range(8)
+    ]  # fmt: skip
+    opened.write("samples", "0", pa.Table.from_pylist(samples, schema=SCHEMAS["samples"]))
+    predictions = [
+        {"sample_id": row["sample_id"], "model": "base", "variant": variant, "text": "", "failed": answer is None,
+         "answer": answer, "key": "k", "tokens": 1, "cut": False, "error": None, "retryable": False}
+        for row in samples if row["split"] in ("ind", "ood")
+        for variant in ("caslie", "text")
+        for answer in [row["output"] if variant == "caslie" else None if row["sample_id"][-1] == "3" else "no"]
+    ]  # fmt: skip
+    predictions += [{**predictions[0], "sample_id": "gone"}, {**predictions[0], "answer": None, "retryable": True}]
+    opened.write("predictions", "0", pa.Table.from_pylist(predictions[:-1], schema=SCHEMAS["predictions"]))
+    opened.write("predictions", "1", pa.Table.from_pylist(predictions[-1:], schema=SCHEMAS["predictions"]))
+    return opened
+
+
+def test_answers_are_read_beside_the_truth(run: Run) -> None:
+    found = read_answers(run)
+    assert len(found) == 8
+    perfect = found[cell("CC")]
+    assert all(perfect.right)
+    assert found[cell("AP", "text")].failed == 1
+    # Its one retryable answer is not wrong yet.
+    assert sorted(len(one) for one in found.values()) == [7, 8, 8, 8, 8, 8, 8, 8]
+
+
+def test_metrics_and_tables_are_written(run: Run) -> None:
+    measured = measure(run, 20)
+    assert measured is not None
+    write_results(run, measured)
+    metrics = run.read_json("report/metrics.json")
+    needed = {"model", "variant", "task", "split", "metric", "primary", "value", "low", "high", "n", "failed"}
+    assert all(needed <= row.keys() for row in metrics)
+    assert all(row["low"] <= row["value"] <= row["high"] for row in metrics)
+    assert sum(row["primary"] for row in metrics) == 8
+    assert "Table 6" in run.read_bytes(run.path("report/tables.md")).decode()
+    gaps = summary_of(measured)["base"]["ind"]["caslie_exceeds"]
+    assert gaps["text"]["value"] > 0
+
+
+def test_a_run_without_predictions_has_no_results(tmp_path: Path) -> None:
+    assert measure(open_run(str(tmp_path)), 10) is None

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from caslie_ray.adapters import with_local_adapters
+from caslie_ray.engines import EngineSpec, Request, load_engine
+from caslie_ray.fusion import fuse
+from caslie_ray.prediction import answerers_of, plan_prediction, predict
+from caslie_ray.prediction._work import PREDICTIONS
+from caslie_ray.profiles import Profile, load_profile
+from caslie_ray.prompts import Prompt
+from caslie_ray.runs import Run, RunError, open_run
+from caslie_ray.tables import SCHEMAS
+from caslie_ray.tasks import TASKS
+from caslie_ray.training import orders_of, train
+from caslie_ray.training import trained as find_trained
+from tests.object_store import object_store
+from tests.worlds import InProcess, caption_here, fresh_run
+
+SETTINGS = [
+    "captions.source=dataset",
+    "votes.rule=always",
+    "training.variants=[caslie,text]",
+    "training.global_batch=8",
+    "training.epochs=1",
+    "training.resources.cpus=0.5",
+    "training.learning_rate=0.01",
+    "lineup.base.resources.cpus=0.5",
+    "lineup.base.max_new_tokens=12",
+    "storage.block_rows=16",
+]
+
+
+def chosen(*settings: str) -> Profile:
+    return load_profile("mini", [*SETTINGS, *settings])
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with instructions and two trained models."""
+    run = fresh_run(world, tmp_path_factory.mktemp("predict") / "run")
+    caption_here(run, chosen(), InProcess())
+    fuse(run, chosen(), quiet=True)
+    train(run, chosen())
+    return Path(run.root)
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Run:
+    return fresh_run(trained, tmp_path / "run")
+
+
+def predictions(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["sample_id"], row["variant"]): row for row in run.read(PREDICTIONS).to_pylist()}
+
+
+def asked(run: Run, splits: tuple[str, ...] = ("ind", "ood")) -> set[str]:
+    rows = run.read("samples", ["sample_id", "split"]).to_pylist()
+    return {row["sample_id"] for row in rows if row["split"] in splits}
+
+
+def test_every_model_answers_every_question_once(run: Run) -> None:
+    assert plan_prediction(run, chosen())[-1] == f"model calls    {2 * len(asked(run))}"
+    result = predict(run, chosen("prediction.base=true"), quiet=True)
+    assert result.missing == 0
+    found = predictions(run)
+    assert set(found) == {(sample, variant) for sample in asked(run) for variant in ("base", "caslie", "text")}
+    assert len(run.files(PREDICTIONS)) == len({run.partition(path) for path in run.files(PREDICTIONS)})
+    assert sum(run.count_rows(path) for path in run.files(PREDICTIONS)) == len(found)
+    # Each adapter answers otherwise than the base, and than the other one.
+    texts = {
+        variant: [found[sample, variant]["text"] for sample in sorted(asked(run))]
+        for variant in ("base", "caslie", "text")
+    }
+    assert len({tuple(said) for said in texts.values()}) == 3
+    tasks = dict(
+        zip(
+            *(run.read("samples", ["sample_id", "task"])[name].to_pylist() for name in ("sample_id", "task")),
+            strict=True,
+        )
+    )
+    for (sample, _), row in found.items():
+        assert row["failed"] == (row["answer"] is None)
+        options = next(one["options"] for one in run.read("samples").to_pylist() if one["sample_id"] == sample)
+        assert row["answer"] == TASKS[tasks[sample]].read_answer(row["text"], options)
+
+
+def test_an_answer_is_the_engines_own_with_the_adapter(run: Run) -> None:
+    predict(run, chosen(), quiet=True)
+    role, answerers = answerers_of(run, chosen())
+    caslie = next(one for one in answerers if one.variant == "caslie")
+    engine = load_engine(role.spec)
+    row = next(
+        row for row in run.read("instructions").to_pylist() if row["split"] == "ind" and row["variant"] == "caslie"
+    )
+    fields = tuple((start, end) for start, end in row["prompt_fields"])
+    (said,) = engine.generate([Request("x", Prompt(row["prompt"], fields), adapter=caslie.adapter)])
+    assert said.text == predictions(run)[row["sample_id"], "caslie"]["text"]
+
+
+def test_only_what_is_missing_is_asked(run: Run) -> None:
+    first = predict(run, chosen("training.variants=[caslie]"), quiet=True).summary["this_session"]
+    assert first["model_calls"] == len(asked(run))
+    again = predict(run, chosen("training.variants=[caslie]"), quiet=True).summary["this_session"]
+    assert again["model_calls"] == 0
+    more = predict(run, chosen(), quiet=True).summary["this_session"]
+    assert more["model_calls"] == len(asked(run))
+    other_split = predict(run, chosen("prediction.splits=[train]"), quiet=True).summary["this_session"]
+    assert other_split["model_calls"] == 2 * len(asked(run, ("train",)))
+    # What was answered before is kept.
+    assert {sample for sample, _ in predictions(run)} == asked(run, ("ind", "ood", "train"))
+
+
+def test_another_prompt_or_another_adapter_is_asked_again(run: Run) -> None:
+    predict(run, chosen(), quiet=True)
+    path, table, changed = next(
+        (path, rows, row)
+        for path in run.files("instructions")
+        for rows in [run.read_file(path).to_pylist()]
+        for row in rows
+        if row["split"] == "ind" and row["variant"] == "caslie"
+    )
+    changed["prompt"] += "\nAnswer."
+    run.write("instructions", run.partition(path), pa.Table.from_pylist(table, schema=SCHEMAS["instructions"]))
+    assert predict(run, chosen(), quiet=True).summary["this_session"]["model_calls"] == 1
+    train(run, chosen("training.seed=1"))
+    again = predict(run, chosen("training.seed=1"), quiet=True)
+    assert again.summary["this_session"]["model_calls"] == 2 * len(asked(run))
+    assert len(predictions(run)) == 2 * len(asked(run))
+
+
+def test_damaged_files_and_failures_that_may_pass_are_asked_again(run: Run) -> None:
+    predict(run, chosen(), quiet=True)
+    (first, second, *_) = run.files(PREDICTIONS)
+    lost = run.count_rows(first)
+    Path(first).write_bytes(Path(first).read_bytes()[:-40])
+    rows = run.read_file(second).to_pylist()
+    rows[0] |= {"text": None, "answer": None, "failed": True, "error": "out of memory", "retryable": True}
+    rows[1] |= {"text": None, "answer": None, "failed": True, "error": "poison", "retryable": False}
+    run.write(PREDICTIONS, run.partition(second), pa.Table.from_pylist(rows, schema=SCHEMAS[PREDICTIONS]))
+    result = predict(run, chosen(), quiet=True)
+    assert result.summary["this_session"]["model_calls"] == lost + 1
+    assert [row["error"] for row in predictions(run).values() if row["error"]] == ["poison"]
+
+
+def test_without_models_or_instructions_it_says_what_to_run(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no trained model uia: run train first, with the same profile"):
+        predict(run, chosen("training.variants=[caslie,uia]"), quiet=True)
+    with pytest.raises(RunError, match="run fuse"):
+        predict(open_run(str(tmp_path / "empty")), chosen(), quiet=True)
+
+
+def test_adapters_on_an_object_store_answer_alike(run: Run) -> None:
+    role, (caslie, _) = answerers_of(run, chosen())
+    with object_store(buckets=["shop"]) as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment().items():
+            patch.setenv(name, value)
+        far = open_run(store.uri("shop", "run"))
+        for path in Path(run.root).rglob("*"):
+            if path.is_file() and path.relative_to(run.root).parts[0] in ("instructions", "samples", "models"):
+                far.put(far.path(*path.relative_to(run.root).parts), path.read_bytes())
+        order = orders_of(chosen())[0]
+        model = find_trained(far, order)
+        assert model is not None
+        assert "://" in model.adapter
+        spec = EngineSpec("miniature:unim3-base", context=256, max_new_tokens=12, adapters={"a": model.adapter})
+        fetched = load_engine(with_local_adapters(spec))
+    near = load_engine(
+        EngineSpec("miniature:unim3-base", context=256, max_new_tokens=12, adapters={"a": role.spec.adapters["caslie"]})
+    )
+    assert caslie.adapter == "caslie"
+    question = [Request("0", Prompt("Is it red?"), adapter="a")]
+    assert (
+        fetched.choose(question, ("yes", "no"))[0].probabilities
+        == near.choose(question, ("yes", "no"))[0].probabilities
+    )
