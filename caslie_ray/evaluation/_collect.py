@@ -20,7 +20,7 @@ from caslie_ray.quality import audited
 from caslie_ray.runs import Run, RunError, partition_of
 from caslie_ray.tasks import TASKS
 
-__all__ = ["Collected", "Judged", "collect", "images_of", "splits_of"]
+__all__ = ["Collected", "Judged", "collect", "images_of", "shown_view", "splits_of"]
 
 _COLUMNS = ["view_id", "caption", "votes", "verdict", "error"]
 
@@ -82,7 +82,7 @@ def collect(partition: str, run: Run, judged: Judged) -> Collected:
             _refuse_another_profile(run, row, judged)
             known = judged.truth.get(view["view_id"]) if judged.truth is not None else None
             _count(found.sums, view, row, known, judged)
-            shown.append(_shown(view, row, known))
+            shown.append(shown_view(view, row, known))
     found.views, found.waiting = len(shown), len(views) - len(shown)
     found.worst = worst_first(shown)[: judged.shown]
     return found
@@ -131,12 +131,15 @@ def _count(
         measures.count_context_free(sums, image, truth, row["caption"], free)
 
 
-def _shown(view: Mapping[str, Any], row: Mapping[str, Any], known: KnownView | None) -> ShownView:
+def shown_view(
+    view: Mapping[str, Any], row: Mapping[str, Any], known: KnownView | None, splits: tuple[str, ...] = ()
+) -> ShownView:
+    """Return a view as the page shows it; `row` is that of `captions`."""
     return ShownView(
         view_id=view["view_id"],
         image_id=view["image_id"],
         task=TASKS[view["task"]].code,
-        splits=(),
+        splits=splits,
         context=view["caption_prompt"],
         caption=row["caption"],
         votes=tuple(

@@ -10,18 +10,21 @@ from typing import Any
 from caslie_ray.captioning import CONTEXT_FREE_FOLDER, context_free_job
 from caslie_ray.cluster import map_partitions
 from caslie_ray.evaluation._collect import Collected, Judged, collect, images_of, splits_of
+from caslie_ray.evaluation._contrasts import contrasts_of, views_of
 from caslie_ray.evaluation._figures import facts_of, figures_of
-from caslie_ray.evaluation._results import TABLES_PATH, measure, summary_of, write_results
+from caslie_ray.evaluation._result_figures import curves_of, plots_of
+from caslie_ray.evaluation._results import TABLES_PATH, Measured, measure, summary_of, write_results
 from caslie_ray.evaluation._summary import describe
 from caslie_ray.evaluation._sums import Sums
-from caslie_ray.evaluation._truth import read_truth
-from caslie_ray.evaluation.page import PAGE_PATH, render_page, write_page
+from caslie_ray.evaluation._truth import KnownView, read_truth
+from caslie_ray.evaluation.page import PAGE_PATH, Plot, ShownSample, render_page, write_page
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
 from caslie_ray.runs import Run, RunError
 
 __all__ = ["evaluate", "plan_evaluation"]
 
+_SAMPLES = 400  # on the page, of those on which variants differ
 _DISTRIBUTE_FROM = 50_000  # views; fewer are read here in less time than Ray takes to start
 
 
@@ -76,7 +79,8 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
         summary["results"] = summary_of(measured)
         summary["tables"] = [run.below(f"{TABLES_PATH}.{form}").label for form in ("md", "tex")]
     others = [view.view_id for view in found.worst if view.view_id not in judged.splits]
-    _write_page(run, summary, found, {**judged.splits, **(splits_of(run, others) if others else {})})
+    splits = {**judged.splits, **(splits_of(run, others) if others else {})}
+    _write_page(run, summary, found, splits, truth, measured)
     summary["seconds"] = round(time.monotonic() - begun, 2)
     run.write_json("summary/evaluate.json", summary)
     return summary
@@ -139,16 +143,31 @@ def _collect(run: Run, judged: Judged, *, quiet: bool) -> Collected:
     return found
 
 
-def _write_page(run: Run, summary: Mapping[str, Any], found: Collected, splits: Mapping[str, tuple[str, ...]]) -> None:
+def _write_page(
+    run: Run,
+    summary: Mapping[str, Any],
+    found: Collected,
+    splits: Mapping[str, tuple[str, ...]],
+    truth: Mapping[str, KnownView] | None,
+    measured: Measured | None,
+) -> None:
     kept = sorted(found.worst, key=lambda view: view.view_id)
     views = [replace(view, splits=splits.get(view.view_id, ())) for view in kept]
+    plots: list[Plot] = list(figures_of(summary["figures"]))
+    samples: list[ShownSample] = []
+    if measured is not None:
+        plots = [*plots_of(measured), *curves_of(run), *plots]
+        samples = contrasts_of(run, measured, _SAMPLES)
+        here = {view.view_id for view in views}
+        views += views_of(run, {view for sample in samples for view in sample.views} - here, truth)
     images = images_of(run, dict.fromkeys(view.image_id for view in views))
     page = render_page(
-        "Captions and verdicts",
+        "Results" if measured is not None else "Captions and verdicts",
         facts_of(summary, run.label),
-        figures_of(summary["figures"]),
+        plots,
         views,
         images,
         left_out=found.views - len(views),
+        samples=samples,
     )
     write_page(run, page)

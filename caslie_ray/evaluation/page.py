@@ -22,8 +22,13 @@ from caslie_ray.tasks import SPLITS, TASKS
 __all__ = [
     "PAGE_PATH",
     "Bar",
+    "Curves",
     "Figure",
+    "Grid",
     "Matrix",
+    "Plot",
+    "ShownAnswer",
+    "ShownSample",
     "ShownTruth",
     "ShownView",
     "ShownVote",
@@ -37,7 +42,7 @@ __all__ = [
 PAGE_PATH = "report/index.html"
 """Where the page lies in a run."""
 
-_SCRIPTS = ("dom.js", "figures.js", "cards.js", "page.js")
+_SCRIPTS = ("dom.js", "figures.js", "curves.js", "cards.js", "samples.js", "page.js")
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _ESCAPED = re.compile("[" + "".join(_ESCAPES) + "]")
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
@@ -116,12 +121,60 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Shares between every two of some names, as a heat map."""
+    """Shares between every two of some names, as a heat map; between `names` (rows) and `columns` where there are."""
 
     title: str
     note: str
     names: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Values over steps as lines: for each name its points, (step, value)."""
+
+    title: str
+    note: str
+    unit: str
+    lines: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of texts; the rows of `strong` are set apart."""
+
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    strong: tuple[int, ...] = ()
+
+
+Plot = Figure | Matrix | Curves | Grid
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAnswer:
+    """What one variant of a model answered: `answer` is None where nothing can be read in its `text`."""
+
+    variant: str
+    text: str | None
+    answer: str | None
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSample:
+    """A sample that one variant gets right and another wrong; `views` are ids, in the order of its images."""
+
+    sample_id: str
+    task: str
+    split: str
+    text: str
+    output: str
+    answers: tuple[ShownAnswer, ...]
+    views: tuple[str, ...]
 
 
 def disagreement(view: ShownView) -> float:
@@ -149,10 +202,11 @@ def worst_first(views: Sequence[ShownView]) -> list[ShownView]:
 def render_page(
     title: str,
     facts: Sequence[tuple[str, str]],
-    figures: Sequence[Figure | Matrix],
+    figures: Sequence[Plot],
     views: Sequence[ShownView],
     images: Mapping[str, bytes],
     left_out: int = 0,
+    samples: Sequence[ShownSample] = (),
 ) -> str:
     """Return the page as one HTML text.
 
@@ -163,10 +217,12 @@ def render_page(
         views: the views, in the order that `as stored` shows.
         images: JPEG or PNG bytes by image_id. An image that is missing or broken becomes a "no picture" tile.
         left_out: how many views of the run are not on the page.
+        samples: samples on which variants differ; those of their views that are among `views` are shown with them.
     """
     used = {view.image_id for view in views}
     small = thumbnails({name: data for name, data in images.items() if name in used})
     pictures = {name: number for number, name in enumerate(name for name, data in small.items() if data)}
+    places = {view.view_id: number for number, view in enumerate(views)}
     voters = list(dict.fromkeys(vote.voter for view in views for vote in view.votes))
     data = {
         "facts": [list(fact) for fact in facts],
@@ -177,6 +233,7 @@ def render_page(
         "views": [_view(view, voters, pictures) for view in views],
         "worst": sorted(range(len(views)), key=lambda number: _place(views[number])),
         "leftOut": left_out,
+        "samples": [asdict(sample) | {"views": [places[v] for v in sample.views if v in places]} for sample in samples],
     }
     folder = files("caslie_ray.evaluation") / "_page"
     parts = {
@@ -226,8 +283,13 @@ def _view(view: ShownView, voters: Sequence[str], pictures: Mapping[str, int]) -
     return {name: value for name, value in cell.items() if value is not None}
 
 
-def _figure(figure: Figure | Matrix) -> dict[str, Any]:
+def _figure(figure: Plot) -> dict[str, Any]:
     cell = asdict(figure)
+    if isinstance(figure, Grid):
+        return cell | {"grid": True}
+    if isinstance(figure, Curves):
+        lines = [[name, [[at, _short(value)] for at, value in points]] for name, points in figure.lines]
+        return cell | {"lines": lines}
     if isinstance(figure, Matrix):
         return cell | {"values": [[_short(value) for value in row] for row in figure.values]}
     bars = [

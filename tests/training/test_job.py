@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import struct
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 from peft import PeftModel
+from tensorboardX.proto import event_pb2
 from transformers import AutoModelForCausalLM
 
 from caslie_ray.engines import EngineSpec, Request, load_engine, resolve
@@ -15,7 +19,9 @@ from caslie_ray.prompts import Prompt
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.training import TrainingError, plan_training, train
-from tests.training.test_learner import examples
+from caslie_ray.training._saving import load_checkpoint, save_checkpoint
+from caslie_ray.training._tracking import import_tracker
+from tests.training.test_learner import examples, learner
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -90,3 +96,66 @@ def test_a_rate_that_breaks_the_loss_ends_the_job_with_the_samples(run: Run) -> 
     broken = load_profile("mini", [*SETTINGS, "training.learning_rate=1e30", "training.max_failures=0"])
     with pytest.raises(TrainingError, match=r"step [1-5]: the (loss|gradient) is"):
         train(run, broken)
+
+
+def test_answers_outside_the_options_are_left_out_and_named(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    (path,) = run.files("instructions")
+    rows = run.read_file(path).to_pylist()
+    odd = next(row for row in rows if row["split"] == "train")
+    odd["response"] = "perhaps"
+    run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
+    assert plan_training(run, small())[0].startswith("caslie    17 instructions")
+    assert f"1 samples are left out, for their answer is none of their options: {odd['sample_id']}" in caplog.text
+
+
+def test_a_checkpoint_of_another_base_is_refused_by_name(tmp_path: Path) -> None:
+    one = learner()
+    save_checkpoint(one.model, one.optimizer, tmp_path, {"base": "1234", "step": 1})
+    with pytest.raises(TrainingError, match=r"is of the base 1234, and 5678 is to be trained: use another run"):
+        load_checkpoint(one.model, one.optimizer, tmp_path, "5678")
+    assert load_checkpoint(one.model, one.optimizer, tmp_path, "1234")["step"] == 1
+
+
+def test_curves_and_both_adapters_are_kept(run: Run) -> None:
+    (made,) = train(run, small())["models"]
+    folder = Path(made["folder"])
+    assert {"best", "last", "tensorboard", "training.json"} <= {path.name for path in folder.iterdir()}
+    found = EventAccumulator(str(folder / "tensorboard"))
+    record = json.loads((folder / "training.json").read_text())
+    assert found.scalars("train/loss") == pytest.approx([row["loss"] for row in record["curve"]])
+    assert found.scalars("validation/metric") == pytest.approx([row["metric"] for row in record["validations"]])
+    assert record["best"]["metric"] == max(row["metric"] for row in record["validations"])
+
+
+def test_training_ends_early_when_nothing_gets_better(run: Run) -> None:
+    patient = load_profile(
+        "mini", [*SETTINGS, "training.epochs=20", "training.validations=20", "training.patience=2",
+                 "training.learning_rate=1e-12"]
+    )  # fmt: skip
+    (made,) = train(run, patient)["models"]
+    assert made["steps"] < 20 * 3
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(TrainingError, match=r"pip install 'caslie_ray\[mlflow\]'"):
+        import_tracker("mlflow")
+
+
+class EventAccumulator:
+    """The values in TensorBoard's event files, read as the protocol buffers that they are."""
+
+    def __init__(self, folder: str) -> None:
+        self._values: dict[str, list[float]] = {}
+        for path in sorted(Path(folder).iterdir()):
+            data = path.read_bytes()
+            at = 0
+            while at < len(data):
+                (length,) = struct.unpack("<Q", data[at : at + 8])
+                event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+                for value in event.summary.value:
+                    self._values.setdefault(value.tag, []).append(value.simple_value)
+                at += length + 16
+
+    def scalars(self, name: str) -> list[float]:
+        return self._values[name]

@@ -27,6 +27,7 @@ def examples(count: int = 24) -> Examples:
                 ],
                 "prompt_fields": pa.array([[[25, 30]]] * count, pa.list_(pa.list_(pa.int32()))),
                 "response": ["yes" if number % 3 else "no, it is blue" for number in range(count)],
+                "options": [["yes", "no"]] * count,
             }
         )
     )

@@ -61,11 +61,14 @@ function heatMap(figure) {
     "tr",
     {},
     el("td", {}),
-    figure.names.map((name, at) => el("th", { scope: "col", abbr: name, title: name }, String(at + 1))),
+    figure.columns.length
+      ? figure.columns.map((name) => el("th", { scope: "col" }, name))
+      : figure.names.map((name, at) => el("th", { scope: "col", abbr: name, title: name }, String(at + 1))),
   );
   const rows = figure.values.map((row, at) => {
     const cells = row.map((value, column) => {
-      const title = `${figure.names[at]} and ${figure.names[column]}: ${percent(value, 1)}`;
+      const other = figure.columns.length ? figure.columns[column] : figure.names[column];
+      const title = `${figure.names[at]} and ${other}: ${percent(value, 1)}`;
       const cell = el("td", { title: known(value) ? title : null }, known(value) ? (100 * value).toFixed(1) : "–");
       if (known(value)) {
         // Never the full colour: one ink must be readable on all of them.
@@ -73,13 +76,30 @@ function heatMap(figure) {
       }
       return cell;
     });
-    return el("tr", {}, el("th", { scope: "row" }, el("b", {}, String(at + 1)), ` ${figure.names[at]}`), cells);
+    const number = figure.columns.length ? null : el("b", {}, String(at + 1));
+    return el("tr", {}, el("th", { scope: "row" }, number, ` ${figure.names[at]}`), cells);
   });
   const table = el("table", { class: "heat" }, el("thead", {}, head), el("tbody", {}, rows));
   return [
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": figure.title }, table),
     el("p", { class: "scale", "aria-hidden": "true" }, "0%", el("i", {}), percent(highest, 1)),
   ];
+}
+
+/** A table of texts. */
+function gridOf(figure) {
+  const head = el("tr", {}, figure.columns.map((name) => el("th", { scope: "col" }, name)));
+  const rows = figure.rows.map((row, at) =>
+    el("tr", { class: figure.strong.includes(at) ? "strong" : null }, row.map((text, place) => el(place ? "td" : "th", place ? {} : { scope: "row" }, text))),
+  );
+  const table = el("table", { class: "grid" }, el("thead", {}, head), el("tbody", {}, rows));
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": figure.title }, table);
+}
+
+function drawn(figure) {
+  if (figure.grid) return gridOf(figure);
+  if (figure.lines) return curvesOf(figure);
+  return figure.names ? heatMap(figure) : barChart(figure);
 }
 
 function showFigures(figures) {
@@ -89,7 +109,7 @@ function showFigures(figures) {
       const aim = known(figure.target) ? el("p", { class: "aim" }, `target ${percent(figure.target)}`) : null;
       const note = figure.note ? el("p", { class: "note" }, figure.note) : null;
       const caption = el("figcaption", {}, heading, note, aim);
-      return el("figure", {}, caption, figure.names ? heatMap(figure) : barChart(figure));
+      return el("figure", { class: figure.grid ? "whole" : null }, caption, drawn(figure));
     }),
   );
 }

@@ -28,6 +28,7 @@ function setUp() {
   byId("controls").hidden = byId("bar").hidden = !data.views.length;
   byId("filters").hidden = !data.views.length;
   showFigures(data.figures);
+  showSamples(data, pictures);
 }
 
 const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);

@@ -193,7 +193,8 @@ def _shown(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
 
 def _find(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
     values = Counter(value for line in lines for value in set(line.named.values()))
-    alone = [value for value, count in values.items() if count == 1]
+    # In a fixed order: a seed draws the same exercises in every process.
+    alone = sorted(value for value, count in values.items() if count == 1)
     if not alone:
         return None
     value = rng.choice(alone)
