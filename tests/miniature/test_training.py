@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -16,13 +20,16 @@ from caslie_ray.miniature.training import captioner
 from caslie_ray.miniature.training import questions as asking
 from caslie_ray.miniature.training.base import BASE, readings
 from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
+from caslie_ray.miniature.training.exercises import exercises, lines_of
 from caslie_ray.miniature.training.loop import Plan, fit
 from caslie_ray.miniature.training.muon import Muon, orthogonalised
 from caslie_ray.miniature.training.pixels import pixels_of
 from caslie_ray.miniature.training.questions import drills, questions
-from caslie_ray.miniature.training.text import world_samples
-from caslie_ray.miniature.training.voters import VOTERS, train_voter
+from caslie_ray.miniature.training.starts import seek_copies
+from caslie_ray.miniature.training.text import new_tokenizer, world_samples
+from caslie_ray.miniature.training.voters import VOTERS, new_model, train_voter
 from caslie_ray.miniature.truth import helps, named_in
+from caslie_ray.tasks import TASKS
 
 TWO = Plan(steps=2, batch=2, rate=1e-3)
 TINY = CaptionerPlan(tower=TWO, words=TWO, whole=TWO)
@@ -190,3 +197,64 @@ def test_scaled_plans_keep_at_least_two_steps() -> None:
     assert {plan.steps for plan in (plans.voters["phi"], plans.base, plans.captioner.words, plans.captioner.tower)} == {
         2
     }
+
+
+def test_exercises_are_the_same_in_every_process_and_hold_no_tasks_question() -> None:
+    script = (
+        "from random import Random; from caslie_ray.miniature.training.exercises import exercises;"
+        "print(list(exercises(Random(3), 40)))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(said) == 1
+    for exercise in exercises(Random(4), 200):
+        assert len(exercise.asked) == 8
+        prompt = any(task.instruction[:40] in exercise.text for task in TASKS.values())
+        questions = [question for question, _ in exercise.asked]
+        if prompt:
+            assert all(question.startswith(("Write", "Which", "Is ")) for question in questions)
+            assert not any("together" in question or "Same" in question for question in questions)
+
+
+def test_answers_to_exercises_are_true() -> None:
+    text = (
+        "A: Kivo Classic red plain mug 123\ninformation from its image: The image shows a red plain mug.\n"
+        "B: Handy kettle 456\ninformation from its image: The image shows a blue kettle."
+    )
+    lines = lines_of(text)
+    assert [(line.label, line.named.get("colour"), line.named["category"]) for line in lines] == [
+        ("A", "red", "mug"), ("B", "blue", "kettle"),
+    ]  # fmt: skip
+    for exercise in exercises(Random(5), 300):
+        held = {line.label: line for line in lines_of(exercise.text)}
+        for question, answer in exercise.asked:
+            if question.startswith("Which line has "):
+                value = question.removeprefix("Which line has ").removesuffix("?")
+                having = [line.label for line in held.values() if value in line.named.values()]
+                assert [answer.split(":")[0]] == having
+            elif question.startswith("Which") and "does the image of" in question:
+                name, label = question.removeprefix("Which ").removesuffix(" show?").split(" does the image of ")
+                assert answer == named_in(held[label].info).get(name, "none")
+
+
+def test_a_model_that_seeks_copies_copies_before_it_is_trained() -> None:
+    torch.manual_seed(0)
+    tokenizer = new_tokenizer(["a b c"], BASE.style, size=300)
+    model = new_model(replace(BASE, vocabulary=300), tokenizer)
+    ids = torch.randint(10, len(tokenizer), (16, 12))
+    twice = torch.cat([ids, ids], 1)
+
+    def copied() -> float:
+        with torch.no_grad():
+            said = model(input_ids=twice).logits[:, 12:-1].argmax(-1)
+        return float((said == twice[:, 13:]).float().mean())
+
+    before = copied()
+    seek_copies(model)
+    assert before < 0.05
+    assert copied() > 0.15
