@@ -14,10 +14,8 @@ from caslie_ray.dataset import ingest, plan_ingest
 from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.fusion import fuse, plan_fusion
 from caslie_ray.miniature import WorldSize, write_dataset
-from caslie_ray.prediction import plan_prediction, predict
 from caslie_ray.progress import clock
 from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_predict, show_train
-from caslie_ray.training import plan_training, train
 
 __all__ = ["caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job", "train_job"]
 
@@ -69,16 +67,27 @@ def fuse_job(arguments: Arguments) -> int:
 
 
 def train_job(arguments: Arguments) -> int:
-    """Fine-tune uniM³."""
+    """Fine-tune uniM³.
+
+    Raises:
+        JobError: training cannot go on.
+    """
+    from caslie_ray.training import TrainingError, plan_training, train  # torch takes seconds; other jobs need none
+
     if arguments.plan:
         _say("train", plan_training(arguments.run, arguments.profile))
         return COMPLETE
-    _say("train", show_train(train(arguments.run, arguments.profile)))
+    try:
+        _say("train", show_train(train(arguments.run, arguments.profile, quiet=arguments.quiet)))
+    except TrainingError as error:
+        raise JobError(str(error)) from error
     return COMPLETE
 
 
 def predict_job(arguments: Arguments) -> int:
     """Let the models answer."""
+    from caslie_ray.prediction import plan_prediction, predict  # as above
+
     if arguments.plan:
         _say("predict", plan_prediction(arguments.run, arguments.profile))
         return COMPLETE

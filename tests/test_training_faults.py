@@ -126,7 +126,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def begun(seen: Seen, job: Submitted) -> None:
     """Wait until a checkpoint is stored, and see to it that there is still something to do."""
     folder = Path(seen.run.path("models"))
-    until(lambda: not job.running or list(folder.glob("*/checkpoints/checkpoint_*")), what="a checkpoint")
+    until(lambda: not job.running or list(folder.glob("checkpoints-*/checkpoint_*")), what="a checkpoint")
     assert job.running, job.end()[1][-3000:]
 
 
@@ -161,7 +161,7 @@ def killed_driver(lab: Lab) -> Seen:
     begun(seen, job)
     job.process.kill()
     seen.take(job)
-    seen.facts["finished"] = (seen.folder / "training.json").exists()
+    seen.facts["finished"] = list(Path(seen.run.path("models")).glob("*/training.json"))
     seen.take(lab.train(seen, 1))
     return seen
 

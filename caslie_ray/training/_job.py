@@ -6,7 +6,7 @@ import functools
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +27,13 @@ from caslie_ray.cluster import connect
 from caslie_ray.engines import EngineError
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, RunError
+from caslie_ray.training._board import Onlooker
 from caslie_ray.training._examples import Examples, read_examples
 from caslie_ray.training._export import merge_adapter
 from caslie_ray.training._learner import TrainingError
 from caslie_ray.training._memory import estimate
-from caslie_ray.training._order import TrainingOrder, orders_of
-from caslie_ray.training._worker import Assignment, work
+from caslie_ray.training._order import MODELS, TrainingOrder, orders_of
+from caslie_ray.training._worker import Assignment, Item, work
 
 __all__ = ["TrainedModel", "plan_training", "train", "trained"]
 
@@ -77,10 +78,15 @@ def kept_adapter(order: TrainingOrder, record: Mapping[str, Any]) -> str:
     return order.settings.keep if order.settings.keep in record["adapters"] else "last"
 
 
-def train(run: Run, profile: Profile) -> dict[str, Any]:
+def train(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     """Fine-tune the models that a profile asks for; return the job's summary.
 
     A model that is finished is left as it is; one that was begun goes on from its last checkpoint.
+
+    Args:
+        run: holds `instructions`.
+        profile: the base, the models and the hyperparameters.
+        quiet: no progress lines.
 
     Raises:
         RunError: there are no instructions to learn from, or the store refuses.
@@ -88,7 +94,16 @@ def train(run: Run, profile: Profile) -> dict[str, Any]:
         TrainingError: the loss is no number, or workers kept failing.
     """
     begun = time.monotonic()
-    models = [_train(run, order) for order in orders_of(profile)]
+    orders = orders_of(profile)
+    sizes = {order.name: _examples(run, order) for order in orders}
+    to_do = [order for order in orders if not _finished(run, order, sizes[order.name])]
+    took: dict[str, float] = {}
+    if to_do:
+        connect()
+        steps = sum(order.settings.total_steps(len(sizes[order.name])) for order in to_do)
+        with Onlooker(steps, quiet=quiet) as onlooker:
+            took = _train(run, [(order, sizes[order.name]) for order in to_do], onlooker.board)
+    models = [_describe(run, order, sizes[order.name], took.get(order.name)) for order in orders]
     summary = {
         "job": "train",
         "run": run.label,
@@ -139,33 +154,45 @@ def _examples(run: Run, order: TrainingOrder) -> Examples:
     return examples
 
 
-def _train(run: Run, order: TrainingOrder) -> dict[str, Any]:
-    examples = _examples(run, order)
+def _finished(run: Run, order: TrainingOrder, examples: Examples) -> bool:
+    folder = order.folder(examples.digest)
+    if run.read_json(f"{folder}/training.json") is None:
+        return False
+    return not order.settings.merge or bool(run.listed(run.path(folder, MERGED)))
+
+
+def _train(run: Run, to_do: Sequence[tuple[TrainingOrder, Examples]], board: Any) -> dict[str, float]:
+    """Train models; return the seconds that each took."""
+    items = [Item(order, order.folder(examples.digest), examples.digest) for order, examples in to_do]
+    unfinished = [item for item in items if run.read_json(f"{item.folder}/training.json") is None]
+    if unfinished:
+        _fit(run, unfinished, board)
+    took: dict[str, float] = {}
+    for item in items:
+        record = run.read_json(f"{item.folder}/training.json")
+        took[item.order.name] = record["seconds"]
+        if item.order.settings.merge and not run.listed(run.path(item.folder, MERGED)):
+            _merge(run, item.order, item.folder, kept_adapter(item.order, record))
+    return took
+
+
+def _describe(run: Run, order: TrainingOrder, examples: Examples, seconds: float | None) -> dict[str, Any]:
     folder = order.folder(examples.digest)
     record = run.read_json(f"{folder}/training.json")
-    fresh = record is None
-    seconds = 0.0
-    if fresh:
-        begun = time.monotonic()
-        _fit(run, order, folder, examples)
-        seconds = time.monotonic() - begun
-        record = run.read_json(f"{folder}/training.json")
-    if order.settings.merge and not run.listed(run.path(folder, MERGED)):
-        _merge(run, order, folder, kept_adapter(order, record))
     return {
         "model": order.name,
         "folder": run.below(folder).label,
         "examples": len(examples),
-        "trained_now": fresh,
+        "left_out": len(examples.outside),
+        "trained_now": seconds is not None,
         "steps": record["steps"],
         "loss": record["curve"][-1]["loss"],
         "best": record["best"],
-        "seconds": round(seconds, 2),
+        "seconds": round(seconds or 0.0, 2),
     }
 
 
 def _merge(run: Run, order: TrainingOrder, folder: str, kept: str) -> None:
-    connect()
     need = order.settings.resources
     task = ray.remote(num_cpus=need.cpus, max_retries=3)(_write_merged)
     try:
@@ -192,26 +219,27 @@ def _copy(run: Run, file: Path, target: str) -> None:
     pafs.copy_files(str(file), target, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=run.fs)
 
 
-def _fit(run: Run, order: TrainingOrder, folder: str, examples: Examples) -> None:
-    settings = order.settings
-    connect()
+def _fit(run: Run, items: Sequence[Item], board: Any) -> None:
+    """Train models one after the other, by one group of workers: to start one takes longer than a small model."""
+    settings = items[0].order.settings
     need = settings.resources
     resources = {"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}
     lowest, highest = settings.num_workers.min, settings.num_workers.max
     # Ray's types know of no elastic pair.
     workers: Any = lowest if lowest == highest else (lowest, highest)
+    # Found again by base and settings: whatever models were asked for before, the one that was begun goes on.
+    name = f"checkpoints-{items[0].order.key('')[:12]}"
     trainer = TorchTrainer(
         work,
-        train_loop_config={"assignment": Assignment(run, order, folder, examples.digest)},
+        train_loop_config={"assignment": Assignment(run, tuple(items), board)},
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=need.gpus > 0,
             resources_per_worker=resources,
         ),
         run_config=RunConfig(
-            # With a name of its own a run that was begun is found again.
-            name="checkpoints",
-            storage_path=run.path(folder),
+            name=name,
+            storage_path=run.path(MODELS),
             storage_filesystem=run.fs,
             failure_config=FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -222,7 +250,8 @@ def _fit(run: Run, order: TrainingOrder, folder: str, examples: Examples) -> Non
     except WorkerGroupError as error:
         raise _plain(error) from error
     except TrainingFailedError as error:
-        raise TrainingError(f"training of {order.name} cannot go on: {error}") from error
+        raise TrainingError(f"training cannot go on: {error}") from error
+    run.delete_folder(run.path(MODELS, name))
 
 
 def _plain(error: WorkerGroupError) -> RuntimeError:

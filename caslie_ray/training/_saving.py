@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from caslie_ray.training._adapter import trained_parameters
 from caslie_ray.training._learner import TrainingError
 
-__all__ = ["load_checkpoint", "save_adapter", "save_checkpoint"]
+__all__ = ["is_of", "load_checkpoint", "save_adapter", "save_checkpoint"]
 
 _WEIGHTS, _OPTIMIZER, _STATE = "adapter.safetensors", "optimizer.pt", "state.json"
 
@@ -39,11 +39,16 @@ def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, folder: Path, 
         model: a model with an adapter.
         optimizer: its optimiser.
         folder: where it goes.
-        state: `base`, `key` and `step` (steps done), and what else is to be known again.
+        state: `base`, `folder` (the model's) and `step` (steps done), and what else is to be known again.
     """
     save_file({name: value.detach().cpu().contiguous() for name, value in trained_parameters(model)}, folder / _WEIGHTS)
     torch.save(optimizer.state_dict(), folder / _OPTIMIZER)
     (folder / _STATE).write_text(json.dumps(state))
+
+
+def is_of(checkpoint: Path, folder: str) -> bool:
+    """Whether a checkpoint is of the model in a folder of the run."""
+    return bool(json.loads((checkpoint / _STATE).read_text())["folder"] == folder)
 
 
 def load_checkpoint(model: Any, optimizer: torch.optim.Optimizer, folder: Path, base: str) -> dict[str, Any]:

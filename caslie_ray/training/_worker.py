@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import ray.train
@@ -28,7 +28,7 @@ from caslie_ray.training._examples import Examples, read_examples
 from caslie_ray.training._learner import Learner, Step
 from caslie_ray.training._memory import estimate
 from caslie_ray.training._order import TrainingOrder
-from caslie_ray.training._saving import load_checkpoint, save_adapter, save_checkpoint
+from caslie_ray.training._saving import is_of, load_checkpoint, save_adapter, save_checkpoint
 from caslie_ray.training._tracking import Tracking
 from caslie_ray.training._validation import mean_primary
 
@@ -37,25 +37,37 @@ __all__ = ["Assignment", "work"]
 _DRAIN_EVERY_S = 2.0
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """What every worker is told.
+class Item(NamedTuple):
+    """One model to train.
 
     Attributes:
-        run: where instructions are read and the model is written.
         order: what is trained.
         folder: of the model, in the run.
         digest: of the examples that the job saw; workers that see others refuse to begin.
     """
 
-    run: Run
     order: TrainingOrder
     folder: str
     digest: str
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """What every worker is told.
+
+    Attributes:
+        run: where instructions are read and models are written.
+        items: the models, one after the other; they share base and settings.
+        board: the actor that is told how far they are.
+    """
+
+    run: Run
+    items: tuple[Item, ...]
+    board: Any
+
+
 def work(config: Mapping[str, Any]) -> None:
-    """Train, from the last checkpoint on; runs on each worker at once.
+    """Train what is not finished, from the last checkpoint on; runs on each worker at once.
 
     Args:
         config: the `Assignment`, by the name `assignment`; Ray Train passes nothing but mappings.
@@ -65,25 +77,34 @@ def work(config: Mapping[str, Any]) -> None:
         EngineError: the base cannot be loaded.
     """
     assignment: Assignment = config["assignment"]
-    run, order = assignment.run, assignment.order
+    run = assignment.run
+    # All workers see the same: a record is written once, after the last step that all of them made together.
+    to_do = [item for item in assignment.items if run.read_json(f"{item.folder}/training.json") is None]
+    device = get_device()
+    drains = _Drains()
+    for item in to_do:
+        _refuse_what_cannot_fit(item.order, device)
+        _train(run, item, assignment.board, device, drains)
+
+
+def _train(run: Run, item: Item, board: Any, device: torch.device, drains: _Drains) -> None:
+    order = item.order
     settings = order.settings
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     examples = read_examples(run, order.table, order.variant, "train", order.tasks)
-    if examples.digest != assignment.digest:
+    if examples.digest != item.digest:
         raise RuntimeError(f"the instructions of {run.label} have changed since the job began: run it again")
     held_back = read_examples(run, order.table, order.variant, "validation", order.tasks, settings.validation_samples)
-    device = get_device()
-    _refuse_what_cannot_fit(order, device)
     trainable = load_trainable(order.spec, device, **quantized(settings))
     model = prepared(trainable.model, order)
     learner = Learner(model, trainable.turns, examples, settings, rank, world)
-    progress = Progressing(assignment, learner, trainable.turns, held_back, rank, world)
+    progress = Progressing(run, item, board, learner, trainable.turns, held_back, rank, world)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            progress.take_up(load_checkpoint(model, learner.optimizer, Path(folder), order.base))
-    drains = _Drains()
+            if is_of(Path(folder), item.folder):
+                progress.take_up(load_checkpoint(model, learner.optimizer, Path(folder), order.base))
     while not progress.finished:
         progress.after(learner.step(progress.step, notice=drains.concern_me()))
     progress.finish()
@@ -152,14 +173,25 @@ class Progressing:
     """
 
     def __init__(
-        self, assignment: Assignment, learner: Learner, turns: Turns, held_back: Examples, rank: int, world: int
+        self,
+        run: Run,
+        item: Item,
+        board: Any,
+        learner: Learner,
+        turns: Turns,
+        held_back: Examples,
+        rank: int,
+        world: int,
     ) -> None:
-        self._assignment = assignment
+        self._run, self._board = run, board
+        self._order, self._folder, self._digest = item
+        self._begun = time.monotonic()
+        self._spent = 0.0
         self._learner = learner
         self._turns = turns
         self._held_back = held_back
         self._rank, self._world = rank, world
-        self._settings = assignment.order.settings
+        self._settings = self._order.settings
         self.step = 0
         self._curve: list[dict[str, float]] = []
         self._validations: list[dict[str, float]] = []
@@ -169,8 +201,7 @@ class Progressing:
         self._warned = False
         self._tracking: Tracking | None = None
         if not rank:
-            trackers = self._settings.trackers
-            self._tracking = Tracking(assignment.run, assignment.folder, assignment.order.name, trackers)
+            self._tracking = Tracking(run, self._folder, self._order.name, self._settings.trackers)
 
     @property
     def finished(self) -> bool:
@@ -183,6 +214,7 @@ class Progressing:
         self.step = state["step"]
         self._curve, self._validations = state["curve"], state["validations"]
         self._best, self._worse, self._digests = state["best"], state["worse"], state["digests"]
+        self._spent = state["seconds"]
         for row in self._curve:
             self._track("train", row)
         for row in self._validations:
@@ -193,6 +225,8 @@ class Progressing:
         self.step = done.step + 1
         self._curve.append({"step": done.step, "loss": done.loss, "rate": done.rate, "norm": done.norm})
         self._track("train", self._curve[-1])
+        if not self._rank:
+            self._board.tell.remote(self._order.name, self.step, done.loss)
         every = max(1, self._learner.steps // self._settings.validations)
         if len(self._held_back) and (self.step % every == 0 or self.step == self._learner.steps):
             self._validate()
@@ -205,11 +239,15 @@ class Progressing:
         """Write the last adapter, and the record that says that the model is finished."""
         if self._rank:
             return
-        run, folder = self._assignment.run, self._assignment.folder
         self._put_adapter("last")
         if self._tracking is not None:
             self._tracking.close()
-        run.write_json(f"{folder}/training.json", self._record())
+        self._run.write_json(f"{self._folder}/training.json", self._record())
+
+    @property
+    def _seconds(self) -> float:
+        """Spent on this model so far, with what came before its last checkpoint."""
+        return round(self._spent + time.monotonic() - self._begun, 2)
 
     def _track(self, kind: str, row: Mapping[str, float]) -> None:
         if self._tracking is not None:
@@ -220,7 +258,7 @@ class Progressing:
         loss = self._learner.validation_loss(self._held_back)
         metric = mean_primary(
             self._learner.model, self._turns, self._held_back, rows=self._settings.micro_batch,
-            new_tokens=self._assignment.order.spec.max_new_tokens, rank=self._rank, world=self._world,
+            new_tokens=self._order.spec.max_new_tokens, rank=self._rank, world=self._world,
         )  # fmt: skip
         found = {"step": float(self.step), "loss": loss, "metric": metric}
         self._validations.append(found)
@@ -241,27 +279,27 @@ class Progressing:
         if self._tracking is not None:
             self._tracking.flush()
         with tempfile.TemporaryDirectory() as folder:
-            state = {"base": self._assignment.order.base, **self._state()}
+            state = {"base": self._order.base, "folder": self._folder, **self._state()}
             save_checkpoint(self._learner.model, self._learner.optimizer, Path(folder), state)
             ray.train.report(told, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step, "curve": self._curve, "validations": self._validations, "best": self._best,
-            "worse": self._worse, "digests": self._digests,
+            "worse": self._worse, "digests": self._digests, "seconds": self._seconds,
         }  # fmt: skip
 
     def _record(self) -> dict[str, Any]:
-        order = self._assignment.order
+        order = self._order
         return {
             "model": order.name, "variant": order.variant, "tasks": list(order.tasks), "base": order.base,
-            "checkpoint": order.spec.checkpoint, "examples": self._assignment.digest, "steps": self.step,
+            "checkpoint": order.spec.checkpoint, "examples": self._digest, "steps": self.step, "seconds": self._seconds,
             "adapters": self._digests, "best": self._best, "curve": self._curve, "validations": self._validations,
         }  # fmt: skip
 
     def _put_adapter(self, name: str) -> None:
         """Write the adapter into the run, its settings last: a folder without them is no adapter."""
-        run, order, place = self._assignment.run, self._assignment.order, f"{self._assignment.folder}/{name}"
+        run, order, place = self._run, self._order, f"{self._folder}/{name}"
         with tempfile.TemporaryDirectory() as folder:
             save_adapter(self._learner.model, Path(folder), {"base": order.base, "checkpoint": order.spec.checkpoint})
             self._digests[name] = content_id((Path(folder) / "adapter_model.safetensors").read_bytes())

@@ -45,7 +45,7 @@ def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = fresh_run(world, tmp_path_factory.mktemp("predict") / "run")
     caption_here(run, chosen(), InProcess())
     fuse(run, chosen(), quiet=True)
-    train(run, chosen())
+    train(run, chosen(), quiet=True)
     return Path(run.root)
 
 
@@ -127,7 +127,7 @@ def test_another_prompt_or_another_adapter_is_asked_again(run: Run) -> None:
     changed["prompt"] += "\nAnswer."
     run.write("instructions", run.partition(path), pa.Table.from_pylist(table, schema=SCHEMAS["instructions"]))
     assert predict(run, chosen(), quiet=True).summary["this_session"]["model_calls"] == 1
-    train(run, chosen("training.seed=1"))
+    train(run, chosen("training.seed=1"), quiet=True)
     again = predict(run, chosen("training.seed=1"), quiet=True)
     assert again.summary["this_session"]["model_calls"] == 2 * len(asked(run))
     assert len(predictions(run)) == 2 * len(asked(run))

@@ -52,10 +52,10 @@ def run(tmp_path: Path) -> Run:
 
 def test_a_model_is_trained_once_and_its_adapter_answers(run: Run) -> None:
     assert "18 instructions, 6 steps of 8" in plan_training(run, small())[0]
-    first = train(run, small())["models"][0]
+    first = train(run, small(), quiet=True)["models"][0]
     assert first["trained_now"]
     assert first["steps"] == 6
-    again = train(run, small())["models"][0]
+    again = train(run, small(), quiet=True)["models"][0]
     assert not again["trained_now"]
     assert plan_training(run, small())[0].endswith("finished")
     adapter = str(Path(first["folder"]) / "best")
@@ -95,7 +95,7 @@ def test_a_run_without_instructions_is_refused(tmp_path: Path) -> None:
 def test_a_rate_that_breaks_the_loss_ends_the_job_with_the_samples(run: Run) -> None:
     broken = load_profile("mini", [*SETTINGS, "training.learning_rate=1e30", "training.max_failures=0"])
     with pytest.raises(TrainingError, match=r"step [1-5]: the (loss|gradient) is"):
-        train(run, broken)
+        train(run, broken, quiet=True)
 
 
 def test_answers_outside_the_options_are_left_out_and_named(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -117,7 +117,7 @@ def test_a_checkpoint_of_another_base_is_refused_by_name(tmp_path: Path) -> None
 
 
 def test_curves_and_both_adapters_are_kept(run: Run) -> None:
-    (made,) = train(run, small())["models"]
+    (made,) = train(run, small(), quiet=True)["models"]
     folder = Path(made["folder"])
     assert {"best", "last", "tensorboard", "training.json"} <= {path.name for path in folder.iterdir()}
     found = EventAccumulator(str(folder / "tensorboard"))
@@ -132,7 +132,7 @@ def test_training_ends_early_when_nothing_gets_better(run: Run) -> None:
         "mini", [*SETTINGS, "training.epochs=20", "training.validations=20", "training.patience=2",
                  "training.learning_rate=1e-12"]
     )  # fmt: skip
-    (made,) = train(run, patient)["models"]
+    (made,) = train(run, patient, quiet=True)["models"]
     assert made["steps"] < 20 * 3
 
 
