@@ -119,8 +119,8 @@ def show_predict(summary: Mapping[str, Any]) -> list[str]:
         errors = f" · {counts['errors']:,} errors" if counts["errors"] else ""
         lines.append(f"{variant:<16} {counts['answers']:,} answers · {unread:.1%} cannot be read{errors}")
     now = summary["this_session"]
-    lines.append(f"this session     {now['answers']:,} answers · {clock(now['seconds'])}")
-    return lines
+    said = f"{now['answers']:,} answers · {clock(now['seconds'])}" if now["model_calls"] else "nothing to do"
+    return [*lines, f"this session     {said}"]
 
 
 def show_train(summary: Mapping[str, Any]) -> list[str]:

@@ -84,19 +84,19 @@ class Nodes:
         own = [process.process.pid for kind in node.all_processes.values() for process in kind]
         return {process.pid for pid in own for process in _tree(pid)}
 
-    def replicas(self, node: Any = None) -> list[psutil.Process]:
-        """The processes of the replicas on a node, or on all workers."""
+    def replicas(self, node: Any = None, kind: str = "Replica") -> list[psutil.Process]:
+        """The processes of the replicas, or of other actors, on a node, or on all workers."""
         found = []
         for pid in {pid for one in ([node] if node else self.workers) for pid in self.processes_of(one)}:
             with suppress(psutil.NoSuchProcess):
                 process = psutil.Process(pid)
-                if "".join(process.cmdline()[:1]).startswith("ray::Replica"):
+                if "".join(process.cmdline()[:1]).startswith(f"ray::{kind}"):
                     found.append(process)
         return found
 
-    def busy(self) -> Any:
-        """The node on which a replica is; waits until there is one."""
-        return until(lambda: next((one for one in self.workers if self.replicas(one)), None), what="a replica")
+    def busy(self, kind: str = "Replica") -> Any:
+        """The node on which a replica, or another actor, is; waits until there is one."""
+        return until(lambda: next((one for one in self.workers if self.replicas(one, kind)), None), what=kind)
 
     def drain(self, node: Any, seconds: int) -> None:
         """Announce that a node will be taken away."""

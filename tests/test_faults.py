@@ -24,6 +24,7 @@ import pytest
 from caslie_ray.miniature import WorldSize
 from caslie_ray.runs import Run, RunError, open_run
 from tests import faulty
+from tests import test_training_faults as training
 from tests.clusters import ROOT, Nodes, Submitted, nodes, until
 from tests.object_store import ObjectStore, object_store
 from tests.worlds import InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, stored_ids, voter
@@ -604,4 +605,4 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 def test_the_readme_has_the_whole_table() -> None:
     table = (ROOT / "README.md").read_text().split("### What can go wrong, and what becomes of it")[1].split("###")[0]
     named = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
-    assert named[2:] == [fault.name for fault in MATRIX]
+    assert named[2:] == [fault.name for fault in (*MATRIX, *training.MATRIX)]

@@ -45,14 +45,21 @@ def test_the_pipeline_from_a_source_to_instructions_and_again(tmp_path: Path) ->
     instructions = run.read("instructions").to_pylist()
     assert len(instructions) == 3 * len(samples)
     assert {row["variant"] for row in instructions} == {"caslie", "uia", "text"}
-    for name in ("ingest", "caption", "fuse", "evaluate", "pipeline"):
+    for name in ("ingest", "caption", "fuse", "train", "predict", "evaluate", "pipeline"):
         assert run.read_json(f"summary/{name}.json")["job"] == name
     assert "caption used" in first.stdout
+    tested = [row["sample_id"] for row in samples if row["split"] in ("ind", "ood")]
+    variants = {row["variant"] for row in run.read("predictions").to_pylist()}
+    assert variants == {"text", "uia", "caslie", "shuffled"}
+    assert len(run.read("predictions")) == len(variants) * len(tested)
+    metrics = run.read_json("report/metrics.json")
+    assert {row["variant"] for row in metrics if row["primary"]} == variants
+    assert "caslie exceeds by" in first.stdout
     assert f"page             {run.path('report/index.html')}" in first.stdout
     assert Path(run.path("report/index.html")).stat().st_size > 10_000
     again = job("pipeline", *arguments)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert again.stdout.count("nothing to do") == 2, again.stdout
+    assert again.stdout.count("nothing to do") == 3 + len(variants), again.stdout
 
 
 def test_a_plan_of_an_empty_run_starts_nothing(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 RAY = str(Path(sys.executable).parent / "ray")
 LINEUP = ["--set", f"lineup.voters={json.dumps([voter('llama-3b')])}"]
+MODELS = ["--set", "training.variants=[caslie]", "experiments.shuffled=false", "training.epochs=1"]
 DONE = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 
 
@@ -91,16 +92,19 @@ def head() -> Iterator[Head]:
 def test_each_job_runs_to_its_end_when_it_is_submitted(head: Head, tmp_path: Path) -> None:
     run = open_run(str(tmp_path / "run"))
     source = str(draw(tmp_path / "source"))
-    for name, more in (("ingest", ["--source", source]), ("caption", LINEUP), ("fuse", [])):
+    jobs = (("ingest", ["--source", source]), ("caption", LINEUP), ("fuse", []), ("train", MODELS), ("predict", MODELS))
+    for name, more in jobs:
         status, said = head.submit(f"jobs/{name}.py", "--run", run.uri, *more, submission=f"{name}-1")
         assert status == JobStatus.SUCCEEDED, said
         assert run.read_json(f"summary/{name}.json")["job"] == name
     assert [row["view_id"] for row in rows(run)] == [row["view_id"] for row in rows(run, "views")]
     assert len(rows(run, "instructions")) == 3 * len(rows(run, "samples"))
+    assert len(rows(run, "predictions")) == sum(row["split"] in ("ind", "ood") for row in rows(run, "samples"))
     # The same again under another id: nothing is left to do, and all of the pipeline is.
-    status, said = head.submit("jobs/pipeline.py", "--run", run.uri, "--source", source, *LINEUP, submission="again")
+    again = ["--run", run.uri, "--source", source, *LINEUP, *MODELS]
+    status, said = head.submit("jobs/pipeline.py", *again, submission="again")
     assert status == JobStatus.SUCCEEDED, said
-    assert said.count("nothing to do") == 2, said
+    assert said.count("nothing to do") == 4, said
     assert "page  " in said
 
 
@@ -108,6 +112,7 @@ def test_the_command_of_the_readme_submits_the_pipeline(head: Head, tmp_path: Pa
     words = ["job", "submit", "--address", head.address, "--working-dir", ".", "--", sys.executable, "jobs/pipeline.py"]
     source = str(draw(tmp_path / "source"))
     more = ["--run", str(tmp_path / "run"), "--source", source, "--set", "captions.source=dataset", "votes.rule=always"]
+    more += ["training.variants=[]", "experiments.shuffled=false"]
     done = subprocess.run(
         [RAY, *words, *more], cwd=ROOT, env=head.environment, capture_output=True, text=True, timeout=300, check=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,6 +156,19 @@ def lost_node(lab: Lab) -> Seen:
     return seen
 
 
+def drained_node(lab: Lab) -> Seen:
+    seen = lab.fresh("drained")
+    job = lab.train(seen, 1)
+    begun(seen, job)
+    node = lab.cluster.busy("RayTrainWorker")
+    lab.cluster.drain(node, 8)
+    time.sleep(5)
+    lab.cluster.kill(node)
+    lab.cluster.add()
+    seen.take(job)
+    return seen
+
+
 def killed_driver(lab: Lab) -> Seen:
     seen = lab.fresh("driver")
     job = lab.train(seen, 1)
@@ -204,6 +218,12 @@ def learned(lab: Lab, seen: Seen) -> None:
     assert sum(seen.losses[-4:]) < 0.5 * sum(seen.losses[:4])
 
 
+def saved_in_time(lab: Lab, seen: Seen) -> None:
+    exact([0])(lab, seen)
+    record = json.loads((seen.folder / "training.json").read_text())
+    assert [step for step in record["checkpoints"] if step % EVERY], "none between two that were due"
+
+
 def resumed(lab: Lab, seen: Seen) -> None:
     assert not seen.facts["finished"]
     exact([-signal.SIGKILL, 0])(lab, seen)
@@ -228,6 +248,7 @@ class Fault:
 BEFORE = [Fault("nothing", one_worker, learned), Fault("nothing, on two nodes", two_workers, exact([0]))]
 MATRIX = [
     Fault("a node is lost while a model is trained", lost_node, exact([0])),
+    Fault("a node is drained, then lost, while a model is trained", drained_node, saved_in_time),
     Fault("the driver is killed while a model is trained", killed_driver, resumed),
     Fault("a node is lost while models answer", lost_while_answering, answered),
 ]

@@ -56,8 +56,8 @@ def answerers_of(run: Run, profile: Profile) -> tuple[Role, list[Answerer]]:
     adapters: dict[str, str] = {}
     orders = orders_of(profile)
     if profile.prediction.base:
-        first = orders[0]
-        found.append(Answerer(base.name, "base", first.table, first.variant, (), None, base.fingerprint))
+        reads = (*profile.training.variants, "caslie")[0]
+        found.append(Answerer(base.name, "base", "instructions", reads, (), None, base.fingerprint))
     for order in orders:
         model = trained(run, order)
         if model is None:

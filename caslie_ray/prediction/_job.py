@@ -52,7 +52,7 @@ class _Job:
         self.base, self.answerers = answerers_of(self.run, self.profile)
         self.tables = sorted({answerer.table for answerer in self.answerers})
         self.names = sorted({self.run.partition(path) for table in self.tables for path in self.run.files(table)})
-        if not self.names:
+        if self.answerers and not self.names:
             raise RunError(f"{self.run.label} has no instructions: run fuse first")
 
     def files(self, names: Sequence[str]) -> list[dict[str, list[str]]]:

@@ -67,8 +67,8 @@ class TrainingSettings(Settings):
     lora: LoraSettings = LoraSettings()
     """The adapter."""
 
-    variants: Listed[Literal["caslie", "uia", "text"]] = Field(default=("caslie",), min_length=1)
-    """What models are trained on, a model each: captions that won, every caption, none."""
+    variants: Listed[Literal["caslie", "uia", "text"]] = ("caslie",)
+    """What models are trained on, a model each: captions that won, every caption, none. [] trains nothing."""
 
     checkpoint_steps: Positive = 50
     """Steps from one checkpoint to the next: what a lost node costs at most. A notice of preemption brings one on."""

@@ -81,7 +81,7 @@ def orders_of(profile: Profile) -> list[TrainingOrder]:
 
     orders = [order(variant, variant) for variant in settings.variants]
     if tried.task_specific:
-        first = settings.variants[0]
+        first = (*settings.variants, "caslie")[0]
         orders += [
             order(f"{TASK_SPECIFIC}-{task.code}", first, TASK_SPECIFIC, task=task.name) for task in TASKS.values()
         ]

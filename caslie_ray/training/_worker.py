@@ -198,6 +198,7 @@ class Progressing:
         self._best: dict[str, float] | None = None
         self._worse = 0
         self._digests: dict[str, str] = {}
+        self._checkpoints: list[int] = []
         self._warned = False
         self._tracking: Tracking | None = None
         if not rank:
@@ -214,7 +215,7 @@ class Progressing:
         self.step = state["step"]
         self._curve, self._validations = state["curve"], state["validations"]
         self._best, self._worse, self._digests = state["best"], state["worse"], state["digests"]
-        self._spent = state["seconds"]
+        self._spent, self._checkpoints = state["seconds"], state["checkpoints"]
         for row in self._curve:
             self._track("train", row)
         for row in self._validations:
@@ -272,6 +273,7 @@ class Progressing:
 
     def _report(self) -> None:
         """Report a checkpoint; every worker comes here at the same step."""
+        self._checkpoints.append(self.step)
         told = {"step": self.step, "steps": self._learner.steps, "loss": self._curve[-1]["loss"]}
         if self._rank:
             ray.train.report(told)
@@ -287,6 +289,7 @@ class Progressing:
         return {
             "step": self.step, "curve": self._curve, "validations": self._validations, "best": self._best,
             "worse": self._worse, "digests": self._digests, "seconds": self._seconds,
+            "checkpoints": self._checkpoints,
         }  # fmt: skip
 
     def _record(self) -> dict[str, Any]:
@@ -294,7 +297,7 @@ class Progressing:
         return {
             "model": order.name, "variant": order.variant, "tasks": list(order.tasks), "base": order.base,
             "checkpoint": order.spec.checkpoint, "examples": self._digest, "steps": self.step, "seconds": self._seconds,
-            "adapters": self._digests, "best": self._best, "curve": self._curve, "validations": self._validations,
+            "checkpoints": self._checkpoints, "adapters": self._digests, "best": self._best, "curve": self._curve, "validations": self._validations,
         }  # fmt: skip
 
     def _put_adapter(self, name: str) -> None:

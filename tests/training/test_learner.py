@@ -8,6 +8,7 @@ import torch
 
 from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.trainable import load_trainable
+from caslie_ray.profiles import load_profile
 from caslie_ray.profiles.training import LoraSettings, TrainingSettings
 from caslie_ray.training._adapter import add_adapter, trained_parameters
 from caslie_ray.training._examples import Examples
@@ -103,3 +104,12 @@ def test_an_instruction_longer_than_the_context_loses_words_and_no_answer() -> N
     one = learner(Examples(pa.Table.from_pylist(held)), global_batch=24)
     done = one.step(0)
     assert (done.cut, done.left_out) == (1, 1)
+
+
+def test_the_loss_of_smollm2_falls() -> None:
+    base = load_profile("smol").lineup.base.spec()
+    chosen = TrainingSettings(global_batch=6, micro_batch=6, learning_rate=1e-3, epochs=2, lora=LoraSettings(rank=4))
+    model, turns = load_trainable(base, torch.device("cpu"))
+    one = Learner(add_adapter(model, chosen.lora, chosen.seed), turns, examples(12), chosen)
+    losses = [one.step(number).loss for number in range(one.steps)]
+    assert losses[-1] < 0.7 * losses[0]
