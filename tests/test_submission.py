@@ -92,7 +92,13 @@ def head() -> Iterator[Head]:
 def test_each_job_runs_to_its_end_when_it_is_submitted(head: Head, tmp_path: Path) -> None:
     run = open_run(str(tmp_path / "run"))
     source = str(draw(tmp_path / "source"))
-    jobs = (("ingest", ["--source", source]), ("caption", LINEUP), ("fuse", []), ("train", MODELS), ("predict", MODELS))
+    jobs: list[tuple[str, list[str]]] = [
+        ("ingest", ["--source", source]),
+        ("caption", LINEUP),
+        ("fuse", []),
+        ("train", MODELS),
+        ("predict", MODELS),
+    ]
     for name, more in jobs:
         status, said = head.submit(f"jobs/{name}.py", "--run", run.uri, *more, submission=f"{name}-1")
         assert status == JobStatus.SUCCEEDED, said

@@ -297,7 +297,8 @@ class Progressing:
         return {
             "model": order.name, "variant": order.variant, "tasks": list(order.tasks), "base": order.base,
             "checkpoint": order.spec.checkpoint, "examples": self._digest, "steps": self.step, "seconds": self._seconds,
-            "checkpoints": self._checkpoints, "adapters": self._digests, "best": self._best, "curve": self._curve, "validations": self._validations,
+            "checkpoints": self._checkpoints, "adapters": self._digests, "best": self._best, "curve": self._curve,
+            "validations": self._validations,
         }  # fmt: skip
 
     def _put_adapter(self, name: str) -> None:
