@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from caslie_ray.fusion import VARIANTS, fuse, plan_fusion
+from caslie_ray.fusion import VARIANTS, _Captions, _drawn, fuse, plan_fusion
 from caslie_ray.profiles import load_profile
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import find_task
 from tests.tasks.records import RECORDS, sample
 
-PROFILE = load_profile("mini")
+PROFILE = load_profile("mini", ["experiments.shuffled=false"])
 
 SR_TOP = (
     "Estimate the user’s intent based on the user’s purchase history, and predict the next product that the user is"
@@ -236,3 +236,67 @@ def test_the_plan(run: Run) -> None:
         "models        none",
     ]
     assert run.files("instructions") == []
+
+
+def voted(view_id: str, verdict: bool, **answers: str) -> dict[str, Any]:
+    votes = [
+        {"voter": name, "answer": answer, "p_yes": 1.0, "key": "k", "cut": False, "tokens": 1, "error": None,
+         "retryable": False}
+        for name, answer in answers.items()
+    ]  # fmt: skip
+    return {**caption_row(view_id, f"caption {view_id}", verdict), "votes": votes}
+
+
+def experiments(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["variant"], row["sample_id"]): row for row in run.read("experiments").to_pylist()}
+
+
+def test_majorities_of_other_voters_choose_other_captions(tmp_path: Path) -> None:
+    run = open_run(str(tmp_path / "run"))
+    put(run, "samples", "0", sample_row("AP", ["1"]), sample_row("CC", ["2"]))
+    answers = {"llama-3b": "yes", "phi": "no", "mistral": "no"}
+    put(run, "captions", "0", voted("1", False, **answers), voted("2", True, **{**answers, "phi": "yes"}))
+    chosen = load_profile(
+        "mini",
+        ["experiments.shuffled=false", "votes.schedule=full",
+         "experiments.voter_sets=[[llama-3b], [phi], [llama-3b, phi, mistral]]"],
+    )  # fmt: skip
+    fuse(run, chosen, quiet=True)
+    used = {key: row["captions_used"] for key, row in experiments(run).items()}
+    first, second = (row["sample_id"] for row in run.read("samples").to_pylist())
+    assert used == {
+        ("voters-llama-3b", first): 1, ("voters-llama-3b", second): 1,
+        ("voters-phi", first): 0, ("voters-phi", second): 1,
+        ("voters-3", first): 0, ("voters-3", second): 1,
+    }  # fmt: skip
+    again = fuse(run, chosen, quiet=True)
+    assert again["files_written"] == 0
+
+
+def test_as_many_captions_of_each_task_are_drawn_at_random(tmp_path: Path) -> None:
+    run = open_run(str(tmp_path / "run"))
+    for code, wins in (("AP", 3), ("CC", 9)):
+        ids = [f"{code}{number}" for number in range(20)]
+        put(run, "captions", f"{code}", *(caption_row(view_id, "said", n < wins) for n, view_id in enumerate(ids)))
+        task = find_task(code).name
+        put(run, "views", f"{code}", *({"view_id": view_id, "image_id": "i", "task": task} for view_id in ids))
+    drawn = _drawn(run, _Captions(run))
+    assert sum(view_id.startswith("AP") for view_id in drawn) == 3
+    assert sum(view_id.startswith("CC") for view_id in drawn) == 9
+    assert drawn != {f"AP{n}" for n in range(3)} | {f"CC{n}" for n in range(9)}
+    assert drawn == _drawn(run, _Captions(run))
+
+
+def test_captions_without_context_make_a_variant_of_their_own(tmp_path: Path) -> None:
+    run = open_run(str(tmp_path / "run"))
+    put(run, "samples", "0", sample_row("AP", ["1"]))
+    put(run, "captions", "0", caption_row("1", "with context", True))
+    chosen = load_profile("mini", ["experiments.shuffled=false", "experiments.context_free=true"])
+    with pytest.raises(RunError, match="has no captions without context: run caption first, with the same profile"):
+        fuse(run, chosen, quiet=True)
+    put(run.below("context_free"), "captions", "0", caption_row("1", "a small red thing", True))
+    fuse(run, chosen, quiet=True)
+    (row,) = experiments(run).values()
+    assert row["variant"] == "context-free"
+    assert "a small red thing" in row["prompt"]
+    assert "with context" not in row["prompt"]

@@ -30,6 +30,8 @@ SETTINGS = [
     "training.learning_rate=0.001",
     "training.resources.cpus=2",  # a node's all: two workers are on two nodes
     "training.keep=last",
+    "training.variants=[caslie]",
+    "experiments.shuffled=false",
     "lineup.base.max_new_tokens=6",
     "storage.block_rows=8",
 ]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from caslie_ray.adapters import with_local_adapters
-from caslie_ray.engines import EngineSpec, Request, load_engine
+from caslie_ray.engines import Engine, EngineSpec, Failure, Generation, Request, load_engine
 from caslie_ray.fusion import fuse
+from caslie_ray.lineup import Role
 from caslie_ray.prediction import answerers_of, plan_prediction, predict
-from caslie_ray.prediction._work import PREDICTIONS
+from caslie_ray.prediction._work import PREDICTIONS, PredictOrder
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
 from caslie_ray.runs import Run, RunError, open_run
@@ -25,6 +28,9 @@ SETTINGS = [
     "captions.source=dataset",
     "votes.rule=always",
     "training.variants=[caslie,text]",
+    "experiments.shuffled=false",
+    "training.num_workers={min: 1, max: 1}",
+    "training.validations=1",
     "training.global_batch=8",
     "training.epochs=1",
     "training.resources.cpus=0.5",
@@ -90,7 +96,7 @@ def test_every_model_answers_every_question_once(run: Run) -> None:
 
 
 def test_an_answer_is_the_engines_own_with_the_adapter(run: Run) -> None:
-    predict(run, chosen(), quiet=True)
+    predict_here(run, chosen())
     role, answerers = answerers_of(run, chosen())
     caslie = next(one for one in answerers if one.variant == "caslie")
     engine = load_engine(role.spec)
@@ -102,21 +108,46 @@ def test_an_answer_is_the_engines_own_with_the_adapter(run: Run) -> None:
     assert said.text == predictions(run)[row["sample_id"], "caslie"]["text"]
 
 
+class Here:
+    """Answers in this process, and counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._engines: dict[str, Engine] = {}
+
+    def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
+        self.calls += len(requests)
+        if (name := repr(role.spec)) not in self._engines:
+            self._engines[name] = load_engine(role.spec)
+        return self._engines[name].generate(requests)
+
+
+def predict_here(run: Run, profile: Profile, ask: Any = None) -> int:
+    """Answer what is missing as the job does, with an engine of this process; return the calls."""
+    asked = ask or Here()
+    before = getattr(asked, "calls", 0)
+    base, answerers = answerers_of(run, profile)
+    splits = tuple(profile.prediction.splits)
+    order = PredictOrder(run, base, tuple(answerers), splits, profile.storage.block_rows, retry=True)
+    for name in sorted({run.partition(path) for path in run.files("instructions")}):
+        list(order.work(name, asked))
+    return int(asked.calls - before)
+
+
 def test_only_what_is_missing_is_asked(run: Run) -> None:
-    first = predict(run, chosen("training.variants=[caslie]"), quiet=True).summary["this_session"]
-    assert first["model_calls"] == len(asked(run))
-    again = predict(run, chosen("training.variants=[caslie]"), quiet=True).summary["this_session"]
-    assert again["model_calls"] == 0
-    more = predict(run, chosen(), quiet=True).summary["this_session"]
-    assert more["model_calls"] == len(asked(run))
-    other_split = predict(run, chosen("prediction.splits=[train]"), quiet=True).summary["this_session"]
-    assert other_split["model_calls"] == 2 * len(asked(run, ("train",)))
+    ask = Here()
+    assert predict_here(run, chosen("training.variants=[caslie]"), ask) == len(asked(run))
+    assert predict_here(run, chosen("training.variants=[caslie]"), ask) == 0
+    assert predict_here(run, chosen(), ask) == len(asked(run))
+    assert predict_here(run, chosen("prediction.splits=[train]"), ask) == 2 * len(asked(run, ("train",)))
     # What was answered before is kept.
     assert {sample for sample, _ in predictions(run)} == asked(run, ("ind", "ood", "train"))
+    # Nothing is left to do: no Ray is started, and no model loaded.
+    assert predict(run, chosen(), quiet=True).summary["this_session"]["model_calls"] == 0
 
 
 def test_another_prompt_or_another_adapter_is_asked_again(run: Run) -> None:
-    predict(run, chosen(), quiet=True)
+    predict_here(run, chosen())
     path, table, changed = next(
         (path, rows, row)
         for path in run.files("instructions")
@@ -126,15 +157,17 @@ def test_another_prompt_or_another_adapter_is_asked_again(run: Run) -> None:
     )
     changed["prompt"] += "\nAnswer."
     run.write("instructions", run.partition(path), pa.Table.from_pylist(table, schema=SCHEMAS["instructions"]))
-    assert predict(run, chosen(), quiet=True).summary["this_session"]["model_calls"] == 1
-    train(run, chosen("training.seed=1"), quiet=True)
-    again = predict(run, chosen("training.seed=1"), quiet=True)
-    assert again.summary["this_session"]["model_calls"] == 2 * len(asked(run))
+    assert predict_here(run, chosen()) == 1
+    (record,) = Path(run.root).glob("models/text-*/training.json")
+    other = json.loads(record.read_text())
+    other["adapters"]["best"] = other["adapters"]["last"] = "trained anew"
+    record.write_text(json.dumps(other))
+    assert predict_here(run, chosen()) == len(asked(run))
     assert len(predictions(run)) == 2 * len(asked(run))
 
 
 def test_damaged_files_and_failures_that_may_pass_are_asked_again(run: Run) -> None:
-    predict(run, chosen(), quiet=True)
+    predict_here(run, chosen())
     (first, second, *_) = run.files(PREDICTIONS)
     lost = run.count_rows(first)
     Path(first).write_bytes(Path(first).read_bytes()[:-40])
@@ -142,9 +175,20 @@ def test_damaged_files_and_failures_that_may_pass_are_asked_again(run: Run) -> N
     rows[0] |= {"text": None, "answer": None, "failed": True, "error": "out of memory", "retryable": True}
     rows[1] |= {"text": None, "answer": None, "failed": True, "error": "poison", "retryable": False}
     run.write(PREDICTIONS, run.partition(second), pa.Table.from_pylist(rows, schema=SCHEMAS[PREDICTIONS]))
-    result = predict(run, chosen(), quiet=True)
-    assert result.summary["this_session"]["model_calls"] == lost + 1
+    assert predict_here(run, chosen()) == lost + 1
     assert [row["error"] for row in predictions(run).values() if row["error"]] == ["poison"]
+
+
+def test_a_question_that_no_answer_fits_is_an_error_row(run: Run) -> None:
+    class Broken(Here):
+        def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
+            self.calls += len(requests)
+            return [Generation(one.key, "", 0, 0, False, Failure("too long", retryable=False)) for one in requests]
+
+    predict_here(run, chosen("training.variants=[caslie]"), Broken())
+    rows = list(predictions(run).values())
+    assert {(row["error"], row["failed"], row["answer"]) for row in rows} == {("too long", True, None)}
+    assert predict_here(run, chosen("training.variants=[caslie]")) == 0
 
 
 def test_without_models_or_instructions_it_says_what_to_run(run: Run, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from caslie_ray import profiles
 from caslie_ray.profiles import Lineup, Model, Profile, load_profile, profile_names
 
 FOLDER = Path(profiles.__file__).parent
-NAMES = ("caslie-l", "caslie-m", "caslie-s", "measure", "mini", "smol")
+NAMES = ("caslie-l", "caslie-m", "caslie-s", "measure", "mini", "smol", "voters")
 PAPER = ("caslie-s", "caslie-m", "caslie-l")
 
 

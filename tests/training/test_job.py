@@ -29,6 +29,9 @@ SETTINGS = [
     "training.global_batch=8",
     "training.checkpoint_steps=4",
     "training.resources.cpus=0.5",
+    "training.variants=[caslie]",
+    "training.num_workers={min: 1, max: 1}",
+    "experiments.shuffled=false",
     "training.epochs=2",
 ]
 
