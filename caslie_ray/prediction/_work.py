@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from caslie_ray.engines import Generation, Request
 from caslie_ray.ids import content_id
 from caslie_ray.lineup import Role
-from caslie_ray.passes import RouterAsk
 from caslie_ray.prediction._answerers import Answerer
 from caslie_ray.prompts import Prompt
 from caslie_ray.runs import Run, RunError, StoreError
@@ -25,6 +24,14 @@ PREDICTIONS = "predictions"
 """The table that is written."""
 
 _ASKED = ["sample_id", "task", "split", "variant", "prompt", "prompt_fields", "options"]
+
+
+class Asks(Protocol):
+    """Asks a model."""
+
+    def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
+        """Return one text a request, in order."""
+        ...
 
 
 class Question(NamedTuple):
@@ -79,7 +86,7 @@ class PredictOrder:
         """The table that a pass writes."""
         return PREDICTIONS
 
-    def work(self, partition: str, ask: RouterAsk | None) -> Iterator[dict[str, int]]:
+    def work(self, partition: str, ask: Asks | None) -> Iterator[dict[str, int]]:
         """Ask what is missing in a partition, a block at a time; bring it into one file at the end.
 
         Raises:
