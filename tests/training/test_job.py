@@ -40,28 +40,36 @@ def small() -> Profile:
     return load_profile("mini", SETTINGS)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    opened = open_run(str(tmp_path / "run"))
+def write_instructions(opened: Run) -> Run:
     held = examples().rows.to_pylist()
     split = [{"split": "validation" if number % 4 == 0 else "train"} for number in range(len(held))]
-    table = [
-        {**row, **part, "variant": "caslie", "options": ["yes", "no"], "captions_used": 0}
-        for row, part in zip(held, split, strict=True)
-    ]
+    table = [{**row, **part, "variant": "caslie", "captions_used": 0} for row, part in zip(held, split, strict=True)]
     opened.write("instructions", "0", pa.Table.from_pylist(table, schema=SCHEMAS["instructions"]))
     return opened
 
 
-def test_a_model_is_trained_once_and_its_adapter_answers(run: Run) -> None:
-    assert "18 instructions, 6 steps of 8" in plan_training(run, small())[0]
-    first = train(run, small(), quiet=True)["models"][0]
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return write_instructions(open_run(str(tmp_path / "run")))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that was trained, merged, and asked for once more."""
+    run = write_instructions(open_run(str(tmp_path_factory.mktemp("trained") / "run")))
+    chosen = load_profile("mini", [*SETTINGS, "training.merge=true", "training.learning_rate=0.01"])
+    assert "18 instructions, 6 steps of 8" in plan_training(run, chosen)[0]
+    (first,) = train(run, chosen, quiet=True)["models"]
     assert first["trained_now"]
     assert first["steps"] == 6
-    again = train(run, small(), quiet=True)["models"][0]
+    (again,) = train(run, chosen, quiet=True)["models"]
     assert not again["trained_now"]
-    assert plan_training(run, small())[0].endswith("finished")
-    adapter = str(Path(first["folder"]) / "best")
+    assert plan_training(run, chosen)[0].endswith("finished")
+    return Path(first["folder"])
+
+
+def test_an_adapter_changes_its_base_and_answers_in_an_engine(made: Path) -> None:
+    adapter = str(made / "best")
     base = AutoModelForCausalLM.from_pretrained(resolve("miniature:unim3-base").location, dtype=torch.float32)
     ids = torch.arange(1, 40)[None]
     plain = base(ids).logits.detach().clone()
@@ -72,22 +80,26 @@ def test_a_model_is_trained_once_and_its_adapter_answers(run: Run) -> None:
     assert without.probabilities != with_.probabilities
 
 
-def test_a_model_is_merged_into_its_base(run: Run) -> None:
-    (made,) = train(run, load_profile("mini", [*SETTINGS, "training.merge=true", "training.learning_rate=0.01"]))[
-        "models"
-    ]
-    folder = Path(made["folder"])
-    plain = load_engine(EngineSpec(str(folder / "merged"), context=256))
-    spec = EngineSpec("miniature:unim3-base", context=256, adapters={"caslie": str(folder / "best")})
+def test_a_merged_model_answers_as_base_and_adapter(made: Path) -> None:
+    plain = load_engine(EngineSpec(str(made / "merged"), context=256))
+    spec = EngineSpec("miniature:unim3-base", context=256, adapters={"caslie": str(made / "best")})
     adapted = load_engine(spec)
     asked = [Request("0", Prompt("Is the colour of item 3 red?"))]
-    merged, apart = (
-        plain.choose(asked, ("yes", "no")),
-        adapted.choose([replace(asked[0], adapter="caslie")], ("yes", "no")),
-    )
+    merged = plain.choose(asked, ("yes", "no"))
+    apart = adapted.choose([replace(asked[0], adapter="caslie")], ("yes", "no"))
     base = adapted.choose(asked, ("yes", "no"))
     assert merged[0].probabilities == pytest.approx(apart[0].probabilities, abs=1e-5)
     assert abs(base[0].probabilities[0] - apart[0].probabilities[0]) > 1e-3
+
+
+def test_curves_and_both_adapters_are_kept_and_checkpoints_are_not(made: Path) -> None:
+    assert {path.name for path in made.iterdir()} == {"best", "last", "merged", "tensorboard", "training.json"}
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+    found = EventAccumulator(str(made / "tensorboard"))
+    record = json.loads((made / "training.json").read_text())
+    assert found.scalars("train/loss") == pytest.approx([row["loss"] for row in record["curve"]])
+    assert found.scalars("validation/metric") == pytest.approx([row["metric"] for row in record["validations"]])
+    assert record["best"]["metric"] == max(row["metric"] for row in record["validations"])
 
 
 def test_a_run_without_instructions_is_refused(tmp_path: Path) -> None:
@@ -119,17 +131,7 @@ def test_a_checkpoint_of_another_base_is_refused_by_name(tmp_path: Path) -> None
     assert load_checkpoint(one.model, one.optimizer, tmp_path, "1234")["step"] == 1
 
 
-def test_curves_and_both_adapters_are_kept(run: Run) -> None:
-    (made,) = train(run, small(), quiet=True)["models"]
-    folder = Path(made["folder"])
-    assert {"best", "last", "tensorboard", "training.json"} <= {path.name for path in folder.iterdir()}
-    found = EventAccumulator(str(folder / "tensorboard"))
-    record = json.loads((folder / "training.json").read_text())
-    assert found.scalars("train/loss") == pytest.approx([row["loss"] for row in record["curve"]])
-    assert found.scalars("validation/metric") == pytest.approx([row["metric"] for row in record["validations"]])
-    assert record["best"]["metric"] == max(row["metric"] for row in record["validations"])
-
-
+@pytest.mark.verify
 def test_training_ends_early_when_nothing_gets_better(run: Run) -> None:
     patient = load_profile(
         "mini", [*SETTINGS, "training.epochs=20", "training.validations=20", "training.patience=2",
