@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from caslie_ray.passes import pass_after_pass
+
+
+class Ledger:
+    """Partitions of which passes finish some rows."""
+
+    def __init__(self, rows: dict[str, int], finished: Iterator[int]) -> None:
+        self.rows, self._finished = dict(rows), finished
+        self.passes: list[tuple[list[str], int]] = []
+
+    def once(self, names: list[str], smaller: int) -> None:
+        self.passes.append((names, smaller))
+        left = next(self._finished)
+        for name in names:
+            done = min(left, self.rows[name])
+            self.rows[name] -= done
+            left -= done
+
+    def look(self, names: list[str]) -> dict[str, int]:
+        return {name: self.rows[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("finished", "passes", "left"),
+    [
+        ([9], [(["a", "c"], 0)], 0),
+        ([5, 4], [(["a", "c"], 0), (["c"], 0)], 0),
+        # Cut short again and again, but never without having done something.
+        ([1, 1, 1, 6], [(["a", "c"], 0)] * 4, 0),
+        ([0, 1, 0, 8], [(["a", "c"], 0), (["a", "c"], 1), (["a", "c"], 1), (["a", "c"], 2)], 0),
+        ([0, 0, 0], [(["a", "c"], 0), (["a", "c"], 1), (["a", "c"], 2)], 9),
+    ],
+    ids=["one", "rest", "cut", "smaller", "stalled"],
+)
+def test_passes_go_on_until_nothing_is_left_or_nothing_moves(
+    finished: list[int], passes: list[tuple[list[str], int]], left: int
+) -> None:
+    ledger = Ledger({"a": 5, "b": 0, "c": 4}, iter(finished))
+    pass_after_pass(ledger.rows, ledger.once, ledger.look, patience=3)
+    assert ledger.passes == passes
+    assert sum(ledger.rows.values()) == left
