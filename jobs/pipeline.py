@@ -1,4 +1,4 @@
-"""All jobs in order on one run: ingest, caption, fuse.
+"""All jobs in order on one run: ingest, caption, fuse, train, predict, evaluate.
 
 Run as:
     python jobs/pipeline.py --profile mini --run runs/demo
