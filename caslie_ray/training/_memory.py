@@ -16,8 +16,8 @@ __all__ = ["Memory", "estimate"]
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ADAPTER = 16  # bytes a parameter: its value, its gradient, and AdamW's two moments, float32 each
-# Tensors of a layer's width that are kept for its backward pass, counted by hand in a decoder of the Llama kind with LoRA
-# on all projections: an estimate, not measured on a GPU.
+# Tensors of a layer's width that are kept for its backward pass, counted by hand in a decoder of the Llama kind with
+# LoRA on all projections: an estimate, not measured on a GPU.
 _KEPT = 34.0
 _GIB = 2.0**30
 
