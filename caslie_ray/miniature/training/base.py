@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from caslie_ray.miniature.records import prompts_of, sample_of
 from caslie_ray.miniature.training.exercises import Exercise, exercises
 from caslie_ray.miniature.training.loop import Plan, fit
+from caslie_ray.miniature.training.questions import Drill, drills
 from caslie_ray.miniature.training.starts import seek_copies
 from caslie_ray.miniature.training.text import new_tokenizer, world_samples, world_texts
 from caslie_ray.miniature.training.voters import VoterRecipe, new_model, padded
@@ -19,8 +20,10 @@ from caslie_ray.tasks import find_task
 
 __all__ = ["BASE", "readings", "train_base"]
 
+_DRILLED = 0.2  # share of the steps in which there is nothing but the voters' drills
+_HARD = 0.4  # share of the steps in which lists grow
 _REST = 0.4  # what the tokens of an answer after its first count for
-_PLAN = Plan(steps=1500, batch=16, rate=2e-3)
+_PLAN = Plan(steps=2000, batch=16, rate=2e-3)
 BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _PLAN, vocabulary=1600)
 
 
@@ -54,13 +57,26 @@ def train_base(plan: Plan, seed: int, work: Path) -> tuple[PreTrainedModel, PreT
     seek_copies(model)
 
     def loss_of(rng: Random, progress: float) -> Tensor:
+        if progress < _DRILLED:
+            asked = drills(rng, 2 * plan.batch, min(1.0, 1.3 * progress / _DRILLED))
+            return _loss(model, [_row(tokenizer, drilled(drill)) for drill in asked])
         few = max(1, plan.batch // 8)
-        exercised = [turns(exercise) for exercise in exercises(rng, plan.batch - few)]
-        read = [[(text, True)] for text in readings(rng, few)]
-        return _loss(model, [_row(tokenizer, parts) for parts in (*exercised, *read)])
+        hard = min(1.0, (progress - _DRILLED) / _HARD)
+        rows = [drilled(drill) for drill in drills(rng, few, 0.8)]
+        rows += [[(text, True)] for text in readings(rng, few)]
+        rows += [turns(exercise) for exercise in exercises(rng, plan.batch - 2 * few, hard=hard)]
+        return _loss(model, [_row(tokenizer, parts) for parts in rows])
 
     fit("base", model, plan, loss_of, seed=own, state=work / "base.pt")
     return model, tokenizer
+
+
+def drilled(drill: Drill) -> list[tuple[str, bool]]:
+    """A drill as its text in pieces, each with whether it is to be learned: an answer stands right after its word."""
+    parts = [(f"<s>{drill.text}:", False)]
+    for words, answer in drill.asked:
+        parts += [(f" {words}", False), ("yes" if answer else "no", True)]
+    return parts
 
 
 def turns(exercise: Exercise) -> list[tuple[str, bool]]:

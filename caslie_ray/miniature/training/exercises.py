@@ -66,8 +66,8 @@ class Exercise:
     asked_first: bool
 
 
-def exercises(rng: Random, count: int, *, questions: int = 8) -> Iterator[Exercise]:
-    """Exercises on drawn lists, and one in four on a prompt of a task."""
+def exercises(rng: Random, count: int, *, hard: float = 1.0, questions: int = 8) -> Iterator[Exercise]:
+    """Exercises on drawn lists, the longer the harder (0 to 1), and one in four on a prompt of a task."""
     world = World(rng, rng.choice(("tools", "sports", None)), combinations="seen")
     for _ in range(count):
         if rng.random() < 0.25:
@@ -77,7 +77,7 @@ def exercises(rng: Random, count: int, *, questions: int = 8) -> Iterator[Exerci
             asked = tuple(_looked_up(rng, lines_of(text)) for _ in range(questions))
             yield Exercise(text, asked, False)
         else:
-            lines = _lines(rng)
+            lines = _lines(rng, hard)
             text = "\n".join(map(str, lines))
             asked = tuple(_asked(rng, lines) for _ in range(questions))
             yield Exercise(text, asked, rng.random() < 0.5)
@@ -98,9 +98,9 @@ def lines_of(text: str) -> list[Line]:
     return found
 
 
-def _lines(rng: Random) -> list[Line]:
+def _lines(rng: Random, hard: float) -> list[Line]:
     labels = rng.choice(_LABELS)
-    count = rng.randint(2, 7)
+    count = rng.randint(2, 2 + round(5 * hard))
     names = labels[:count] if labels is not _LABELS[-1] else rng.sample(labels, count)
     # Few values, so that lines have some in common.
     few = {
@@ -148,13 +148,16 @@ def _look(rng: Random, few: Mapping[str, Sequence[str]]) -> Look:
 
 
 def _asked(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
-    if rng.random() < 0.05:
+    kind = rng.random()
+    if kind < 0.03:
         return _write_some(rng, lines)
-    if rng.random() < 0.5:
+    if kind < 0.18:
+        return _known(rng)
+    if kind < 0.6:
         return _looked_up(rng, lines)
     found = None
     while found is None:
-        found = rng.choice((_same, _most, _alike, _together, _together, _known, _same))(rng, lines)
+        found = rng.choice((_same, _same, _most, _alike, _together))(rng, lines)
     return found
 
 
@@ -247,7 +250,7 @@ def _together(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
     return (f"Are {first.label} and {second.label} used together?", "yes" if COMPLEMENTS[mine] == its else "no")
 
 
-def _known(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
+def _known(rng: Random) -> tuple[str, str]:
     category = rng.choice(CATEGORIES)
     kind = rng.randrange(3)
     if kind == 0:

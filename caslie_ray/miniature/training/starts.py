@@ -20,9 +20,9 @@ def seek_copies(model: PreTrainedModel) -> None:
     """Start a Llama with two induction heads (Olsson et al. 2022), which go on as a text went on before.
 
     The first head of layer 0 looks one token back, and writes what stood there. Two heads of layer 1 look for tokens
-    before which there stood what stands here, and write them. In later layers two heads look for repeats of the token
-    itself. All others start at random. Without, copying a title was not learned in 400 steps; with this it was at
-    once, and asking what to copy could be learned.
+    before which there stood what stands here, and write them. In all but the first layer two or three heads look for
+    repeats of the token itself. All others start at random. Without, copying a title was not learned in 400 steps;
+    with this it was at once, and asking what to copy could be learned.
     """
     decoder: Any = model.model
     width, layers = model.config.hidden_size, decoder.layers
@@ -38,8 +38,8 @@ def seek_copies(model: PreTrainedModel) -> None:
     told[:, 0] = kept[0] = 0.0
     _look_back(layers[0].self_attn, told, kept)
     _go_on(layers[1].self_attn, told, kept, width)
-    for layer in layers[2:]:
-        for head in (0, 1):
+    for layer, heads in ((layers[1], (2, 3)), *((layer, (0, 1, 2)) for layer in layers[2:])):
+        for head in heads:
             same = torch.randn(_HEAD, width) * 0.1
             layer.self_attn.q_proj.weight[_rows(head)] = same
             layer.self_attn.k_proj.weight[_rows(head)] = same
