@@ -182,6 +182,18 @@ def killed_driver(lab: Lab) -> Seen:
     return seen
 
 
+def stopped_driver(lab: Lab) -> Seen:
+    seen = lab.fresh("stopped")
+    job = lab.train(seen, 1)
+    begun(seen, job)
+    since = time.monotonic()
+    job.process.send_signal(signal.SIGTERM)
+    seen.take(job)
+    seen.facts["seconds"] = time.monotonic() - since
+    seen.take(lab.train(seen, 1))
+    return seen
+
+
 def lost_while_answering(lab: Lab) -> Seen:
     trained = lab.play(one_worker)
     for name in ("answered", "undisturbed"):
@@ -231,6 +243,12 @@ def resumed(lab: Lab, seen: Seen) -> None:
     exact([-signal.SIGKILL, 0])(lab, seen)
 
 
+def stopped(lab: Lab, seen: Seen) -> None:
+    assert "run the same command again" in seen.said[0]
+    assert seen.facts["seconds"] < 5
+    exact([3, 0])(lab, seen)
+
+
 def answered(lab: Lab, seen: Seen) -> None:
     assert seen.codes == [0], seen.said[-1][-3000:]
     assert seen.answers() == seen.facts["whole"].answers()
@@ -252,6 +270,7 @@ MATRIX = [
     Fault("a node is lost while a model is trained", lost_node, exact([0])),
     Fault("a node is drained, then lost, while a model is trained", drained_node, saved_in_time),
     Fault("the driver is killed while a model is trained", killed_driver, resumed),
+    Fault("the driver is told to end while a model is trained", stopped_driver, stopped),
     Fault("a node is lost while models answer", lost_while_answering, answered),
 ]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ from caslie_ray.training._worker import Assignment, Item, work
 __all__ = ["TrainedModel", "plan_training", "train", "trained"]
 
 log = logging.getLogger(__name__)
+
+_LOOK_S = 0.5
 
 MERGED = "merged"
 """The folder of a model that holds it merged into its base."""
@@ -246,12 +249,30 @@ def _fit(run: Run, items: Sequence[Item], board: Any) -> None:
         ),
     )
     try:
-        trainer.fit()
+        _aside(trainer.fit)
     except WorkerGroupError as error:
         raise _plain(error) from error
     except TrainingFailedError as error:
         raise TrainingError(f"training cannot go on: {error}") from error
     run.delete_folder(run.path(MODELS, name))
+
+
+def _aside(fit: Callable[[], Any]) -> None:
+    """Fit in a thread of its own: in the main one Ray Train would take over what an interrupt does."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fit()
+        except BaseException as error:  # raised below, where somebody waits for it
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="fit", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOOK_S)
+    if failed:
+        raise failed[0]
 
 
 def _plain(error: WorkerGroupError) -> RuntimeError:
