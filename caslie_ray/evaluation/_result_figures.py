@@ -111,7 +111,7 @@ def curves_of(run: Run) -> list[Curves]:
 
 def _points(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[tuple[float, float], ...]:
     every = max(1, len(rows) // 200)
-    return tuple((float(row["step"]), float(row[name])) for row in rows[::every])
+    return tuple((float(row["step"]), float(row[name])) for row in rows[::every] if name in row)
 
 
 def _records(run: Run) -> dict[str, dict[str, Any]]:

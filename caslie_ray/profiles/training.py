@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Fraction, Listed, Positive, Settings, Whole
 from caslie_ray.profiles.lineup import Pool, Resources
@@ -94,6 +94,10 @@ class TrainingSettings(Settings):
     quantize: Literal["none", "4bit"] = "none"
     """4bit: the base's matrices as 4-bit NormalFloat (QLoRA), by bitsandbytes, an extra. Untested: it wants a GPU."""
 
+    shard: bool = False
+    """Share the base's weights out among the workers (FSDP), for a base that is too large for one GPU. Slower, and
+    validations take the loss alone. Changes memory, not the result. Tested on CPUs, untested on GPUs."""
+
     dtype: Literal["float32", "bfloat16"] | None = None
     """Type of the base's weights; null: as the lineup has it. The adapter is float32 in any case."""
 
@@ -111,6 +115,12 @@ class TrainingSettings(Settings):
 
     num_workers: Pool = Pool()
     """Fewest and most workers; the run grows and shrinks between them."""
+
+    @model_validator(mode="after")
+    def _one_way_to_save_memory(self) -> Self:
+        if self.shard and self.quantize != "none":
+            raise ValueError("training.shard and training.quantize=4bit do not go together: choose one")
+        return self
 
     def gradient_accumulation_steps(self, world_size: int) -> int:
         """Forward passes that each of `world_size` workers makes for one optimiser step."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from caslie_ray.engines.cutting import PromptTooLong
 from caslie_ray.engines.trainable import Turn, Turns
@@ -19,6 +17,7 @@ from caslie_ray.training._adapter import trained_parameters
 from caslie_ray.training._batches import MicroBatch, micro_batches
 from caslie_ray.training._examples import Examples, batch_at, share_of
 from caslie_ray.training._model import ResponseLoss
+from caslie_ray.training._parallel import parallel_to
 from caslie_ray.training._schedule import rate_at
 
 __all__ = ["Learner", "Step", "TrainingError"]
@@ -61,26 +60,34 @@ class Learner:
     the batch is cut: into workers, into micro-batches, or short at the end of an epoch.
 
     Args:
-        model: a causal model with an adapter, on its device.
+        model: a causal model with an adapter; where the base is to be shared out, it may lie on the CPU.
         turns: writes its prompts and answers.
         examples: what it learns from.
         settings: the hyperparameters.
         rank: which worker this is.
         world: how many workers there are; above 1 the process group must stand.
+        device: where this one computes; by default where the model lies.
     """
 
     def __init__(
-        self, model: Any, turns: Turns, examples: Examples, settings: TrainingSettings, rank: int = 0, world: int = 1
+        self,
+        model: Any,
+        turns: Turns,
+        examples: Examples,
+        settings: TrainingSettings,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self._turns = turns
         self._examples = examples
         self._settings = settings
         self._rank, self._world = rank, world
         self._parameters = [parameter for _, parameter in trained_parameters(model)]
-        self._device = self._parameters[0].device
+        self._device = device or self._parameters[0].device
         self.model = model
-        loss = ResponseLoss(model)
-        self._module: nn.Module = DistributedDataParallel(loss, broadcast_buffers=False) if world > 1 else loss
+        self._loss_of = ResponseLoss(model)
+        self._parallel = parallel_to(self._loss_of, world, self._device, shard=settings.shard)
         self.optimizer = torch.optim.AdamW(
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -99,17 +106,15 @@ class Learner:
         """
         # What is left out at random is a function of the step, so that a step done again is the same step.
         torch.manual_seed(_seed(self._settings.seed, number, self._rank))
-        self._module.train()
+        self._loss_of.train()
         batch = batch_at(number, len(self._examples), self._settings.global_batch, self._settings.seed)
         mine = share_of(batch, self._examples.characters, self._rank, self._world)
         turns, rows, left_out = self._encode(mine)
-        parts = list(self._cut(turns)) or [self._nothing()]
+        parts = self._cut(turns)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for place, part in enumerate(parts):
-            last = place == len(parts) - 1
-            waiting = nullcontext() if last or self._world == 1 else self._module.no_sync()  # type: ignore[operator]
-            with waiting:
+            with self._parallel.waiting(last=place == len(parts) - 1):
                 loss = self._loss(part)
                 loss.backward()
             value = float(loss.detach())
@@ -128,10 +133,10 @@ class Learner:
             raise TrainingError(
                 f"step {number}: none of its {len(batch)} samples fits the context; raise lineup.base.context"
             )
-        # DDP has divided by the number of workers.
+        self._parallel.add_up(self._parameters)
         for parameter in self._parameters:
             if parameter.grad is not None:
-                parameter.grad.mul_(self._world / all_tokens)
+                parameter.grad.div_(all_tokens)
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._settings.clip))
         if not math.isfinite(norm):
             raise TrainingError(
@@ -150,14 +155,14 @@ class Learner:
     @torch.no_grad()
     def validation_loss(self, examples: Examples) -> float:
         """Return the mean loss of an answer's token over examples, in nats; the workers share them out."""
-        self._module.eval()
+        self._loss_of.eval()
         total = tokens = 0.0
         held, self._examples = self._examples, examples
         try:
             mine = range(self._rank, len(examples), self._world)
             turns, _, _ = self._encode(list(mine))
             for part in self._cut(turns):
-                total += float(self._loss(part, alone=True))
+                total += float(self._loss(part, trained=False))
                 tokens += part.answers
         finally:
             self._examples = held
@@ -177,20 +182,22 @@ class Learner:
 
     def _cut(self, turns: Sequence[Turn]) -> Sequence[MicroBatch]:
         chosen = self._settings
-        return list(
+        parts = list(
             micro_batches(
                 turns, chosen.micro_batch, chosen.micro_tokens, self._turns.pad,
                 pack=chosen.packing, alone_above=self._turns.switch,
             )
         )  # fmt: skip
+        lacking = self._parallel.passes(max(1, len(parts))) - len(parts)
+        return [*parts, *(self._nothing() for _ in range(lacking))]
 
     def _nothing(self) -> MicroBatch:
         ids = torch.full((1, 1), self._turns.pad, dtype=torch.long)
         return MicroBatch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, torch.full_like(ids, -100), 0, ())
 
-    def _loss(self, part: MicroBatch, *, alone: bool = False) -> Tensor:
+    def _loss(self, part: MicroBatch, *, trained: bool = True) -> Tensor:
         inputs = {name: value.to(self._device) for name, value in part.inputs.items()}
-        module = self._module.module if alone and isinstance(self._module, DistributedDataParallel) else self._module
+        module = self._parallel.module if trained else self._loss_of
         loss: Tensor = module(inputs, part.labels.to(self._device))
         return loss
 

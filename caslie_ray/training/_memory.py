@@ -65,4 +65,5 @@ def estimate(spec: EngineSpec, settings: TrainingSettings) -> Memory:
     inputs = tokens * text.hidden_size * width * (text.num_hidden_layers if settings.gradient_checkpointing else 0)
     logits = tokens / 4 * text.vocab_size * 4 * 3  # answers are a small part of what is read
     base = weights * (0.55 if settings.quantize == "4bit" else width)
+    base /= settings.num_workers.min if settings.shard else 1
     return Memory(base / _GIB, adapted * _ADAPTER / _GIB, (a_layer * layers + inputs + logits) / _GIB)

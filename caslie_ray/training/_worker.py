@@ -96,9 +96,10 @@ def _train(run: Run, item: Item, board: Any, device: torch.device, drains: _Drai
     if examples.digest != item.digest:
         raise RuntimeError(f"the instructions of {run.label} have changed since the job began: run it again")
     held_back = read_examples(run, order.table, order.variant, "validation", order.tasks, settings.validation_samples)
-    trainable = load_trainable(order.spec, device, **quantized(settings))
+    # What is shared out goes to the device layer by layer: the whole may be too large for it.
+    trainable = load_trainable(order.spec, torch.device("cpu") if settings.shard else device, **quantized(settings))
     model = prepared(trainable.model, order)
-    learner = Learner(model, trainable.turns, examples, settings, rank, world)
+    learner = Learner(model, trainable.turns, examples, settings, rank, world, device)
     progress = Progressing(run, item, board, learner, trainable.turns, held_back, rank, world)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
@@ -138,8 +139,8 @@ def _refuse_what_cannot_fit(order: TrainingOrder, device: torch.device) -> None:
     if need.weights + need.adapter > held:
         raise EngineError(
             f"{order.spec.checkpoint} needs {need.weights:.1f} GiB for its weights and {need.adapter:.1f} for the"
-            f" adapter, and this GPU has {held:.1f}: use a larger one, training.dtype=bfloat16, or"
-            " training.quantize=4bit"
+            f" adapter, and this GPU has {held:.1f}: use a larger one, training.dtype=bfloat16,"
+            " training.quantize=4bit, or training.shard=true on several"
         )
 
 
@@ -257,14 +258,16 @@ class Progressing:
 
     def _validate(self) -> None:
         loss = self._learner.validation_loss(self._held_back)
-        metric = mean_primary(
-            self._learner.model, self._turns, self._held_back, rows=self._settings.micro_batch,
-            new_tokens=self._order.spec.max_new_tokens, rank=self._rank, world=self._world,
-        )  # fmt: skip
-        found = {"step": float(self.step), "loss": loss, "metric": metric}
+        found = {"step": float(self.step), "loss": loss}
+        # Workers that hold parts of a base would have to write their answers in step.
+        if not self._settings.shard or self._world == 1:
+            found["metric"] = mean_primary(
+                self._learner.model, self._turns, self._held_back, rows=self._settings.micro_batch,
+                new_tokens=self._order.spec.max_new_tokens, rank=self._rank, world=self._world,
+            )  # fmt: skip
         self._validations.append(found)
         self._track("validation", found)
-        if self._best is None or (metric, -loss) > (self._best["metric"], -self._best["loss"]):
+        if self._best is None or _worth(found) > _worth(self._best):
             self._best, self._worse = found, 0
             if not self._rank:
                 self._put_adapter("best")
@@ -310,3 +313,8 @@ class Progressing:
             files = sorted(Path(folder).iterdir(), key=lambda file: file.name == "adapter_config.json")
             for file in files:
                 run.put(run.path(place, file.name), file.read_bytes())
+
+
+def _worth(validation: Mapping[str, float]) -> tuple[float, float]:
+    """By its metric, then by its loss."""
+    return validation.get("metric", -math.inf), -validation["loss"]

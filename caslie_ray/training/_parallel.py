@@ -1,0 +1,117 @@
+"""How workers train one adapter together: what each holds of the base, and how their gradients become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["Parallel", "parallel_to"]
+
+
+class Parallel:
+    """One worker; also what the others have in common.
+
+    Args:
+        module: computes the summed loss of a micro-batch.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def passes(self, parts: int) -> int:
+        """How many forward passes a worker with so many micro-batches has to make."""
+        return parts
+
+    def waiting(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Around the forward and backward pass of a micro-batch: whether its gradients are to wait for more."""
+        return nullcontext()
+
+    def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Make each gradient the sum of those of all workers."""
+
+
+class Copied(Parallel):
+    """DistributedDataParallel: each worker has the whole base."""
+
+    def __init__(self, module: nn.Module, world: int) -> None:
+        super().__init__(module)
+        self._world = world
+        self._wrapped = DistributedDataParallel(module, broadcast_buffers=False)
+        self.module = self._wrapped
+
+    def waiting(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Gradients travel with the last one."""
+        return nullcontext() if last else self._wrapped.no_sync()
+
+    def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
+        """They are already the mean."""
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(self._world)
+
+
+class Sharded(Parallel):
+    """FSDP: each worker has its part of the base's frozen weights, and borrows a layer's others while it computes it.
+
+    The adapter is small and whole on each worker, so that it is saved, clipped and taken up again as with one.
+
+    Args:
+        module: as above; its model has an adapter, and may still lie on the CPU.
+        device: where it is to lie.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        super().__init__(module)
+        self._device = device
+        trained = {parameter for parameter in module.parameters() if parameter.requires_grad}
+        for parameter in trained:
+            parameter.data = parameter.data.to(device)
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        for layer in _layers(module):
+            fully_shard(layer, mesh=mesh, ignored_params=trained)
+        fully_shard(module, mesh=mesh, ignored_params=trained, reshard_after_forward=True)
+
+    def passes(self, parts: int) -> int:
+        """As many as the worker that has most: every pass borrows from all of them."""
+        most = torch.tensor(parts, device=self._device)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return int(most)
+
+    def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
+        """In one message."""
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients: list[Tensor] = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        for gradient, summed in zip(gradients, together.split([one.numel() for one in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+
+def parallel_to(module: nn.Module, world: int, device: torch.device, *, shard: bool) -> Parallel:
+    """Return how so many workers train a module together.
+
+    Args:
+        module: computes the summed loss of a micro-batch.
+        world: how many workers there are; above 1 the process group must stand.
+        device: where this one computes.
+        shard: share the base out among them.
+    """
+    if world == 1:
+        module.to(device)
+        return Parallel(module)
+    return Sharded(module, device) if shard else Copied(module, world)
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """The layers of the decoder: its longest list of modules."""
+    return max((list(part) for part in module.modules() if isinstance(part, nn.ModuleList)), key=len)
