@@ -17,6 +17,10 @@ from caslie_ray.prompts import Prompt
 __all__ = ["Trainable", "Turn", "Turns", "load_trainable", "load_turns", "read_config"]
 
 
+# Logits are taken where answers stand, without the model's own last step.
+_SCALED = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
+
 class Turn(NamedTuple):
     """A prompt with its answer, as token ids.
 
@@ -48,7 +52,7 @@ class Turns:
             raise EngineError(f"checkpoint {name} is of the family {reader.config.model_type!r}; uniM³ is a text model")
         self._chat = reader.chat
         self._tokenizer = reader.tokenizer
-        self._context = context
+        self.context = context
         self._ends = end_ids(GenerationConfig.from_model_config(reader.config), reader.config, reader.tokenizer)
         if not self._ends:
             raise EngineError(f"checkpoint {name} has no token that ends an answer")
@@ -69,7 +73,7 @@ class Turns:
         reply = self._chat.answer(answer)
         alone = self._ids(reply)
         # Joined, the two may take a token more than apart.
-        fitted = self._chat.fit(prompt, max(0, self._context - len(alone) - 2), image=False)
+        fitted = self._chat.fit(prompt, max(0, self.context - len(alone) - 2), image=False)
         asked = list(fitted.ids)
         joined = self._ids(self._chat.write(fitted.text, image=False) + reply)
         # What is generated follows the prompt's own tokens, so these must stand as they are.
@@ -87,7 +91,7 @@ class Turns:
         Raises:
             PromptTooLong: it does not fit the context with every user field empty.
         """
-        return self._chat.fit(prompt, max(0, self._context - new_tokens), image=False).ids
+        return self._chat.fit(prompt, max(0, self.context - new_tokens), image=False).ids
 
     def read(self, tokens: Sequence[int]) -> str:
         """Return the text of an answer's tokens."""
@@ -160,6 +164,12 @@ def load_trainable(spec: EngineSpec, device: torch.device, **settings: Any) -> T
         )
     except Exception as error:  # Each loader raises types of its own; the user needs the checkpoint's name.
         raise EngineError(f"checkpoint {spec.checkpoint} cannot be loaded: {type(error).__name__}: {error}") from error
+    scaled = [name for name in _SCALED if getattr(reader.config.get_text_config(decoder=True), name, None) is not None]
+    if scaled:
+        raise EngineError(
+            f"checkpoint {spec.checkpoint} changes its logits after the head ({', '.join(scaled)}), which its training"
+            " here would leave out: choose a base of the Llama or Mistral kind"
+        )
     if told["missing_keys"]:
         names = sorted(told["missing_keys"])
         raise EngineError(f"checkpoint {spec.checkpoint} lacks {len(names)} weights, the first is {names[0]}")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
+import pyarrow as pa
 
 from caslie_ray.runs import Run
 from caslie_ray.tasks import TASKS, Task
 
-__all__ = ["FAILED", "Answered", "Cell", "read_answers"]
+if TYPE_CHECKING:  # it brings torch, which takes seconds
+    from caslie_ray.prediction import Answerer
+
+__all__ = ["FAILED", "Answered", "Answers", "Cell", "read_answers"]
 
 FAILED = ""
 """The label of an answer that cannot be read: it is none of a task's, and so counts as wrong."""
@@ -61,8 +64,9 @@ class Answered:
         return [true for true, _ in kept], [answer for _, answer in kept]
 
     def codes(self, labels: tuple[str, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return truth and answers as places in `labels`; those that are none of them get the place after the last.
+        """Return truth and answers as places in `labels`.
 
+        A truth that is none of them gets the place after the last, an answer that is none of them the place after that.
         Without labels, all that counts is whether an answer is right: 0 is right, 1 is wrong.
         """
         if not labels:
@@ -70,53 +74,83 @@ class Answered:
             return np.zeros_like(wrong), wrong
         place = {label: at for at, label in enumerate(labels)}
         truth, answers = (
-            np.array([place.get(value, len(labels)) for value in values], dtype=np.int64)
-            for values in (self.truth, self.answers)
+            np.array([place.get(value, len(labels) + odd) for value in values], dtype=np.int64)
+            for odd, values in enumerate((self.truth, self.answers))
         )
         return truth, answers
 
 
-_Facts = Mapping[str, tuple[str, str, str]]
+class Answers(NamedTuple):
+    """What the models of a profile have answered.
+
+    Attributes:
+        cells: the answers, by cell.
+        missing: questions without an answer, by variant and split; their cells are measured without them.
+    """
+
+    cells: dict[Cell, Answered]
+    missing: dict[str, dict[str, int]]
 
 
-def read_answers(run: Run) -> dict[Cell, Answered]:
-    """Read the predictions of a run beside the true answers; rows of samples that are gone are left out.
+def read_answers(run: Run, answerers: Sequence[Answerer], splits: Collection[str]) -> Answers:
+    """Read the predictions of a run beside the true answers.
+
+    A row counts where the model that the run holds now gave it to the question that the run asks now. What an engine
+    could not give counts as an answer that cannot be read.
+
+    Args:
+        run: holds `instructions` and `predictions`.
+        answerers: who is measured.
+        splits: of which every question should be answered; others are measured as far as they are.
 
     Raises:
         RunError: a table cannot be read.
     """
-    facts = _facts(run)
+    tables = sorted({answerer.table for answerer in answerers})
     found: dict[Cell, dict[str, tuple[str, str]]] = {}
-    for model, variant, sample_id, answer in _predictions(run):
-        if sample_id not in facts:
-            continue
-        name, split, output = facts[sample_id]
-        task = TASKS[name]
-        here = found.setdefault(Cell(model, variant, name, split), {})
-        here[sample_id] = _label(task, output), FAILED if answer is None else _label(task, answer)
+    missing: dict[str, dict[str, int]] = {}
+    for partition in sorted({run.partition(path) for table in tables for path in run.files(table)}):
+        said = _said(run, partition)
+        for table in tables:
+            rows = run.read(table, _ASKED, partition=partition)
+            for sample_id, name, split, variant, prompt, response, options in zip(*_columns(rows, _ASKED), strict=True):
+                task = TASKS[name]
+                truth = _label(task, task.read_answer(response, options or ()) or response)
+                for answerer in answerers:
+                    if answerer.table != table or answerer.reads != variant or not answerer.answers(name):
+                        continue
+                    key, answer = said.get((answerer.model, answerer.variant, sample_id), (None, None))
+                    if key == answerer.key(prompt):
+                        here = found.setdefault(Cell(answerer.model, answerer.variant, name, split), {})
+                        here[sample_id] = truth, FAILED if answer is None else _label(task, answer)
+                    elif split in splits:
+                        lacking = missing.setdefault(answerer.variant, {})
+                        lacking[split] = lacking.get(split, 0) + 1
     answered: dict[Cell, Answered] = {}
     for cell in sorted(found):
-        rows = sorted(found[cell].items())
+        pairs = sorted(found[cell].items())
         answered[cell] = Answered(
-            [sample_id for sample_id, _ in rows], [true for _, (true, _) in rows], [said for _, (_, said) in rows]
+            [sample_id for sample_id, _ in pairs], [true for _, (true, _) in pairs], [said for _, (_, said) in pairs]
         )
-    return answered
+    return Answers(answered, missing)
+
+
+_ASKED = ["sample_id", "task", "split", "variant", "prompt", "response", "options"]
+_SAID = ["model", "variant", "sample_id", "key", "answer"]
 
 
 def _label(task: Task, option: str) -> str:
     return task.label(option) if task.labels else option
 
 
-def _facts(run: Run) -> _Facts:
-    """Task, split and true answer of each sample."""
-    rows = run.read("samples", ["sample_id", "task", "split", "output"])
-    columns = (rows[name].to_pylist() for name in rows.column_names)
-    return {sample_id: (task, split, output) for sample_id, task, split, output in zip(*columns, strict=True)}
+def _said(run: Run, partition: str) -> dict[tuple[str, str, str], tuple[str, str | None]]:
+    """Key and answer of each row, by model, variant and sample; the last one written where there are two."""
+    rows = run.read("predictions", _SAID, partition=partition)
+    return {
+        (model, variant, sample_id): (key, answer)
+        for model, variant, sample_id, key, answer in zip(*_columns(rows, _SAID), strict=True)
+    }
 
 
-def _predictions(run: Run) -> Iterator[tuple[str, str, str, str | None]]:
-    rows = run.read("predictions", ["model", "variant", "sample_id", "answer", "error", "retryable"])
-    # What an engine may still answer is not wrong yet; `missing` in the predict job's summary counts it.
-    rows = rows.filter(pc.invert(pc.fill_null(rows["retryable"], False)))
-    columns = (rows[name].to_pylist() for name in ("model", "variant", "sample_id", "answer"))
-    yield from zip(*columns, strict=True)
+def _columns(rows: pa.Table, names: Sequence[str]) -> list[list[Any]]:
+    return [rows[name].to_pylist() for name in names]

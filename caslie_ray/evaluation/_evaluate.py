@@ -73,10 +73,11 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
         "context_free_captions": len(free) if compared else None,
         "page": run.below(PAGE_PATH).label,
     }
-    measured = measure(run, profile.evaluation.resamples)
+    measured = _measure(run, profile) if run.files("predictions") else None
     if measured is not None:
         write_results(run, measured)
         summary["results"] = summary_of(measured)
+        summary["unanswered"] = measured.missing
         summary["tables"] = [run.below(f"{TABLES_PATH}.{form}").label for form in ("md", "tex")]
     others = [view.view_id for view in found.worst if view.view_id not in judged.splits]
     splits = {**judged.splits, **(splits_of(run, others) if others else {})}
@@ -104,6 +105,13 @@ def plan_evaluation(run: Run, profile: Profile) -> list[str]:
             f"the captioner, once an image without its context (C.1); {run.below(CONTEXT_FREE_FOLDER).label} keeps that"
         )
     return [*lines, f"models           {models}", f"writes           {run.below(PAGE_PATH).label}"]
+
+
+def _measure(run: Run, profile: Profile) -> Measured | None:
+    from caslie_ray.prediction import answerers_of  # torch takes seconds; captions alone need none
+
+    _, answerers = answerers_of(run, profile, partly=True)
+    return measure(run, answerers, profile.prediction.splits, profile.evaluation.resamples)
 
 
 def _context_free(run: Run, profile: Profile, *, quiet: bool) -> dict[str, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from caslie_ray.evaluation._answers import Answered, Cell, read_answers
 from caslie_ray.evaluation._scores import Scored, difference, mean_of, metric_rows, score
@@ -13,7 +14,12 @@ from caslie_ray.evaluation._tables import Results, Used, as_latex, as_markdown, 
 from caslie_ray.fusion import EXPERIMENTS
 from caslie_ray.runs import Run
 
+if TYPE_CHECKING:  # it brings torch, which takes seconds
+    from caslie_ray.prediction import Answerer
+
 __all__ = ["METRICS_PATH", "TABLES_PATH", "Measured", "measure", "summary_of", "write_results"]
+
+log = logging.getLogger(__name__)
 
 METRICS_PATH = "report/metrics.json"
 TABLES_PATH = "report/tables"
@@ -27,24 +33,35 @@ class Measured(NamedTuple):
         answers: the answers of each cell.
         scored: their metrics.
         results: the same, ready for tables.
+        missing: questions without an answer, by variant and split.
     """
 
     answers: Mapping[Cell, Answered]
     scored: list[Scored]
     results: Results
+    missing: Mapping[str, Mapping[str, int]]
 
 
-def measure(run: Run, resamples: int) -> Measured | None:
-    """Measure all predictions of a run; None where there are none.
+def measure(run: Run, answerers: Sequence[Answerer], splits: Collection[str], resamples: int) -> Measured | None:
+    """Measure what models have answered; None where they have answered nothing.
+
+    Args:
+        run: holds `instructions` and `predictions`.
+        answerers: the models.
+        splits: of which every question should be answered.
+        resamples: for intervals.
 
     Raises:
         RunError: a table cannot be read.
     """
-    if not run.files("predictions"):
+    found = read_answers(run, answerers, splits)
+    for variant, lacking in sorted(found.missing.items()):
+        for split, questions in sorted(lacking.items()):
+            log.warning("%s has not answered %d questions of %s: run predict", variant, questions, split)
+    if not found.cells:
         return None
-    answers = read_answers(run)
-    scored = [score(cell, answered, resamples) for cell, answered in answers.items()]
-    return Measured(answers, scored, Results(scored, _used(run)))
+    scored = [score(cell, answered, resamples) for cell, answered in found.cells.items()]
+    return Measured(found.cells, scored, Results(scored, _used(run)), found.missing)
 
 
 def write_results(run: Run, measured: Measured) -> None:

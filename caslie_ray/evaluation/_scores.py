@@ -118,7 +118,7 @@ def _draws(task: Task, cell: Cell, answered: Answered, resamples: int) -> dict[s
     scikit-learn's functions take one resample at a time and a thousand times as long; that both agree is tested.
     """
     truth, answers = answered.codes(task.labels)
-    size = max(len(task.labels), 1) + 1
+    size = max(len(task.labels), 1) + 2
     seed = int.from_bytes(hashlib.sha256(f"{cell.task} {cell.split}".encode()).digest()[:8], "little")
     counts = np.zeros((resamples, size, size))
     rng = np.random.default_rng(seed)

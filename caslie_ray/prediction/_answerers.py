@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from caslie_ray.ids import content_id
 from caslie_ray.lineup import Role, role_of
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, RunError
-from caslie_ray.training import orders_of, trained
+from caslie_ray.training import finished, planned
 
 __all__ = ["Answerer", "answerers_of"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,13 @@ class Answerer:
         return content_id(self.fingerprint, prompt)
 
 
-def answerers_of(run: Run, profile: Profile) -> tuple[Role, list[Answerer]]:
+def answerers_of(run: Run, profile: Profile, *, partly: bool = False) -> tuple[Role, list[Answerer]]:
     """Return the base with the adapters of a run, and who answers with it.
+
+    Args:
+        run: holds trained models.
+        profile: names them.
+        partly: leave out models that are not trained yet, with a warning.
 
     Raises:
         RunError: a model is not trained yet.
@@ -54,12 +62,14 @@ def answerers_of(run: Run, profile: Profile) -> tuple[Role, list[Answerer]]:
     base = role_of(profile.lineup.base)
     found: list[Answerer] = []
     adapters: dict[str, str] = {}
-    orders = orders_of(profile)
+    models = planned(run, profile)
     if profile.prediction.base:
         reads = (*profile.training.variants, "caslie")[0]
         found.append(Answerer(base.name, "base", "instructions", reads, (), None, base.fingerprint))
-    for order in orders:
-        model = trained(run, order)
+    for order, model in ((one.order, finished(run, one)) for one in models):
+        if model is None and partly:
+            log.warning("%s is left out: it is not trained on the instructions that the run holds", order.name)
+            continue
         if model is None:
             raise RunError(f"{run.label} holds no trained model {order.name}: run train first, with the same profile")
         adapters[order.name] = model.adapter

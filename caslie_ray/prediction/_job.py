@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,7 +130,7 @@ class _Job:
             "splits": list(self.profile.prediction.splits),
             "answers": sum(stand.asked for stand in stands.values()) - left,
             "missing": left,
-            "failed": self._failed(),
+            "failed": _failed(stands.values()),
             "this_session": {
                 "answers": answered,
                 "seconds": round(seconds, 2),
@@ -141,16 +141,14 @@ class _Job:
             },
         }
 
-    def _failed(self) -> dict[str, dict[str, int]]:
-        """Answers, those that cannot be read, and those that the engine could not give, by variant."""
-        counts: dict[str, Counter[str]] = {}
-        rows = self.run.read(PREDICTIONS, ["variant", "failed", "error"])
-        for row in rows.to_pylist():
-            count = counts.setdefault(row["variant"], Counter())
-            count["answers"] += 1
-            count["failed"] += row["failed"]
-            count["errors"] += row["error"] is not None
-        return {name: dict(count) for name, count in sorted(counts.items())}
+
+def _failed(stands: Iterable[Stand]) -> dict[str, dict[str, int]]:
+    """Answers, those that cannot be read, and those that the engine could not give, by variant."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for stand in stands:
+        for variant, count in stand.counts.items():
+            counts[variant].update(count)
+    return {name: dict(count) for name, count in sorted(counts.items())}
 
 
 def predict(run: Run, profile: Profile, *, quiet: bool = False) -> PredictResult:

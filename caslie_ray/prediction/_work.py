@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -54,11 +55,13 @@ class Stand(NamedTuple):
         asked: questions.
         missing: those without an answer.
         tidy: whether the table holds it in one file with no row too many.
+        counts: answers, those that cannot be read, and those that the engine could not give, by variant.
     """
 
     asked: int
     missing: int
     tidy: bool
+    counts: dict[str, Counter[str]]
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,16 @@ def stand_of(run: Run, partition: str, order: Callable[[Run], PredictOrder]) -> 
     here = order(run)
     asked = questions(here, partition)
     held = _held(here, partition)
-    missing = sum(not held.answers(question, here.retry) for question in asked)
-    return Stand(len(asked), missing, len(held.files) <= 1 and not held.surplus and not held.broken)
+    missing = 0
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for question in asked:
+        if held.answers(question, here.retry):
+            row = held.rows[question.place]
+            count = counts[question.answerer.variant]
+            count.update(answers=1, failed=int(row["failed"]), errors=int(row["error"] is not None))
+        else:
+            missing += 1
+    return Stand(len(asked), missing, len(held.files) <= 1 and not held.surplus and not held.broken, dict(counts))
 
 
 def tidy(order: PredictOrder, partition: str) -> None:

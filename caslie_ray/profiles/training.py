@@ -28,7 +28,8 @@ class LoraSettings(Settings):
     """Modules that get an adapter: all projection layers and the language modelling head."""
 
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the adapter's inputs that a training step leaves out."""
+    """Share of the adapter's inputs that a training step leaves out. Above 0 the result depends on the number of
+    workers and on how batches are cut."""
 
 
 class TrainingSettings(Settings):
@@ -74,7 +75,7 @@ class TrainingSettings(Settings):
     """Steps from one checkpoint to the next: what a lost node costs at most. A notice of preemption brings one on."""
 
     validations: Positive = 3
-    """Times that loss and metric are taken on the split validation, evenly over the training."""
+    """Times that loss and metric are taken on the split validation, evenly over the training, the last at its end."""
 
     validation_samples: Positive = 500
     """Samples of the split validation that they are taken on, at most."""
@@ -96,13 +97,14 @@ class TrainingSettings(Settings):
 
     shard: bool = False
     """Share the base's weights out among the workers (FSDP), for a base that is too large for one GPU. Slower, and
-    validations take the loss alone. Changes memory, not the result. Tested on CPUs, untested on GPUs."""
+    validations take the loss alone, by which the best adapter is chosen. Tested on CPUs, untested on GPUs."""
 
     dtype: Literal["float32", "bfloat16"] | None = None
     """Type of the base's weights; null: as the lineup has it. The adapter is float32 in any case."""
 
-    max_failures: Whole = 3
-    """Times that training goes on from its last checkpoint after workers failed. Lost nodes do not count."""
+    max_failures: Whole = 20
+    """Times that training goes on from its last checkpoint after workers or nodes were lost without notice. What would
+    fail again, such as a loss that is no number, ends the job at once."""
 
     trackers: Listed[Literal["mlflow", "wandb"]] = ()
     """Where curves go besides TensorBoard, which always has them; each is an extra of this package."""
@@ -135,6 +137,10 @@ class TrainingSettings(Settings):
     def total_steps(self, instructions: int) -> int:
         """Optimiser steps of the whole training."""
         return self.epochs * self.steps_per_epoch(instructions)
+
+    def validation_steps(self, steps: int) -> frozenset[int]:
+        """After how many of so many steps loss and metric are taken on held-back samples."""
+        return frozenset(math.ceil(steps * part / self.validations) for part in range(1, self.validations + 1))
 
     def warmup_steps(self, instructions: int) -> int:
         """Optimiser steps over which the learning rate rises."""

@@ -18,14 +18,23 @@ _PATIENCE_S = 10.0
 
 
 class Board:
-    """An actor that remembers the last step of each model."""
+    """An actor that remembers the last step of each model, and why none can follow."""
 
     def __init__(self) -> None:
         self._steps: dict[str, tuple[int, float]] = {}
+        self._final: Exception | None = None
 
     def tell(self, name: str, done: int, loss: float) -> None:
         """Say that a model has made so many steps, and the loss of the last."""
         self._steps[name] = done, loss
+
+    def fail(self, error: Exception) -> None:
+        """Say why training cannot go on, however often it is tried."""
+        self._final = self._final or error
+
+    def final_error(self) -> Exception | None:
+        """Return why training cannot go on; None while it can."""
+        return self._final
 
     def look(self) -> dict[str, tuple[int, float]]:
         """Return steps made and last loss, by model."""

@@ -15,8 +15,9 @@ from caslie_ray.ids import content_id
 from caslie_ray.prompts import Prompt
 from caslie_ray.runs import Run
 from caslie_ray.tasks import TASKS
+from caslie_ray.training._order import TrainingOrder
 
-__all__ = ["Examples", "batch_at", "read_examples", "share_of"]
+__all__ = ["Examples", "batch_at", "read_examples", "read_held_back", "share_of"]
 
 _COLUMNS = ("sample_id", "task", "prompt", "prompt_fields", "response", "options")
 
@@ -101,6 +102,15 @@ def read_examples(
     chosen = [last[sample_id] for sample_id in sorted(last) if sample_id not in outside]
     # Ids are hashes: the first of them are a sample drawn evenly.
     return Examples(rows.take(pa.array(chosen[:at_most], pa.int64())).combine_chunks(), tuple(sorted(outside)))
+
+
+def read_held_back(run: Run, order: TrainingOrder) -> Examples:
+    """Read the samples that validations of an order are taken on.
+
+    Raises:
+        RunError: a file is not whole, or the store does not give it.
+    """
+    return read_examples(run, order.table, order.variant, "validation", order.tasks, order.settings.validation_samples)
 
 
 def _outside(rows: pa.Table) -> set[str]:

@@ -32,8 +32,8 @@ class Step(NamedTuple):
 
     Attributes:
         step: its number, from 0.
-        loss: mean loss of an answer's token, in nats.
-        tokens: tokens that loss was taken of.
+        loss: mean loss of an answer's token, in nats; 0 where there is none.
+        tokens: tokens that loss was taken of; 0 where no sample of the step fits the context, and nothing was learned.
         read: tokens that went through the model, padding left out.
         rate: the learning rate.
         norm: length of the gradient before it was clipped.
@@ -92,6 +92,8 @@ class Learner:
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.steps = settings.total_steps(len(examples))
+        self.epoch_steps = settings.steps_per_epoch(len(examples))
+        self._nothing_since = 0
         self._warmup = settings.warmup_steps(len(examples))
 
     def step(self, number: int, *, notice: bool = False) -> Step:
@@ -130,9 +132,8 @@ class Learner:
         if not math.isfinite(loss_sum):
             raise TrainingError(f"step {number}: the loss of another worker is {loss_sum}")
         if not all_tokens:
-            raise TrainingError(
-                f"step {number}: none of its {len(batch)} samples fits the context; raise lineup.base.context"
-            )
+            return self._without_samples(number, int(all_left), notice=noticed > 0)
+        self._nothing_since = number + 1
         self._parallel.add_up(self._parameters)
         for parameter in self._parameters:
             if parameter.grad is not None:
@@ -152,9 +153,22 @@ class Learner:
             noticed > 0,
         )  # fmt: skip
 
+    def _without_samples(self, number: int, left_out: int, *, notice: bool) -> Step:
+        """A step of which no sample fits the context; a whole epoch of them is an error."""
+        if number + 1 - self._nothing_since >= self.epoch_steps:
+            raise TrainingError(
+                f"step {number}: none of the {len(self._examples)} samples fits the context of"
+                f" {self._turns.context} tokens; raise lineup.base.context"
+            )
+        rate = rate_at(number, self.steps, self._warmup, self._settings.learning_rate)
+        return Step(number, 0.0, 0, 0, rate, 0.0, 0, left_out, notice)
+
     @torch.no_grad()
-    def validation_loss(self, examples: Examples) -> float:
-        """Return the mean loss of an answer's token over examples, in nats; the workers share them out."""
+    def validation_loss(self, examples: Examples) -> float | None:
+        """Return the mean loss of an answer's token over examples, in nats; the workers share them out.
+
+        None where none of them fits the context, or the loss is no number.
+        """
         self._loss_of.eval()
         total = tokens = 0.0
         held, self._examples = self._examples, examples
@@ -167,7 +181,7 @@ class Learner:
         finally:
             self._examples = held
         summed, count = self._summed([total, tokens])
-        return summed / count if count else math.nan
+        return summed / count if count and math.isfinite(summed) else None
 
     def _encode(self, indices: Sequence[int]) -> tuple[list[Turn], list[int], int]:
         """The turns of examples, the examples that they are of, and how many do not fit."""

@@ -22,7 +22,7 @@ TASK_SPECIFIC = "task-specific"
 # What changes memory, speed or the record of a training, and not the model that comes out.
 _FREE = {
     "micro_batch", "micro_tokens", "packing", "checkpoint_steps", "max_failures", "trackers", "resources",
-    "num_workers", "gradient_checkpointing", "shard", "variants", "merge",
+    "num_workers", "gradient_checkpointing", "variants", "merge",
     "keep", "dtype",
 }  # fmt: skip
 
@@ -81,7 +81,8 @@ def orders_of(profile: Profile) -> list[TrainingOrder]:
 
     orders = [order(variant, variant) for variant in settings.variants]
     if tried.task_specific:
-        first = (*settings.variants, "caslie")[0]
+        # Of the same captions as the generalist that they stand beside.
+        first = settings.variants[0] if settings.variants and "caslie" not in settings.variants else "caslie"
         orders += [
             order(f"{TASK_SPECIFIC}-{task.code}", first, TASK_SPECIFIC, task=task.name) for task in TASKS.values()
         ]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from caslie_ray.training._adapter import trained_parameters
 from caslie_ray.training._learner import TrainingError
 
-__all__ = ["is_of", "load_checkpoint", "save_adapter", "save_checkpoint"]
+__all__ = ["folder_of", "load_checkpoint", "save_adapter", "save_checkpoint"]
 
 _WEIGHTS, _OPTIMIZER, _STATE = "adapter.safetensors", "optimizer.pt", "state.json"
 
@@ -46,9 +46,9 @@ def save_checkpoint(model: Any, optimizer: torch.optim.Optimizer, folder: Path, 
     (folder / _STATE).write_text(json.dumps(state))
 
 
-def is_of(checkpoint: Path, folder: str) -> bool:
-    """Whether a checkpoint is of the model in a folder of the run."""
-    return bool(json.loads((checkpoint / _STATE).read_text())["folder"] == folder)
+def folder_of(checkpoint: Path) -> str:
+    """Return the folder, in the run, of the model that a checkpoint is of."""
+    return str(json.loads((checkpoint / _STATE).read_text())["folder"])
 
 
 def load_checkpoint(model: Any, optimizer: torch.optim.Optimizer, folder: Path, base: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,7 @@ class Tracking:
         """Write the rest, and end all trackers."""
         self._board.close()
         self.flush()
+        shutil.rmtree(self._local, ignore_errors=True)
         for other in self._others:
             other.close()
 

@@ -81,7 +81,8 @@ def _measure(examples: Examples, answers: dict[int, str]) -> float:
         task = TASKS[examples.task(row)]
         answer = task.read_answer(text, examples.options(row))
         label = task.label if task.labels else str
-        truth[task.name].append(label(examples.response(row)))
+        response, options = examples.response(row), examples.options(row)
+        truth[task.name].append(label(task.read_answer(response, options) or response))
         said[task.name].append("" if answer is None else label(answer))
     return float(
         np.mean(

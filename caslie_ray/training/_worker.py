@@ -24,11 +24,12 @@ from caslie_ray.ids import content_id
 from caslie_ray.profiles import TrainingSettings
 from caslie_ray.runs import Run
 from caslie_ray.training._adapter import add_adapter
-from caslie_ray.training._examples import Examples, read_examples
-from caslie_ray.training._learner import Learner, Step
+from caslie_ray.training._examples import Examples, read_examples, read_held_back
+from caslie_ray.training._learner import Learner, Step, TrainingError
 from caslie_ray.training._memory import estimate
+from caslie_ray.training._models import digest_of
 from caslie_ray.training._order import TrainingOrder
-from caslie_ray.training._saving import is_of, load_checkpoint, save_adapter, save_checkpoint
+from caslie_ray.training._saving import folder_of, load_checkpoint, save_adapter, save_checkpoint
 from caslie_ray.training._tracking import Tracking
 from caslie_ray.training._validation import mean_primary
 
@@ -43,7 +44,7 @@ class Item(NamedTuple):
     Attributes:
         order: what is trained.
         folder: of the model, in the run.
-        digest: of the examples that the job saw; workers that see others refuse to begin.
+        digest: of the examples that the job saw, held-back ones too; workers that see others refuse to begin.
     """
 
     order: TrainingOrder
@@ -69,6 +70,8 @@ class Assignment:
 def work(config: Mapping[str, Any]) -> None:
     """Train what is not finished, from the last checkpoint on; runs on each worker at once.
 
+    What would fail again is told to the board, so that the job ends, and workers that are started once more do too.
+
     Args:
         config: the `Assignment`, by the name `assignment`; Ray Train passes nothing but mappings.
 
@@ -77,35 +80,56 @@ def work(config: Mapping[str, Any]) -> None:
         EngineError: the base cannot be loaded.
     """
     assignment: Assignment = config["assignment"]
+    board = assignment.board
+    final = ray.get(board.final_error.remote())
+    if final is not None:
+        raise final
+    try:
+        _work(assignment)
+    except (TrainingError, EngineError) as error:
+        ray.get(board.fail.remote(error))
+        raise
+
+
+def _work(assignment: Assignment) -> None:
     run = assignment.run
     # All workers see the same: a record is written once, after the last step that all of them made together.
     to_do = [item for item in assignment.items if run.read_json(f"{item.folder}/training.json") is None]
+    # Asked for once: later it differs between the worker that reports checkpoints and the others.
+    checkpoint = ray.train.get_checkpoint()
+    begun = None if checkpoint is None else _folder_of(checkpoint)
     device = get_device()
     drains = _Drains()
-    for item in to_do:
+    # What was begun goes first, before the checkpoints of others take the place of its own.
+    for item in sorted(to_do, key=lambda item: item.folder != begun):
         _refuse_what_cannot_fit(item.order, device)
-        _train(run, item, assignment.board, device, drains)
+        _train(run, item, assignment.board, device, drains, checkpoint if item.folder == begun else None)
 
 
-def _train(run: Run, item: Item, board: Any, device: torch.device, drains: _Drains) -> None:
+def _folder_of(checkpoint: ray.train.Checkpoint) -> str:
+    with checkpoint.as_directory() as folder:
+        return folder_of(Path(folder))
+
+
+def _train(
+    run: Run, item: Item, board: Any, device: torch.device, drains: _Drains, checkpoint: ray.train.Checkpoint | None
+) -> None:
     order = item.order
     settings = order.settings
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     examples = read_examples(run, order.table, order.variant, "train", order.tasks)
-    if examples.digest != item.digest:
+    held_back = read_held_back(run, order)
+    if digest_of(examples, held_back) != item.digest:
         raise RuntimeError(f"the instructions of {run.label} have changed since the job began: run it again")
-    held_back = read_examples(run, order.table, order.variant, "validation", order.tasks, settings.validation_samples)
     # What is shared out goes to the device layer by layer: the whole may be too large for it.
     trainable = load_trainable(order.spec, torch.device("cpu") if settings.shard else device, **quantized(settings))
     model = prepared(trainable.model, order)
     learner = Learner(model, trainable.turns, examples, settings, rank, world, device)
     progress = Progressing(run, item, board, learner, trainable.turns, held_back, rank, world)
-    checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            if is_of(Path(folder), item.folder):
-                progress.take_up(load_checkpoint(model, learner.optimizer, Path(folder), order.base))
+            progress.take_up(load_checkpoint(model, learner.optimizer, Path(folder), order.base))
     while not progress.finished:
         progress.after(learner.step(progress.step, notice=drains.concern_me()))
     progress.finish()
@@ -198,6 +222,8 @@ class Progressing:
         self._validations: list[dict[str, float]] = []
         self._best: dict[str, float] | None = None
         self._worse = 0
+        self._cut = self._too_long = 0
+        self._validated_after = self._settings.validation_steps(learner.steps)
         self._digests: dict[str, str] = {}
         self._checkpoints: list[int] = []
         self._warned = False
@@ -217,6 +243,7 @@ class Progressing:
         self._curve, self._validations = state["curve"], state["validations"]
         self._best, self._worse, self._digests = state["best"], state["worse"], state["digests"]
         self._spent, self._checkpoints = state["seconds"], state["checkpoints"]
+        self._cut, self._too_long = state["cut"], state["too_long"]
         for row in self._curve:
             self._track("train", row)
         for row in self._validations:
@@ -225,12 +252,15 @@ class Progressing:
     def after(self, done: Step) -> None:
         """Take note of a step; validate and report where it is time to."""
         self.step = done.step + 1
-        self._curve.append({"step": done.step, "loss": done.loss, "rate": done.rate, "norm": done.norm})
-        self._track("train", self._curve[-1])
+        if done.tokens:
+            self._curve.append({"step": done.step, "loss": done.loss, "rate": done.rate, "norm": done.norm})
+            self._track("train", self._curve[-1])
+        if done.step < self._learner.epoch_steps:  # each sample once
+            self._cut += done.cut
+            self._too_long += done.left_out
         if not self._rank:
             self._board.tell.remote(self._order.name, self.step, done.loss)
-        every = max(1, self._learner.steps // self._settings.validations)
-        if len(self._held_back) and (self.step % every == 0 or self.step == self._learner.steps):
+        if len(self._held_back) and self.step in self._validated_after:
             self._validate()
         told = done.notice and not self._warned
         self._warned = done.notice
@@ -257,10 +287,12 @@ class Progressing:
             self._tracking.log(values, int(row["step"]))
 
     def _validate(self) -> None:
+        found = {"step": float(self.step)}
         loss = self._learner.validation_loss(self._held_back)
-        found = {"step": float(self.step), "loss": loss}
-        # Workers that hold parts of a base would have to write their answers in step.
-        if not self._settings.shard or self._world == 1:
+        if loss is not None:
+            found["loss"] = loss
+        # Workers that hold parts of a base would have to write their answers in step; one alone must not differ.
+        if not self._settings.shard:
             found["metric"] = mean_primary(
                 self._learner.model, self._turns, self._held_back, rows=self._settings.micro_batch,
                 new_tokens=self._order.spec.max_new_tokens, rank=self._rank, world=self._world,
@@ -277,7 +309,7 @@ class Progressing:
     def _report(self) -> None:
         """Report a checkpoint; every worker comes here at the same step."""
         self._checkpoints.append(self.step)
-        told = {"step": self.step, "steps": self._learner.steps, "loss": self._curve[-1]["loss"]}
+        told = {"step": self.step, "steps": self._learner.steps}
         if self._rank:
             ray.train.report(told)
             return
@@ -292,7 +324,7 @@ class Progressing:
         return {
             "step": self.step, "curve": self._curve, "validations": self._validations, "best": self._best,
             "worse": self._worse, "digests": self._digests, "seconds": self._seconds,
-            "checkpoints": self._checkpoints,
+            "checkpoints": self._checkpoints, "cut": self._cut, "too_long": self._too_long,
         }  # fmt: skip
 
     def _record(self) -> dict[str, Any]:
@@ -301,7 +333,7 @@ class Progressing:
             "model": order.name, "variant": order.variant, "tasks": list(order.tasks), "base": order.base,
             "checkpoint": order.spec.checkpoint, "examples": self._digest, "steps": self.step, "seconds": self._seconds,
             "checkpoints": self._checkpoints, "adapters": self._digests, "best": self._best, "curve": self._curve,
-            "validations": self._validations,
+            "validations": self._validations, "cut": self._cut, "too_long": self._too_long,
         }  # fmt: skip
 
     def _put_adapter(self, name: str) -> None:
@@ -317,4 +349,4 @@ class Progressing:
 
 def _worth(validation: Mapping[str, float]) -> tuple[float, float]:
     """By its metric, then by its loss."""
-    return validation.get("metric", -math.inf), -validation["loss"]
+    return validation.get("metric", -math.inf), -validation.get("loss", math.inf)

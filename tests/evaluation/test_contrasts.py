@@ -9,9 +9,15 @@ import pytest
 from caslie_ray.evaluation._contrasts import contrasts_of, views_of
 from caslie_ray.evaluation._results import measure
 from caslie_ray.fusion import fuse
+from caslie_ray.prediction import Answerer
 from caslie_ray.runs import Run
 from caslie_ray.tables import SCHEMAS
 from tests.worlds import InProcess, caption_here, fresh_run, profile
+
+ANSWERERS = [
+    Answerer("base", name, "instructions", name, (), None, f"the weights of {name}")
+    for name in ("caslie", "uia", "text")
+]
 
 
 @pytest.fixture
@@ -27,18 +33,25 @@ def run(world: Path, tmp_path: Path) -> Run:
         "uia": lambda _: False,
         "text": lambda n: n % 2 == 0,
     }
+    named = {answerer.reads: answerer for answerer in ANSWERERS}
+    keys = {
+        (row["sample_id"], row["variant"]): named[row["variant"]].key(row["prompt"])
+        for row in made.read("instructions").to_pylist()
+    }
     rows = [
         {"sample_id": row["sample_id"], "model": "base", "variant": variant, "text": "x", "failed": not is_right(n),
-         "answer": row["output"] if is_right(n) else None, "key": "k", "tokens": 1, "cut": False, "error": None,
-         "retryable": False}
+         "answer": row["output"] if is_right(n) else None, "key": keys[row["sample_id"], variant], "tokens": 1,
+         "cut": False, "error": None, "retryable": False}
         for n, row in enumerate(samples) for variant, is_right in right.items()
     ]  # fmt: skip
-    made.write("predictions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["predictions"]))
+    for digit in "0123456789abcdef":
+        part = [row for row in rows if row["sample_id"].startswith(digit)]
+        made.write("predictions", digit, pa.Table.from_pylist(part, schema=SCHEMAS["predictions"]))
     return made
 
 
 def test_samples_on_which_variants_differ_come_with_their_answers_and_views(run: Run) -> None:
-    measured = measure(run, 10)
+    measured = measure(run, ANSWERERS, (), 10)
     assert measured is not None
     shown = contrasts_of(run, measured, 1000)
     held = {row["sample_id"]: row for row in run.read("samples").to_pylist()}
@@ -55,7 +68,7 @@ def test_samples_on_which_variants_differ_come_with_their_answers_and_views(run:
 
 
 def test_a_few_are_chosen_evenly_and_the_same_each_time(run: Run) -> None:
-    measured = measure(run, 10)
+    measured = measure(run, ANSWERERS, (), 10)
     assert measured is not None
     few = contrasts_of(run, measured, 7)
     assert len(few) == 7

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from caslie_ray.evaluation._answers import FAILED, Answered, Cell, read_answers
 from caslie_ray.evaluation._results import measure, summary_of, write_results
 from caslie_ray.evaluation._scores import Scored, difference, mean_of, score
 from caslie_ray.evaluation._tables import Results, as_latex, as_markdown, improvement, tables_of
+from caslie_ray.prediction import Answerer
 from caslie_ray.runs import Run, open_run
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import SPLITS, TASKS, find_task
@@ -150,41 +152,103 @@ def test_the_mean_improvement_is_the_papers() -> None:
     assert improvement(primary("caslie"), primary("text")) == pytest.approx(0.049, abs=0.001)
 
 
+ANSWERERS = [
+    Answerer("base", name, "instructions", name, (), None, f"the weights of {name}") for name in ("caslie", "text")
+]
+MEASURED = ("ind", "ood")
+OPTIONS = {"AP": ["yes", "no"], "CC": ["lamp", "vase"]}
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     opened = open_run(str(tmp_path / "run"))
     names = {"AP": "yes", "CC": "lamp"}
-    samples = [
-        {"sample_id": f"{split}{code}{n}", "task": find_task(code).name, "split": split, "instruction": "", "input": [],
-         "options": [], "output": output if n % 2 else "no", "view_ids": [], "captions": []}
-        for split in SPLITS for code, output in names.items() for n in range(8)
+    asked: list[dict[str, Any]] = [
+        {"sample_id": f"{split}{code}{n}", "variant": variant, "task": find_task(code).name, "split": split,
+         "prompt": f"{variant}: {code} {n}?", "prompt_fields": [], "options": OPTIONS[code],
+         "response": names[code] if n % 2 else OPTIONS[code][-1], "captions_used": 0}
+        for split in SPLITS for code in names for n in range(8) for variant in ("caslie", "text")
     ]  # fmt: skip
-    opened.write("samples", "0", pa.Table.from_pylist(samples, schema=SCHEMAS["samples"]))
+    opened.write("instructions", "0", pa.Table.from_pylist(asked, schema=SCHEMAS["instructions"]))
+    keys = {answerer.variant: answerer.key for answerer in ANSWERERS}
     predictions = [
-        {"sample_id": row["sample_id"], "model": "base", "variant": variant, "text": "", "failed": answer is None,
-         "answer": answer, "key": "k", "tokens": 1, "cut": False, "error": None, "retryable": False}
-        for row in samples if row["split"] in ("ind", "ood")
-        for variant in ("caslie", "text")
-        for answer in [row["output"] if variant == "caslie" else None if row["sample_id"][-1] == "3" else "no"]
+        {"sample_id": row["sample_id"], "model": "base", "variant": row["variant"], "text": "", "answer": answer,
+         "failed": answer is None, "key": keys[row["variant"]](row["prompt"]), "tokens": 1, "cut": False,
+         "error": None, "retryable": False}
+        for row in asked if row["split"] in MEASURED
+        for answer in [
+            row["response"] if row["variant"] == "caslie" else None if row["sample_id"][-1] == "3"
+            else row["options"][-1]
+        ]
     ]  # fmt: skip
-    predictions += [{**predictions[0], "sample_id": "gone"}, {**predictions[0], "answer": None, "retryable": True}]
-    opened.write("predictions", "0", pa.Table.from_pylist(predictions[:-1], schema=SCHEMAS["predictions"]))
-    opened.write("predictions", "1", pa.Table.from_pylist(predictions[-1:], schema=SCHEMAS["predictions"]))
+    opened.write("predictions", "0", pa.Table.from_pylist(predictions, schema=SCHEMAS["predictions"]))
     return opened
 
 
+def replaced(run: Run, sample_id: str, **values: object) -> None:
+    """Change the row of the variant `caslie` of a sample."""
+    rows = run.read("predictions").to_pylist()
+    rows = [row | values if (row["sample_id"], row["variant"]) == (sample_id, "caslie") else row for row in rows]
+    run.write("predictions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["predictions"]))
+
+
 def test_answers_are_read_beside_the_truth(run: Run) -> None:
-    found = read_answers(run)
-    assert len(found) == 8
-    perfect = found[cell("CC")]
-    assert all(perfect.right)
-    assert found[cell("AP", "text")].failed == 1
-    # Its one retryable answer is not wrong yet.
-    assert sorted(len(one) for one in found.values()) == [7, 8, 8, 8, 8, 8, 8, 8]
+    found = read_answers(run, ANSWERERS, MEASURED)
+    assert {name: len(one) for name, one in found.cells.items()} == {
+        Cell("base", variant, find_task(code).name, split): 8
+        for variant in ("caslie", "text") for code in OPTIONS for split in MEASURED
+    }  # fmt: skip
+    assert all(found.cells[cell("CC")].right)
+    assert found.cells[cell("AP", "text")].failed == 1
+    assert not found.missing
+
+
+def test_a_true_answer_is_read_as_any_other(run: Run) -> None:
+    rows = run.read("instructions").to_pylist()
+    for row in rows:
+        if row["response"] == "lamp":
+            row["response"] = "A"  # which of the options, and not its words
+            row["options"] = ["A: lamp", "B: vase"]
+    run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
+    assert set(read_answers(run, ANSWERERS, MEASURED).cells[cell("CC")].truth) == {"A: lamp", "vase"}
+
+
+def test_what_an_engine_could_not_give_counts_as_wrong(run: Run) -> None:
+    replaced(run, "indCC1", answer=None, failed=True, error="out of memory", retryable=True)
+    found = read_answers(run, ANSWERERS, MEASURED).cells[cell("CC")]
+    assert (len(found), found.failed) == (8, 1)
+
+
+@pytest.mark.parametrize("why", ["another model", "another question"])
+def test_answers_of_another_model_or_to_another_question_do_not_count(run: Run, why: str) -> None:
+    if why == "another model":
+        replaced(run, "indCC1", key="of an adapter that was trained before")
+    else:
+        rows = run.read("instructions").to_pylist()
+        for row in rows:
+            row["prompt"] += " now" if (row["sample_id"], row["variant"]) == ("indCC1", "caslie") else ""
+        run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
+    found = read_answers(run, ANSWERERS, MEASURED)
+    assert len(found.cells[cell("CC")]) == 7
+    assert found.missing == {"caslie": {"ind": 1}}
+    measured = measure(run, ANSWERERS, MEASURED, 10)
+    assert measured is not None
+    assert measured.missing == found.missing
+
+
+def test_models_that_are_not_asked_for_are_not_measured(run: Run) -> None:
+    assert {one.variant for one in read_answers(run, ANSWERERS[:1], MEASURED).cells} == {"caslie"}
+
+
+def test_a_true_answer_outside_the_labels_is_never_hit() -> None:
+    given = Answered(["0", "1"], ["maybe", "yes"], [FAILED, "yes"])
+    found = score(cell("AP"), given, 200)
+    assert found.values["accuracy"] == 0.5
+    assert found.interval("accuracy").low < 0.5 < found.interval("accuracy").high
 
 
 def test_metrics_and_tables_are_written(run: Run) -> None:
-    measured = measure(run, 20)
+    measured = measure(run, ANSWERERS, MEASURED, 20)
     assert measured is not None
     write_results(run, measured)
     metrics = run.read_json("report/metrics.json")
@@ -198,4 +262,4 @@ def test_metrics_and_tables_are_written(run: Run) -> None:
 
 
 def test_a_run_without_predictions_has_no_results(tmp_path: Path) -> None:
-    assert measure(open_run(str(tmp_path)), 10) is None
+    assert measure(open_run(str(tmp_path)), ANSWERERS, MEASURED, 10) is None

@@ -31,7 +31,7 @@ def train(folder: Path, spec: EngineSpec, *, shard: bool, rank: int = 0, world: 
     model, turns = load_trainable(spec, torch.device("cpu"))
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     one = Learner(add_adapter(model, chosen.lora, 0), turns, examples(21), chosen, rank, world)
-    losses = [one.step(number).loss for number in range(STEPS)]
+    losses: list[float | None] = [one.step(number).loss for number in range(STEPS)]
     losses.append(one.validation_loss(examples(5)))
     held = sum(
         part.to_local().numel() if hasattr(part, "to_local") else part.numel()
