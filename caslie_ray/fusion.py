@@ -198,23 +198,33 @@ def _sources(run: Run, profile: Profile) -> list[_Source]:
 
 
 def _majority(voters: Sequence[str], _: str, view: Captioned) -> bool:
+    lacking = [name for name in voters if name not in view.answers]
+    if view.answers and lacking:
+        raise RunError(
+            f"{', '.join(lacking)} did not vote on every view, as experiments.voter_sets wants: run caption with the"
+            " same profile and votes.schedule=full"
+        )
     return count([view.answers.get(name) for name in voters], len(voters)).verdict
 
 
 def _drawn(run: Run, captions: _Captions) -> set[str]:
-    """As many captioned views of each task as have a verdict of yes, chosen by their ids."""
-    views = run.read("views", ["view_id", "task"]).to_pylist()
-    known = captions.of({row["view_id"] for row in views})
-    by_task: dict[str, list[str]] = defaultdict(list)
-    used: Counter[str] = Counter()
-    for row in views:
-        view = known.get(row["view_id"])
+    """As many captioned views of each task and split as have a verdict of yes, chosen by their ids."""
+    places: dict[str, tuple[str, str]] = {}
+    for row in run.read("samples", ["sample_id", "task", "split", "view_ids"]).sort_by("sample_id").to_pylist():
+        for view_id in row["view_ids"] or ():
+            if view_id:  # one of several splits counts once, for the first
+                places.setdefault(view_id, (row["task"], row["split"]))
+    known = captions.of(set(places))
+    by_place: dict[tuple[str, str], list[str]] = defaultdict(list)
+    used: Counter[tuple[str, str]] = Counter()
+    for view_id, place in places.items():
+        view = known.get(view_id)
         if view is not None and view.caption:
-            by_task[row["task"]].append(row["view_id"])
-            used[row["task"]] += view.verdict
+            by_place[place].append(view_id)
+            used[place] += view.verdict
     drawn: set[str] = set()
-    for task, ids in by_task.items():
-        drawn.update(sorted(ids, key=lambda view_id: content_id(SHUFFLED, view_id))[: used[task]])
+    for place, ids in by_place.items():
+        drawn.update(sorted(ids, key=lambda view_id: content_id(SHUFFLED, view_id))[: used[place]])
     return drawn
 
 

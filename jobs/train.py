@@ -5,8 +5,9 @@ Run as:
     python jobs/train.py --profile mini --run runs/demo --set training.variants=[caslie,uia,text]
     python jobs/train.py --profile mini --run runs/demo --plan
 
-Reads instructions; writes models/NAME-KEY/: the adapter, its checkpoints and training.json, and summary/train.json. A
-model that is finished is left alone, one that was begun goes on from its last checkpoint.
+Reads instructions; writes models/NAME-KEY/ (the adapters best and last, curves, training.json) and summary/train.json.
+A model that is finished is left alone; one that was begun goes on from its last checkpoint, which is kept in
+models/checkpoints-KEY/ until all are finished.
 """
 
 import sys

@@ -19,12 +19,12 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]  # among the long fi
     scope="module", params=[0, pytest.param(1, marks=pytest.mark.verify), pytest.param(2, marks=pytest.mark.verify)]
 )
 def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
-    """What the command of `make demo` leaves, and what it says."""
+    """What the command of `make demo` leaves, with the control beside it, and what it says."""
     folder = tmp_path_factory.mktemp("demo")
     seed = request.param
     done = job(
         "pipeline", "--profile", "mini", "--run", str(folder / "run"), "--set", f"miniature.seed={seed}",
-        f"training.seed={seed}", limit_s=3000,
+        f"training.seed={seed}", "experiments.shuffled=true", limit_s=3000,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return open_run(str(folder / "run")), done.stdout

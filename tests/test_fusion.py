@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,17 +274,29 @@ def test_majorities_of_other_voters_choose_other_captions(tmp_path: Path) -> Non
     assert again["files_written"] == 0
 
 
-def test_as_many_captions_of_each_task_are_drawn_at_random(tmp_path: Path) -> None:
+def test_a_voter_that_was_not_asked_is_named(tmp_path: Path) -> None:
     run = open_run(str(tmp_path / "run"))
-    for code, wins in (("AP", 3), ("CC", 9)):
-        ids = [f"{code}{number}" for number in range(20)]
-        put(run, "captions", f"{code}", *(caption_row(view_id, "said", n < wins) for n, view_id in enumerate(ids)))
-        task = find_task(code).name
-        put(run, "views", f"{code}", *({"view_id": view_id, "image_id": "i", "task": task} for view_id in ids))
+    put(run, "samples", "0", sample_row("AP", ["1"]))
+    put(run, "captions", "0", voted("1", True, **{"llama-3b": "yes", "phi": "yes"}))
+    chosen = load_profile(
+        "mini",
+        ["experiments.shuffled=false", "votes.schedule=full", "experiments.voter_sets=[[llama-3b, phi, mistral]]"],
+    )
+    with pytest.raises(RunError, match=r"mistral did not vote on every view.*votes.schedule=full"):
+        fuse(run, chosen, quiet=True)
+
+
+def test_as_many_captions_of_each_task_and_split_are_drawn_at_random(tmp_path: Path) -> None:
+    run = open_run(str(tmp_path / "run"))
+    for code, split, wins in (("AP", "train", 3), ("AP", "ood", 7), ("CC", "ind", 9)):
+        ids = [f"{code}{split}{number:02}" for number in range(20)]
+        name = f"{code}{split}"
+        put(run, "captions", name, *(caption_row(view_id, "said", n < wins) for n, view_id in enumerate(ids)))
+        samples = [{**sample_row(code, [view_id]), "sample_id": view_id, "split": split} for view_id in ids]
+        put(run, "samples", name, *samples)
     drawn = _drawn(run, _Captions(run))
-    assert sum(view_id.startswith("AP") for view_id in drawn) == 3
-    assert sum(view_id.startswith("CC") for view_id in drawn) == 9
-    assert drawn != {f"AP{n}" for n in range(3)} | {f"CC{n}" for n in range(9)}
+    assert Counter(view_id[:-2] for view_id in drawn) == {"APtrain": 3, "APood": 7, "CCind": 9}
+    assert not all(int(view_id[-2:]) < 9 for view_id in drawn)
     assert drawn == _drawn(run, _Captions(run))
 
 

@@ -45,7 +45,7 @@ def instructions() -> pa.Table:
             "sample_id": f"{number:032x}",
             "task": "answerability_prediction",
             "split": "train" if number < 64 else "ind",
-            "variant": "caslie",
+            "variant": variant,
             "prompt": f"Is the colour of item {number} named?\n"
             + "".join(f"note: mine is {colours[(number + n) % 4]}\n" for n in range(number % 9)),
             "prompt_fields": [],
@@ -53,6 +53,7 @@ def instructions() -> pa.Table:
             "options": ["yes", "no"],
             "captions_used": 0,
         }
+        for variant in ("caslie", "uia")
         for number in range(160)
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"])
@@ -111,9 +112,9 @@ class Lab:
         seen.run.write("instructions", "0", instructions())
         return seen
 
-    def train(self, seen: Seen, workers: int) -> Submitted:
+    def train(self, seen: Seen, workers: int, *settings: str) -> Submitted:
         pool = json.dumps({"min": workers, "max": workers})
-        return self.submit("train", seen, f"training.num_workers={pool}")
+        return self.submit("train", seen, f"training.num_workers={pool}", *settings)
 
     def submit(self, job: str, seen: Seen, *settings: str) -> Submitted:
         chosen = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
@@ -150,7 +151,8 @@ def two_workers(lab: Lab) -> Seen:
 
 def lost_node(lab: Lab) -> Seen:
     seen = lab.fresh("lost")
-    job = lab.train(seen, 2)
+    # Another model follows, for which no failure is left.
+    job = lab.train(seen, 2, "training.variants=[caslie,uia]", "training.max_failures=1")
     begun(seen, job)
     lab.cluster.kill(lab.cluster.workers[0])
     lab.cluster.add()
@@ -227,6 +229,12 @@ def exact(codes: list[int]) -> Callable[[Lab, Seen], None]:
     return look
 
 
+def and_the_next(lab: Lab, seen: Seen) -> None:
+    exact([0])(lab, seen)
+    done = {model["model"]: model["steps"] for model in seen.run.read_json("summary/train.json")["models"]}
+    assert done == {"caslie": STEPS, "uia": STEPS}
+
+
 def learned(lab: Lab, seen: Seen) -> None:
     assert seen.codes == [0], seen.said[-1][-3000:]
     assert sum(seen.losses[-4:]) < 0.5 * sum(seen.losses[:4])
@@ -267,7 +275,7 @@ class Fault:
 
 BEFORE = [Fault("nothing", one_worker, learned), Fault("nothing, on two nodes", two_workers, exact([0]))]
 MATRIX = [
-    Fault("a node is lost while a model is trained", lost_node, exact([0])),
+    Fault("a node is lost while a model is trained", lost_node, and_the_next),
     Fault("a node is drained, then lost, while a model is trained", drained_node, saved_in_time),
     Fault("the driver is killed while a model is trained", killed_driver, resumed),
     Fault("the driver is told to end while a model is trained", stopped_driver, stopped),

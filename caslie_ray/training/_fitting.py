@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
 _ASK_S = 10.0
+_GIB = 2.0**30
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Where Ray Train 2.60 writes down which checkpoints there are."""
 
@@ -61,7 +62,8 @@ def fit(run: Run, items: Sequence[Item], board: Any) -> None:
     """
     settings = items[0].order.settings
     need = settings.resources
-    resources = {"CPU": need.cpus, **({"GPU": need.gpus} if need.gpus else {})}
+    wanted = {"CPU": need.cpus, "GPU": need.gpus, "memory": need.memory_gib * _GIB}
+    resources = {unit: amount for unit, amount in wanted.items() if amount}
     lowest, highest = settings.num_workers.min, settings.num_workers.max
     _refuse_what_cannot_fit(settings, resources)
     # Ray's types know of no elastic pair.
@@ -98,12 +100,13 @@ def _refuse_what_cannot_fit(settings: TrainingSettings, resources: dict[str, flo
         return
     held = room()
     for unit, need in resources.items():
-        together = need * settings.num_workers.min
-        if together > held.get(unit, 0.0) + 1e-6:
+        together, here = need * settings.num_workers.min, held.get(unit, 0.0)
+        if together > here + 1e-6:
+            size, name = (_GIB, " GiB") if unit == "memory" else (1, f" {unit}s")
             raise TrainingError(
-                f"{settings.num_workers.min} workers need {together:g} {unit}s and this machine has"
-                f" {held.get(unit, 0.0):g}: lower training.num_workers or training.resources, or submit the job to a"
-                " larger cluster"
+                f"{settings.num_workers.min} workers need {together / size:g}{name} and this machine has"
+                f" {here / size:g}: lower training.num_workers or training.resources, or submit the job to a larger"
+                " cluster"
             )
 
 

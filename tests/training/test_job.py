@@ -18,7 +18,8 @@ from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.tables import SCHEMAS
-from caslie_ray.training import TrainingError, plan_training, train
+from caslie_ray.training import TrainingError, orders_of, plan_training, planned, train
+from caslie_ray.training._fitting import checkpoints_folder
 from caslie_ray.training._saving import load_checkpoint, save_checkpoint
 from caslie_ray.training._tracking import import_tracker
 from tests.training.test_learner import examples, learner
@@ -34,6 +35,9 @@ SETTINGS = [
     "experiments.shuffled=false",
     "training.epochs=2",
 ]
+
+
+LAST = ["training.merge=true", "training.learning_rate=0.01", "training.keep=last"]
 
 
 def small() -> Profile:
@@ -108,9 +112,59 @@ def test_a_run_without_instructions_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_rate_that_breaks_the_loss_ends_the_job_with_the_samples(run: Run) -> None:
-    broken = load_profile("mini", [*SETTINGS, "training.learning_rate=1e30", "training.max_failures=0"])
+    broken = load_profile("mini", [*SETTINGS, "training.learning_rate=1e30"])
     with pytest.raises(TrainingError, match=r"step [1-5]: the (loss|gradient) is"):
         train(run, broken, quiet=True)
+
+
+def test_a_machine_that_is_too_small_is_named_before_anything_starts(run: Run) -> None:
+    large = load_profile("mini", [*SETTINGS, "training.num_workers={min: 50, max: 50}"])
+    with pytest.raises(TrainingError, match=r"50 workers need 25 CPUs and this machine has \d+: lower training.num"):
+        train(run, large, quiet=True)
+
+
+def test_a_merge_that_did_not_end_is_done_again(made: Path) -> None:
+    run = open_run(str(made.parent.parent))
+    config = made / "merged" / "config.json"
+    config.unlink()
+    (made / "merged" / "adapter.json").unlink()
+    chosen = load_profile("mini", [*SETTINGS, "training.merge=true", "training.learning_rate=0.01"])
+    steps = (made / "training.json").stat().st_mtime_ns
+    train(run, chosen, quiet=True)
+    assert config.exists()
+    assert (made / "training.json").stat().st_mtime_ns == steps
+    # The other adapter is another merged model.
+    train(run, load_profile("mini", [*SETTINGS, *LAST]), quiet=True)
+    record = json.loads((made / "training.json").read_text())
+    assert json.loads((made / "merged" / "adapter.json").read_text())["adapter"] == record["adapters"]["last"]
+    train(run, chosen, quiet=True)
+
+
+def test_checkpoints_that_are_not_whole_are_forgotten(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    (order,) = orders_of(small())
+    folder = checkpoints_folder(order)
+    run.put(run.path(folder, "checkpoint_manager_snapshot.json"), b'{"checkpoint_results": [{"checkpoint_d')
+    (done,) = train(run, small(), quiet=True)["models"]
+    assert done["steps"] == 6
+    assert "are not whole: the model that was begun begins anew" in caplog.text
+    assert not run.listed(run.path(folder))
+
+
+def test_models_of_a_task_without_samples_are_left_out(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    lines = plan_training(run, load_profile("mini", [*SETTINGS, "experiments.task_specific=true"]))
+    named = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert named == ["caslie", "task-specific-AP"]
+    assert "task-specific-SR is left out: the run has no samples of its task in the split train" in caplog.text
+
+
+def test_what_the_best_adapter_is_chosen_by_is_part_of_the_model(run: Run) -> None:
+    (before,) = planned(run, small())
+    rows = run.read("instructions").to_pylist()
+    next(row for row in rows if row["split"] == "validation")["response"] = "no"
+    run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
+    (after,) = planned(run, small())
+    assert after.examples.digest == before.examples.digest
+    assert after.folder != before.folder
 
 
 def test_answers_outside_the_options_are_left_out_and_named(run: Run, caplog: pytest.LogCaptureFixture) -> None:

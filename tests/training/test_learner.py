@@ -106,6 +106,39 @@ def test_an_instruction_longer_than_the_context_loses_words_and_no_answer() -> N
     assert (done.cut, done.left_out) == (1, 1)
 
 
+def test_a_step_of_which_nothing_fits_learns_nothing_and_an_epoch_of_them_is_an_error() -> None:
+    held = examples(9).rows.to_pylist()
+    for row in held[1:]:
+        row |= {"prompt": "Fixed " * 5000, "prompt_fields": []}
+    one = learner(Examples(pa.Table.from_pylist(held)), global_batch=1)
+    before = state(one)
+    done = [one.step(number) for number in range(9)]
+    assert sorted(step.tokens > 0 for step in done) == [False] * 8 + [True]
+    assert sum(step.left_out for step in done) == 8
+    assert any(not torch.equal(value, before[name]) for name, value in state(one).items())
+    none = learner(Examples(pa.Table.from_pylist(held[1:])), global_batch=4)
+    none.step(0)
+    with pytest.raises(TrainingError, match="none of the 8 samples fits the context of 256 tokens; raise lineup"):
+        none.step(1)
+
+
+def test_a_validation_of_which_nothing_fits_has_no_loss() -> None:
+    held = examples(3).rows.to_pylist()
+    for row in held:
+        row |= {"prompt": "Fixed " * 5000, "prompt_fields": []}
+    one = learner()
+    assert one.validation_loss(Examples(pa.Table.from_pylist(held))) is None
+    assert one.validation_loss(examples(3)) is not None
+
+
+@pytest.mark.parametrize(("steps", "validations"), [(100, 3), (5, 3), (2, 3), (132, 2), (7, 1)])
+def test_validations_are_spread_over_the_steps_and_the_last_is_at_their_end(steps: int, validations: int) -> None:
+    after = TrainingSettings(validations=validations).validation_steps(steps)
+    assert len(after) == min(steps, validations)
+    assert max(after) == steps
+    assert min(after) >= 1
+
+
 def test_the_loss_of_smollm2_falls() -> None:
     base = load_profile("smol").lineup.base.spec()
     chosen = TrainingSettings(global_batch=6, micro_batch=6, learning_rate=1e-3, epochs=2, lora=LoraSettings(rank=4))
