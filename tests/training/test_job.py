@@ -112,7 +112,7 @@ def test_a_run_without_instructions_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_rate_that_breaks_the_loss_ends_the_job_with_the_samples(run: Run) -> None:
-    broken = load_profile("mini", [*SETTINGS, "training.learning_rate=1e30"])
+    broken = load_profile("mini", [*SETTINGS, "training.learning_rate=1e30", "training.max_failures=2"])
     with pytest.raises(TrainingError, match=r"step [1-5]: the (loss|gradient) is"):
         train(run, broken, quiet=True)
 
