@@ -37,13 +37,22 @@ class Resources(Settings):
 
 
 class Pool(Settings):
-    """How many replicas of a model there may be at once."""
+    """How many replicas of a model, or workers, there may be at once; also written as `[1, 8]`, or as one number."""
 
     min: Positive = 1
     """Replicas from the start."""
 
     max: Positive = 1
     """Replicas at most, when there is more work than the first ones can take."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_pair(cls, given: object) -> object:
+        if isinstance(given, int) and not isinstance(given, bool):
+            return {"min": given, "max": given}
+        if isinstance(given, (list, tuple)) and len(given) == 2:
+            return {"min": given[0], "max": given[1]}
+        return given
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

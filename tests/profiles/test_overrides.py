@@ -35,6 +35,19 @@ def test_numbers_as_people_write_them(text: str) -> None:
     assert load_profile("mini", [f"training.learning_rate={text}"]).training.learning_rate == 0.001
 
 
+@pytest.mark.parametrize(
+    ("text", "pair"), [("[1, 4]", (1, 4)), ("3", (3, 3)), ("{min: 2, max: 5}", (2, 5)), ("{max: 4}", (1, 4))]
+)
+def test_how_many_there_may_be_is_a_group_a_pair_or_one_number(text: str, pair: tuple[int, int]) -> None:
+    workers = load_profile("mini", [f"training.num_workers={text}"]).training.num_workers
+    assert (workers.min, workers.max) == pair
+
+
+@pytest.mark.parametrize("text", ["[4, 1]", "[1, 2, 3]", "true"])
+def test_what_is_no_pair_is_refused(text: str) -> None:
+    assert "training.num_workers" in refusal(f"training.num_workers={text}")
+
+
 def test_null_and_groups_that_a_profile_left_out() -> None:
     profile = load_profile("caslie-s", ["images.root=s3://bucket/pictures", "ingest.keys.fields.passage=document"])
     assert profile.images.root == "s3://bucket/pictures"
