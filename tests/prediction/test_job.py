@@ -95,6 +95,19 @@ def test_every_model_answers_every_question_once(run: Run) -> None:
         assert row["answer"] == TASKS[tasks[sample]].read_answer(row["text"], options)
 
 
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+def test_several_adapters_answer_on_vllm_as_they_do_on_transformers(run: Run, trained: Path, tmp_path: Path) -> None:
+    other = fresh_run(trained, tmp_path / "vllm")
+    result = predict(other, chosen("prediction.splits=[ind]", "lineup.base.engine=vllm"), quiet=True)
+    assert result.missing == 0
+    assert result.summary["engine"] == "vllm"
+    predict_here(run, chosen("prediction.splits=[ind]"))
+    expected = {place: row["text"] for place, row in predictions(run).items()}
+    assert {place: row["text"] for place, row in predictions(other).items()} == expected
+    assert {variant for _, variant in expected} == {"caslie", "text"}
+
+
 def test_an_answer_is_the_engines_own_with_the_adapter(run: Run) -> None:
     predict_here(run, chosen())
     role, answerers = answerers_of(run, chosen())
