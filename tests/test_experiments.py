@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from caslie_ray.runs import Run, open_run
 from caslie_ray.tasks import TASKS
 from tests.test_pipeline import job
@@ -13,9 +15,12 @@ QUICK = ["training.epochs=1", "training.num_workers={min: 1, max: 1}", "training
          "votes.schedule=full", "experiments.shuffled=false"]  # fmt: skip
 
 
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1600)]  # among the long files
+
+
 def pipeline(folder: Path, *settings: str) -> Run:
     arguments = ["--profile", "mini", "--run", str(folder / "run"), "--source", str(folder / "source")]
-    done = job("pipeline", *arguments, "--set", *QUICK, *settings, limit_s=600)
+    done = job("pipeline", *arguments, "--set", *QUICK, *settings, limit_s=800)
     assert done.returncode == 0, done.stderr[-3000:]
     return open_run(str(folder / "run"))
 

@@ -33,10 +33,11 @@ def ask() -> InProcess:
     return InProcess()
 
 
+@pytest.mark.timeout(1300)
 def test_the_pipeline_from_a_source_to_instructions_and_again(tmp_path: Path) -> None:
     source = draw(tmp_path / "source")
     arguments = ["--profile", "mini", "--run", str(tmp_path / "run"), "--source", str(source)]
-    first = job("pipeline", *arguments)
+    first = job("pipeline", *arguments, limit_s=600)
     assert first.returncode == 0, first.stderr[-2000:]
     run = open_run(str(tmp_path / "run"))
     samples, views = rows(run, "samples"), rows(run, "views")
@@ -57,7 +58,7 @@ def test_the_pipeline_from_a_source_to_instructions_and_again(tmp_path: Path) ->
     assert "caslie exceeds by" in first.stdout
     assert f"page             {run.path('report/index.html')}" in first.stdout
     assert Path(run.path("report/index.html")).stat().st_size > 10_000
-    again = job("pipeline", *arguments)
+    again = job("pipeline", *arguments, limit_s=600)
     assert again.returncode == 0, again.stderr[-2000:]
     assert again.stdout.count("nothing to do") == 3 + len(variants), again.stdout
 

@@ -28,7 +28,7 @@ from caslie_ray.training._learner import TrainingError
 from caslie_ray.training._order import MODELS, TrainingOrder
 from caslie_ray.training._worker import Assignment, Item, work
 
-__all__ = ["checkpoints_folder", "fit", "forget"]
+__all__ = ["checkpoints_folder", "fit", "forget", "forget_if_broken"]
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def fit(run: Run, items: Sequence[Item], board: Any) -> None:
     # Ray's types know of no elastic pair.
     workers: Any = lowest if lowest == highest else (lowest, highest)
     folder = checkpoints_folder(items[0].order)
-    _forget_if_broken(run, folder)
+    forget_if_broken(run, folder)
     trainer = TorchTrainer(
         work,
         train_loop_config={"assignment": Assignment(run, tuple(items), board)},
@@ -110,12 +110,19 @@ def _refuse_what_cannot_fit(settings: TrainingSettings, resources: dict[str, flo
             )
 
 
-def _forget_if_broken(run: Run, folder: str) -> None:
-    """Delete checkpoints that Ray Train would refuse: a writer died while it wrote or deleted them."""
+def forget_if_broken(run: Run, folder: str) -> None:
+    """Delete checkpoints that Ray Train would refuse: a writer died while it wrote or deleted them.
+
+    Raises:
+        RunError: the store refuses.
+    """
+    snapshot = run.path(folder, _SNAPSHOT)
+    if run.info([snapshot])[0].type == FileType.NotFound:
+        return
+    text = run.read_bytes(snapshot)
     try:
-        snapshot = run.read_json(f"{folder}/{_SNAPSHOT}")
-        whole = snapshot is None or _whole(run, folder, snapshot)
-    except (RunError, KeyError, TypeError):
+        whole = _whole(run, folder, json.loads(text))
+    except (ValueError, KeyError, TypeError):
         whole = False
     if whole:
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray
 import torch
 from peft import PeftModel
 from tensorboardX.proto import event_pb2
@@ -19,7 +20,7 @@ from caslie_ray.prompts import Prompt
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.training import TrainingError, orders_of, plan_training, planned, train
-from caslie_ray.training._fitting import checkpoints_folder
+from caslie_ray.training._fitting import checkpoints_folder, forget_if_broken
 from caslie_ray.training._saving import load_checkpoint, save_checkpoint
 from caslie_ray.training._tracking import import_tracker
 from tests.training.test_learner import examples, learner
@@ -140,12 +141,23 @@ def test_a_merge_that_did_not_end_is_done_again(made: Path) -> None:
     train(run, chosen, quiet=True)
 
 
-def test_checkpoints_that_are_not_whole_are_forgotten(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("how", ["cut short", "of a checkpoint that is gone", "of another Ray"])
+def test_checkpoints_that_are_not_whole_are_forgotten(run: Run, caplog: pytest.LogCaptureFixture, how: str) -> None:
     (order,) = orders_of(small())
     folder = checkpoints_folder(order)
-    run.put(run.path(folder, "checkpoint_manager_snapshot.json"), b'{"checkpoint_results": [{"checkpoint_d')
-    (done,) = train(run, small(), quiet=True)["models"]
-    assert done["steps"] == 6
+    snapshot = {"ray_version": ray.__version__, "checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]}
+    run.put(run.path(folder, "checkpoint_1", "state.json"), b"{}")
+    kept = run.path(folder, "checkpoint_manager_snapshot.json")
+    run.put(kept, json.dumps(snapshot).encode())
+    forget_if_broken(run, folder)
+    assert run.listed(run.path(folder))
+    if how == "cut short":
+        run.put(kept, json.dumps(snapshot).encode()[:-20])
+    elif how == "of another Ray":
+        run.put(kept, json.dumps({**snapshot, "ray_version": "2.0"}).encode())
+    else:
+        run.delete([run.path(folder, "checkpoint_1", "state.json")])
+    forget_if_broken(run, folder)
     assert "are not whole: the model that was begun begins anew" in caplog.text
     assert not run.listed(run.path(folder))
 
