@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Fraction", "Listed", "Positive", "Seconds", "Settings", "Whole"]
+__all__ = ["Fraction", "Listed", "Positive", "Seconds", "Settings", "Whole", "check_voter_sets"]
 
 Item = TypeVar("Item")
 
@@ -37,3 +38,16 @@ class Settings(BaseModel):
         validate_default=True,
         use_attribute_docstrings=True,
     )
+
+
+def check_voter_sets(sets: Sequence[Sequence[str]]) -> None:
+    """Check sets of voters whose majorities are compared.
+
+    Raises:
+        ValueError: a set is not of an odd number of different voters, or is named twice.
+    """
+    for names in sets:
+        if len(names) % 2 == 0 or len(set(names)) < len(names):
+            raise ValueError(f"voter_sets: {', '.join(names) or '[]'}: name an odd number of different voters")
+    if len({frozenset(names) for names in sets}) < len(sets):
+        raise ValueError("voter_sets: a set is named twice")

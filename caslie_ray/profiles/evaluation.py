@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from caslie_ray.profiles._base import Listed, Positive, Settings, Whole
+from caslie_ray.profiles._base import Listed, Positive, Settings, Whole, check_voter_sets
 
 __all__ = ["EvaluationSettings", "MiniatureSettings"]
 
@@ -59,9 +59,5 @@ class EvaluationSettings(Settings):
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
-        for names in self.voter_sets:
-            if len(names) % 2 == 0 or len(set(names)) < len(names):
-                raise ValueError(f"voter_sets: {', '.join(names) or '[]'}: name an odd number of different voters")
-        if len({frozenset(names) for names in self.voter_sets}) < len(self.voter_sets):
-            raise ValueError("voter_sets: a set is named twice")
+        check_voter_sets(self.voter_sets)
         return self

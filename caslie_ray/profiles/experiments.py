@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from caslie_ray.profiles._base import Listed, Settings
+from caslie_ray.profiles._base import Listed, Settings, check_voter_sets
 
 __all__ = ["ExperimentSettings"]
 
@@ -28,9 +28,5 @@ class ExperimentSettings(Settings):
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
-        for names in self.voter_sets:
-            if len(names) % 2 == 0 or len(set(names)) < len(names):
-                raise ValueError(f"voter_sets: {', '.join(names) or '[]'}: name an odd number of different voters")
-        if len({frozenset(names) for names in self.voter_sets}) < len(self.voter_sets):
-            raise ValueError("voter_sets: a set is named twice")
+        check_voter_sets(self.voter_sets)
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,8 +50,8 @@ def worker(rank: int, folder: Path, spec: EngineSpec, shard: bool) -> None:
     dist.destroy_process_group()
 
 
-def read(folder: Path, name: str) -> dict[str, object]:
-    found: dict[str, object] = torch.load(folder / f"{name}.pt")
+def read(folder: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / f"{name}.pt")
     return found
 
 
@@ -61,9 +62,9 @@ def test_two_workers_train_what_one_trains(tmp_path: Path, shard: bool) -> None:
     alone, first, second = (read(tmp_path, name) for name in ("1-False-0", f"2-{shard}-0", f"2-{shard}-1"))
     assert first["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     for one in (first, second):
-        for name, wanted in alone["adapter"].items():  # type: ignore[attr-defined]
-            assert torch.linalg.norm(one["adapter"][name] - wanted) <= 1e-4 * torch.linalg.norm(wanted)  # type: ignore[index]
-    share = first["held"] / alone["held"]  # type: ignore[operator]
+        for name, wanted in alone["adapter"].items():
+            assert torch.linalg.norm(one["adapter"][name] - wanted) <= 1e-4 * torch.linalg.norm(wanted)
+    share = first["held"] / alone["held"]
     assert share == pytest.approx(0.5 if shard else 1.0, abs=0.01)
 
 
