@@ -23,7 +23,7 @@ from shutil import rmtree
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from caslie_ray.miniature.training.base import BASE, train_base
+from caslie_ray.miniature.training.base import BasePlan, train_base
 from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
 from caslie_ray.miniature.training.loop import Plan
 from caslie_ray.miniature.training.questions import questions
@@ -36,7 +36,7 @@ GROUPS = ("captioner", "voters", "base")
 log = logging.getLogger(__name__)
 
 
-_CAPTIONER = CaptionerPlan()
+_CAPTIONER, _BASE = CaptionerPlan(), BasePlan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Plans:
 
     captioner: CaptionerPlan = _CAPTIONER
     voters: Mapping[str, Plan] = field(default_factory=lambda: {name: recipe.plan for name, recipe in VOTERS.items()})
-    base: Plan = BASE.plan
+    base: BasePlan = _BASE
 
     def scaled(self, share: float) -> "Plans":
         """The same plans with a share of their steps, at least 2 each."""
@@ -59,7 +59,7 @@ class Plans:
                 tower=part(captioner.tower), words=part(captioner.words), whole=part(captioner.whole)
             ),
             voters={name: part(plan) for name, plan in self.voters.items()},
-            base=part(self.base),
+            base=BasePlan(part(self.base.exercises), part(self.base.comparisons)),
         )
 
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from caslie_ray.miniature import train
-from caslie_ray.miniature.catalogue import held_out
+from caslie_ray.miniature.catalogue import COMPLEMENTS, held_out
 from caslie_ray.miniature.records import prompts_of
 from caslie_ray.miniature.training import captioner
 from caslie_ray.miniature.training import questions as asking
-from caslie_ray.miniature.training.base import BASE, readings
+from caslie_ray.miniature.training.base import BASE, BasePlan, readings, train_base
 from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
+from caslie_ray.miniature.training.comparisons import comparisons
 from caslie_ray.miniature.training.exercises import exercises, lines_of
 from caslie_ray.miniature.training.loop import Plan, fit
 from caslie_ray.miniature.training.muon import Muon, orthogonalised
@@ -194,9 +196,9 @@ def test_the_script_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[
 
 def test_scaled_plans_keep_at_least_two_steps() -> None:
     plans = train.Plans().scaled(1e-6)
-    assert {plan.steps for plan in (plans.voters["phi"], plans.base, plans.captioner.words, plans.captioner.tower)} == {
-        2
-    }
+    base, captioner = plans.base, plans.captioner
+    scaled = (plans.voters["phi"], base.exercises, base.comparisons, captioner.words, captioner.tower)
+    assert {plan.steps for plan in scaled} == {2}
 
 
 def test_exercises_are_the_same_in_every_process_and_hold_no_tasks_question() -> None:
@@ -240,6 +242,43 @@ def test_answers_to_exercises_are_true() -> None:
             elif question.startswith("Which") and "does the image of" in question:
                 name, label = question.removeprefix("Which ").removesuffix(" show?").split(" does the image of ")
                 assert answer == named_in(held[label].info).get(name, "none")
+
+
+def test_answers_to_comparisons_are_true() -> None:
+    kinds = Counter[str]()
+    for exercise in comparisons(Random(6), 300):
+        held = {line.label: line.named for line in lines_of(exercise.text)}
+        assert len(held) == 2
+        assert not any(task.instruction[:40] in exercise.text for task in TASKS.values())
+        for question, answer in exercise.asked:
+            first, second = held.values()
+            kinds[question.split()[0]] += 1
+            if question.startswith("Same "):
+                name = question.split()[1]
+                known = name in first and name in second
+                assert answer == (("yes" if first[name] == second[name] else "no") if known else "unknown")
+            elif question.startswith("In what"):
+                apart = [
+                    name for name in ("category", "colour", "pattern") if {name} <= first.keys() & second.keys()
+                    and first[name] != second[name]
+                ]  # fmt: skip
+                assert answer == (" ".join(apart) or "nothing")
+            elif question.startswith("Which of these"):
+                asked, *offered = question.splitlines()
+                label = asked.removeprefix("Which of these does ").removesuffix(" name?")
+                named = {value for value in offered if value in held[label].values()}
+                assert named == ({answer} if answer != "none" else set())
+            elif question.startswith("Are "):
+                assert answer == ("yes" if COMPLEMENTS[first["category"]] == second["category"] else "no")
+    assert min(kinds[kind] for kind in ("Same", "In", "Which", "Are")) > 150
+
+
+def test_a_base_that_was_stopped_between_its_phases_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    plan = BasePlan(replace(TWO, batch=8), replace(TWO, batch=16))
+    whole, _ = train_base(plan, 0, tmp_path / "whole")
+    (tmp_path / "whole" / "base-comparisons.pt").unlink()
+    again, _ = train_base(plan, 0, tmp_path / "whole")
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 
 
 def test_a_model_that_seeks_copies_copies_before_it_is_trained() -> None:

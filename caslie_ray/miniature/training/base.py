@@ -1,6 +1,7 @@
 """The uniM³ base: a small Llama that has read the world's prompts and captions, and no task's answers."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from caslie_ray.miniature.records import prompts_of, sample_of
+from caslie_ray.miniature.training.comparisons import comparisons
 from caslie_ray.miniature.training.exercises import Exercise, exercises
 from caslie_ray.miniature.training.loop import Plan, fit
 from caslie_ray.miniature.training.questions import Drill, drills
@@ -18,13 +20,23 @@ from caslie_ray.miniature.training.voters import VoterRecipe, new_model, padded
 from caslie_ray.miniature.truth import CONTEXT_FREE, caption_of, context_free_caption
 from caslie_ray.tasks import find_task
 
-__all__ = ["BASE", "readings", "train_base"]
+__all__ = ["BASE", "BasePlan", "readings", "train_base"]
 
 _DRILLED = 0.2  # share of the steps in which there is nothing but the voters' drills
 _HARD = 0.4  # share of the steps in which lists grow
 _REST = 0.4  # what the tokens of an answer after its first count for
-_PLAN = Plan(steps=2000, batch=16, rate=2e-3)
-BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _PLAN, vocabulary=1600)
+_COMPARED = 0.5  # share of the rows of the second phase that compare
+
+_FIRST = Plan(steps=2000, batch=16, rate=2e-3)
+BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _FIRST, vocabulary=1600)
+
+
+@dataclass(frozen=True, slots=True)
+class BasePlan:
+    """The two phases: exercises on lists, then on two texts that are compared."""
+
+    exercises: Plan = _FIRST
+    comparisons: Plan = Plan(steps=500, batch=32, rate=2e-3)
 
 
 def readings(rng: Random, count: int) -> Iterator[str]:
@@ -47,27 +59,37 @@ def readings(rng: Random, count: int) -> Iterator[str]:
             yield style.prompt(task.prompt(sample_of(sample), captions).text)
 
 
-def train_base(plan: Plan, seed: int, work: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Train the base, or go on with the one in the folder `work`: exercises, whose answers are learned, and readings,
-    which are learned whole."""
+def train_base(plan: BasePlan, seed: int, work: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Train the base, or go on with the one in the folder `work`: exercises and comparisons, whose answers are
+    learned, and readings, which are learned whole."""
     own = seed * 1000 + BASE.seed
     tokenizer = new_tokenizer(_texts(Random(own)), BASE.style, size=BASE.vocabulary)
     torch.manual_seed(own)
     model = new_model(BASE, tokenizer)
     seek_copies(model)
 
-    def loss_of(rng: Random, progress: float) -> Tensor:
+    def first(rng: Random, progress: float) -> Tensor:
+        batch = plan.exercises.batch
         if progress < _DRILLED:
-            asked = drills(rng, 2 * plan.batch, min(1.0, 1.3 * progress / _DRILLED))
+            asked = drills(rng, 2 * batch, min(1.0, 1.3 * progress / _DRILLED))
             return _loss(model, [_row(tokenizer, drilled(drill)) for drill in asked])
-        few = max(1, plan.batch // 8)
+        few = max(1, batch // 8)
         hard = min(1.0, (progress - _DRILLED) / _HARD)
         rows = [drilled(drill) for drill in drills(rng, few, 0.8)]
         rows += [[(text, True)] for text in readings(rng, few)]
-        rows += [turns(exercise) for exercise in exercises(rng, plan.batch - 2 * few, hard=hard)]
+        rows += [turns(exercise) for exercise in exercises(rng, batch - 2 * few, hard=hard)]
         return _loss(model, [_row(tokenizer, parts) for parts in rows])
 
-    fit("base", model, plan, loss_of, seed=own, state=work / "base.pt")
+    def second(rng: Random, _: float) -> Tensor:
+        batch = plan.comparisons.batch
+        few, most = max(1, batch // 16), round(batch * _COMPARED)
+        rows = [[(text, True)] for text in readings(rng, few)]
+        rows += [turns(exercise) for exercise in comparisons(rng, most)]
+        rows += [turns(exercise) for exercise in exercises(rng, batch - most - few)]
+        return _loss(model, [_row(tokenizer, parts) for parts in rows])
+
+    fit("base", model, plan.exercises, first, seed=own, state=work / "base.pt")
+    fit("base-comparisons", model, plan.comparisons, second, seed=own, state=work / "base-comparisons.pt")
     return model, tokenizer
 
 

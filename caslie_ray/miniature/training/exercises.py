@@ -26,9 +26,9 @@ from caslie_ray.miniature.samples import MAKERS, World
 from caslie_ray.miniature.truth import caption_of, named_in, phrase
 from caslie_ray.tasks import find_task
 
-__all__ = ["Exercise", "Line", "exercises", "lines_of"]
+__all__ = ["LABELS", "MANNERS", "Exercise", "Line", "exercises", "lines_of", "looked_up", "together"]
 
-_LABELS = (
+LABELS = (
     tuple("ABCDEFG"),
     ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th"),
     tuple(f"product {n}" for n in range(1, 8)),
@@ -36,7 +36,7 @@ _LABELS = (
 )
 _INFO = ("information from its image", "information from the product image")
 _SPOKEN = ("category", "colour", "pattern", "size", "brand")
-_MANNERS = ("category", "colour", "both", "photo", *(f"question:{name}" for name in DOCUMENTED))
+MANNERS = ("category", "colour", "both", "photo", *(f"question:{name}" for name in DOCUMENTED))
 _LONGEST = 12  # words of a line that is to be written out
 
 
@@ -74,7 +74,7 @@ def exercises(rng: Random, count: int, *, hard: float = 1.0, questions: int = 8)
             sample = MAKERS[rng.choice(tuple(MAKERS))](world)
             captions = [caption_of(view) if rng.random() < 0.6 else None for view in sample.views]
             text = find_task(sample.task).prompt(sample_of(sample), captions).text
-            asked = tuple(_looked_up(rng, lines_of(text)) for _ in range(questions))
+            asked = tuple(looked_up(rng, lines_of(text)) for _ in range(questions))
             yield Exercise(text, asked, False)
         else:
             lines = _lines(rng, hard)
@@ -99,9 +99,9 @@ def lines_of(text: str) -> list[Line]:
 
 
 def _lines(rng: Random, hard: float) -> list[Line]:
-    labels = rng.choice(_LABELS)
+    labels = rng.choice(LABELS)
     count = rng.randint(2, 2 + round(5 * hard))
-    names = labels[:count] if labels is not _LABELS[-1] else rng.sample(labels, count)
+    names = labels[:count] if labels is not LABELS[-1] else rng.sample(labels, count)
     # Few values, so that lines have some in common.
     few = {
         "category": rng.sample(CATEGORIES, rng.randint(1, 4)),
@@ -113,7 +113,7 @@ def _lines(rng: Random, hard: float) -> list[Line]:
     kind, shown = rng.randrange(6), rng.choice((0.0, 0.5, 1.0))
     for label in names:
         look = _look(rng, few)
-        info = phrase(look, rng.choice(_MANNERS)) if rng.random() < shown else ""
+        info = phrase(look, rng.choice(MANNERS)) if rng.random() < shown else ""
         match kind if kind < 5 else rng.randrange(5):
             case 0 | 1:
                 text = new_listing(rng, look, detailed=rng.random() < 0.5, named=rng.random() < 0.9).title
@@ -154,14 +154,15 @@ def _asked(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
     if kind < 0.18:
         return _known(rng)
     if kind < 0.6:
-        return _looked_up(rng, lines)
+        return looked_up(rng, lines)
     found = None
     while found is None:
-        found = rng.choice((_same, _same, _most, _alike, _together))(rng, lines)
+        found = rng.choice((_same, _same, _most, _alike, together))(rng, lines)
     return found
 
 
-def _looked_up(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
+def looked_up(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
+    """A question on what stands where, and its answer."""
     found = None
     while found is None:
         found = rng.choice((_write, _which, _shown, _find, _is_named))(rng, lines)
@@ -242,7 +243,8 @@ def _alike(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
     return (f"Which other line has the {name} of {line.label}?", whole)
 
 
-def _together(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
+def together(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
+    """Whether two lines' categories are bought together; None where one names none, and mostly where they are not."""
     first, second = rng.sample(lines, 2)
     mine, its = first.named.get("category"), second.named.get("category")
     if mine is None or its is None or (COMPLEMENTS[mine] != its and rng.random() < 0.6):
