@@ -262,8 +262,8 @@ def answered(lab: Lab, seen: Seen) -> None:
     assert seen.answers() == seen.facts["whole"].answers()
     assert len(seen.answers()) == 96
     session = seen.run.read_json("summary/predict.json")["this_session"]
-    assert session["replicas_lost"] == 1
-    assert session["model_calls"] - 96 <= 3 * 8
+    assert session["replicas_lost"] in (1, 2)  # the node may have held both
+    assert session["model_calls"] - 96 <= session["replicas_lost"] * 3 * 8
 
 
 @dataclass(frozen=True)
