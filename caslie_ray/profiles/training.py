@@ -81,7 +81,7 @@ class TrainingSettings(Settings):
     """Samples of the split validation that they are taken on, at most."""
 
     keep: Literal["best", "last"] = "best"
-    """The adapter that is kept: of the best validation (its metric, then its loss), or of the last step."""
+    """The adapter that is kept: of the validation with the lowest loss, or of the last step."""
 
     merge: bool = False
     """Also write each model with its adapter merged into the base: for engines without LoRA, at the base's size."""
@@ -97,7 +97,7 @@ class TrainingSettings(Settings):
 
     shard: bool = False
     """Share the base's weights out among the workers (FSDP), for a base that is too large for one GPU. Slower, and
-    validations take the loss alone, by which the best adapter is chosen. Tested on CPUs, untested on GPUs."""
+    validations take the loss alone. Tested on CPUs, untested on GPUs."""
 
     dtype: Literal["float32", "bfloat16"] | None = None
     """Type of the base's weights; null: as the lineup has it. The adapter is float32 in any case."""

@@ -33,7 +33,7 @@ from caslie_ray.training._saving import folder_of, load_checkpoint, save_adapter
 from caslie_ray.training._tracking import Tracking
 from caslie_ray.training._validation import mean_primary
 
-__all__ = ["Assignment", "work"]
+__all__ = ["Assignment", "better", "work"]
 
 _DRAIN_EVERY_S = 2.0
 
@@ -299,7 +299,7 @@ class Progressing:
             )  # fmt: skip
         self._validations.append(found)
         self._track("validation", found)
-        if self._best is None or _worth(found) > _worth(self._best):
+        if self._best is None or better(found, self._best):
             self._best, self._worse = found, 0
             if not self._rank:
                 self._put_adapter("best")
@@ -347,6 +347,13 @@ class Progressing:
                 run.put(run.path(place, file.name), file.read_bytes())
 
 
-def _worth(validation: Mapping[str, float]) -> tuple[float, float]:
-    """By its metric, then by its loss."""
-    return validation.get("metric", -math.inf), -validation.get("loss", math.inf)
+def better(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Return whether one validation is better than another.
+
+    By the loss: on the few samples of a validation the metric is mostly chance. It decides between equal losses.
+    """
+
+    def worth(found: Mapping[str, float]) -> tuple[float, float]:
+        return -round(found.get("loss", math.inf), 4), found.get("metric", -math.inf)
+
+    return worth(one) > worth(other)

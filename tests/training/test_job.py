@@ -23,6 +23,7 @@ from caslie_ray.training import TrainingError, orders_of, plan_training, planned
 from caslie_ray.training._fitting import checkpoints_folder, forget_if_broken
 from caslie_ray.training._saving import load_checkpoint, save_checkpoint
 from caslie_ray.training._tracking import import_tracker
+from caslie_ray.training._worker import better
 from tests.training.test_learner import examples, learner
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -104,7 +105,16 @@ def test_curves_and_both_adapters_are_kept_and_checkpoints_are_not(made: Path) -
     record = json.loads((made / "training.json").read_text())
     assert found.scalars("train/loss") == pytest.approx([row["loss"] for row in record["curve"]])
     assert found.scalars("validation/metric") == pytest.approx([row["metric"] for row in record["validations"]])
-    assert record["best"]["metric"] == max(row["metric"] for row in record["validations"])
+    assert record["best"]["loss"] == min(row["loss"] for row in record["validations"])
+
+
+def test_the_lowest_loss_is_best_and_the_metric_decides_between_equal_ones() -> None:
+    found = {"loss": 0.5, "metric": 0.3}
+    assert better({"loss": 0.4, "metric": 0.1}, found)
+    assert not better({"loss": 0.6, "metric": 0.9}, found)
+    assert better({"loss": 0.50001, "metric": 0.4}, found)
+    assert better({"metric": 0.4}, {"metric": 0.3})
+    assert not better({"metric": 0.9}, found)
 
 
 def test_a_run_without_instructions_is_refused(tmp_path: Path) -> None:
