@@ -101,8 +101,13 @@ def resolve(profile: Profile) -> ResolvedLineup:
     lineup = profile.lineup
     rule = profile.votes.rule
     generated = profile.captions.source == "generated" and rule != "never"
-    captioner = role_of(lineup.captioner) if generated else None
-    voters = tuple(role_of(model) for model in lineup.voters_by_cost()) if rule == "majority" else ()
+    models = [
+        *([lineup.captioner] if generated else []),
+        *(lineup.voters_by_cost() if rule == "majority" else ()),
+    ]
+    one_at_a_time = profile.schedule == "staged" or len({(model.checkpoint, model.revision) for model in models}) == 1
+    roles = [role_of(model.by_itself() if one_at_a_time else model) for model in models]
+    captioner, voters = (roles[0], tuple(roles[1:])) if generated else (None, tuple(roles))
     seen: dict[str, str] = {}
     for voter in voters:
         if other := seen.get(voter.fingerprint):

@@ -17,16 +17,17 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from caslie_ray.capacity import capacity
 from caslie_ray.cluster import can_grow, connect, room
 from caslie_ray.engines import Choice, Generation, Request
 from caslie_ray.lineup import Role
-from caslie_ray.placement import PoolDown, pool_plans, refuse_what_cannot_fit
+from caslie_ray.placement import PoolDown, PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
 from caslie_ray.pools import start_router
 from caslie_ray.profiles import FaultSettings
 from caslie_ray.replicas import PoolStats
 from caslie_ray.runs import Run, RunError
 
-__all__ = ["Models", "Order", "RouterAsk", "pass_after_pass", "run_pass"]
+__all__ = ["Models", "Order", "RouterAsk", "block_rows_for", "pass_after_pass", "run_pass", "tasks_for"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 _TASK_CPUS = 0
 _TASK_RETRIES = 3
 _STATS_S = 30.0
+# More would only wait for the same replicas, each with a block of images in its memory.
+_MAX_TASKS = 512
 
 
 class Order(Protocol):
@@ -79,22 +82,26 @@ class Models:
     Args:
         faults: what is done about replicas that fail.
         roles: who is asked.
+        rows: rows that they are to answer; pools without an upper limit get no more replicas than that keeps busy.
         needed: names of the roles that the job does not go on without; None for all.
     """
 
     def __init__(
-        self, faults: FaultSettings, roles: Sequence[Role], needed: Collection[str | None] | None = None
+        self, faults: FaultSettings, roles: Sequence[Role], rows: int, needed: Collection[str | None] | None = None
     ) -> None:
         self._faults = faults
         self._roles = roles
+        self._rows = rows
         self._needed = needed
+        self.plans: list[PoolPlan] = []
+        """The pools with their sizes; known once the context is entered."""
         self.router: Any = None
         self.stats: dict[str, PoolStats] = {}
         """What the pools did, by their names; filled at the end."""
 
     def __enter__(self) -> Any:
         connect()
-        plans = pool_plans(self._roles, self._needed)
+        plans = self.plans = size_pools(pool_plans(self._roles, self._needed), self._rows, capacity())
         if plans:
             if not can_grow():
                 refuse_what_cannot_fit(plans, room())
@@ -123,6 +130,26 @@ class Models:
                 ray.get(self.router.stop.remote(), timeout=_STATS_S)
         finally:
             ray.kill(self.router)
+
+
+def tasks_for(plans: Sequence[PoolPlan]) -> int:
+    """Return how many partitions are worked on at once, so that no replica, and no core, waits for work."""
+    batches = sum(plan.limit * plan.slots for plan in plans) + 1
+    # A cluster that grows has other cores later.
+    return max(2, min(batches, _MAX_TASKS if can_grow() else int(room().get("CPU", 1)) + 2))
+
+
+def block_rows_for(plans: Sequence[PoolPlan], most: int) -> int:
+    """Return the rows of a block: on a GPU a multiple of the first pool's batch, since half a batch takes as long.
+
+    Args:
+        plans: the pools that rows go through.
+        most: upper limit, unless a batch is larger.
+    """
+    if not plans or not plans[0].gpus:
+        return most
+    batch = plans[0].spec.batch_size
+    return max(1, most // batch) * batch
 
 
 def pass_after_pass(

@@ -76,8 +76,9 @@ class Router:
                 self._launch(pool)
         self._drains = asyncio.ensure_future(self._follow_drains())
         await asyncio.gather(*(self._wait_for_minimum(pool) for pool in self._pools.values()))
-        for pool in self._pools.values():
-            for _ in range(pool.plan.maximum - pool.plan.minimum):
+        # The first pool may take all that is left: see `size_pools`.
+        for pool in reversed(self._pools.values()):
+            for _ in range(pool.plan.limit - pool.plan.minimum):
                 self._launch(pool)
 
     async def generate(self, pool: str, refs: list[ray.ObjectRef[list[Request]]], rows: int) -> list[Generation]:
@@ -107,7 +108,7 @@ class Router:
     async def glance(self) -> tuple[list[str], list[tuple[PoolStats, int]]]:
         """Return why replicas were lost since this was last asked, and each pool's figures and greatest size."""
         news, self._news = self._news, []
-        return news, [(pool.stats, pool.plan.maximum) for pool in self._pools.values()]
+        return news, [(pool.stats, pool.plan.limit) for pool in self._pools.values()]
 
     async def stop(self) -> None:
         """End all replicas, and what their engines have started."""

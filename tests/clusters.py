@@ -62,10 +62,10 @@ class Nodes:
         head: Any = self._cluster.head_node
         return f"http://{head.node_ip_address}:{head.metrics_export_port}/metrics"
 
-    def add(self) -> Any:
+    def add(self, num_cpus: int = 2, num_gpus: int = 1) -> Any:
         """Add a worker."""
         with self._told():
-            node = self._cluster.add_node(wait=False, num_cpus=2, num_gpus=1)
+            node = self._cluster.add_node(wait=False, num_cpus=num_cpus, num_gpus=num_gpus)
         self.workers.append(node)
         return node
 

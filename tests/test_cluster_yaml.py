@@ -12,6 +12,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ from ray.autoscaler.v2.utils import ResourceRequestUtil
 from ray.core.generated import instance_manager_pb2
 from ray.runtime_env import RuntimeEnv
 
+from caslie_ray.capacity import launcher_capacity
+from caslie_ray.placement import PoolPlan, size_pools
 from caslie_ray.preemption import main as watch_for_preemption
 from caslie_ray.profiles import load_profile
 
@@ -169,9 +172,45 @@ def test_work_finds_its_group(cloud: Cloud) -> None:
 def test_every_model_of_the_paper_fits_a_machine(cloud: Cloud, name: str) -> None:
     lineup = load_profile(name).lineup
     for role in (lineup.captioner, *lineup.voters, lineup.base):
-        need = role.resources
-        bundle = {"CPU": need.cpus, "GPU": need.gpus, "memory": need.memory_gib * 2**30}
-        assert launched(cloud.config, [bundle]) == {"gpu_spot": 1}, role.name
+        for need in (role.resources, role.by_itself().resources):
+            bundle = {"CPU": need.cpus, "GPU": need.gpus, "memory": need.memory_gib * 2**30}
+            assert launched(cloud.config, [bundle]) == {"gpu_spot": 1}, role.name
+
+
+@pytest.mark.parametrize("name", ["caslie-s", "caslie-m", "caslie-l"])
+def test_staged_fills_every_gpu_machine_with_each_model_in_turn(cloud: Cloud, name: str) -> None:
+    config = copy.deepcopy(cloud.config)
+    config["available_node_types"]["gpu_on_demand"]["max_workers"] = 0
+    limits = launcher_capacity(config)
+    assert limits["GPU"] == 8
+    lineup = load_profile(name).lineup
+    for model in (lineup.captioner, *lineup.voters, lineup.base):
+        one = model.by_itself()
+        need, spec = one.resources, replace(one.spec(), engine="vllm")
+        plan = PoolPlan(one.name, one.name, spec, need.cpus, need.gpus, need.memory_gib, one.pool.min, one.pool.max)
+        (sized,) = size_pools([plan], 250_000, limits)
+        assert sized.maximum == 8, one.name
+        assert launched(config, [sized.needs] * sized.limit) == {"gpu_spot": 8}, one.name
+
+
+def test_streamed_fills_every_gpu_machine_with_captioners(cloud: Cloud) -> None:
+    config = copy.deepcopy(cloud.config)
+    config["available_node_types"]["gpu_on_demand"]["max_workers"] = 0
+    lineup = load_profile("caslie-m").lineup
+    models = [lineup.captioner, *(one for one in lineup.voters if not one.shares_pool(lineup.captioner))]
+    plans = [
+        PoolPlan(
+            one.name, one.name, one.spec(), one.resources.cpus, one.resources.gpus, one.resources.memory_gib,
+            one.pool.min, one.pool.max,
+        )
+        for one in models
+    ]  # fmt: skip
+    sized = size_pools(plans, 250_000, launcher_capacity(config))
+    needs = [plan.needs for plan in sized for _ in range(plan.limit)]
+    assert launched(config, needs) == {"gpu_spot": 8}
+    captioners, *voters = sized
+    assert [plan.limit for plan in voters] == [1] * 4
+    assert captioners.limit * captioners.gpus + sum(plan.gpus for plan in voters) > 8 - captioners.gpus
 
 
 def test_what_goes_beyond_the_spot_group_goes_on_demand() -> None:

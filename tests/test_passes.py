@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from caslie_ray.passes import pass_after_pass
+from caslie_ray.engines import EngineSpec
+from caslie_ray.passes import block_rows_for, pass_after_pass
+from caslie_ray.placement import PoolPlan
 
 
 class Ledger:
@@ -45,3 +47,12 @@ def test_passes_go_on_until_nothing_is_left_or_nothing_moves(
     pass_after_pass(ledger.rows, ledger.once, ledger.look, patience=3)
     assert ledger.passes == passes
     assert sum(ledger.rows.values()) == left
+
+
+@pytest.mark.parametrize(
+    ("gpus", "batch", "rows"), [(0.0, 48, 64), (1.0, 48, 48), (1.0, 128, 128), (1.0, 16, 64), (0.5, 24, 48)]
+)
+def test_a_block_for_a_gpu_is_made_of_full_batches(gpus: float, batch: int, rows: int) -> None:
+    spec = EngineSpec("phi", batch_size=batch)
+    assert block_rows_for([PoolPlan("phi", "phi", spec, 1.0, gpus, 0.0, 1, 1)], 64) == rows
+    assert block_rows_for([], 64) == 64

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from caslie_ray.lineup import resolve
-from caslie_ray.placement import PoolDown, PoolPlan, pool_plans, refuse_what_cannot_fit
+from caslie_ray.placement import PoolDown, PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
 from caslie_ray.profiles import load_profile
 
 
@@ -30,3 +32,55 @@ def test_a_model_that_alone_is_too_large_is_not_told_to_run_alone() -> None:
     with pytest.raises(PoolDown, match="vision: 8 CPUs are needed and this machine has 2") as refused:
         refuse_what_cannot_fit([plan("vision", cpus=4, minimum=2)], {"CPU": 2.0})
     assert "staged" not in str(refused.value)
+
+
+def endless(name: str, cpus: float = 1.0, gpus: float = 1.0, batch: int = 16, engine: str = "transformers") -> PoolPlan:
+    """A pool without an upper limit."""
+    one = plan(name, cpus, gpus)
+    return replace(one, maximum=None, spec=replace(one.spec, batch_size=batch, engine=engine))
+
+
+MANY = 10**9
+
+
+@pytest.mark.parametrize(
+    ("limits", "replicas"),
+    [
+        ({"CPU": 128.0, "GPU": 8.0}, 8),
+        ({"CPU": 5.0, "GPU": 8.0}, 5),
+        ({"CPU": 128.0, "GPU": 0.0}, 1),  # its minimum: `refuse_what_cannot_fit` has the say
+        (None, 64),
+    ],
+)
+def test_a_pool_without_limit_takes_what_the_cluster_can_have(limits: dict[str, float] | None, replicas: int) -> None:
+    assert [one.maximum for one in size_pools([endless("captioner")], MANY, limits)] == [replicas]
+
+
+def test_shares_of_gpus_are_counted_whole() -> None:
+    (sized,) = size_pools([endless("phi", gpus=0.1)], MANY, {"CPU": 64.0, "GPU": 3.0})
+    assert sized.maximum == 30
+
+
+@pytest.mark.parametrize(("rows", "replicas"), [(1, 1), (16, 1), (17, 2), (100, 7), (10**6, 8)])
+def test_no_replica_is_started_for_less_than_a_batch(rows: int, replicas: int) -> None:
+    (sized,) = size_pools([endless("captioner")], rows, {"CPU": 64.0, "GPU": 8.0})
+    assert sized.maximum == replicas
+
+
+def test_an_engine_that_takes_several_batches_at_once_is_given_them() -> None:
+    (sized,) = size_pools([endless("phi", engine="vllm")], 1000, {"CPU": 64.0, "GPU": 64.0})
+    assert sized.maximum == 16  # 1,000 rows in batches of 16, four at a time
+
+
+def test_the_captioner_gets_what_voters_leave() -> None:
+    limits = {"CPU": 64.0, "GPU": 8.0}
+    voters = [endless("phi", gpus=0.25), replace(plan("mistral", 1.0, 0.25), maximum=3)]
+    sized = size_pools([endless("captioner"), *voters], MANY, limits)
+    assert [one.maximum for one in sized] == [7, 1, 3]
+    used = sum(one.limit * one.gpus for one in sized)
+    assert 7 < used <= 8
+
+
+def test_what_has_a_limit_keeps_it() -> None:
+    limited = replace(plan("phi", gpus=1.0), maximum=5)
+    assert size_pools([limited], 1, {"GPU": 2.0}) == [limited]

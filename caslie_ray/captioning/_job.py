@@ -17,10 +17,10 @@ from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
 from caslie_ray.captioning._work import WorkOrder, tidy
-from caslie_ray.cluster import can_grow, map_partitions, room
+from caslie_ray.cluster import map_partitions
 from caslie_ray.lineup import ResolvedLineup, Role, resolve
-from caslie_ray.passes import Models, pass_after_pass, run_pass
-from caslie_ray.placement import pool_plans
+from caslie_ray.passes import Models, block_rows_for, pass_after_pass, run_pass, tasks_for
+from caslie_ray.placement import PoolPlan
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
 from caslie_ray.replicas import PoolStats
@@ -37,8 +37,6 @@ _IN_HAND = 0.01
 _SMALL_BLOCK = 8
 # How much smaller blocks get after a pass that finished nothing.
 _SHRINK = 8
-# More would only wait for the same replicas, each with a block of pictures in its memory.
-_TASKS = 512
 # They wait for a store more than they compute.
 _GLANCES = 16
 
@@ -190,12 +188,13 @@ class CaptionJob:
         """Load models, and run passes until they have answered what is left to them."""
         captioner = self.lineup.captioner.name if self.lineup.captioner else None
         needed = None if self.profile.faults.missing_voter == "fail" else {captioner}
-        models = Models(self.profile.faults, roles, needed)
         total = sum(map(left, states))
+        models = Models(self.profile.faults, roles, self._job_rows(total), needed)
         with Progress(name, total, quiet=self.quiet) as progress:
             with models as router, Watch(router, progress, self.run.label, name) as watch:
-                order = replace(order, block_rows=self._block_rows(order, total))
-                self._passes(order, router, states, watch, left)
+                tasks = tasks_for(models.plans)
+                order = replace(order, block_rows=self._block_rows(order, self._job_rows(total), tasks, models.plans))
+                self._passes(order, router, states, watch, left, tasks)
             self.pools.update(models.stats)
 
     def _passes(
@@ -205,13 +204,14 @@ class CaptionJob:
         states: Sequence[PartitionState],
         watch: Watch,
         left: Callable[[PartitionState], int],
+        tasks: int,
     ) -> None:
         """Run what is missing, pass after pass."""
 
         def once(names: list[str], smaller: int) -> None:
             nonlocal order
             here = replace(order, block_rows=max(1, order.block_rows // _SHRINK**smaller))
-            for report in run_pass(here, router, names, self.files(names), self._tasks(order)):
+            for report in run_pass(here, router, names, self.files(names), tasks):
                 watch.add(**report)
             order = replace(order, retry=frozenset())
 
@@ -221,17 +221,14 @@ class CaptionJob:
         missing = {state.partition: left(state) for state in states}
         pass_after_pass(missing, once, look, self.profile.faults.passes)
 
-    def _tasks(self, order: WorkOrder) -> int:
-        """How many partitions are worked on at once: enough that no replica, or no core, waits for work."""
-        roles = [role for role in self.lineup.roles if order.stage in (None, role.name)]
-        batches = sum(plan.maximum * plan.slots for plan in pool_plans(roles)) + 1
-        # A cluster that grows has other cores later.
-        return max(2, min(batches, _TASKS if can_grow() else int(room().get("CPU", 1)) + 2))
+    def _job_rows(self, total: int) -> int:
+        """Rows that decide on the sizes of pools and blocks."""
+        return total
 
-    def _block_rows(self, order: WorkOrder, total: int) -> int:
+    def _block_rows(self, order: WorkOrder, total: int, tasks: int, plans: Sequence[PoolPlan]) -> int:
         """How many views go through the models together, so that a job that is killed has little in hand."""
-        in_hand = int(_IN_HAND * total / self._tasks(order))
-        return min(order.block_rows, max(_SMALL_BLOCK, in_hand))
+        in_hand = int(_IN_HAND * total / tasks)
+        return block_rows_for(plans, min(order.block_rows, max(_SMALL_BLOCK, in_hand)))
 
     def _tidy(self, states: Sequence[PartitionState]) -> int:
         """Bring what changed into one file a partition; return how many views still wait for a model."""

@@ -11,9 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from caslie_ray.capacity import capacity
 from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.captioning._ledger import KEPT, PartitionState
 from caslie_ray.captioning._work import WorkOrder
+from caslie_ray.cluster import connect
+from caslie_ray.placement import pool_plans, size_pools
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import clock
 from caslie_ray.runs import Run, RunError
@@ -25,6 +28,7 @@ __all__ = ["CaptionPlan", "plan_captions"]
 # the first get every process going, the second tell what a pass takes however few its views are.
 _WARM, _SHORT, _LONG = "w", "x", "y"
 _VIEWS = {_WARM: 2, _SHORT: 2, _LONG: 32}
+_MOST_PARTITIONS = 16
 
 
 @dataclass
@@ -157,8 +161,8 @@ class _TimedJob(CaptionJob):
         together = self.views[_LONG] + self.views[_SHORT]
         return (self.seconds[_LONG] + self.seconds[_SHORT]) / together if together else 0.0
 
-    def _block_rows(self, order: WorkOrder, total: int) -> int:
-        return super()._block_rows(order, self.whole)
+    def _job_rows(self, total: int) -> int:
+        return self.whole
 
     def _passes(
         self,
@@ -167,22 +171,31 @@ class _TimedJob(CaptionJob):
         states: Sequence[PartitionState],
         watch: Watch,
         left: Callable[[PartitionState], int],
+        tasks: int,
     ) -> None:
         for part in _VIEWS:
             begun = time.monotonic()
-            super()._passes(order, router, [s for s in states if s.partition.startswith(part)], watch, left)
+            super()._passes(order, router, [s for s in states if s.partition.startswith(part)], watch, left, tasks)
             self.seconds[part] += time.monotonic() - begun
 
 
 def _fill(scratch: Run, run: Run, job: CaptionJob, states: Sequence[PartitionState]) -> None:
     """Copy a sample of the views that wait for a model, with what the run knows of them."""
-    tasks = max(2, sum(role.replicas.max for role in job.lineup.roles) + 1)
-    for state in sorted(states, key=lambda state: -sum(state.waits.values()))[:tasks]:
+    for state in sorted(states, key=lambda state: -sum(state.waits.values()))[: _sampled(job, states)]:
         pending = job.waiting(state.partition)
         for part, count in _VIEWS.items():
             taken, pending = pending[:count], pending[count:]
             if taken:
                 _copy(scratch, run, state.partition, f"{part}{state.partition}", taken, job)
+
+
+def _sampled(job: CaptionJob, states: Sequence[PartitionState]) -> int:
+    """How many partitions a sample is taken from: one for each replica, so that all of them are timed at work."""
+    connect()
+    rows, limits = sum(state.missing for state in states), capacity()
+    together = [[role] for role in job.lineup.roles] if job.profile.schedule == "staged" else [job.lineup.roles]
+    replicas = max(sum(plan.limit for plan in size_pools(pool_plans(roles), rows, limits)) for roles in together)
+    return max(2, min(replicas + 1, _MOST_PARTITIONS))
 
 
 def _copy(scratch: Run, run: Run, partition: str, name: str, view_ids: Sequence[str], job: CaptionJob) -> None:

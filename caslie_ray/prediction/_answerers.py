@@ -59,7 +59,7 @@ def answerers_of(run: Run, profile: Profile, *, partly: bool = False) -> tuple[R
         RunError: a model is not trained yet.
         EngineError: the base cannot be found.
     """
-    base = role_of(profile.lineup.base)
+    base = role_of(profile.lineup.base.by_itself())
     found: list[Answerer] = []
     adapters: dict[str, str] = {}
     models = planned(run, profile)

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from caslie_ray.cluster import can_grow, map_partitions, room
+from caslie_ray.cluster import map_partitions
 from caslie_ray.lineup import Role
-from caslie_ray.passes import Models, pass_after_pass, run_pass
-from caslie_ray.placement import pool_plans
+from caslie_ray.passes import Models, block_rows_for, pass_after_pass, run_pass, tasks_for
 from caslie_ray.prediction._answerers import Answerer, answerers_of
 from caslie_ray.prediction._work import PREDICTIONS, PredictOrder, Stand, stand_of, tidy
 from caslie_ray.profiles import Profile
@@ -22,7 +21,6 @@ from caslie_ray.watch import Watch
 
 __all__ = ["PredictResult", "plan_prediction", "predict"]
 
-_TASKS = 512
 _SHRINK = 8
 
 
@@ -96,15 +94,17 @@ class _Job:
         return PredictResult(summary, left)
 
     def _ask(self, missing: dict[str, int], total: int) -> None:
-        models = Models(self.profile.faults, [self.base])
+        models = Models(self.profile.faults, [self.base], total)
         with Progress("predict", total, "answers", quiet=self.quiet) as progress:
             with models as router, Watch(router, progress, self.run.label, "predict") as watch:
+                tasks = tasks_for(models.plans)
                 order = self.order(retry=True)
+                order = replace(order, block_rows=block_rows_for(models.plans, order.block_rows))
 
                 def once(names: list[str], smaller: int) -> None:
                     nonlocal order
                     here = replace(order, block_rows=max(1, order.block_rows // _SHRINK**smaller))
-                    for report in run_pass(here, router, names, self.files(names), self._at_once()):
+                    for report in run_pass(here, router, names, self.files(names), tasks):
                         watch.add(**report)
                     order = replace(order, retry=False)
 
@@ -113,10 +113,6 @@ class _Job:
 
                 pass_after_pass(missing, once, look, self.profile.faults.passes)
             self.pools.update(models.stats)
-
-    def _at_once(self) -> int:
-        batches = sum(plan.maximum * plan.slots for plan in pool_plans([self.base])) + 1
-        return max(2, min(batches, _TASKS if can_grow() else int(room().get("CPU", 1)) + 2))
 
     def _summary(self, stands: dict[str, Stand], answered: int, left: int, seconds: float) -> dict[str, Any]:
         (stats,) = self.pools.values() or (PoolStats(self.base.name),)

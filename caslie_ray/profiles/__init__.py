@@ -8,7 +8,7 @@ from caslie_ray.profiles.errors import ProfileError
 from caslie_ray.profiles.experiments import ExperimentSettings
 from caslie_ray.profiles.faults import CostSettings, FaultSettings
 from caslie_ray.profiles.images import ImageSettings
-from caslie_ray.profiles.lineup import Generation, Lineup, Model, Pool, Resources
+from caslie_ray.profiles.lineup import Alone, Generation, Lineup, Model, Pool, Resources, Workers
 from caslie_ray.profiles.loading import load_profile, profile_names
 from caslie_ray.profiles.prediction import PredictionSettings
 from caslie_ray.profiles.schema import Profile
@@ -18,6 +18,7 @@ from caslie_ray.profiles.training import LoraSettings, TrainingSettings
 from caslie_ray.profiles.votes import CaptionSettings, VoteSettings
 
 __all__ = [
+    "Alone",
     "CaptionSettings",
     "CostSettings",
     "ExperimentSettings",
@@ -38,6 +39,7 @@ __all__ = [
     "StorageSettings",
     "TrainingSettings",
     "VoteSettings",
+    "Workers",
     "load_profile",
     "profile_names",
 ]

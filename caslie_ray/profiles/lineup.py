@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from caslie_ray.engines.fingerprint import weight_bytes
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.profiles._base import Listed, Positive, Settings
 
-__all__ = ["Generation", "Lineup", "Model", "Pool", "Resources"]
+__all__ = ["Alone", "Generation", "Lineup", "Model", "Pool", "Resources", "Workers"]
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 EngineName = Annotated[str, Field(pattern=r"^(auto|transformers|vllm|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
@@ -37,13 +37,14 @@ class Resources(Settings):
 
 
 class Pool(Settings):
-    """How many replicas of a model, or workers, there may be at once; also written as `[1, 8]`, or as one number."""
+    """Number of replicas of a model; also written as `[1, 8]`, or as one number for both."""
 
     min: Positive = 1
-    """Replicas from the start."""
+    """Replicas that must be ready before work starts."""
 
-    max: Positive = 1
-    """Replicas at most, when there is more work than the first ones can take."""
+    max: Positive | None = 1
+    """Upper limit of replicas. null: as many as the cluster has or can grow to, as far as there is work for them. With
+    `schedule: streamed` the captioner then takes what the other models leave, and any other model keeps to `min`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,9 +57,35 @@ class Pool(Settings):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.min > self.max:
+        if self.max is not None and self.min > self.max:
             raise ValueError(f"min is {self.min} and max is {self.max}; min may not exceed max")
         return self
+
+
+class Workers(Pool):
+    """Number of training workers; a pair that differs is elastic."""
+
+    max: Positive = 1
+    """Upper limit of workers."""
+
+
+class Alone(Settings):
+    """What changes where a model has the GPUs to itself: in `schedule: staged`, and in `predict`. null: no change."""
+
+    batch_size: Positive | None = None
+    """As `batch_size` of the model."""
+
+    batch_tokens: Positive | None = None
+    """As `batch_tokens` of the model."""
+
+    cpus: float | None = Field(default=None, ge=0.0)
+    """As `resources.cpus`."""
+
+    gpus: float | None = Field(default=None, ge=0.0)
+    """As `resources.gpus`: 1 gives each replica a GPU of its own."""
+
+    memory_gib: float | None = Field(default=None, ge=0.0)
+    """As `resources.memory_gib`."""
 
 
 class Generation(Settings):
@@ -127,10 +154,13 @@ class Model(Settings):
     """Relative cost of one call, to ask the cheapest voter first. Null takes the bytes of the weights."""
 
     resources: Resources = Resources()
-    """What a replica asks of the cluster."""
+    """What a replica asks of the cluster while other models run beside it (`schedule: streamed`)."""
+
+    alone: Alone = Alone()
+    """What changes where no other model runs beside it (`schedule: staged`, and `predict`)."""
 
     pool: Pool = Pool()
-    """How many replicas there may be."""
+    """Number of replicas."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -144,7 +174,22 @@ class Model(Settings):
                 f"batch_tokens is {self.batch_tokens} and context is {self.context}; "
                 "the longest prompt must fit in a batch, so batch_tokens must be at least context"
             )
+        if self.alone.batch_tokens is not None and self.alone.batch_tokens < self.context:
+            raise ValueError(
+                f"alone.batch_tokens is {self.alone.batch_tokens} and context is {self.context}; "
+                "the longest prompt must fit in a batch, so alone.batch_tokens must be at least context"
+            )
+        Resources.model_validate(self._alone_resources())
         return self
+
+    def _alone_resources(self) -> dict[str, Any]:
+        changed = self.alone.model_dump(include=set(Resources.model_fields), exclude_none=True)
+        return {**self.resources.model_dump(), **changed}
+
+    def by_itself(self) -> Model:
+        """This model with the settings of `alone` in place of those that it has beside other models."""
+        batches = self.alone.model_dump(include={"batch_size", "batch_tokens"}, exclude_none=True)
+        return self.model_copy(update={**batches, "resources": Resources(**self._alone_resources())})
 
     @property
     def device(self) -> Literal["cuda", "cpu"]:

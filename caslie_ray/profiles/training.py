@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Fraction, Listed, Positive, Settings, Whole
-from caslie_ray.profiles.lineup import Pool, Resources
+from caslie_ray.profiles.lineup import Resources, Workers
 
 __all__ = ["LoraSettings", "TrainingSettings"]
 
@@ -115,7 +115,7 @@ class TrainingSettings(Settings):
     seed: Whole = 0
     """Seed of the adapter's first weights and of the order of the instructions."""
 
-    num_workers: Pool = Pool()
+    num_workers: Workers = Workers()
     """Fewest and most workers; the run grows and shrinks between them."""
 
     @model_validator(mode="after")

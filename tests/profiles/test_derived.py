@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.profiles import TrainingSettings, load_profile
+from caslie_ray.lineup import resolve
+from caslie_ray.profiles import ProfileError, TrainingSettings, load_profile
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,40 @@ def test_voters_without_cost_go_by_their_weights_and_unknown_ones_last(tmp_path:
 def test_equal_costs_keep_the_order_of_the_profile() -> None:
     lineup = load_profile("caslie-s", [f"lineup.voters.{n}.cost=1.0" for n in range(5)]).lineup
     assert lineup.voters_by_cost() == lineup.voters
+
+
+def test_a_model_by_itself_has_what_alone_says_and_keeps_the_rest() -> None:
+    model = load_profile("caslie-m").lineup.captioner
+    alone = model.by_itself()
+    assert (model.resources.gpus, model.batch_size) == (0.5, 16)
+    assert (alone.resources.gpus, alone.batch_size, alone.spec().gpus) == (1.0, 48, 1.0)
+    assert (alone.resources.cpus, alone.resources.memory_gib) == (model.resources.cpus, model.resources.memory_gib)
+    assert alone.context == model.context
+    mini = load_profile("mini").lineup.captioner
+    assert mini.by_itself() == mini
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [("alone.gpus=1.5", "above 1 it must be a whole number"), ("alone.batch_tokens=100", "at least context")],
+)
+def test_what_alone_says_is_checked(setting: str, why: str) -> None:
+    with pytest.raises(ProfileError, match=why):
+        load_profile("mini", [f"lineup.captioner.{setting}"])
+
+
+def test_staged_and_a_single_model_run_alone_and_streamed_shares() -> None:
+    settings = [
+        "lineup.captioner.alone.batch_size=5",
+        "lineup.voters.phi.alone.batch_size=6",
+        "lineup.base.alone.gpus=1",
+    ]
+
+    def batches(*more: str) -> list[int]:
+        return [role.spec.batch_size for role in resolve(load_profile("mini", [*settings, *more])).roles]
+
+    assert batches("schedule=streamed") == [16, 32, 32, 32, 32, 32]
+    staged = batches("schedule=staged")
+    assert staged[0] == 5
+    assert sorted(staged[1:]) == [6, 32, 32, 32, 32]
+    assert batches("schedule=streamed", "votes.rule=always") == [5]
