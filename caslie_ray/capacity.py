@@ -31,7 +31,7 @@ def capacity(launcher_file: Path = LAUNCHER_FILE) -> dict[str, float] | None:
     if not can_grow():
         return now
     # Ray Train reads it from there too; Ray 2.60 has no public name for it.
-    limits = ray._private.state.state.get_max_resources_from_cluster_config()
+    limits: Mapping[str, float] | None = ray._private.state.state.get_max_resources_from_cluster_config()
     if not limits:
         path = launcher_file.expanduser()
         limits = launcher_capacity(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else None
