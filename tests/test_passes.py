@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import ray
 
-from caslie_ray.passes import pass_after_pass
+from caslie_ray.dataset._ray import each
+from caslie_ray.passes import RouterAsk, pass_after_pass, run_pass
+from caslie_ray.runs import Run, open_run
 
 
 class Ledger:
@@ -45,3 +51,35 @@ def test_passes_go_on_until_nothing_is_left_or_nothing_moves(
     pass_after_pass(ledger.rows, ledger.once, ledger.look, patience=3)
     assert ledger.passes == passes
     assert sum(ledger.rows.values()) == left
+
+
+@dataclass(frozen=True)
+class SlowOrder:
+    """One block that takes longer than Ray Data's no-progress guard allows."""
+
+    run: Run
+    written: str = "captions"
+
+    def work(self, partition: str, ask: RouterAsk | None) -> Iterator[dict[str, int]]:
+        time.sleep(4)
+        yield {"views": 1, "errors": 0, "saved": 0}
+
+
+@pytest.fixture
+def short_guard(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Data ends an execution that makes no progress for two seconds, in place of half an hour."""
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 2)
+
+
+def test_a_pass_that_waits_for_models_is_not_ended_by_ray_data(short_guard: None, tmp_path: Path) -> None:
+    order = SlowOrder(open_run(str(tmp_path)))
+    reports = list(run_pass(order, None, ["00"], [{}], tasks=1))
+    assert reports == [{"views": 1, "errors": 0, "saved": 0}]
+
+
+def test_a_slow_item_of_an_ingest_is_not_ended_by_ray_data(short_guard: None) -> None:
+    def slow(item: int) -> int:
+        time.sleep(4)
+        return item + 1
+
+    assert list(each([1], slow, concurrency=1)) == [(1, 2)]
