@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from huggingface_hub.utils import hf_raise_for_status
+from huggingface_hub.utils._http import hf_raise_for_status
 
 from caslie_ray.engines import CheckpointError, EngineError
 from caslie_ray.engines.load_errors import Kind, LoadError, LoadFailure, classify
