@@ -477,6 +477,8 @@ def start_router(plans: Sequence[PoolPlan], faults: FaultSettings) -> Any:
             _log_news(router)
         ray.get(started)
     except BaseException as error:
+        if isinstance(error, Exception):  # who interrupts the job may not wait
+            _log_news(router)
         ray.kill(router)
         cause = getattr(error, "cause", None)
         if isinstance(cause, PoolDown):

@@ -6,14 +6,14 @@ Each load is a line with the node's id in `loads.txt`, in the folder that holds 
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import ray
 from huggingface_hub.utils._http import hf_raise_for_status
 
-from caslie_ray.engines import Engine, EngineError, EngineSpec
-from tests.worlds import load_on_cpu
+from caslie_ray.engines import Engine, EngineError, EngineSpec, load_engine
 
 FREE_MEMORY = (
     "Free memory on device cuda:0 (10.1/79.2 GiB) on startup is less than desired GPU memory utilization"
@@ -32,7 +32,7 @@ def hub_down_twice(spec: EngineSpec) -> Engine:
     number = _note(spec)
     if number <= 2:
         _answer(429 if number == 1 else 503)
-    return load_on_cpu(spec)
+    return _real(spec)
 
 
 def hub_down(spec: EngineSpec) -> Engine:
@@ -49,7 +49,7 @@ def card_in_use_once(spec: EngineSpec) -> Engine:
     """A neighbour that is being replaced still holds the card's memory, as vLLM says it."""
     if _note(spec) == 1:
         raise EngineError(f"checkpoint {spec.checkpoint} cannot be loaded on vLLM: ValueError: {FREE_MEMORY}")
-    return load_on_cpu(spec)
+    return _real(spec)
 
 
 def disk_full(spec: EngineSpec) -> Engine:
@@ -57,13 +57,24 @@ def disk_full(spec: EngineSpec) -> Engine:
     _note(spec)
     if loads(spec.checkpoint)[0] == _node():
         raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
-    return load_on_cpu(spec)
+    return _real(spec)
 
 
 def broken_card_once(spec: EngineSpec) -> Engine:
     if _note(spec) == 1:
         raise RuntimeError("No CUDA GPUs are available")
-    return load_on_cpu(spec)
+    return _real(spec)
+
+
+def only_the_first(spec: EngineSpec) -> Engine:
+    """The hub answers the first replica and none after it."""
+    if _note(spec) > 1:
+        _answer(503)
+    return _real(spec)
+
+
+def _real(spec: EngineSpec) -> Engine:
+    return load_engine(replace(spec, engine="transformers", device="cpu"))
 
 
 def _node() -> str:

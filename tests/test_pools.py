@@ -188,6 +188,32 @@ def test_a_start_without_news_says_the_last_failure(run: Any) -> None:
     run(script, test, plan(needed=True), start_timeout_s=0.3)
 
 
+def test_another_node_that_never_comes_is_not_waited_for_without_end(run: Any) -> None:
+    async def script(method: str, number: int) -> Any:
+        if method == "ready" and number == 0:
+            raise raised(LoadError(LoadFailure("elsewhere", "disk full", "free some")))
+        return "node" if method == "ready" else None
+
+    class Unplaced(Method):
+        async def _run(self, batch: Batch | None) -> Any:
+            if self.name == "node" and self.actor.number == 1:
+                await asyncio.sleep(60)
+            return await super()._run(batch)
+
+    async def test(router: Router, replicas: Replicas) -> list[str]:
+        for pool in router._pools.values():
+            pool.loading.grows = True
+        await router.start()
+        assert replicas.killed == [0, 1]
+        assert len(replicas.made) == 3
+        return (await router.glance())[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Actor, "__getattr__", lambda actor, method: Unplaced(actor, method))
+        news = run(script, test, plan(needed=True), start_timeout_s=0.5)
+    assert news[1] == "phi: a replica found no room on another node in time: any node will do"
+
+
 def test_extra_replicas_that_fail_to_load_are_tried_again_and_given_up(run: Any) -> None:
     async def script(method: str, number: int) -> Any:
         if method == "ready" and number > 0:
