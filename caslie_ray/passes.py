@@ -211,6 +211,8 @@ def run_pass(
     reports.context.target_max_block_size = 1
     # A task lost with its node is no reason to stop: the ledger shows what is missing, and the next pass does it.
     reports.context.max_errored_blocks = -1
+    # Waiting for a machine may take longer than any fixed limit; the router has time limits of its own.
+    reports.context.execution_no_progress_timeout_s = -1
     try:
         for batch in reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for report in cast(pa.Table, batch).to_pylist():

@@ -3,6 +3,7 @@
 Every model of a lineup has a pool of actors, each holding one engine. One router actor knows all pools: a stage sends
 it a batch, it picks a free replica, and it is the one place where a dead, hanging or unstartable one is dealt with:
 
+- A replica whose model fails to load is tried again as `caslie_ray.loading` decides, a bounded number of times.
 - A replica that dies or hangs is replaced, a bounded number of times in a row.
 - The batch it held is cut into smaller ones and tried again. Only a row that was alone in its batch, and
   whose replica's node outlived it, counts a try; after the set number of tries the row is poison and gets
@@ -18,16 +19,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from caslie_ray.cluster import draining_nodes
+from caslie_ray.cluster import can_grow, draining_nodes
 from caslie_ray.engines import Choice, Failure, Generation, Request
+from caslie_ray.engines.load_errors import classify
+from caslie_ray.loading import Attempt, LoadPolicy, nodes_with_room
 from caslie_ray.placement import PoolDown, PoolPlan
 from caslie_ray.profiles.faults import FaultSettings
 from caslie_ray.replicas import (
@@ -47,19 +53,27 @@ from caslie_ray.replicas import (
 
 __all__ = ["Router", "actor_class", "start_router"]
 
+log = logging.getLogger(__name__)
+
 _SHRINK = 8
 _NEWS = 100
 _DRAIN_EVERY_S = 2.0
 # Before its node is taken away a replica is given no more work; a batch may take that long.
 _DRAIN_MARGIN_S = 20.0
+_NEWS_EVERY_S = 1.0
 
 
 class Router:
     """Hands batches to replicas; see the module's docstring. Runs as one asynchronous Ray actor."""
 
-    def __init__(self, plans: Sequence[PoolPlan], faults: FaultSettings) -> None:
+    def __init__(self, plans: Sequence[PoolPlan], faults: FaultSettings, grows: bool = False) -> None:
         self._faults = faults
-        self._pools = {plan.key: PoolState(plan, PoolStats(plan.name)) for plan in plans}
+        self._pools = {
+            plan.key: PoolState(
+                plan, PoolStats(plan.name), LoadPolicy(faults.load_tries, faults.load_pause_s, grows=grows)
+            )
+            for plan in plans
+        }
         self._news: list[str] = []
         self._drains: asyncio.Task[None] | None = None
 
@@ -115,66 +129,126 @@ class Router:
         await asyncio.gather(*(close_replica(held) for pool in self._pools.values() for held in pool.held))
 
     def _launch(self, pool: PoolState) -> None:
-        plan = pool.plan
+        self._hear(pool)
+        start = asyncio.ensure_future(self._start_replica(pool))
+        pool.starts.add(start)
+        start.add_done_callback(pool.starts.discard)
+
+    async def _start_replica(self, pool: PoolState) -> None:
+        """Start a replica, load its model, and admit it; try again as the pool's `LoadPolicy` says."""
+        attempt: Attempt | None = Attempt()
+        while attempt is not None:
+            while pause := pool.loading.delay_s():
+                self._hear(pool, pause)
+                await asyncio.sleep(pause)
+            self._hear(pool)
+            begun = time.monotonic()
+            nodes = await self._nodes_for(pool) if pool.loading.refusals else {}
+            avoid = pool.loading.avoided(attempt, nodes)
+            actor = self._new_replica(pool.plan, avoid)
+            # Another node may have no room, or never come: that is not waited for without end.
+            limit = self._faults.start_timeout_s / 2 if avoid else None
+            node = None
+            try:
+                node = await asyncio.wait_for(actor.node.remote(), limit)
+                self._hear(pool)
+                held = Held(actor, await actor.ready.remote(), pool.plan.slots)
+            except RayError as error:
+                ray.kill(actor)
+                attempt = await self._after_failed_load(pool, attempt, node, error)
+            except TimeoutError:
+                ray.kill(actor)
+                self._tell(pool, "a replica found no room on another node in time: any node will do")
+                attempt = replace(attempt, anywhere=True)
+            else:
+                await self._admit(pool, held, time.monotonic() - begun)
+                return
+        await self._give_up(pool)
+
+    def _new_replica(self, plan: PoolPlan, avoid: Collection[str]) -> Any:
         options: dict[str, Any] = {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
         if plan.memory_gib:
             options["memory"] = int(plan.memory_gib * 2**30)
         if plan.slots > 1:
             options["max_concurrency"] = plan.slots + 1  # and a question how it fares
-        actor = actor_class(Replica, **options, max_restarts=0, max_task_retries=0).remote(plan.spec)
-        pool.starts.add(asyncio.ensure_future(self._admit(pool, actor)))
+        if avoid:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
+        return actor_class(Replica, **options, max_restarts=0, max_task_retries=0).remote(plan.spec)
 
-    async def _admit(self, pool: PoolState, actor: Any) -> None:
-        begun = time.monotonic()
+    async def _nodes_for(self, pool: PoolState) -> dict[str, str]:
+        """Return the addresses of the nodes that are large enough for a replica, by id."""
+        plan = pool.plan
+        needs = {"CPU": plan.cpus, "GPU": plan.gpus, "memory": plan.memory_gib * 2**30}
+        return nodes_with_room(await asyncio.to_thread(ray.nodes), needs)
+
+    async def _admit(self, pool: PoolState, held: Held, seconds: float) -> None:
         this = asyncio.current_task()
         assert this is not None
-        try:
-            node = await actor.ready.remote()
-        except RayError as error:
-            pool.starts.discard(this)
-            await self._start_failed(pool, error)
-            return
+        self._hear(pool)
         async with pool.changed:
             pool.starts.discard(this)
-            pool.stats.load_s = max(pool.stats.load_s, time.monotonic() - begun)
+            pool.stats.load_s = max(pool.stats.load_s, seconds)
             pool.admitted += 1
-            pool.held.append(Held(actor, node, pool.plan.slots))
+            pool.held.append(held)
             pool.stats.ready = pool.alive
             pool.changed.notify_all()
 
-    async def _start_failed(self, pool: PoolState, error: Exception) -> None:
-        raised = cause_of(error)
-        pool.failures += not node_died(error)
+    async def _after_failed_load(
+        self, pool: PoolState, attempt: Attempt, node: str | None, error: RayError
+    ) -> Attempt | None:
+        """Return the next try of a replica that failed to load; None where it is given up."""
         pool.stats.deaths += 1
-        self._tell(pool, f"a replica could not start: {raised or first_line(error)}")
-        hopeless = raised is not None or pool.failures >= self._faults.replica_failures
-        if not hopeless:
-            self._launch(pool)
-            return
-        pool.trouble = raised or f"{pool.failures} replicas died while they started: {first_line(error)}"
+        self._hear(pool)
+        if isinstance(error, RayTaskError):
+            failure = classify(error.cause)
+            decision = pool.loading.after(attempt, failure, node, await self._nodes_for(pool))
+            pool.trouble = str(failure)
+            for message in decision.messages:
+                self._tell(pool, message)
+            return decision.attempt
+        # Its process ended without an exception.
+        gone = node_died(error) if node is None else await node_lost(node, error)
+        pool.failures += not gone
+        pool.trouble = f"{pool.failures} replicas died while they started: {first_line(error)}"
+        self._tell(pool, f"a replica died while it started: {first_line(error)}")
+        return attempt if pool.failures < self._faults.replica_failures else None
+
+    async def _give_up(self, pool: PoolState) -> None:
+        """Note that a replica will not be started."""
+        this = asyncio.current_task()
+        assert this is not None
         async with pool.changed:
+            pool.starts.discard(this)
             if pool.alive == 0 and not pool.starts:
                 pool.stats.down = pool.trouble
             pool.changed.notify_all()
+
+    def _hear(self, pool: PoolState, pause_s: float = 0.0) -> None:
+        """Note a sign that replicas are being started, or a pause before they are."""
+        pool.heard = max(pool.heard, time.monotonic() + pause_s)
 
     async def _wait_for_minimum(self, pool: PoolState) -> None:
         plan = pool.plan
 
         def settled() -> bool:
-            return pool.alive >= plan.minimum or pool.stats.down is not None or not pool.starts
+            hopeless = plan.needed and pool.alive + len(pool.starts) < plan.minimum
+            return pool.alive >= plan.minimum or pool.stats.down is not None or hopeless or not pool.starts
 
         async with pool.changed:
-            try:
-                await asyncio.wait_for(pool.changed.wait_for(settled), self._faults.start_timeout_s)
-            except TimeoutError:
+            while not settled():
+                rest = pool.heard + self._faults.start_timeout_s - time.monotonic()
+                if rest > 0:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(pool.changed.wait(), rest)
+                    continue
                 need = f"{plan.cpus:g} CPUs, {plan.gpus:g} GPUs and {plan.memory_gib:g} GiB"
                 why = (
                     f"{plan.name}: {pool.alive} of {plan.minimum} replicas were ready after"
                     f" {self._faults.start_timeout_s:g} s; each needs {need}. Give the cluster more, or set"
-                    " schedule=staged, so that one model runs at a time"
+                    f" schedule=staged, so that one model runs at a time{self._last_trouble(pool)}"
                 )
                 if plan.needed:
-                    raise PoolDown(why) from None
+                    raise PoolDown(why)
                 if pool.alive == 0:
                     pool.stats.down = why
                 return
@@ -183,7 +257,12 @@ class Router:
         why = f"{plan.name} ({plan.spec.checkpoint}) cannot be started: {pool.trouble}"
         if plan.needed:
             raise PoolDown(why)
-        self._tell(pool, f"the others go on without it: {pool.trouble}")
+        rest_of_it = f"with {pool.alive} of {plan.minimum} replicas" if pool.alive else "the others go on without it"
+        self._tell(pool, f"{rest_of_it}: {pool.trouble}")
+
+    @staticmethod
+    def _last_trouble(pool: PoolState) -> str:
+        return f". The last failure: {pool.trouble}" if pool.trouble else ""
 
     async def _acquire(self, pool: PoolState, method: str, alone: bool) -> Held:
         """A replica with room for a batch; for one that goes alone, a replica that holds nothing else."""
@@ -217,6 +296,7 @@ class Router:
         held.lost = True
         ray.kill(held.actor)
         self._tell(pool, f"a replica was lost: {why}")
+        self._hear(pool)
         async with pool.changed:
             pool.held.remove(held)
             pool.stats.ready = pool.alive
@@ -235,10 +315,13 @@ class Router:
 
     async def _watch(self, pool: PoolState, admitted: int) -> None:
         """Do not let rows wait without end for a replica that finds no room any more."""
-        await asyncio.sleep(self._faults.start_timeout_s)
+        while (rest := pool.heard + self._faults.start_timeout_s - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
         async with pool.changed:
             if pool.admitted == admitted:
-                pool.stats.down = f"its replicas are lost, and none started in {self._faults.start_timeout_s:g} s"
+                limit = self._faults.start_timeout_s
+                trouble = self._last_trouble(pool)
+                pool.stats.down = f"its replicas are lost, and none started in {limit:g} s{trouble}"
                 pool.changed.notify_all()
 
     async def _follow_drains(self) -> None:
@@ -387,14 +470,26 @@ def start_router(plans: Sequence[PoolPlan], faults: FaultSettings) -> Any:
     # The job ends with its driver anyway; beside it the router outlives the loss of every other node.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     router = actor_class(Router, num_cpus=0, max_restarts=0, max_concurrency=10_000, scheduling_strategy=here).remote(
-        list(plans), faults
+        list(plans), faults, can_grow()
     )
     try:
-        ray.get(router.start.remote())
+        started = router.start.remote()
+        while not ray.wait([started], timeout=_NEWS_EVERY_S)[0]:
+            _log_news(router)
+        ray.get(started)
     except BaseException as error:
+        if isinstance(error, Exception):  # who interrupts the job may not wait
+            _log_news(router)
         ray.kill(router)
         cause = getattr(error, "cause", None)
         if isinstance(cause, PoolDown):
             raise PoolDown(str(cause)) from None
         raise
     return router
+
+
+def _log_news(router: Any) -> None:
+    """Log what the router reports while models load: nobody else looks at it before they are loaded."""
+    with suppress(RayError):
+        for line in ray.get(router.glance.remote(), timeout=_NEWS_EVERY_S)[0]:
+            log.warning("%s", line)

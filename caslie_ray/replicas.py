@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -13,13 +14,17 @@ import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from caslie_ray.adapters import with_local_adapters
-from caslie_ray.engines import Choice, EngineSpec, Generation, Request, load_engine
+from caslie_ray.engines import Choice, Engine, EngineSpec, Generation, Request, load_engine
+from caslie_ray.engines.load_errors import LoadError, classify
+from caslie_ray.loading import LoadPolicy
 from caslie_ray.placement import PoolPlan
 
 __all__ = [
     "Held", "PoolState", "PoolStats", "Replica", "add_details", "cause_of", "close_replica", "details_of", "first_line",
     "node_died", "node_lost", "out_of_memory",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 _GRACE_S = 2.0
 _UNSEEN_S = 30.0
@@ -62,14 +67,29 @@ class PoolStats:
 
 
 class Replica:
-    """An actor that holds one engine."""
+    """An actor that holds one engine. `ready` loads it; nothing may be asked before that."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        self._engine = load_engine(with_local_adapters(spec))
+        self._spec = spec
+        self._engine: Engine
+
+    def node(self) -> str:
+        """Return the id of the node it runs on."""
+        return str(ray.get_runtime_context().get_node_id())
 
     def ready(self) -> str:
-        """Return the id of the node it runs on, once the model is loaded."""
-        return str(ray.get_runtime_context().get_node_id())
+        """Load the model and return the id of the node it runs on.
+
+        Raises:
+            LoadError: the model cannot be loaded. It carries the reason, and whether a retry may help.
+        """
+        try:
+            self._engine = load_engine(with_local_adapters(self._spec))
+        except Exception as error:
+            log.exception("loading %s failed", self._spec.checkpoint)
+            # The error itself may not unpickle elsewhere, and its frames hold the model's memory.
+            raise LoadError(classify(error)) from None
+        return self.node()
 
     def generate(self, requests: list[Request]) -> list[Generation]:
         """Answer with text."""
@@ -140,10 +160,16 @@ class Held:
 
 @dataclass
 class PoolState:
-    """A pool as the router sees it; `proof` is a call that it has answered."""
+    """A pool as the router sees it.
+
+    `proof` is a call that it has answered. `heard` is the time of the last sign that replicas are being started, in
+    seconds of the monotonic clock; in a pause before a retry, the end of the pause.
+    """
 
     plan: PoolPlan
     stats: PoolStats
+    loading: LoadPolicy
+    heard: float = 0.0
     held: list[Held] = field(default_factory=list)
     admitted: int = 0
     failures: int = 0

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import ray
 
+from caslie_ray.dataset._ray import each
 from caslie_ray.engines import EngineSpec
-from caslie_ray.passes import block_rows_for, pass_after_pass
+from caslie_ray.passes import RouterAsk, block_rows_for, pass_after_pass, run_pass
 from caslie_ray.placement import PoolPlan
+from caslie_ray.runs import Run, open_run
 
 
 class Ledger:
@@ -56,3 +62,35 @@ def test_a_block_for_a_gpu_is_made_of_full_batches(gpus: float, batch: int, rows
     spec = EngineSpec("phi", batch_size=batch)
     assert block_rows_for([PoolPlan("phi", "phi", spec, 1.0, gpus, 0.0, 1, 1)], 64) == rows
     assert block_rows_for([], 64) == 64
+
+
+@dataclass(frozen=True)
+class SlowOrder:
+    """One block that takes longer than Ray Data's no-progress guard allows."""
+
+    run: Run
+    written: str = "captions"
+
+    def work(self, partition: str, ask: RouterAsk | None) -> Iterator[dict[str, int]]:
+        time.sleep(4)
+        yield {"views": 1, "errors": 0, "saved": 0}
+
+
+@pytest.fixture
+def short_guard(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Data ends an execution that makes no progress for two seconds, in place of half an hour."""
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 2)
+
+
+def test_a_pass_that_waits_for_models_is_not_ended_by_ray_data(short_guard: None, tmp_path: Path) -> None:
+    order = SlowOrder(open_run(str(tmp_path)))
+    reports = list(run_pass(order, None, ["00"], [{}], tasks=1))
+    assert reports == [{"views": 1, "errors": 0, "saved": 0}]
+
+
+def test_a_slow_item_of_an_ingest_is_not_ended_by_ray_data(short_guard: None) -> None:
+    def slow(item: int) -> int:
+        time.sleep(4)
+        return item + 1
+
+    assert list(each([1], slow, concurrency=1)) == [(1, 2)]

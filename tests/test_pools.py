@@ -14,6 +14,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 from caslie_ray import pools
 from caslie_ray import replicas as replicas_module
 from caslie_ray.engines import Choice, EngineSpec, Request
+from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.placement import PoolDown, PoolPlan
 from caslie_ray.pools import Router
 from caslie_ray.profiles.faults import FaultSettings
@@ -61,6 +62,8 @@ class Method:
         return self._run(batch)
 
     async def _run(self, batch: Batch | None) -> Any:
+        if self.name == "node":
+            return "node"
         told = await self.actor.replicas.script(self.name, self.actor.number)
         if self.name == "details":
             return {}
@@ -103,7 +106,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(pools, "draining_nodes", lambda: draining)
 
         async def whole() -> Any:
-            router = Router(list(plans) or [plan()], FaultSettings(**{"start_timeout_s": 5.0, **faults}))
+            router = Router(
+                list(plans) or [plan()], FaultSettings(**{"start_timeout_s": 5.0, "load_pause_s": 0.01, **faults})
+            )
             return await asyncio.wait_for(test(router, replicas), 10)
 
         return asyncio.run(whole())
@@ -135,14 +140,95 @@ def test_replicas_that_all_fail_at_once_are_a_pool_that_is_down(run: Any) -> Non
 def test_a_minimum_that_cannot_be_reached_says_why_and_does_not_wait(run: Any) -> None:
     async def script(method: str, number: int) -> str:
         if number == 1:
-            raise raised(RuntimeError("no room"))
+            raise raised(LoadError(LoadFailure("final", "no such checkpoint", "check `checkpoint`")))
+        await asyncio.sleep(60)
         return "node"
 
     async def test(router: Router, replicas: Replicas) -> None:
-        with pytest.raises(PoolDown, match="no room"):
+        with pytest.raises(PoolDown, match=r"phi \(phi\) cannot be started: no such checkpoint \(check `checkpoint`\)"):
             await asyncio.wait_for(router.start(), 1)
+        assert len(replicas.made) == 2, "what is final was tried again"
 
     run(script, test, plan(needed=True, minimum=2, maximum=2))
+
+
+def test_a_load_that_may_pass_is_tried_again_and_counts_as_news(run: Any) -> None:
+    """All tries together take longer than the time limit for the start, which holds for each of them."""
+
+    async def script(method: str, number: int) -> str:
+        await asyncio.sleep(0.2)
+        if number < 3:
+            raise raised(LoadError(LoadFailure("retry", "429 Too Many Requests", "later")))
+        return "node"
+
+    async def test(router: Router, replicas: Replicas) -> Any:
+        await router.start()
+        return (await router.glance())[0], (await router.stats())["phi"]
+
+    news, stats = run(script, test, plan(needed=True), start_timeout_s=0.4, load_pause_s=0.1)
+    assert (stats.ready, stats.deaths) == (1, 3)
+    assert [line.split(": ", 2)[1] for line in news] == [
+        f"a replica failed to load on node (try {number} of 4)" for number in (1, 2, 3)
+    ]
+
+
+def test_a_start_without_news_says_the_last_failure(run: Any) -> None:
+    async def script(method: str, number: int) -> str:
+        if number == 0:
+            raise raised(RuntimeError("no room"))
+        await asyncio.sleep(60)
+        return "node"
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        with pytest.raises(
+            PoolDown, match=r"0 of 1 replicas were ready after 0\.3 s.*last failure: RuntimeError: no room"
+        ):
+            await router.start()
+
+    run(script, test, plan(needed=True), start_timeout_s=0.3)
+
+
+def test_another_node_that_never_comes_is_not_waited_for_without_end(run: Any) -> None:
+    async def script(method: str, number: int) -> Any:
+        if method == "ready" and number == 0:
+            raise raised(LoadError(LoadFailure("elsewhere", "disk full", "free some")))
+        return "node" if method == "ready" else None
+
+    class Unplaced(Method):
+        async def _run(self, batch: Batch | None) -> Any:
+            if self.name == "node" and self.actor.number == 1:
+                await asyncio.sleep(60)
+            return await super()._run(batch)
+
+    async def test(router: Router, replicas: Replicas) -> list[str]:
+        for pool in router._pools.values():
+            pool.loading.grows = True
+        await router.start()
+        assert replicas.killed == [0, 1]
+        assert len(replicas.made) == 3
+        return (await router.glance())[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Actor, "__getattr__", lambda actor, method: Unplaced(actor, method))
+        news = run(script, test, plan(needed=True), start_timeout_s=0.5)
+    assert news[1] == "phi: a replica found no room on another node in time: any node will do"
+
+
+def test_extra_replicas_that_fail_to_load_are_tried_again_and_given_up(run: Any) -> None:
+    async def script(method: str, number: int) -> Any:
+        if method == "ready" and number > 0:
+            raise raised(RuntimeError("no room"))
+        return "node" if method == "ready" else None
+
+    async def test(router: Router, replicas: Replicas) -> list[str]:
+        await router.start()
+        await asyncio.sleep(0.5)
+        assert (await ask(router))[0].failure is None
+        return (await router.glance())[0]
+
+    news = run(script, test, plan(needed=True, maximum=3), load_tries=2)
+    assert len(news) == 4
+    assert sum("given up" in line for line in news) == 2
 
 
 def test_every_minimum_comes_before_any_replica_beyond_it(run: Any) -> None:
@@ -151,6 +237,7 @@ def test_every_minimum_comes_before_any_replica_beyond_it(run: Any) -> None:
 
     async def test(router: Router, replicas: Replicas) -> list[str]:
         await router.start()
+        await asyncio.sleep(0)
         return replicas.made
 
     assert run(script, test, plan("a", 1, 3), plan("b", 2, 2)) == ["a", "b", "b", "a", "a"]
@@ -344,6 +431,7 @@ def test_the_others_go_on_without_a_pool_that_is_not_needed(run: Any) -> None:
 
     async def test(router: Router, replicas: Replicas) -> None:
         await router.start()
+        assert len(replicas.made) == 4, "as many tries as the settings allow"
         failure = (await ask(router))[0].failure
         assert failure.retryable
         assert "phi is down: RuntimeError: no room" in failure.reason

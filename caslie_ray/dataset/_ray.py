@@ -148,6 +148,8 @@ def _results(dataset: Dataset) -> Iterator[tuple[int, Any]]:
     dataset.context.target_max_block_size = _BLOCK_BYTES
     # A worker that dies costs its block; what is missing is told at the end.
     dataset.context.max_errored_blocks = -1
+    # A slow item, or a wait for a machine, is no reason to end the job.
+    dataset.context.execution_no_progress_timeout_s = -1
     for row in dataset.iter_rows():
         result = pickle.loads(row["result"])
         if isinstance(result, Exception):

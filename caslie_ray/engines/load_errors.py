@@ -1,0 +1,206 @@
+"""Classification of errors raised while a model loads: final, worth a retry, or the fault of this node."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from caslie_ray.engines.base import EngineError
+
+__all__ = ["Kind", "LoadError", "LoadFailure", "classify"]
+
+Kind = Literal["final", "retry", "elsewhere"]
+
+_REASON_CHARS = 500
+_TOO_MANY_REQUESTS = 429
+_PASSING_STATUS = (408, 425, _TOO_MANY_REQUESTS)
+
+_TOKEN = "set HF_TOKEN on every node to a token that may read the repository"
+_LICENCE = "accept its licence on its page at the hub, and set HF_TOKEN on every node to a token of that account"
+_NAME = "check `checkpoint`; if the repository is private or gated, set HF_TOKEN on every node"
+_REVISION = "set `revision` to a branch, tag or commit that the repository has"
+_HUB_LATER = "run the job again later; HF_TOKEN raises the hub's rate limit"
+_MEMORY = "give the replica more GPU memory (resources.gpus), or lower batch_tokens, batch_size or context"
+_SAFETENSORS = "choose a checkpoint with safetensors weights, or convert it; pickled weights are never read"
+_TEMPLATE = "use an instruction-tuned checkpoint, or put its chat_template.jinja beside the weights"
+_ARCHITECTURE = "choose a checkpoint of a supported architecture"
+_DRIVER = "check the GPU and its driver on this node (nvidia-smi)"
+_DISK = "free disk space on this node, or point HF_HOME at a larger disk"
+_OFFLINE = "set HF_HUB_OFFLINE=0, or download the checkpoint on this node first (hf download)"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailure:
+    """Why a model could not be loaded, and what to do about it.
+
+    Attributes:
+        kind: `final` (fails the same way everywhere), `retry` (may pass on the same node later) or `elsewhere`
+            (this node is at fault; another may work).
+        reason: one line.
+        mend: what the user can change, one line; may be empty.
+    """
+
+    kind: Kind
+    reason: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.mend})" if self.mend and self.mend not in self.reason else self.reason
+
+
+class LoadError(EngineError):
+    """A model cannot be loaded. Carries its `LoadFailure`, also through pickling."""
+
+    def __init__(self, failure: LoadFailure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+    def __reduce__(self) -> tuple[type[LoadError], tuple[LoadFailure]]:
+        return type(self), (self.failure,)
+
+
+class _Verdict(NamedTuple):
+    kind: Kind
+    mend: str
+
+
+def classify(error: BaseException) -> LoadFailure:
+    """Classify an error that was raised while a model was loaded.
+
+    Exception types decide first, along the chain of causes; then the text, since vLLM raises the errors of its
+    processes as text. An `EngineError` of unknown text is a finding about the checkpoint, hence final; any other
+    unknown error is worth a retry.
+    """
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, LoadError):
+            return link.failure
+    verdict = (
+        next(filter(None, map(_by_type, chain)), None)
+        or next(filter(None, (_by_text(str(link)) for link in chain)), None)
+        or (_Verdict("final", "") if isinstance(error, EngineError) else _Verdict("retry", ""))
+    )
+    return LoadFailure(verdict.kind, _one_line(error), verdict.mend)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what caused it, outermost first."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _by_type(error: BaseException) -> _Verdict | None:
+    names = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(error).__mro__}
+    if "huggingface_hub.HfHubHTTPError" in names:
+        return _of_response(error)
+    for name, verdict in _TYPES.items():
+        if name in names:
+            return verdict
+    if isinstance(error, MemoryError):
+        return _Verdict("retry", "give the replica more main memory (resources.memory_gib)")
+    if isinstance(error, OSError):
+        return _of_errno(error)
+    return None
+
+
+def _of_response(error: BaseException) -> _Verdict:
+    """The verdict on an answer of the hub."""
+    names = {base.__name__ for base in type(error).__mro__}
+    status = int(getattr(getattr(error, "response", None), "status_code", 0))
+    if "GatedRepoError" in names:
+        return _Verdict("final", _LICENCE)
+    if "RevisionNotFoundError" in names:
+        return _Verdict("final", _REVISION)
+    if status == 401:
+        return _Verdict("final", _TOKEN)
+    if "RepositoryNotFoundError" in names:
+        return _Verdict("final", _NAME)
+    if status == 403:
+        return _Verdict("final", _TOKEN)
+    if status in _PASSING_STATUS or status >= 500:
+        return _Verdict("retry", _HUB_LATER)
+    return _Verdict("final", _NAME)
+
+
+def _of_errno(error: OSError) -> _Verdict | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return _Verdict("elsewhere", _DISK)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return _Verdict("elsewhere", "make the hub's cache folder (HF_HOME) writable on this node")
+    if isinstance(error, ConnectionError | TimeoutError):
+        return _Verdict("retry", _HUB_LATER)
+    return None
+
+
+# By package and class, so that neither torch nor the hub's client is imported to look at an error.
+_TYPES = {
+    "huggingface_hub.OfflineModeIsEnabled": _Verdict("elsewhere", _OFFLINE),
+    "torch.OutOfMemoryError": _Verdict("retry", _MEMORY),
+    "httpx.TransportError": _Verdict("retry", _HUB_LATER),
+    "httpx2.TransportError": _Verdict("retry", _HUB_LATER),
+    "caslie_ray.CheckpointError": _Verdict("final", ""),
+}
+
+_TEXTS: tuple[tuple[re.Pattern[str], _Verdict], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), verdict)
+    for pattern, verdict in (
+        # The node. Before memory: a failed driver call may speak of memory too.
+        (r"no space left on device|disk quota exceeded", _Verdict("elsewhere", _DISK)),
+        (
+            r"no cuda gpus are available|found no nvidia driver|cuda driver|cuda unknown error|cudaGetDeviceCount"
+            r"|cuda error: (?!out of memory)|nvml|failed to infer device type|CUDA GPUs here: \d"
+            r"|forward compatibility was attempted|libcuda",
+            _Verdict("elsewhere", _DRIVER),
+        ),
+        (r"offline mode is enabled|outgoing traffic has been disabled", _Verdict("elsewhere", _OFFLINE)),
+        (r"no module named|cannot import name", _Verdict("elsewhere", "install the same packages on every node")),
+        # Memory that a neighbour holds, and memory that no card of this kind has (vLLM).
+        (r"on startup is less than desired", _Verdict("retry", _MEMORY)),
+        (
+            r"larger than the available KV cache memory|no available memory for the cache blocks"
+            r"|larger than the maximum number of tokens that can be stored in KV cache",
+            _Verdict("final", _MEMORY),
+        ),
+        (r"out of memory|not enough memory|can't allocate memory|_alloc_failed", _Verdict("retry", _MEMORY)),
+        # The hub, as text of another process.
+        (r"gated repo|GatedRepoError", _Verdict("final", _LICENCE)),
+        (r"RevisionNotFound|revision not found|is not a valid git identifier", _Verdict("final", _REVISION)),
+        (r"401 client error|invalid credentials", _Verdict("final", _TOKEN)),
+        (r"RepositoryNotFound|repository not found|is not a valid model identifier", _Verdict("final", _NAME)),
+        (
+            r"429 too many requests|429 client error|\b50[0234]\b.*server error|server error.*\b50[0234]\b"
+            r"|timed? ?out|connection (?:refused|reset|aborted|error)|name resolution|couldn't connect to",
+            _Verdict("retry", _HUB_LATER),
+        ),
+        # The checkpoint.
+        (r"no chat template", _Verdict("final", _TEMPLATE)),
+        (r"no file named .*safetensors|no safetensors", _Verdict("final", _SAFETENSORS)),
+        (
+            r"does not recognize this architecture|architectures .* are not supported|of the family .* cannot run",
+            _Verdict("final", _ARCHITECTURE),
+        ),
+        (
+            r"expected target modules in|does not fit .*(?:it lacks|which has no)",
+            _Verdict("final", "train the adapter again for this checkpoint and engine"),
+        ),
+    )
+)
+
+
+def _by_text(text: str) -> _Verdict | None:
+    flat = " ".join(text.split())
+    return next((verdict for pattern, verdict in _TEXTS if pattern.search(flat)), None)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if not isinstance(error, EngineError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= _REASON_CHARS else text[: _REASON_CHARS - 1] + "…"
