@@ -21,6 +21,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -61,6 +62,8 @@ _DRAIN_EVERY_S = 2.0
 # Before its node is taken away a replica is given no more work; a batch may take that long.
 _DRAIN_MARGIN_S = 20.0
 _NEWS_EVERY_S = 1.0
+# How long a pool without replicas waits for a node before another pool's replica is retired for it.
+_ROOM_S = 60.0
 
 
 class Router:
@@ -153,6 +156,9 @@ class Router:
                 node = await asyncio.wait_for(actor.node.remote(), limit)
                 self._hear(pool)
                 held = Held(actor, await actor.ready.remote(), pool.plan.slots)
+            except asyncio.CancelledError:  # its room is needed: see `_make_room`
+                ray.kill(actor)
+                raise
             except RayError as error:
                 ray.kill(actor)
                 attempt = await self._after_failed_load(pool, attempt, node, error)
@@ -308,10 +314,39 @@ class Router:
             elif pool.alive == 0 and not pool.starts:
                 pool.stats.down = f"{pool.failures} replicas died in a row, the last: {why}"
             if pool.alive == 0 and pool.stats.down is None:
-                watch = asyncio.ensure_future(self._watch(pool, pool.admitted))
-                pool.watches.add(watch)
-                watch.add_done_callback(pool.watches.discard)
+                for coroutine in (self._watch(pool, pool.admitted), self._make_room(pool, pool.admitted)):
+                    watch = asyncio.ensure_future(coroutine)
+                    pool.watches.add(watch)
+                    watch.add_done_callback(pool.watches.discard)
             pool.changed.notify_all()
+
+    async def _make_room(self, short: PoolState, admitted: int) -> None:
+        """Take replicas beyond their minimum from other pools until a pool that lost its last one has one again.
+
+        Those that are still pending go first, since they are ahead of it in the queue. Then one at a time is retired:
+        of the pool whose replicas take most GPUs.
+        """
+        others = [pool for pool in self._pools.values() if pool is not short]
+        taken: Counter[str] = Counter()
+        while short.admitted == admitted and short.stats.down is None:
+            for pool in others:
+                pending = list(pool.starts)[: max(0, pool.alive + len(pool.starts) - pool.plan.minimum)]
+                for start in pending:
+                    start.cancel()
+                taken[pool.plan.key] += len(pending)
+            await asyncio.sleep(_ROOM_S)
+            rich = [pool for pool in others if pool.alive > pool.plan.minimum]
+            if short.admitted == admitted and rich:
+                pool = max(rich, key=lambda pool: pool.plan.gpus)
+                async with pool.changed:
+                    free = [held for held in pool.held if held.until is None]
+                    if len(free) > pool.plan.minimum:
+                        min(free, key=lambda held: held.calls).until = time.time()
+                        taken[pool.plan.key] += 1
+                        self._tell(pool, f"a replica is retired: {short.plan.name} has none, and needs its room")
+        for pool in others:
+            for _ in range(taken[pool.plan.key]):
+                self._launch(pool)
 
     async def _watch(self, pool: PoolState, admitted: int) -> None:
         """Do not let rows wait without end for a replica that finds no room any more."""

@@ -243,6 +243,40 @@ def test_every_minimum_comes_before_any_replica_beyond_it(run: Any) -> None:
     assert run(script, test, plan("a", 1, 3), plan("b", 2, 2)) == ["a", "b", "b", "a", "a"]
 
 
+@pytest.mark.parametrize("pending", [True, False], ids=["pending", "loaded"])
+def test_a_pool_that_lost_its_last_replica_gets_the_room_of_another_s_extra(
+    run: Any, monkeypatch: pytest.MonkeyPatch, pending: bool
+) -> None:
+    """Replicas 0, 2 and 3 are the captioner's, the last two beyond its minimum; 1 is phi's, and 4 its next."""
+    monkeypatch.setattr(pools, "_ROOM_S", 0.2)
+    killed: list[int] = []
+
+    async def script(method: str, number: int) -> Any:
+        if method == "choose" and number == 1:
+            raise ActorDiedError()
+        if method == "ready":
+            if number in (2, 3) and pending:
+                await asyncio.sleep(60)
+            while number == 4 and not {0, 2, 3} & set(killed):
+                await asyncio.sleep(0.01)
+            return "gone" if number == 1 else "node"
+        return None
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        nonlocal killed
+        killed = replicas.killed
+        await router.start()
+        await asyncio.sleep(0.1)
+        assert (await ask(router))[0].failure is None
+        await asyncio.sleep(0.5)
+        assert replicas.made[:5] == ["captioner", "phi", "captioner", "captioner", "phi"]
+        taken = {0, 2, 3} & set(killed)
+        assert len(taken) == (2 if pending else 1)
+        assert replicas.made[5:] == ["captioner"] * len(taken), "what was taken was not started again"
+
+    run(script, test, plan("captioner", 1, 3), plan("phi"))
+
+
 def test_a_replica_that_the_node_s_memory_ended_is_replaced(run: Any) -> None:
     async def script(method: str, number: int) -> Any:
         if method == "ready":
