@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.choosing import choose_engine
@@ -13,6 +13,9 @@ from caslie_ray.profiles import Model, Pool, Profile, ProfileError, Resources
 from caslie_ray.quality import audited
 
 __all__ = ["ResolvedLineup", "Role", "resolve", "role_of"]
+
+_VOTER_TOKENS = 64
+"""Stands for `max_new_tokens` in the fingerprint of a voter that sets none; another number would re-ask every vote."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class ResolvedLineup:
         full: every voter is asked about every view.
         audit: share of the views on which all vote all the same.
         context_free: one caption prompt for all images (paper C.1).
+        caption_words: words that the captioner is asked not to exceed; None where its prompt names no limit.
     """
 
     captioner: Role | None
@@ -62,6 +66,7 @@ class ResolvedLineup:
     full: bool
     audit: float
     context_free: bool
+    caption_words: int | None = None
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -84,7 +89,12 @@ class ResolvedLineup:
     def key(self) -> str:
         """A hash of all of the lineup that rows of `captions` depend on."""
         who = [(role.name, role.fingerprint) for role in self.roles]
-        return content_id(repr((self.captioner is not None, who, self.rule, self.full, self.audit, self.context_free)))
+        facts: tuple[object, ...] = (
+            self.captioner is not None, who, self.rule, self.full, self.audit, self.context_free
+        )  # fmt: skip
+        if self.caption_words is not None:  # without a limit, the key is that of older runs
+            facts = (*facts, self.caption_words)
+        return content_id(repr(facts))
 
     def asks_all(self, view_id: str) -> bool:
         """Whether all voters are asked about a view even when its majority is certain."""
@@ -102,7 +112,7 @@ def resolve(profile: Profile) -> ResolvedLineup:
     rule = profile.votes.rule
     generated = profile.captions.source == "generated" and rule != "never"
     captioner = role_of(lineup.captioner) if generated else None
-    voters = tuple(role_of(model) for model in lineup.voters_by_cost()) if rule == "majority" else ()
+    voters = tuple(_voter(model) for model in lineup.voters_by_cost()) if rule == "majority" else ()
     seen: dict[str, str] = {}
     for voter in voters:
         if other := seen.get(voter.fingerprint):
@@ -111,10 +121,20 @@ def resolve(profile: Profile) -> ResolvedLineup:
                 " settings and would vote alike; remove one"
             )
         seen[voter.fingerprint] = voter.name
-    context_free = profile.captions.context == "free" or (
-        captioner is not None and not takes_instructions(captioner.spec)
-    )
-    return ResolvedLineup(captioner, voters, rule, profile.votes.schedule == "full", profile.votes.audit, context_free)
+    instructed = captioner is not None and takes_instructions(captioner.spec)
+    context_free = profile.captions.context == "free" or (captioner is not None and not instructed)
+    words = profile.captions.words if instructed else None
+    full = profile.votes.schedule == "full"
+    return ResolvedLineup(captioner, voters, rule, full, profile.votes.audit, context_free, words)
+
+
+def _voter(model: Model) -> Role:
+    """Return the role of a voter; a vote generates no text, so the default of `max_new_tokens` must not change it."""
+    role = role_of(model)
+    if "max_new_tokens" in model.model_fields_set:
+        return role
+    keyed = replace(role.spec, max_new_tokens=min(_VOTER_TOKENS, role.spec.context - 1))
+    return replace(role, fingerprint=fingerprint(keyed))
 
 
 def role_of(model: Model) -> Role:

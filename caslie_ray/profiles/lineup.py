@@ -111,8 +111,8 @@ class Model(Settings):
     context: int = Field(ge=16)
     """Most tokens of prompt and answer together; a longer prompt is cut and flagged."""
 
-    max_new_tokens: Positive = 64
-    """Most tokens of a generated answer. A vote generates none."""
+    max_new_tokens: Positive = 128
+    """Maximum tokens of a generated answer; a longer one is truncated. A vote generates none."""
 
     batch_size: Positive = 16
     """Most requests in one forward pass."""
