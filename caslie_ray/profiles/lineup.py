@@ -112,7 +112,8 @@ class Model(Settings):
     """Most tokens of prompt and answer together; a longer prompt is cut and flagged."""
 
     max_new_tokens: Positive = 128
-    """Maximum tokens of a generated answer; a longer one is truncated. A vote generates none."""
+    """Maximum tokens of a generated answer; a longer one is truncated. A vote generates none. Where it is not set, no
+    more than half of the context."""
 
     batch_size: Positive = 16
     """Most requests in one forward pass."""
@@ -134,7 +135,7 @@ class Model(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.max_new_tokens >= self.context:
+        if self.max_new_tokens >= self.context and "max_new_tokens" in self.model_fields_set:
             raise ValueError(
                 f"max_new_tokens is {self.max_new_tokens} and context is {self.context}; "
                 "the context holds prompt and answer, so max_new_tokens must be smaller"
@@ -159,13 +160,18 @@ class Model(Settings):
             revision=self.revision,
             dtype=self.dtype,
             context=self.context,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=self._answer_tokens(),
             batch_size=self.batch_size,
             batch_tokens=self.batch_tokens,
             device=self.device,
             gpus=self.resources.gpus,
             generation=self.generation.model_dump(exclude_none=True),
         )
+
+    def _answer_tokens(self) -> int:
+        if "max_new_tokens" in self.model_fields_set:
+            return self.max_new_tokens
+        return min(self.max_new_tokens, self.context // 2)
 
     def call_cost(self) -> float:
         """Relative cost of a call: `cost`, else the bytes of the weights, infinite where neither is known."""

@@ -1,7 +1,8 @@
-"""How long captions are: line breaks, the limit of tokens and of words, and files written before either was recorded."""
+"""How long captions are: line breaks, limits of tokens and words, and files older than the columns that record them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import CONTEXT_FREE, _caption_answer, _caption_prompt, caption_key
 from caslie_ray.captioning._summary import count_partition, describe, merge
 from caslie_ray.captioning._work import WorkOrder, tidy, work
-from caslie_ray.engines import Generation
+from caslie_ray.engines import Generation, fingerprint
 from caslie_ray.engines._chat import Chat
 from caslie_ray.engines._families import TEXT_FAMILY
 from caslie_ray.lineup import resolve
@@ -23,7 +24,7 @@ from caslie_ray.reporting import show_caption
 from caslie_ray.runs import Run
 from tests.engines import tiny
 from tests.engines.conftest import MakeCheckpoint, checkpoint  # noqa: F401  # a fixture
-from tests.worlds import InProcess, caption_here, fresh_run, profile, rows
+from tests.worlds import InProcess, caption_here, fresh_run, profile, rows, voter
 
 SHORT = "lineup.captioner.max_new_tokens=8"
 
@@ -140,6 +141,14 @@ def test_a_limit_of_words_is_asked_for_behind_the_prompt(world: Path, tmp_path: 
     # The captions of before were paid for: without the limit they are used again.
     assert caption_here(run, profile(), ask) == {}
     assert rows(run) == before
+
+
+def test_votes_do_not_depend_on_the_default_length_of_answers() -> None:
+    """A vote generates no text: with the default of before, its key is what it was."""
+    for role in resolve(profile()).voters:
+        assert role.fingerprint == fingerprint(replace(role.spec, max_new_tokens=64))
+    (own,) = resolve(profile(voter("phi", max_new_tokens=9))).voters
+    assert own.fingerprint == fingerprint(own.spec)
 
 
 def test_a_limit_of_words_without_context(world: Path, tmp_path: Path, ask: InProcess) -> None:

@@ -51,6 +51,16 @@ def test_mini_states_every_setting_but_the_optional_ones_of_a_model() -> None:
             assert set(document[key]) == set(type(group).model_fields), key
 
 
+@pytest.mark.parametrize("name", PAPER)
+def test_captions_are_as_short_as_the_authors(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.lineup.captioner.max_new_tokens == 128
+    assert profile.captions.words == 50
+    assert profile.lineup.base.max_new_tokens == 64
+    assert Model.model_fields["max_new_tokens"].default == 128
+    assert load_profile("mini").captions.words is None
+
+
 def test_mini_runs_on_two_cores_without_gpu_or_hub() -> None:
     lineup = load_profile("mini").lineup
     assert all(model.checkpoint.startswith("miniature:") for model in roles(lineup))
