@@ -21,7 +21,7 @@ from caslie_ray.engines._families import TEXT_FAMILY
 from caslie_ray.lineup import resolve
 from caslie_ray.prompts import Prompt
 from caslie_ray.reporting import show_caption
-from caslie_ray.runs import Run
+from caslie_ray.runs import Run, open_run
 from tests.engines import tiny
 from tests.engines.conftest import MakeCheckpoint, checkpoint  # noqa: F401  # a fixture
 from tests.worlds import InProcess, caption_here, fresh_run, profile, rows, voter
@@ -32,6 +32,13 @@ SHORT = "lineup.captioner.max_new_tokens=8"
 @pytest.fixture(scope="module")
 def ask() -> InProcess:
     return InProcess()
+
+
+@pytest.fixture(scope="module")
+def captioned(world: Path, tmp_path_factory: pytest.TempPathFactory, ask: InProcess) -> Path:
+    path = tmp_path_factory.mktemp("captioned") / "run"
+    caption_here(fresh_run(world, path), profile(), ask)
+    return path
 
 
 def partitions(run: Run) -> list[str]:
@@ -56,10 +63,17 @@ def test_line_breaks_of_a_caption_become_spaces() -> None:
     assert _caption_answer(Generation("k", " \n\t ", 5, 9, False), role).error == "captioner wrote an empty caption"
 
 
-def test_a_caption_that_reaches_the_limit_is_marked_and_counted(world: Path, tmp_path: Path, ask: InProcess) -> None:
-    short, long = fresh_run(world, tmp_path / "short"), fresh_run(world, tmp_path / "long")
-    caption_here(short, profile(settings=[SHORT]), ask)
-    caption_here(long, profile(), ask)
+@pytest.fixture(scope="module")
+def truncated(world: Path, tmp_path_factory: pytest.TempPathFactory, ask: InProcess) -> Path:
+    path = tmp_path_factory.mktemp("truncated") / "run"
+    caption_here(fresh_run(world, path), profile(settings=[SHORT]), ask)
+    return path
+
+
+def test_a_caption_that_reaches_the_limit_is_marked_and_counted(
+    captioned: Path, truncated: Path, tmp_path: Path
+) -> None:
+    short, long = fresh_run(truncated, tmp_path / "short"), open_run(str(captioned))
     complete = {row["view_id"]: row["caption"] for row in rows(long)}
     assert not any(row["caption_truncated"] for row in rows(long))
     marked = {row["view_id"] for row in rows(short) if row["caption_truncated"]}
@@ -76,11 +90,11 @@ def test_a_caption_that_reaches_the_limit_is_marked_and_counted(world: Path, tmp
     assert f"{len(marked):,} captions reached the captioner's max_new_tokens" in "\n".join(show_caption(summary))
 
 
-def test_the_staged_schedule_marks_the_same_captions(world: Path, tmp_path: Path, ask: InProcess) -> None:
-    streamed, staged = fresh_run(world, tmp_path / "streamed"), fresh_run(world, tmp_path / "staged")
-    chosen = profile(settings=[SHORT])
-    caption_here(streamed, chosen, ask)
-    lineup = resolve(chosen)
+def test_the_staged_schedule_marks_the_same_captions(
+    world: Path, truncated: Path, tmp_path: Path, ask: InProcess
+) -> None:
+    streamed, staged = open_run(str(truncated)), fresh_run(world, tmp_path / "staged")
+    lineup = resolve(profile(settings=[SHORT]))
     for role in lineup.roles:
         order = WorkOrder(staged, lineup, 8, frozenset({role.name}), role.name)
         for name in partitions(staged):
@@ -91,9 +105,8 @@ def test_the_staged_schedule_marks_the_same_captions(world: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("tidied", [True, False])
-def test_a_run_of_before_has_nothing_to_do(world: Path, tmp_path: Path, ask: InProcess, tidied: bool) -> None:
-    run = fresh_run(world, tmp_path / "run")
-    caption_here(run, profile(), ask)
+def test_a_run_of_before_has_nothing_to_do(captioned: Path, tmp_path: Path, ask: InProcess, tidied: bool) -> None:
+    run = fresh_run(captioned, tmp_path / "run")
     lineup = resolve(profile())
     if not tidied:  # what is written without a note has to be read row by row
         for path in run.files("captions"):
@@ -123,9 +136,8 @@ def test_answers_of_before_are_used(world: Path, tmp_path: Path, ask: InProcess)
     assert {row["caption_truncated"] for row in rows(run)} == {None}
 
 
-def test_a_limit_of_words_is_asked_for_behind_the_prompt(world: Path, tmp_path: Path, ask: InProcess) -> None:
-    run = fresh_run(world, tmp_path / "run")
-    caption_here(run, profile(), ask)
+def test_a_limit_of_words_is_asked_for_behind_the_prompt(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
+    run = fresh_run(captioned, tmp_path / "run")
     before, views = rows(run), rows(run, "views")
     limited = profile(settings=["captions.words=7"])
     lineup, plain = resolve(limited), resolve(profile())
@@ -177,9 +189,8 @@ def test_a_limit_of_words_is_never_cut(world: Path, tmp_path: Path) -> None:
     assert fitted.text.endswith(" Use no more than 7 words.")
 
 
-def test_the_plan_says_how_much_room_captions_take(world: Path, tmp_path: Path, ask: InProcess) -> None:
-    run = fresh_run(world, tmp_path / "run")
-    caption_here(run, profile(), ask)
+def test_the_plan_says_how_much_room_captions_take(captioned: Path) -> None:
+    run = open_run(str(captioned))
     most = max(sum(view is not None for view in row["view_ids"]) for row in rows(run, "samples"))
     (line,) = [line for line in plan_captions(run, profile(), quiet=True).lines() if "captions in a prompt" in line]
     assert line.endswith(f"up to {most} × 40 tokens = {most * 40:,} of unim3's 1,024: they fit")

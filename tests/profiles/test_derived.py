@@ -41,6 +41,12 @@ def test_spec_carries_what_the_engine_needs() -> None:
     assert dict(spec.generation) == {"repetition_penalty": 1.1}
 
 
+def test_an_answer_takes_half_of_a_short_context_unless_set() -> None:
+    voter = "lineup.voters.phi={name: qwen, checkpoint: some/model, context: %s}"
+    specs = [load_profile("mini", [voter % context]).lineup.voters[-1].spec() for context in (16, 200, 1024)]
+    assert [spec.max_new_tokens for spec in specs] == [8, 100, 128]
+
+
 def test_voters_go_by_given_cost() -> None:
     names = [voter.name for voter in load_profile("caslie-s").lineup.voters_by_cost()]
     assert names == ["llama-3b", "phi", "mistral", "llama-8b", "vision"]
