@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.captioning import CONTEXT_FREE_FOLDER
+from caslie_ray.fitting import ContextCheck, describe_fit
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
+from caslie_ray.prompts import Prompt
 from caslie_ray.quality import count
 from caslie_ray.runs import Run, RunError
 from caslie_ray.tables import SCHEMAS
@@ -113,6 +115,7 @@ def instructions_of(
             "response": row["output"],
             "options": list(sample.options),
             "captions_used": sum(caption is not None for caption in used),
+            "prompt_captions": [list(span) for span in prompt.captions],
         }
 
 
@@ -134,6 +137,7 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     listed = {table: run.by_partition(table) for table in ("samples", *tables)}
     partitions = sorted(listed["samples"])
+    check = ContextCheck(profile.lineup.base)
     written = 0
     uncaptioned = 0
     with Progress("fuse", len(partitions), "files", quiet=quiet) as progress:
@@ -153,6 +157,7 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
                 for instruction in fused:
                     counts[instruction["variant"]][instruction["split"]] += 1
                     counts[instruction["variant"]]["captions"] += instruction["captions_used"]
+                    _check_fit(check, instruction)
                 written += _write_if_new(here, table, partition, fused)
             progress.add(1)
     for table in tables:
@@ -162,11 +167,19 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
         "run": run.label,
         "profile": profile.name,
         "variants": {name: dict(count) for name, count in counts.items()},
+        "fit": check.summary(),
         "views_without_caption_row": uncaptioned,
         "files_written": written,
     }
     run.write_json("summary/fuse.json", summary)
     return summary
+
+
+def _check_fit(check: ContextCheck, instruction: Mapping[str, Any]) -> None:
+    fields, captions = (
+        tuple((start, end) for start, end in instruction[name]) for name in ("prompt_fields", "prompt_captions")
+    )
+    check.add(instruction["variant"], Prompt(instruction["prompt"], fields, captions))
 
 
 class _Source(NamedTuple):
@@ -228,8 +241,8 @@ def _drawn(run: Run, captions: _Captions) -> set[str]:
     return drawn
 
 
-def plan_fusion(run: Run) -> list[str]:
-    """Say what `fuse` would write.
+def plan_fusion(run: Run, profile: Profile) -> list[str]:
+    """Say what `fuse` would write, and whether it fits the base's context once there are captions.
 
     Raises:
         RunError: there are no samples, or a file is not whole.
@@ -238,12 +251,26 @@ def plan_fusion(run: Run) -> list[str]:
         raise RunError(f"{run.label} has no samples: run ingest first")
     samples = sum(run.count_rows(path) for path in run.files("samples"))
     captions = sum(run.count_rows(path) for path in run.files("captions"))
+    fit = [f"fit           {describe_fit(_plan_fit(run, profile))}"] if captions else []
     return [
         f"samples       {samples:,}",
         f"captions      {captions:,}",
         f"instructions  {samples * len(VARIANTS):,} ({', '.join(VARIANTS)})",
+        *fit,
         "models        none",
     ]
+
+
+def _plan_fit(run: Run, profile: Profile) -> dict[str, Any]:
+    check = ContextCheck(profile.lineup.base)
+    captions = _Captions(run)
+    for partition in sorted({run.partition(path) for path in run.files("samples")}):
+        samples = run.read("samples", partition=partition).to_pylist()
+        known = captions.of({view for row in samples for view in row["view_ids"] or () if view})
+        for row in samples:
+            for instruction in instructions_of(row, known):
+                _check_fit(check, instruction)
+    return check.summary()
 
 
 class _Captions:

@@ -61,7 +61,7 @@ def caption_job(arguments: Arguments) -> int:
 def fuse_job(arguments: Arguments) -> int:
     """Write the instructions."""
     if arguments.plan:
-        _say("fuse", plan_fusion(arguments.run))
+        _say("fuse", plan_fusion(arguments.run, arguments.profile))
         return COMPLETE
     _say("fuse", show_fuse(fuse(arguments.run, arguments.profile, quiet=arguments.quiet)))
     return COMPLETE

@@ -54,6 +54,7 @@ class ResolvedLineup:
         full: every voter is asked about every view.
         audit: share of the views on which all vote all the same.
         context_free: one caption prompt for all images (paper C.1).
+        caption_words: words that the captioner is asked not to exceed; None where its prompt names no limit.
     """
 
     captioner: Role | None
@@ -62,6 +63,7 @@ class ResolvedLineup:
     full: bool
     audit: float
     context_free: bool
+    caption_words: int | None = None
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -84,7 +86,12 @@ class ResolvedLineup:
     def key(self) -> str:
         """A hash of all of the lineup that rows of `captions` depend on."""
         who = [(role.name, role.fingerprint) for role in self.roles]
-        return content_id(repr((self.captioner is not None, who, self.rule, self.full, self.audit, self.context_free)))
+        facts: tuple[object, ...] = (
+            self.captioner is not None, who, self.rule, self.full, self.audit, self.context_free
+        )  # fmt: skip
+        if self.caption_words is not None:  # without a limit, the key is that of older runs
+            facts = (*facts, self.caption_words)
+        return content_id(repr(facts))
 
     def asks_all(self, view_id: str) -> bool:
         """Whether all voters are asked about a view even when its majority is certain."""
@@ -116,10 +123,11 @@ def resolve(profile: Profile) -> ResolvedLineup:
                 " settings and would vote alike; remove one"
             )
         seen[voter.fingerprint] = voter.name
-    context_free = profile.captions.context == "free" or (
-        captioner is not None and not takes_instructions(captioner.spec)
-    )
-    return ResolvedLineup(captioner, voters, rule, profile.votes.schedule == "full", profile.votes.audit, context_free)
+    instructed = captioner is not None and takes_instructions(captioner.spec)
+    context_free = profile.captions.context == "free" or (captioner is not None and not instructed)
+    words = profile.captions.words if instructed else None
+    full = profile.votes.schedule == "full"
+    return ResolvedLineup(captioner, voters, rule, full, profile.votes.audit, context_free, words)
 
 
 def role_of(model: Model) -> Role:

@@ -1,4 +1,4 @@
-"""Prompts that remember which of their characters are the user's and may be cut.
+"""Prompts that record which of their characters may be cut: user fields, and captions of products.
 
 A template is written as in the paper, with its slots in double braces: ``"… the question: {{question}}"``.
 """
@@ -24,12 +24,14 @@ class Prompt:
     Attributes:
         text: the whole prompt, without any chat template.
         fields: ``[start, end)`` offsets, in characters of `text` and in rising order, of the fields that
-            came from the user. An engine that must shorten the prompt takes words from these and from
-            nothing else.
+            came from the user. An engine that must shorten the prompt takes words from these first.
+        captions: ``[start, end)`` offsets, as above, of captions that may lose words once the fields have
+            none to spare. No caption overlaps a field. Only prompts of uniM³ have any.
     """
 
     text: str
     fields: tuple[Span, ...] = ()
+    captions: tuple[Span, ...] = ()
 
     def fill(self, slot: str, value: str) -> Prompt:
         """Put `value` where ``{{slot}}`` stands first; the value is no field, so it is never cut.
@@ -42,8 +44,12 @@ class Prompt:
         if at < 0:
             raise KeyError(f"the prompt has no slot {mark}")
         shift = len(value) - len(mark)
-        fields = tuple((a + shift, b + shift) if a >= at else (a, b) for a, b in self.fields)
-        return Prompt(self.text[:at] + value + self.text[at + len(mark) :], fields)
+
+        def moved(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+            return tuple((a + shift, b + shift) if a >= at else (a, b) for a, b in spans)
+
+        text = self.text[:at] + value + self.text[at + len(mark) :]
+        return Prompt(text, moved(self.fields), moved(self.captions))
 
 
 def render(template: str, **fields: str) -> Prompt:
@@ -71,10 +77,12 @@ def render(template: str, **fields: str) -> Prompt:
 
 
 def join(prompts: list[Prompt], separator: str) -> Prompt:
-    """Write prompts one after the other, their fields kept."""
-    spans: list[Span] = []
+    """Write prompts one after the other; the spans of each are kept."""
+    fields: list[Span] = []
+    captions: list[Span] = []
     at = 0
     for prompt in prompts:
-        spans += [(a + at, b + at) for a, b in prompt.fields]
+        fields += [(a + at, b + at) for a, b in prompt.fields]
+        captions += [(a + at, b + at) for a, b in prompt.captions]
         at += len(prompt.text) + len(separator)
-    return Prompt(separator.join(prompt.text for prompt in prompts), tuple(spans))
+    return Prompt(separator.join(prompt.text for prompt in prompts), tuple(fields), tuple(captions))

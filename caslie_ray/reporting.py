@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from caslie_ray.evaluation import names_of_sets
+from caslie_ray.fitting import describe_fit
 from caslie_ray.progress import clock
 from caslie_ray.tasks import SPLITS, TASKS
 
@@ -25,6 +26,8 @@ def show_caption(summary: Mapping[str, Any]) -> list[str]:
     shares = [f"{codes.get(name, name)} {cell['used_share']:.0%}" for name, cell in _in_order(used["by_task"])]
     if shares:
         lines.append(f"caption used     {used['share']:.1%} · " + " · ".join(shares))
+    if truncated := summary.get("captions_truncated", 0):
+        lines.append(f"truncated        {truncated:,} captions reached the captioner's max_new_tokens before their end")
     lines += _voters(summary)
     errors = sum(summary["errors"].values())
     lines.append(
@@ -107,6 +110,8 @@ def show_fuse(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{variant:<16} {' · '.join(splits)} · {counts.get('captions', 0):,} captions used")
     if summary["views_without_caption_row"]:
         lines.append(f"views without a caption row: {summary['views_without_caption_row']:,}; run caption to its end")
+    if fit := summary.get("fit"):
+        lines.append(f"fit              {describe_fit(fit)}")
     lines.append(f"files written    {summary['files_written']}")
     return lines
 
@@ -117,7 +122,9 @@ def show_predict(summary: Mapping[str, Any]) -> list[str]:
     for variant, counts in summary["failed"].items():
         unread = counts["failed"] / counts["answers"] if counts["answers"] else 0.0
         errors = f" · {counts['errors']:,} errors" if counts["errors"] else ""
-        lines.append(f"{variant:<16} {counts['answers']:,} answers · {unread:.1%} cannot be read{errors}")
+        shortened = summary.get("captions_cut", {}).get(variant, 0)
+        captions = f" · captions shortened in {shortened:,} prompts" if shortened else ""
+        lines.append(f"{variant:<16} {counts['answers']:,} answers · {unread:.1%} cannot be read{errors}{captions}")
     now = summary["this_session"]
     said = f"{now['answers']:,} answers · {clock(now['seconds'])}" if now["model_calls"] else "nothing to do"
     return [*lines, f"this session     {said}"]

@@ -31,7 +31,7 @@ from caslie_ray.stores import (
     open_path,
     patiently,
 )
-from caslie_ray.tables import IDS, SCHEMAS
+from caslie_ray.tables import ANSWERS, IDS, SCHEMAS
 
 __all__ = ["Run", "RunError", "StoreError", "open_path", "open_run", "partition_of", "partitions"]
 
@@ -281,15 +281,32 @@ class Run:
     ) -> pa.Table:
         """Read one Parquet file, or the rows of it that an expression takes; row groups without any are skipped.
 
+        In a file of a declared table, a declared column that the file lacks reads as null: the column was added
+        after the file was written.
+
         Raises:
             StoreError: the store does not give it.
-            RunError: it is not whole.
+            RunError: it is not whole, or lacks a column that names its rows.
         """
+        schema = self.schema_of(path)
 
         def read() -> pa.Table:
-            return pq.read_table(path, columns=columns, filesystem=self.fs, partitioning=None, filters=where)
+            rows = pq.read_table(
+                path, columns=columns, filesystem=self.fs, partitioning=None, filters=where, schema=schema
+            )
+            if schema is not None:
+                _refuse_rows_without_ids(rows, posixpath.basename(posixpath.dirname(path)))
+            return rows
 
         return self._whole(path, read)
+
+    def schema_of(self, path: str) -> pa.Schema | None:
+        """Return the declared schema of the table that a file of this run belongs to; None where there is none."""
+        folder, table = posixpath.split(posixpath.dirname(path))
+        if folder.strip("/") == self.path("answers").strip("/"):
+            return ANSWERS
+        roots = {root.strip("/") for root in (self.root, *self.borrowed.values())}
+        return SCHEMAS.get(table) if folder.strip("/") in roots else None
 
     def count_rows(self, path: str) -> int:
         """Return the rows of one Parquet file, from its footer.
@@ -365,6 +382,13 @@ class Run:
             raise RunError(
                 f"cannot read {self.path(path)}: {brief(error)}; delete it and run the job that writes it"
             ) from error
+
+
+def _refuse_rows_without_ids(rows: pa.Table, table: str) -> None:
+    """Refuse rows whose ids were read: a file without them is damaged, not older than a column."""
+    for name in IDS.get(table, ("key",)):
+        if rows.num_rows and name in rows.column_names and rows[name].null_count == rows.num_rows:
+            raise pa.ArrowInvalid(f"column {name} holds no value")
 
 
 def last_of_each(rows: pa.Table, ids: Sequence[str]) -> pa.Table:

@@ -7,7 +7,7 @@ import pyarrow as pa
 __all__ = ["ANSWERS", "IDS", "PAIRS", "SCHEMAS", "SPANS", "VOTE"]
 
 SPANS = pa.list_(pa.list_(pa.int32()))
-"""The user's fields of a prompt: [start, end) character offsets."""
+"""Parts of a prompt that may be cut, such as user fields: [start, end) character offsets."""
 
 PAIRS = pa.list_(pa.struct([("field", pa.string()), ("text", pa.string())]))
 """Named texts in order."""
@@ -35,6 +35,7 @@ ANSWERS = pa.schema(
         ("cut", pa.bool_()),
         ("error", pa.string()),
         ("retryable", pa.bool_()),
+        ("truncated", pa.bool_()),
     ]
 )
 """One model's own answers, kept by key in ``answers/<model>-<fingerprint>/`` by the staged schedule."""
@@ -82,6 +83,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("caption_key", pa.string()),
             ("caption_cut", pa.bool_()),
             ("caption_tokens", pa.int32()),
+            ("caption_truncated", pa.bool_()),
         ]
     ),
     "instructions": pa.schema(
@@ -95,6 +97,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("response", pa.string()),
             ("options", pa.list_(pa.string())),
             ("captions_used", pa.int32()),
+            ("prompt_captions", SPANS),
         ]
     ),
     "predictions": pa.schema(
@@ -110,6 +113,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("cut", pa.bool_()),
             ("error", pa.string()),
             ("retryable", pa.bool_()),
+            ("captions_cut", pa.bool_()),
         ]
     ),
     "rejects": pa.schema(

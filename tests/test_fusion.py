@@ -93,6 +93,15 @@ def test_captions_stand_beside_their_own_product_in_sr(run: Run) -> None:
         + "information from its image: A kettle.\nB: Tent\ninformation from its image: A tent again.",
         "text": SR_TOP + "1st: Tent\n2nd: Stove\noptions:\nA: Kettle\nB: Tent",
     }
+    marked = {
+        row["variant"]: [row["prompt"][start:end] for start, end in row["prompt_captions"]]
+        for row in run.read("instructions").to_pylist()
+    }
+    assert marked == {
+        "caslie": ["A tent.", "A tent again."],
+        "uia": ["A tent.", "A kettle.", "A tent again."],
+        "text": [],
+    }
     used = {row["variant"]: row["captions_used"] for row in run.read("instructions").to_pylist()}
     assert used == {"caslie": 2, "uia": 3, "text": 0}
     assert {name: counts["captions"] for name, counts in summary["variants"].items()} == used
@@ -140,6 +149,7 @@ def test_every_variant_of_every_sample(run: Run, code: str) -> None:
         turn = find_task(code).prompt(sample(code), [])
         assert one["prompt"] == turn.text
         assert one["prompt_fields"] == [list(span) for span in turn.fields]
+        assert one["prompt_captions"] == []
 
 
 def test_error_rows(run: Run) -> None:
@@ -230,10 +240,11 @@ def test_missing_tables_are_named(run: Run) -> None:
 def test_the_plan(run: Run) -> None:
     put(run, "samples", "0", sample_row("SA", ["v"]))
     put(run, "captions", "0", caption_row("v", "x", True))
-    assert plan_fusion(run) == [
+    assert plan_fusion(run, PROFILE) == [
         "samples       1",
         "captions      1",
         "instructions  3 (caslie, uia, text)",
+        "fit           unim3 reads 1,024 tokens: caslie 0 · uia 0 · text 0 of 1 lose words of captions; 0 do not fit",
         "models        none",
     ]
     assert run.files("instructions") == []

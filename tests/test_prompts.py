@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caslie_ray.prompts import Prompt, join, render
+from caslie_ray.tasks._task import caption_line
 
 TEXTS = st.text(alphabet="ab {}c")
 
@@ -53,6 +54,17 @@ def test_join_moves_the_fields() -> None:
     assert joined.text == "x: one\n-\ntwo\n"
     assert fields_of(joined) == ["one", "two"]
     assert join([], "\n") == Prompt("")
+
+
+def test_captions_have_spans_of_their_own() -> None:
+    parts = [render("1st: {{t}}", t="Tent"), *caption_line("from its image", " a red tent\n"), Prompt("options:")]
+    joined = join(parts, "\n")
+    assert joined.text == "1st: Tent\nfrom its image: a red tent\noptions:"
+    assert fields_of(joined) == ["Tent"]
+    assert [joined.text[start:end] for start, end in joined.captions] == ["a red tent"]
+    moved = join([Prompt("{{what}} of"), joined], " ").fill("what", "a long title")
+    assert [moved.text[start:end] for start, end in moved.captions] == ["a red tent"]
+    assert caption_line("from its image", "  ") == []
 
 
 @settings(deadline=None)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
@@ -320,6 +321,23 @@ def test_a_file_of_this_machine_is_never_waited_for(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 1.0
 
 
+@pytest.mark.parametrize("table", sorted(SCHEMAS))
+def test_a_column_that_is_newer_than_a_file_reads_as_null(tmp_path: Path, table: str) -> None:
+    run = local(tmp_path)
+    schema, ids = SCHEMAS[table], IDS[table] or ("kind",)
+    new = schema.names[-1]
+    rows = pa.Table.from_pylist([dict.fromkeys(ids, "a"), dict.fromkeys(ids, "b")], schema=schema)
+    for borrower in (run, run.below("other").borrowing([table], run)):
+        pq.write_table(rows.drop_columns([new]), run.write(table, "0", rows))
+        run.write(table, "1", rows.slice(0, 1))
+        assert borrower.read(table, partition="0").schema.names == schema.names
+        assert borrower.read(table, [*ids, new], "0")[new].to_pylist() == [None, None]
+        (old, _) = borrower.files(table)
+        assert borrower.read_file(old).schema.equals(schema)
+        assert borrower.read_file(old, [new], pc.field(ids[0]) == "a").to_pylist() == [{new: None}]
+        assert pa.concat_tables([borrower.read_file(path) for path in borrower.files(table)]).num_rows == 3
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "flipped", "column"])
 def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     run = local(tmp_path)
@@ -327,7 +345,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     path = Path(run.write("images", "1", images(*(f"1{n}" for n in range(500)))))
     whole = path.read_bytes()
     if damage == "column":
-        pq.write_table(images("1").drop_columns(["width"]), path)
+        pq.write_table(images("1").drop_columns(["image_id"]), path)
     else:
         flipped = whole[:-40] + bytes(byte ^ 0xFF for byte in whole[-40:-8]) + whole[-8:]
         path.write_bytes({"empty": b"", "cut": whole[:-20], "text": b"hello " * 9, "flipped": flipped}[damage])

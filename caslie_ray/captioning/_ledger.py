@@ -175,7 +175,7 @@ def read_whole(run: Run, path: str, columns: list[str] | None = None) -> pa.Tabl
     except RunError:
         data = run.read_bytes(path)
         try:
-            return pq.read_table(pa.BufferReader(data), columns=columns)
+            return pq.read_table(pa.BufferReader(data), columns=columns, schema=run.schema_of(path))
         except (pa.ArrowException, OSError):
             return None
 
@@ -191,7 +191,7 @@ def _learn(ledger: Ledger, row: Mapping[str, Any], lineup: ResolvedLineup, retry
         failed = text is None and not any(vote["retryable"] for vote in row["votes"] or ())
         answer = CaptionAnswer(
             key, text, row["caption_tokens"] or 0, bool(row["caption_cut"]),
-            row["error"] if text is None else None, failed and bool(row["retryable"]),
+            row["error"] if text is None else None, failed and bool(row["retryable"]), row["caption_truncated"],
         )  # fmt: skip
         _keep(known.captions, answer, captioner in retry)
     for vote in row["votes"] or ():
@@ -220,7 +220,7 @@ def _learn_answers(
             key, rest = row["key"], (row["tokens"], row["cut"], row["error"], row["retryable"])
             ledger.apart.add(key)
             if captioner or row["text"] is not None:
-                _keep(ledger.known.captions, CaptionAnswer(key, row["text"], *rest), forget)
+                _keep(ledger.known.captions, CaptionAnswer(key, row["text"], *rest, row["truncated"]), forget)
             else:
                 _keep(ledger.known.votes, VoteAnswer(key, row["p_yes"], *rest), forget)
 

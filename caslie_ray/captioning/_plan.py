@@ -16,6 +16,7 @@ from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.captioning._ledger import KEPT, PartitionState
 from caslie_ray.captioning._work import WorkOrder
 from caslie_ray.cluster import connect
+from caslie_ray.fitting import caption_room
 from caslie_ray.placement import pool_plans, size_pools
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import clock
@@ -45,6 +46,7 @@ class CaptionPlan:
         seconds: how long the job will take, its start included; None where nothing was timed.
         usd: its price; None where the profile has none.
         engines: one line a model: what runs it, and why where the profile leaves that open.
+        room: how much of the base's context captions may take; None where none are generated.
     """
 
     views: int
@@ -57,6 +59,7 @@ class CaptionPlan:
     seconds: float | None = None
     usd: float | None = None
     engines: list[str] = field(default_factory=list)
+    room: str | None = None
 
     def lines(self) -> list[str]:
         """Return the plan as a person reads it."""
@@ -67,6 +70,8 @@ class CaptionPlan:
             f"to compute   {self.missing:,}",
         ]
         lines += [f"{'' if number else 'engines':<12} {line}" for number, line in enumerate(self.engines)]
+        if self.room is not None:
+            lines.append(f"captions in a prompt   {self.room}")
         if not self.missing:
             return [*lines, "nothing to do: no model is loaded"]
         word = "about" if self.timed else "at most"
@@ -94,6 +99,8 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
     views = sum(state.views for state in states)
     summary = run.read_json("summary/ingest.json") or {}
     plan = CaptionPlan(views, summary.get("repeated_views"), views - missing, missing, engines=job.lineup.engines())
+    if captioner := job.lineup.captioner:
+        plan.room = caption_room(run, profile.lineup.base, captioner.spec.max_new_tokens, job.lineup.caption_words)
     waiting = [state for state in states if state.waits]
     if waiting:
         _time(plan, run, job, waiting)

@@ -29,7 +29,18 @@ class View(NamedTuple):
 
 
 class CaptionAnswer(NamedTuple):
-    """A caption, or why there is none. `tokens` are those of the prompt and of the caption."""
+    """A caption, or why there is none.
+
+    Attributes:
+        key: of the answer.
+        text: the caption; None where there is none.
+        tokens: those of the prompt and of the caption.
+        cut: whether the prompt lost words.
+        error: why there is no caption.
+        retryable: whether the same request may work later.
+        truncated: whether the caption reached the captioner's `max_new_tokens` before its end; None where that is
+            not known: it came with the data, or was written before this was recorded.
+    """
 
     key: str
     text: str | None
@@ -37,6 +48,7 @@ class CaptionAnswer(NamedTuple):
     cut: bool = False
     error: str | None = None
     retryable: bool = False
+    truncated: bool | None = None
 
 
 class VoteAnswer(NamedTuple):
@@ -99,6 +111,7 @@ class Row:
             "caption_key": caption.key if caption else None,
             "caption_cut": bool(caption and caption.cut),
             "caption_tokens": caption.tokens if caption else 0,
+            "caption_truncated": caption.truncated if caption else None,
         }
 
     def signature(self, lineup: ResolvedLineup) -> str:

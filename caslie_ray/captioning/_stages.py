@@ -6,7 +6,7 @@ Both schedules use these functions. They ask a model only for what the ledger do
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from caslie_ray.captioning._rows import CaptionAnswer, Row, View, VoteAnswer
@@ -63,7 +63,11 @@ def vote_key(view: View, caption: str, voter: Role) -> str:
 
 
 def _caption_prompt(view: View, lineup: ResolvedLineup) -> Prompt:
-    return CONTEXT_FREE if lineup.context_free else view.caption_prompt
+    prompt = CONTEXT_FREE if lineup.context_free else view.caption_prompt
+    if lineup.caption_words is None:
+        return prompt
+    # Behind the last field, so the spans stay as they are.
+    return replace(prompt, text=f"{prompt.text} Use no more than {lineup.caption_words} words.")
 
 
 def advance(
@@ -173,9 +177,11 @@ def _caption_answer(answer: Generation, captioner: Role) -> CaptionAnswer:
     if answer.failure is not None:
         reason = f"{captioner.name}: {answer.failure.reason}"
         return CaptionAnswer(answer.key, None, tokens, answer.cut, reason, answer.failure.retryable)
-    if not answer.text.strip():
+    # Prompts are written line by line: a line break in a caption would end its line.
+    text = " ".join(answer.text.split())
+    if not text:
         return CaptionAnswer(answer.key, None, tokens, answer.cut, f"{captioner.name} wrote an empty caption")
-    return CaptionAnswer(answer.key, answer.text.strip(), tokens, answer.cut)
+    return CaptionAnswer(answer.key, text, tokens, answer.cut, truncated=answer.truncated)
 
 
 def _take_votes(rows: Sequence[Row], voter: Role, known: Known, ask: Ask) -> None:

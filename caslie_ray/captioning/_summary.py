@@ -73,6 +73,7 @@ def count_rows(task_of: Mapping[str, str], rows: Iterable[Mapping[str, Any]], li
         counts.used[task] += bool(row["verdict"])
         counts.totals["retryable"] += bool(row["retryable"])
         counts.totals["cut"] += bool(row["cut"])
+        counts.totals["captions_truncated"] += bool(row["caption_truncated"])
         counts.totals["calls"] += row["calls"]
         counts.totals["tokens"] += (row["caption_tokens"] or 0) + sum(vote["tokens"] or 0 for vote in votes)
         if row["error"] is not None:
@@ -127,6 +128,7 @@ def describe(counts: Counts) -> dict[str, Any]:
         "calls_saved_by_early_exit": counts.totals["calls_saved"],
         "tokens": counts.totals["tokens"],
         "prompts_cut": counts.totals["cut"],
+        "captions_truncated": counts.totals["captions_truncated"],
         "errors": dict(counts.errors.most_common()),
         "to_be_asked_again": counts.totals["retryable"],
     }

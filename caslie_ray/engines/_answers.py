@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from caslie_ray.engines._rows import Row
 from caslie_ray.engines.base import Choice, EngineStats, Failure, Generation, Request
 
-__all__ = ["choice", "counted", "generation"]
+__all__ = ["Written", "choice", "counted", "generation"]
 
 
-def generation(request: Request, row: Row | None, answer: tuple[str, int] | Failure) -> Generation:
-    """The answer to `generate`: a text and its tokens, or why there is none."""
-    tokens, cut = (row.tokens, row.cut) if row is not None else (0, False)
+class Written(NamedTuple):
+    """A generated text.
+
+    Attributes:
+        text: without special tokens and outer white space.
+        tokens: number of tokens, the one that ends the text included.
+        truncated: whether it reached the limit of tokens without one that ends it.
+    """
+
+    text: str
+    tokens: int
+    truncated: bool
+
+
+def generation(request: Request, row: Row | None, answer: Written | Failure) -> Generation:
+    """The answer to `generate`: a text, or why there is none."""
+    tokens, cut, captions_cut = (row.tokens, row.cut, row.captions_cut) if row is not None else (0, False, False)
     if isinstance(answer, Failure):
-        return Generation(request.key, "", tokens, 0, cut, answer)
-    return Generation(request.key, answer[0], tokens, answer[1], cut)
+        return Generation(request.key, "", tokens, 0, cut, answer, captions_cut)
+    return Generation(request.key, answer.text, tokens, answer.tokens, cut, None, captions_cut, answer.truncated)
 
 
 def choice(request: Request, row: Row | None, answer: tuple[float, ...] | Failure) -> Choice:

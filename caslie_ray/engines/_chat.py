@@ -11,14 +11,16 @@ from typing import Any, Protocol
 
 from caslie_ray.engines._families import Family
 from caslie_ray.engines.base import EngineError
-from caslie_ray.engines.cutting import Cut, cut_prompt
-from caslie_ray.prompts import Prompt
+from caslie_ray.engines.cutting import Cut, Fit, cut_prompt, fit_of
+from caslie_ray.prompts import Prompt, Span
 
 __all__ = ["Chat", "Tokenizer"]
 
 # Some templates write today's date into the system prompt. The same prompt must be the same tomorrow.
 _DATE = datetime.datetime(2024, 7, 26)
 _PROBE = "caslie probe"
+# Text may be split into a few tokens more beside the template's own text, or behind a prefix space.
+_SEAM = 8
 _ANSWER = "caslie answer"
 
 
@@ -81,6 +83,21 @@ class Chat:
         """
         guarded = self._guard(prompt)
         return cut_prompt(guarded, budget, lambda text: self.encode(text, image=image), self.longest_token)
+
+    def fit_of(self, prompt: Prompt, budget: int) -> Fit:
+        """Return what a prompt without an image loses where `fit` cuts it to `budget` tokens; cheaper than `fit`.
+
+        A prompt is tokenized only where it may be too long: a token stands for at least one byte of text.
+        """
+        guarded = self._guard(prompt)
+        if len(guarded.text.encode()) + self._template_tokens <= budget:
+            return Fit.WHOLE
+        return fit_of(guarded, budget, lambda text: self.encode(text, image=False), self.longest_token)
+
+    @functools.cached_property
+    def _template_tokens(self) -> int:
+        """Upper bound of the tokens that the template adds to a user's turn."""
+        return len(self.encode(_PROBE, image=False)) + _SEAM
 
     def encode(self, text: str, *, image: bool) -> list[int]:
         """The token ids of a user's turn, template included."""
@@ -172,5 +189,8 @@ class Chat:
             return prompt
         spaces = [match.start() + 1 for match in re.finditer("|".join(map(re.escape, found)), prompt.text)]
         parts = [prompt.text[a:b] for a, b in zip([0, *spaces], [*spaces, len(prompt.text)], strict=True)]
-        fields = tuple((a + bisect_right(spaces, a), b + bisect_left(spaces, b)) for a, b in prompt.fields)
-        return Prompt(" ".join(parts), fields)
+
+        def moved(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+            return tuple((a + bisect_right(spaces, a), b + bisect_left(spaces, b)) for a, b in spans)
+
+        return Prompt(" ".join(parts), moved(prompt.fields), moved(prompt.captions))

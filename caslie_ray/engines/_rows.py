@@ -44,6 +44,11 @@ class Row(Protocol):
         """Whether user fields lost words."""
         ...
 
+    @property
+    def captions_cut(self) -> bool:
+        """Whether captions in the prompt lost words."""
+        ...
+
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 
@@ -125,11 +130,13 @@ class TensorRow:
         inputs: keyword arguments of the model, each with a batch dimension of 1.
         tokens: tokens of the prompt, those of the image included.
         cut: whether user fields lost words.
+        captions_cut: whether captions in the prompt lost words.
     """
 
     inputs: dict[str, Tensor]
     tokens: int
     cut: bool
+    captions_cut: bool = False
 
 
 class TensorRows:
@@ -148,7 +155,8 @@ class TensorRows:
         """The row of a prompt and its image."""
         if image is None:
             ids = torch.tensor([fitted.ids], dtype=torch.long)
-            return TensorRow({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, len(fitted.ids), fitted.cut)
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            return TensorRow(inputs, len(fitted.ids), fitted.cut, fitted.captions_cut)
         assert self._processor is not None  # `sees` families are loaded with one
         written = self._chat.write(fitted.text, image=True)
         made = self._processor(
@@ -158,7 +166,7 @@ class TensorRows:
             return_tensors="pt",
         )
         inputs = dict(made)
-        return TensorRow(inputs, inputs["input_ids"].shape[1], fitted.cut)
+        return TensorRow(inputs, inputs["input_ids"].shape[1], fitted.cut, fitted.captions_cut)
 
 
 def collate(rows: Sequence[TensorRow]) -> dict[str, Tensor]:

@@ -56,6 +56,8 @@ class Generation:
         new_tokens: tokens that the model wrote, the one that ends the answer included.
         cut: True where user fields lost words so that the prompt fits.
         failure: None, or why there is no answer.
+        captions_cut: True where captions in the prompt lost words so that it fits.
+        truncated: True where the answer reached `max_new_tokens` without an end token.
     """
 
     key: str
@@ -64,6 +66,8 @@ class Generation:
     new_tokens: int
     cut: bool
     failure: Failure | None = None
+    captions_cut: bool = False
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

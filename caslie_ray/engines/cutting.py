@@ -1,22 +1,25 @@
-"""Make a prompt fit: words go from the end of its longest user field, and nothing else goes."""
+"""Shorten a prompt to a token budget: user fields lose words from their ends, then captions, and nothing else."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import NamedTuple
 
-from caslie_ray.prompts import Prompt
+from caslie_ray.prompts import Prompt, Span
 
-__all__ = ["Cut", "PromptTooLong", "cut_prompt"]
+__all__ = ["Cut", "Fit", "PromptTooLong", "cut_prompt", "fit_of"]
 
 Encode = Callable[[str], Sequence[int]]
-Fits = Callable[[str], Sequence[int] | None]
 _WORD = re.compile(r"\S+")
+# What a field keeps before captions lose words: enough for a question, or the title of a product.
+_KEPT_WORDS = 32
+_KEPT_CHARACTERS = 256
 
 
 class PromptTooLong(ValueError):
-    """The prompt does not fit though all its user fields are empty.
+    """The prompt does not fit though all its user fields and captions are empty.
 
     Attributes:
         tokens: how long it then is.
@@ -35,91 +38,213 @@ class Cut(NamedTuple):
     Attributes:
         text: the prompt as it now is.
         ids: what `encode` made of it; its length is within the budget.
-        cut: True where words were lost.
+        cut: True where user fields lost words.
+        captions_cut: True where captions lost words.
     """
 
     text: str
     ids: Sequence[int]
     cut: bool
+    captions_cut: bool = False
+
+
+class Fit(Enum):
+    """What a prompt loses so that it fits."""
+
+    WHOLE = "whole"
+    """Nothing."""
+
+    FIELDS_CUT = "fields cut"
+    """Words of user fields, and none of captions."""
+
+    CAPTIONS_CUT = "captions cut"
+    """Words of captions, and maybe of user fields."""
+
+    TOO_LONG = "too long"
+    """It does not fit with every user field and caption empty."""
 
 
 def cut_prompt(prompt: Prompt, budget: int, encode: Encode, longest_token: int) -> Cut:
-    """Shorten a prompt to `budget` tokens by the rule of the method.
+    """Shorten a prompt to `budget` tokens.
 
-    Words are dropped from the end of the longest field (in characters; the first of equals) until the prompt
-    fits. Where nothing is left of that field, the next longest is shortened, and so on. Of a first word that
-    alone is too long, characters are dropped instead. Text outside the fields stays as it is.
+    1. Words are dropped from the end of the longest field (in characters; the first of equals) until the prompt
+       fits. Where that is not enough, the next longest field is shortened, and so on. Of a first word that alone is
+       too long, characters are dropped instead. Where the prompt has captions, each field keeps its first 32 words
+       or 256 characters.
+    2. Captions lose words from their ends, the longest first: each keeps at most its first W words, with the largest
+       W that fits (characters of its first word where not a word fits). A caption that is emptied leaves its label.
+    3. Fields are shortened further, as in 1, down to nothing.
+
+    A prompt without captions takes step 1 alone. Text outside of fields and captions stays as it is.
 
     Args:
-        prompt: what to shorten; its fields may not overlap.
-        budget: tokens at most.
-        encode: gives the token ids of the whole prompt with this text, template included.
+        prompt: what to shorten; its spans may not overlap.
+        budget: maximum number of tokens.
+        encode: returns the token ids of the prompt with this text, template included.
         longest_token: characters of the tokenizer's longest token. Text of more than `budget` times as many
             characters is too long whatever it says, and is never given to `encode`: that keeps a field
             of 10^6 characters cheap.
 
     Raises:
-        PromptTooLong: it does not fit with every field empty.
+        PromptTooLong: it does not fit with every field and caption empty.
     """
-    limit = budget * longest_token
-
-    def fits(text: str) -> Sequence[int] | None:
-        if len(text) > limit:
-            return None
-        ids = encode(text)
-        return ids if len(ids) <= budget else None
-
-    whole = fits(prompt.text)
-    if whole is not None:
-        return Cut(prompt.text, whole, cut=False)
-    kept = [end for _, end in prompt.fields]
-    for number in sorted(range(len(kept)), key=lambda n: prompt.fields[n][0] - prompt.fields[n][1]):
-        start, end = prompt.fields[number]
-        kept[number] = start
-        empty = _text(prompt, kept)
-        ids = fits(empty)
+    draft = _Draft(prompt, budget, encode, longest_token)
+    if (ids := draft.ids()) is None:
+        ids = draft.shorten_fields(draft.floors)
+    if ids is None and prompt.captions:
+        ids = draft.shorten_captions()
         if ids is None:
-            continue  # Even without this field it is too long: the field stays empty, the next one is cut.
-        before, after = _around(prompt, kept, number)
-        return _shorten(before, prompt.text[start:end], after, fits) or Cut(empty, ids, cut=True)
-    raise PromptTooLong(len(encode(_text(prompt, kept))), budget)
+            ids = draft.shorten_fields(draft.starts)
+    if ids is None:
+        raise PromptTooLong(len(encode(draft.text())), budget)
+    return Cut(draft.text(), ids, draft.is_cut(draft.fields), draft.is_cut(draft.captions))
 
 
-def _text(prompt: Prompt, kept: Sequence[int]) -> str:
-    """The prompt with each field ending at `kept`."""
-    before, after = _around(prompt, kept, len(kept))
-    return before + after
+def fit_of(prompt: Prompt, budget: int, encode: Encode, longest_token: int) -> Fit:
+    """Return what `cut_prompt` with these arguments does to a prompt, in four calls of `encode` at most."""
+    draft = _Draft(prompt, budget, encode, longest_token)
+    if draft.ids() is not None:
+        return Fit.WHOLE
+    draft.empty(draft.fields, draft.floors)
+    if draft.ids() is not None:
+        return Fit.FIELDS_CUT
+    if prompt.captions:
+        draft.empty(draft.captions, draft.starts)
+        if draft.ids() is not None:
+            return Fit.CAPTIONS_CUT
+        draft.empty(draft.fields, draft.starts)
+        if draft.ids() is not None:
+            return Fit.CAPTIONS_CUT
+    return Fit.TOO_LONG
 
 
-def _around(prompt: Prompt, kept: Sequence[int], number: int) -> tuple[str, str]:
-    """What stands before and after field `number`, with each other field ending at `kept`."""
-    parts: list[str] = []
-    last = 0
-    split = 0
-    for index, (start, end) in enumerate(prompt.fields):
-        parts.append(prompt.text[last:start])
-        if index == number:
-            split = len(parts)
-        else:
-            parts.append(prompt.text[start : kept[index]])
-        last = end
-    parts.append(prompt.text[last:])
-    return "".join(parts[:split]), "".join(parts[split:])
+class _Draft:
+    """A prompt while it is shortened.
+
+    Attributes:
+        fields: numbers of the spans that are user fields.
+        captions: numbers of the spans that are captions.
+        starts: where each span starts.
+        floors: up to where each field is kept before captions lose words; its start where there are no captions.
+    """
+
+    def __init__(self, prompt: Prompt, budget: int, encode: Encode, longest_token: int) -> None:
+        self._prompt = prompt
+        self._budget = budget
+        self._encode = encode
+        self._limit = budget * longest_token
+        self._spans = sorted({*prompt.fields, *prompt.captions})
+        self._kept = [end for _, end in self._spans]
+        captions = set(prompt.captions)
+        self.captions = [n for n, span in enumerate(self._spans) if span in captions]
+        self.fields = [n for n, span in enumerate(self._spans) if span not in captions]
+        self.starts = [start for start, _ in self._spans]
+        self.floors = [_floor(prompt.text, span) for span in self._spans] if captions else self.starts
+
+    def text(self) -> str:
+        """Return the prompt with each span up to where it is kept."""
+        parts: list[str] = []
+        last = 0
+        for (start, end), kept in zip(self._spans, self._kept, strict=True):
+            parts += [self._prompt.text[last:start], self._prompt.text[start:kept]]
+            last = end
+        parts.append(self._prompt.text[last:])
+        return "".join(parts)
+
+    def ids(self) -> Sequence[int] | None:
+        """Return the token ids of the prompt as it now is; None where it does not fit."""
+        text = self.text()
+        if len(text) > self._limit:
+            return None
+        ids = self._encode(text)
+        return ids if len(ids) <= self._budget else None
+
+    def is_cut(self, numbers: Sequence[int]) -> bool:
+        """Return whether any of these spans lost characters."""
+        return any(self._kept[n] < self._spans[n][1] for n in numbers)
+
+    def empty(self, numbers: Sequence[int], ends: Sequence[int]) -> None:
+        """Cut these spans to the given ends."""
+        for n in numbers:
+            self._kept[n] = ends[n]
+
+    def shorten_fields(self, ends: Sequence[int]) -> Sequence[int] | None:
+        """Drop words of the fields, the longest first, down to the given ends; None where that is not enough."""
+        for n in sorted(self.fields, key=lambda n: self.starts[n] - self._kept[n]):
+            end, self._kept[n] = self._kept[n], ends[n]
+            ids = self.ids()
+            if ids is None:
+                continue  # Even so it does not fit: the next field is shortened too.
+            return self._lengthen(n, end) or ids
+        return None
+
+    def shorten_captions(self) -> Sequence[int] | None:
+        """Drop words of the captions, the longest first; None where it does not fit with all of them empty."""
+        words = {
+            n: [match.end() for match in _WORD.finditer(self._prompt.text, *self._spans[n])] for n in self.captions
+        }
+
+        def keep_words(count: int) -> None:
+            for n, ends in words.items():
+                self._kept[n] = self._spans[n][1] if count >= len(ends) else ends[count - 1]
+
+        def keep_characters(count: int) -> None:
+            for n, ends in words.items():
+                self._kept[n] = min(self.starts[n] + count, ends[0] if ends else self.starts[n])
+
+        most = max(map(len, words.values()))
+        longest = max((ends[0] - self.starts[n] for n, ends in words.items() if ends), default=0)
+        for counts, keep in ((range(1, most), keep_words), (range(1, longest), keep_characters)):
+            if (ids := self._keep_most(counts, keep)) is not None:
+                return ids
+        self.empty(self.captions, self.starts)
+        return self.ids()
+
+    def _lengthen(self, n: int, end: int) -> Sequence[int] | None:
+        """Take back the words of field `n` that fit, up to `end`; None where not a character fits."""
+        least = self._kept[n]
+
+        def keep(end: int) -> None:
+            self._kept[n] = end
+
+        words = [match.end() for match in _WORD.finditer(self._prompt.text, least, end)]
+        # Only a first word loses characters.
+        first = range(least + 1, words[0]) if words and least == self.starts[n] else ()
+        for ends in (words, first):
+            if (ids := self._keep_most(ends, keep)) is not None:
+                return ids
+        keep(least)
+        return None
+
+    def _keep_most(self, ends: Sequence[int], keep: Callable[[int], None]) -> Sequence[int] | None:
+        """Keep as much as fits: apply `keep` with the last of `ends` that fits; None where none of them does."""
+
+        def fits(end: int) -> Sequence[int] | None:
+            keep(end)
+            return self.ids()
+
+        found = _longest(ends, fits)
+        if found is None:
+            return None
+        keep(found[0])
+        return found[1]
 
 
-def _shorten(before: str, field: str, after: str, fits: Fits) -> Cut | None:
-    """Keep the words of a field that fit between its surroundings; None where not a letter fits."""
-    words = [match.end() for match in _WORD.finditer(field)]
-    for ends in (words, range(1, words[0]) if words else ()):
-        found = _longest(ends, lambda end: fits(before + field[:end] + after))
-        if found is not None:
-            end, ids = found
-            return Cut(before + field[:end] + after, ids, cut=True)
-    return None
+def _floor(text: str, span: Span) -> int:
+    """Return the end of the beginning that a field keeps: its first words, as far as they are whole."""
+    start, end = span
+    head = min(end, start + _KEPT_CHARACTERS)
+    words = [match.end() for match in _WORD.finditer(text, start, head)]
+    if len(words) > _KEPT_WORDS:
+        return words[_KEPT_WORDS - 1]
+    broken = head < end and not text[head].isspace() and words and words[-1] == head
+    if broken and len(words) > 1:
+        return words[-2]
+    return head
 
 
 def _longest(ends: Sequence[int], fits: Callable[[int], Sequence[int] | None]) -> tuple[int, Sequence[int]] | None:
-    """The last of `ends` that fits, and its ids, or None; it is taken that what is shorter fits too.
+    """The last of `ends` that fits, and its ids, or None; it assumes that what is shorter fits too (monotone).
 
     It doubles up from the first end, so that what is tried is never much longer than what fits.
     """

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, find_source, load_reader
 from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.cutting import Fit
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.prompts import Prompt
 
@@ -28,11 +29,13 @@ class Turn(NamedTuple):
         ids: all of them, in order.
         start: where the answer begins; the loss is taken from here on.
         cut: whether user fields of the prompt lost words.
+        captions_cut: whether captions in the prompt lost words.
     """
 
     ids: Sequence[int]
     start: int
     cut: bool
+    captions_cut: bool = False
 
 
 class Turns:
@@ -65,10 +68,10 @@ class Turns:
         self._tokenizer.save_pretrained(folder)
 
     def encode(self, prompt: Prompt, answer: str) -> Turn:
-        """Write a prompt and its answer; a long prompt loses words of its longest user field, the answer none.
+        """Write a prompt and its answer; a long prompt loses words of user fields and captions, the answer none.
 
         Raises:
-            PromptTooLong: they do not fit the context with every user field empty.
+            PromptTooLong: they do not fit the context with every user field and caption empty.
         """
         reply = self._chat.answer(answer)
         alone = self._ids(reply)
@@ -78,7 +81,7 @@ class Turns:
         joined = self._ids(self._chat.write(fitted.text, image=False) + reply)
         # What is generated follows the prompt's own tokens, so these must stand as they are.
         rest = joined[len(asked) :] if joined[: len(asked)] == asked else alone
-        return Turn([*asked, *self._ended(rest)], len(asked), fitted.cut)
+        return Turn([*asked, *self._ended(rest)], len(asked), fitted.cut, fitted.captions_cut)
 
     @property
     def ends(self) -> list[int]:
@@ -89,9 +92,13 @@ class Turns:
         """Write a prompt that leaves room for an answer of so many tokens.
 
         Raises:
-            PromptTooLong: it does not fit the context with every user field empty.
+            PromptTooLong: it does not fit the context with every user field and caption empty.
         """
         return self._chat.fit(prompt, max(0, self.context - new_tokens), image=False).ids
+
+    def fit_of(self, prompt: Prompt, new_tokens: int) -> Fit:
+        """Return what a prompt loses so that it leaves room for an answer of so many tokens."""
+        return self._chat.fit_of(prompt, max(0, self.context - new_tokens))
 
     def read(self, tokens: Sequence[int]) -> str:
         """Return the text of an answer's tokens."""

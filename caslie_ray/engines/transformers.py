@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
 from caslie_ray.engines._adapters import read_adapters
-from caslie_ray.engines._answers import choice, counted, generation
+from caslie_ray.engines._answers import Written, choice, counted, generation
 from caslie_ray.engines._batching import plan, run_batches
 from caslie_ray.engines._device import find_device, free_memory, is_fatal, is_out_of_memory
 from caslie_ray.engines._facts import end_ids, rope_switch
@@ -202,13 +202,15 @@ class TransformersEngine:
             for name, value in batch.items()
         }
 
-    def _generate(self, batch: dict[str, Tensor]) -> list[tuple[str, int]]:
+    def _generate(self, batch: dict[str, Tensor]) -> list[Written]:
         written = self._open().model.generate(**batch, generation_config=self._generation)
         rows = written[:, batch["input_ids"].shape[1] :].tolist()
         answers = []
         for ids in rows:
-            length = next((place + 1 for place, token in enumerate(ids) if token in self._ends), len(ids))
-            answers.append((self._decode(ids[:length], skip_special_tokens=True).strip(), length))
+            end = next((place for place, token in enumerate(ids) if token in self._ends), None)
+            length = len(ids) if end is None else end + 1
+            text = self._decode(ids[:length], skip_special_tokens=True).strip()
+            answers.append(Written(text, length, truncated=end is None))
         return answers
 
     def _choose(self, batch: dict[str, Tensor], ids: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:

@@ -127,6 +127,7 @@ class _Job:
             "answers": sum(stand.asked for stand in stands.values()) - left,
             "missing": left,
             "failed": _failed(stands.values()),
+            "captions_cut": _captions_cut(stands.values()),
             "this_session": {
                 "answers": answered,
                 "seconds": round(seconds, 2),
@@ -143,8 +144,17 @@ def _failed(stands: Iterable[Stand]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for stand in stands:
         for variant, count in stand.counts.items():
-            counts[variant].update(count)
+            counts[variant].update({name: n for name, n in count.items() if name != "captions_cut"})
     return {name: dict(count) for name, count in sorted(counts.items())}
+
+
+def _captions_cut(stands: Iterable[Stand]) -> dict[str, int]:
+    """Answers to prompts whose captions lost words, by variant."""
+    counts: Counter[str] = Counter()
+    for stand in stands:
+        for variant, count in stand.counts.items():
+            counts[variant] += count["captions_cut"]
+    return dict(sorted(counts.items()))
 
 
 def predict(run: Run, profile: Profile, *, quiet: bool = False) -> PredictResult:

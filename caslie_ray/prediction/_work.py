@@ -24,7 +24,7 @@ __all__ = ["PREDICTIONS", "PredictOrder", "Stand", "stand_of", "tidy"]
 PREDICTIONS = "predictions"
 """The table that is written."""
 
-_ASKED = ["sample_id", "task", "split", "variant", "prompt", "prompt_fields", "options"]
+_ASKED = ["sample_id", "task", "split", "variant", "prompt", "prompt_fields", "prompt_captions", "options"]
 
 
 class Asks(Protocol):
@@ -55,7 +55,8 @@ class Stand(NamedTuple):
         asked: questions.
         missing: those without an answer.
         tidy: whether the table holds it in one file with no row too many.
-        counts: answers, those that cannot be read, and those that the engine could not give, by variant.
+        counts: answers, those that cannot be read, those that the engine could not give, and those to a prompt whose
+            captions lost words, by variant.
     """
 
     asked: int
@@ -159,7 +160,10 @@ def stand_of(run: Run, partition: str, order: Callable[[Run], PredictOrder]) -> 
         if held.answers(question, here.retry):
             row = held.rows[question.place]
             count = counts[question.answerer.variant]
-            count.update(answers=1, failed=int(row["failed"]), errors=int(row["error"] is not None))
+            count.update(
+                answers=1, failed=int(row["failed"]), errors=int(row["error"] is not None),
+                captions_cut=int(bool(row["captions_cut"])),
+            )  # fmt: skip
         else:
             missing += 1
     return Stand(len(asked), missing, len(held.files) <= 1 and not held.surplus and not held.broken, dict(counts))
@@ -206,8 +210,10 @@ def _held(order: PredictOrder, partition: str) -> _Held:
 
 def _request(question: Question) -> Request:
     row = question.row
-    fields = tuple((start, end) for start, end in row["prompt_fields"] or ())
-    return Request(question.key, Prompt(row["prompt"], fields), adapter=question.answerer.adapter)
+    fields, captions = (
+        tuple((start, end) for start, end in row[column] or ()) for column in ("prompt_fields", "prompt_captions")
+    )
+    return Request(question.key, Prompt(row["prompt"], fields, captions), adapter=question.answerer.adapter)
 
 
 def _row(question: Question, answer: Generation) -> dict[str, Any]:
@@ -225,6 +231,7 @@ def _row(question: Question, answer: Generation) -> dict[str, Any]:
         "key": question.key,
         "tokens": answer.prompt_tokens + answer.new_tokens,
         "cut": answer.cut,
+        "captions_cut": answer.captions_cut,
         "error": failure.reason if failure else None,
         "retryable": failure is not None and failure.retryable,
     }

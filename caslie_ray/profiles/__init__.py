@@ -8,7 +8,7 @@ from caslie_ray.profiles.errors import ProfileError
 from caslie_ray.profiles.experiments import ExperimentSettings
 from caslie_ray.profiles.faults import CostSettings, FaultSettings
 from caslie_ray.profiles.images import ImageSettings
-from caslie_ray.profiles.lineup import Alone, Generation, Lineup, Model, Pool, Resources, Workers
+from caslie_ray.profiles.lineup import Alone, Captioner, Generation, Lineup, Model, Pool, Resources, Workers
 from caslie_ray.profiles.loading import load_profile, profile_names
 from caslie_ray.profiles.prediction import PredictionSettings
 from caslie_ray.profiles.schema import Profile
@@ -20,6 +20,7 @@ from caslie_ray.profiles.votes import CaptionSettings, VoteSettings
 __all__ = [
     "Alone",
     "CaptionSettings",
+    "Captioner",
     "CostSettings",
     "ExperimentSettings",
     "FaultSettings",

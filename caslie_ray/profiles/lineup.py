@@ -11,7 +11,7 @@ from caslie_ray.engines.fingerprint import weight_bytes
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.profiles._base import Listed, Positive, Settings
 
-__all__ = ["Alone", "Generation", "Lineup", "Model", "Pool", "Resources", "Workers"]
+__all__ = ["Alone", "Captioner", "Generation", "Lineup", "Model", "Pool", "Resources", "Workers"]
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 EngineName = Annotated[str, Field(pattern=r"^(auto|transformers|vllm|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
@@ -139,7 +139,7 @@ class Model(Settings):
     """Most tokens of prompt and answer together; a longer prompt is cut and flagged."""
 
     max_new_tokens: Positive = 64
-    """Most tokens of a generated answer. A vote generates none."""
+    """Maximum tokens of a generated answer; a longer one is truncated. A vote generates none."""
 
     batch_size: Positive = 16
     """Most requests in one forward pass."""
@@ -224,10 +224,17 @@ class Model(Settings):
         return (self.checkpoint, self.revision) == (other.checkpoint, other.revision)
 
 
+class Captioner(Model):
+    """The model that writes captions: answers are longer by default."""
+
+    max_new_tokens: Positive = 128
+    """Maximum tokens of a caption; a longer one is truncated, and marked in `captions.caption_truncated`."""
+
+
 class Lineup(Settings):
     """The captioner, the voters and the uniM³ base."""
 
-    captioner: Model
+    captioner: Captioner
     """The EC³ model that writes the captions (paper 4.1)."""
 
     voters: Listed[Model]
@@ -254,7 +261,7 @@ class Lineup(Settings):
 
     @model_validator(mode="after")
     def _one_pool_agrees(self) -> Self:
-        free = {"name", "cost"}
+        free = {"name", "cost", "max_new_tokens"}  # a vote generates no text
         captioner = self.captioner.model_dump(exclude=free)
         for voter in self.voters:
             if not voter.shares_pool(self.captioner):

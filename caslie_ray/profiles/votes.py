@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from caslie_ray.profiles._base import Fraction, Settings
+from caslie_ray.profiles._base import Fraction, Positive, Settings
 
 __all__ = ["CaptionSettings", "VoteSettings"]
 
@@ -17,6 +17,9 @@ class CaptionSettings(Settings):
 
     context: Literal["conditioned", "free"] = "conditioned"
     """`conditioned`: the prompt holds the sample's text (EC³). `free`: one prompt for all images (C.1)."""
+
+    words: Positive | None = None
+    """Words that the captioner is asked not to exceed, in a sentence behind its prompt; null asks for no length."""
 
 
 class VoteSettings(Settings):

@@ -162,8 +162,12 @@ class Task:
 
 
 def caption_line(name: str, caption: str | None) -> list[Prompt]:
-    """Return the line of a caption that is used, and nothing for one that is not."""
-    return [Prompt(f"{name}: {caption.strip()}")] if caption and caption.strip() else []
+    """Return the line of a caption that is used, with the caption's span, and nothing for one that is not used."""
+    text = (caption or "").strip()
+    if not text:
+        return []
+    line = f"{name}: {text}"
+    return [Prompt(line, captions=((len(line) - len(text), len(line)),))]
 
 
 def _references(value: object, count: int) -> tuple[ImageRef | None, ...]:

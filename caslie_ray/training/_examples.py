@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.ids import content_id
-from caslie_ray.prompts import Prompt
+from caslie_ray.prompts import Prompt, Span
 from caslie_ray.runs import Run
 from caslie_ray.tasks import TASKS
 from caslie_ray.training._order import TrainingOrder
 
 __all__ = ["Examples", "batch_at", "read_examples", "read_held_back", "share_of"]
 
-_COLUMNS = ("sample_id", "task", "prompt", "prompt_fields", "response", "options")
+_COLUMNS = ("sample_id", "task", "prompt", "prompt_fields", "prompt_captions", "response", "options")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Examples:
     They are held as Arrow text, some 1 KiB each, by every worker; token ids are made when a step needs them.
 
     Attributes:
-        rows: columns `sample_id`, `task`, `prompt`, `prompt_fields`, `response`, `options`.
+        rows: columns `sample_id`, `task`, `prompt`, `prompt_fields`, `response`, `options`, and `prompt_captions`
+            where prompts have any.
         outside: ids of samples that were left out, for their answer is none of their options.
     """
 
@@ -41,8 +42,16 @@ class Examples:
 
     def prompt(self, index: int) -> Prompt:
         """Return what is asked."""
-        fields = self.rows["prompt_fields"][index].as_py() or ()
-        return Prompt(self.rows["prompt"][index].as_py(), tuple((start, end) for start, end in fields))
+        return Prompt(
+            self.rows["prompt"][index].as_py(),
+            self._spans("prompt_fields", index),
+            self._spans("prompt_captions", index),
+        )
+
+    def _spans(self, column: str, index: int) -> tuple[Span, ...]:
+        if column not in self.rows.column_names:
+            return ()
+        return tuple((start, end) for start, end in self.rows[column][index].as_py() or ())
 
     def response(self, index: int) -> str:
         """Return the true answer."""

@@ -118,8 +118,11 @@ def _train(run: Run, to_do: Sequence[Planned], board: Any) -> None:
 def _describe(run: Run, model: Planned, *, trained_now: bool) -> dict[str, Any]:
     record = model.record(run)
     assert record is not None
-    for name, what in (("cut", "lost words of a field"), ("too_long", "were left out")):
-        if record[name]:
+    losses = (
+        ("cut", "lost words of a field"), ("captions_cut", "lost words of captions"), ("too_long", "were left out")
+    )  # fmt: skip
+    for name, what in losses:
+        if record.get(name, 0):  # a model trained before captions could be cut has no count of them
             log.warning("%s: %d samples are longer than the context and %s", model.order.name, record[name], what)
     return {
         "model": model.order.name,
@@ -127,6 +130,7 @@ def _describe(run: Run, model: Planned, *, trained_now: bool) -> dict[str, Any]:
         "examples": len(model.examples),
         "left_out": len(model.examples.outside),
         "cut": record["cut"],
+        "captions_cut": record.get("captions_cut", 0),
         "too_long": record["too_long"],
         "trained_now": trained_now,
         "steps": record["steps"],

@@ -40,6 +40,7 @@ class Step(NamedTuple):
         cut: prompts that lost words.
         left_out: examples that do not fit the context.
         notice: whether some worker's node is announced to be taken away.
+        captions_cut: prompts whose captions lost words.
     """
 
     step: int
@@ -51,6 +52,7 @@ class Step(NamedTuple):
     cut: int
     left_out: int
     notice: bool
+    captions_cut: int = 0
 
 
 class Learner:
@@ -126,8 +128,9 @@ class Learner:
         tokens = sum(part.answers for part in parts)
         cut = sum(turn.cut for turn in turns)
         read = sum(len(turn.ids) for turn in turns)
-        loss_sum, all_tokens, all_cut, all_left, all_read, noticed = self._summed(
-            [total, tokens, cut, left_out, read, notice]
+        captions_cut = sum(turn.captions_cut for turn in turns)
+        loss_sum, all_tokens, all_cut, all_left, all_read, noticed, all_captions_cut = self._summed(
+            [total, tokens, cut, left_out, read, notice, captions_cut]
         )
         if not math.isfinite(loss_sum):
             raise TrainingError(f"step {number}: the loss of another worker is {loss_sum}")
@@ -150,7 +153,7 @@ class Learner:
         self.optimizer.step()
         return Step(
             number, loss_sum / all_tokens, int(all_tokens), int(all_read), rate, norm, int(all_cut), int(all_left),
-            noticed > 0,
+            noticed > 0, int(all_captions_cut),
         )  # fmt: skip
 
     def _without_samples(self, number: int, left_out: int, *, notice: bool) -> Step:

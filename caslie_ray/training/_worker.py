@@ -222,7 +222,7 @@ class Progressing:
         self._validations: list[dict[str, float]] = []
         self._best: dict[str, float] | None = None
         self._worse = 0
-        self._cut = self._too_long = 0
+        self._cut = self._captions_cut = self._too_long = 0
         self._validated_after = self._settings.validation_steps(learner.steps)
         self._digests: dict[str, str] = {}
         self._checkpoints: list[int] = []
@@ -244,6 +244,7 @@ class Progressing:
         self._best, self._worse, self._digests = state["best"], state["worse"], state["digests"]
         self._spent, self._checkpoints = state["seconds"], state["checkpoints"]
         self._cut, self._too_long = state["cut"], state["too_long"]
+        self._captions_cut = state.get("captions_cut", 0)  # older checkpoints have none
         for row in self._curve:
             self._track("train", row)
         for row in self._validations:
@@ -257,6 +258,7 @@ class Progressing:
             self._track("train", self._curve[-1])
         if done.step < self._learner.epoch_steps:  # each sample once
             self._cut += done.cut
+            self._captions_cut += done.captions_cut
             self._too_long += done.left_out
         if not self._rank:
             self._board.tell.remote(self._order.name, self.step, done.loss)
@@ -324,7 +326,8 @@ class Progressing:
         return {
             "step": self.step, "curve": self._curve, "validations": self._validations, "best": self._best,
             "worse": self._worse, "digests": self._digests, "seconds": self._seconds,
-            "checkpoints": self._checkpoints, "cut": self._cut, "too_long": self._too_long,
+            "checkpoints": self._checkpoints, "cut": self._cut, "captions_cut": self._captions_cut,
+            "too_long": self._too_long,
         }  # fmt: skip
 
     def _record(self) -> dict[str, Any]:
@@ -333,7 +336,8 @@ class Progressing:
             "model": order.name, "variant": order.variant, "tasks": list(order.tasks), "base": order.base,
             "checkpoint": order.spec.checkpoint, "examples": self._digest, "steps": self.step, "seconds": self._seconds,
             "checkpoints": self._checkpoints, "adapters": self._digests, "best": self._best, "curve": self._curve,
-            "validations": self._validations, "cut": self._cut, "too_long": self._too_long,
+            "validations": self._validations, "cut": self._cut, "captions_cut": self._captions_cut,
+            "too_long": self._too_long,
         }  # fmt: skip
 
     def _put_adapter(self, name: str) -> None:

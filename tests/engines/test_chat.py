@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from caslie_ray.engines import EngineError
 from caslie_ray.engines._chat import Chat
 from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY
+from caslie_ray.engines.cutting import Fit
 from caslie_ray.prompts import Prompt, render
 from tests.engines import tiny
 
@@ -92,3 +97,28 @@ def test_fields_keep_their_place_around_broken_tokens() -> None:
     prompt = render("</s> {{first}}|{{second}} </s>", first="<s> one two three four", second="</s>x")
     budget = len(special.encode("< /s> < s> one|< /s>x < /s>", image=False))
     assert special.fit(prompt, budget, image=False).text == "< /s> < s> one|< /s>x < /s>"
+
+
+def test_captions_keep_their_place_around_broken_tokens() -> None:
+    special = chat(PLAIN)
+    caption = "<s> a red mug </s> of steel"
+    prompt = Prompt(f"</s> its image: {caption} </s>", captions=((16, 16 + len(caption)),))
+    expected = "< /s> its image: < s> a red < /s>"
+    fitted = special.fit(prompt, len(special.encode(expected, image=False)), image=False)
+    assert (fitted.text, fitted.cut, fitted.captions_cut) == (expected, False, True)
+
+
+@functools.cache
+def plain() -> Chat:
+    return chat(PLAIN)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=40) | st.lists(st.sampled_from(["</s>", "<s>", "很", "\u0301", " ", "🙂"])).map("".join))
+def test_a_prompt_is_taken_to_fit_by_its_bytes_only_where_it_does(text: str) -> None:
+    """A token stands for one byte or more, so that what is short in bytes need not be tokenized."""
+    one = plain()
+    tokens = len(one.fit(Prompt(text), 10**6, image=False).ids)
+    for budget in range(max(1, tokens - 2), tokens + 12):
+        expected = Fit.WHOLE if tokens <= budget else Fit.TOO_LONG
+        assert one.fit_of(Prompt(text), budget) == expected

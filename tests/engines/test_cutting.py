@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caslie_ray.engines.cutting import PromptTooLong, cut_prompt
-from caslie_ray.prompts import Prompt, render
+from caslie_ray.engines.cutting import Cut, Fit, PromptTooLong, cut_prompt, fit_of
+from caslie_ray.prompts import Prompt, join, render
 
 LONGEST = 12
 
@@ -126,3 +126,141 @@ def test_what_is_kept_is_the_start_of_each_field(fields: list[str], literals: li
     assert all(len(fields[n]) <= min((len(fields[t]) for t in touched), default=99) for n in whole)
     assert sum(match[n + 1] != "" for n in touched) <= 1
     assert all(field.startswith(match[n + 1]) for n, field in enumerate(fields))
+
+
+def captioned(*captions: str, field: str = "Tent") -> Prompt:
+    """A prompt of a title, then a line for each caption, then the options."""
+    lines = [render("1st: {{title}}", title=field)]
+    lines += [Prompt(f"image: {caption}", captions=((7, 7 + len(caption)),)) for caption in captions]
+    return join([*lines, Prompt("options: A B")], "\n")
+
+
+def cut_of(prompt: Prompt, budget: int) -> Cut:
+    done = cut_prompt(prompt, budget, encode, LONGEST)
+    assert len(done.ids) == len(encode(done.text)) <= budget
+    return done
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [
+        ("a red tent", "a blue pot of steel"),
+        ("a red tent", "a blue pot of"),
+        ("a red tent", "a blue pot"),
+        ("a red", "a blue"),
+        ("a", "a"),
+        ("", ""),
+    ],
+)
+def test_captions_are_levelled_and_nothing_else_is_cut(captions: tuple[str, str]) -> None:
+    whole = captioned("a red tent", "a blue pot of steel and glass")
+    expected = captioned(*captions).text
+    done = cut_of(whole, len(encode(expected)))
+    assert (done.text, done.cut, done.captions_cut) == (expected, False, True)
+
+
+def test_a_field_loses_words_before_a_caption_and_keeps_its_beginning() -> None:
+    words = [f"w{number}" for number in range(60)]
+    prompt = captioned("a red tent of canvas", field=" ".join(words))
+    kept = captioned("a red tent of canvas", field=" ".join(words[:40]))
+    done = cut_of(prompt, len(encode(kept.text)))
+    assert (done.text, done.cut, done.captions_cut) == (kept.text, True, False)
+    kept = captioned("a red tent", field=" ".join(words[:32]))
+    done = cut_of(prompt, len(encode(kept.text)))
+    assert (done.text, done.cut, done.captions_cut) == (kept.text, True, True)
+    # Without captions to shorten, the field alone has to give way.
+    kept = captioned("", field=" ".join(words[:9]))
+    done = cut_of(prompt, len(encode(kept.text)))
+    assert (done.text, done.cut, done.captions_cut) == (kept.text, True, True)
+    with pytest.raises(PromptTooLong):
+        cut_of(prompt, len(encode(captioned("", field="").text)) - 1)
+
+
+def test_the_beginning_of_a_field_ends_with_a_whole_word() -> None:
+    prompt = captioned("a b c d e f g h", field=f"{'x' * 200} {'y' * 200} z")
+    done = cut_of(prompt, len(encode(captioned("a b", field="x" * 200).text)))
+    assert done.text == captioned("a b", field="x" * 200).text
+    single = cut_of(captioned("a b c d e f g h", field="x" * 10**6), 90)
+    assert "x" * 256 in single.text
+    assert "x" * 257 not in single.text
+
+
+def test_captions_without_spaces_lose_characters() -> None:
+    expected = captioned("红色的帐篷红色的", "蓝色的锅蓝色的锅").text
+    done = cut_of(captioned("红色的帐篷" * 9, "蓝色的锅" * 3), len(encode(expected)))
+    assert (done.text, done.captions_cut) == (expected, True)
+
+
+def test_captions_of_a_million_characters_are_cheap() -> None:
+    seen = 0
+
+    def counted(text: str) -> list[int]:
+        nonlocal seen
+        seen += len(text)
+        return encode(text)
+
+    prompt = captioned("word " * 100_000, "word " * 100_000, field="word " * 100_000)
+    started = time.perf_counter()
+    done = cut_prompt(prompt, 1000, counted, LONGEST)
+    assert time.perf_counter() - started < 5
+    assert 990 <= len(done.ids) <= 1000
+    assert done.captions_cut
+    assert seen < 300_000
+
+
+PARTS = st.lists(
+    st.tuples(st.sampled_from("FCX"), st.text("ab é,.", max_size=40), st.text("XY\n", min_size=1, max_size=4)),
+    min_size=1,
+    max_size=6,
+)
+
+
+def marked(parts: list[tuple[str, str, str]]) -> Prompt:
+    """A prompt of fields (F), captions (C) and fixed text (X), each followed by fixed text."""
+    text = ""
+    spans: dict[str, list[tuple[int, int]]] = {"F": [], "C": [], "X": []}
+    for kind, value, literal in parts:
+        spans[kind].append((len(text), len(text) + len(value)))
+        text += value + literal
+    return Prompt(text, tuple(spans["F"]), tuple(spans["C"]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(parts=PARTS, budget=st.integers(1, 120))
+def test_only_fields_and_captions_are_cut_from_their_ends(parts: list[tuple[str, str, str]], budget: int) -> None:
+    prompt = marked(parts)
+    fixed = marked([(kind, value if kind == "X" else "", literal) for kind, value, literal in parts])
+    outcome = fit_of(prompt, budget, encode, LONGEST)
+    if len(encode(fixed.text)) > budget:
+        assert outcome == Fit.TOO_LONG
+        with pytest.raises(PromptTooLong):
+            cut_of(prompt, budget)
+        return
+    done = cut_of(prompt, budget)
+    pattern = "".join(
+        (re.escape(value) if kind == "X" else "([ab é,.]*)") + re.escape(literal) for kind, value, literal in parts
+    )
+    match = re.fullmatch(pattern, done.text)
+    assert match
+    kept = list(zip([(kind, value) for kind, value, _ in parts if kind != "X"], match.groups(), strict=True))
+    assert all(value.startswith(found) for (_, value), found in kept)
+    assert done.cut == any(kind == "F" and found != value for (kind, value), found in kept)
+    assert done.captions_cut == any(kind == "C" and found != value for (kind, value), found in kept)
+    expected = Fit.CAPTIONS_CUT if done.captions_cut else Fit.FIELDS_CUT if done.cut else Fit.WHOLE
+    assert outcome == expected
+    # Fields this short are kept whole as long as a caption has words to lose.
+    captions = [found for (kind, _), found in kept if kind == "C"]
+    assert not (captions and done.cut and any(captions))
+    words = [len(found.split()) for (kind, value), found in kept if kind == "C" and found != value]
+    assert len(set(words)) <= 1 or not done.captions_cut or all(count <= 1 for count in words)
+
+
+@settings(max_examples=100, deadline=None)
+@given(parts=PARTS, budget=st.integers(1, 120))
+def test_a_larger_budget_keeps_no_less_of_captions(parts: list[tuple[str, str, str]], budget: int) -> None:
+    prompt = marked(parts)
+    try:
+        smaller, larger = cut_of(prompt, budget), cut_of(prompt, budget + 3)
+    except PromptTooLong:
+        return
+    assert len(smaller.text) <= len(larger.text)

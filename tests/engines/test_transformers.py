@@ -154,6 +154,8 @@ def test_an_answer_ends_at_the_end_token(checkpoint: MakeCheckpoint) -> None:
     assert ended  # by chance each of 200 random tokens may end the answer; the seed is fixed
     assert len({answer.new_tokens for answer in answers}) > 1
     assert all("</s>" not in answer.text and "<pad>" not in answer.text for answer in answers)
+    assert [answer.truncated for answer in answers] == [answer not in ended for answer in answers]
+    assert {answer.truncated for answer in answers} == {True, False}
 
 
 def test_a_repetition_penalty_ignores_padding(checkpoint: MakeCheckpoint) -> None:

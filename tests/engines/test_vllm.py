@@ -82,7 +82,18 @@ def test_votes_and_texts_are_those_of_transformers_with_every_adapter(voter: Eng
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
         assert (one.key, one.prompt_tokens, one.cut) == (other.key, other.prompt_tokens, other.cut)
     assert {answer.cut for answer in ours} == {True, False}
-    assert voter.generate(asked) == reference.generate(asked)
+    texts = voter.generate(asked)
+    assert texts == reference.generate(asked)
+    assert {text.truncated for text in texts} == {True, False}
+
+
+def test_captions_in_a_prompt_are_cut_as_on_transformers(voter: Engine, reference: Engine) -> None:
+    caption = "a red mug with a striped pattern " * 100
+    text = f"Is it red? image: {caption}Only output yes or no."
+    asked = [Request("0", Prompt(text, captions=((18, 18 + len(caption)),)))]
+    (ours,), (theirs,) = voter.generate(asked), reference.generate(asked)
+    assert (ours.captions_cut, ours.cut, ours.failure) == (True, False, None)
+    assert ours == theirs
 
 
 def test_every_adapter_changes_the_answers_and_only_its_own(voter: Engine) -> None:

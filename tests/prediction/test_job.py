@@ -16,6 +16,7 @@ from caslie_ray.prediction import answerers_of, plan_prediction, predict
 from caslie_ray.prediction._work import PREDICTIONS, PredictOrder
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
+from caslie_ray.reporting import show_predict
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS
@@ -157,6 +158,28 @@ def test_only_what_is_missing_is_asked(run: Run) -> None:
     assert {sample for sample, _ in predictions(run)} == asked(run, ("ind", "ood", "train"))
     # Nothing is left to do: no Ray is started, and no model loaded.
     assert predict(run, chosen(), quiet=True).summary["this_session"]["model_calls"] == 0
+
+
+def test_captions_that_leave_no_room_lose_words_and_are_counted(run: Run) -> None:
+    path, table, long = next(
+        (path, rows, row)
+        for path in run.files("instructions")
+        for rows in [run.read_file(path).to_pylist()]
+        for row in rows
+        if row["split"] == "ind" and row["variant"] == "caslie" and row["prompt_captions"]
+    )
+    (start, end), *_ = long["prompt_captions"]
+    caption = "a red mug of steel " * 400
+    long["prompt"] = long["prompt"][:start] + caption + long["prompt"][end:]
+    long["prompt_captions"] = [[start, start + len(caption)]]
+    long["prompt_fields"] = [span for span in long["prompt_fields"] if span[1] <= start]
+    run.write("instructions", run.partition(path), pa.Table.from_pylist(table, schema=SCHEMAS["instructions"]))
+    predict_here(run, chosen())
+    row = predictions(run)[long["sample_id"], "caslie"]
+    assert (row["error"], row["cut"], row["captions_cut"]) == (None, False, True)
+    summary = predict(run, chosen(), quiet=True).summary
+    assert summary["captions_cut"] == {"caslie": 1, "text": 0}
+    assert any(line.endswith("captions shortened in 1 prompts") for line in show_predict(summary))
 
 
 def test_another_prompt_or_another_adapter_is_asked_again(run: Run) -> None:

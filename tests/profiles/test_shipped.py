@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from caslie_ray import profiles
-from caslie_ray.profiles import Lineup, Model, Profile, load_profile, profile_names
+from caslie_ray.profiles import Captioner, Lineup, Model, Profile, load_profile, profile_names
 
 FOLDER = Path(profiles.__file__).parent
 NAMES = ("caslie-l", "caslie-m", "caslie-s", "measure", "mini", "smol", "voters")
@@ -49,6 +49,16 @@ def test_mini_states_every_setting_but_the_optional_ones_of_a_model() -> None:
         if key not in ("name", "schedule", "lineup"):
             group = field.get_default()
             assert set(document[key]) == set(type(group).model_fields), key
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_captions_are_as_short_as_the_authors(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.lineup.captioner.max_new_tokens == 128
+    assert profile.captions.words == 50
+    assert profile.lineup.base.max_new_tokens == 64
+    assert Captioner.model_fields["max_new_tokens"].default == 128
+    assert load_profile("mini").captions.words is None
 
 
 def test_mini_runs_on_two_cores_without_gpu_or_hub() -> None:

@@ -23,7 +23,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from caslie_ray.engines._adapters import read_adapters
-from caslie_ray.engines._answers import choice, counted, generation
+from caslie_ray.engines._answers import Written, choice, counted, generation
 from caslie_ray.engines._dequantize import write_safetensors
 from caslie_ray.engines._device import is_out_of_memory
 from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
@@ -234,8 +234,9 @@ class VllmEngine:
     def _wait(self, work: Coroutine[Any, Any, Waited]) -> Waited:
         return asyncio.run_coroutine_threadsafe(work, self._open().loop).result()
 
-    def _text(self, answer: Any) -> tuple[str, int]:
-        return self._decode(answer.token_ids, skip_special_tokens=True).strip(), len(answer.token_ids)
+    def _text(self, answer: Any) -> Written:
+        text = self._decode(answer.token_ids, skip_special_tokens=True).strip()
+        return Written(text, len(answer.token_ids), truncated=answer.finish_reason == "length")
 
     def _counted(self, answers: list[Told], started: float) -> list[Told]:
         with self._lock:

@@ -22,11 +22,13 @@ class VllmRow:
         prompt: token ids, with one that stands for the image, and the image if there is one.
         tokens: tokens of the prompt, those of the image included.
         cut: whether user fields lost words.
+        captions_cut: whether captions in the prompt lost words.
     """
 
     prompt: dict[str, Any]
     tokens: int
     cut: bool
+    captions_cut: bool = False
 
 
 class VllmRows:
@@ -45,8 +47,8 @@ class VllmRows:
         """The row of a prompt and its image."""
         prompt: dict[str, Any] = {"prompt_token_ids": list(fitted.ids)}
         if image is None:
-            return VllmRow(prompt, len(fitted.ids), fitted.cut)
+            return VllmRow(prompt, len(fitted.ids), fitted.cut, fitted.captions_cut)
         if image.size not in self._extra:
             self._extra[image.size] = self._tensors(fitted, image).tokens - len(fitted.ids)
         prompt["multi_modal_data"] = {"image": image}
-        return VllmRow(prompt, len(fitted.ids) + self._extra[image.size], fitted.cut)
+        return VllmRow(prompt, len(fitted.ids) + self._extra[image.size], fitted.cut, fitted.captions_cut)
