@@ -162,7 +162,7 @@ def memory_table(roles: Iterable[Role], cards: Sequence[int] = tuple(CARDS)) -> 
     for name, config, spec in roles:
         memory = replica_memory(config, spec)
         parts = (memory.weights, memory.kv_cache, memory.vision, memory.work, memory.total)
-        first, *others = (f"{part / GIB:.1f}" for part in parts)
+        first, *others = (f"{part / GIB:.1f}" if part else "-" for part in parts)
         token = f"{kv_token_bytes(config, spec) / 1024:.0f} KiB"
         shares = (share(memory, CARDS[card]) for card in cards)
         rows.append([name, first, token, *others, *("no" if part is None else f"{part:g}" for part in shares)])
