@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.captioning._ledger import KEPT, PartitionState
 from caslie_ray.captioning._work import WorkOrder
+from caslie_ray.engines.memory import describe, usable_gib
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import clock
 from caslie_ray.runs import Run, RunError
@@ -41,6 +42,7 @@ class CaptionPlan:
         seconds: how long the job will take, its start included; None where nothing was timed.
         usd: its price; None where the profile has none.
         engines: one line a model: what runs it, and why where the profile leaves that open.
+        memory: one line per model on a GPU whose configuration can be read: the memory of a replica.
     """
 
     views: int
@@ -53,6 +55,7 @@ class CaptionPlan:
     seconds: float | None = None
     usd: float | None = None
     engines: list[str] = field(default_factory=list)
+    memory: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return the plan as a person reads it."""
@@ -63,6 +66,7 @@ class CaptionPlan:
             f"to compute   {self.missing:,}",
         ]
         lines += [f"{'' if number else 'engines':<12} {line}" for number, line in enumerate(self.engines)]
+        lines += [f"{'' if number else 'GPU memory':<12} {line}" for number, line in enumerate(self.memory)]
         if not self.missing:
             return [*lines, "nothing to do: no model is loaded"]
         word = "about" if self.timed else "at most"
@@ -90,6 +94,7 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
     views = sum(state.views for state in states)
     summary = run.read_json("summary/ingest.json") or {}
     plan = CaptionPlan(views, summary.get("repeated_views"), views - missing, missing, engines=job.lineup.engines())
+    plan.memory = _memory(job)
     waiting = [state for state in states if state.waits]
     if waiting:
         _time(plan, run, job, waiting)
@@ -100,6 +105,13 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
     if profile.cost.hour_usd:
         plan.usd = plan.seconds / 3600 * profile.cost.hour_usd
     return plan
+
+
+def _memory(job: CaptionJob) -> list[str]:
+    card = usable_gib()
+    pools = {role.pool: role for role in reversed(job.lineup.roles)}  # roles that share a checkpoint share a replica
+    lines = (describe(role.name, role.spec, card) for role in reversed(pools.values()))
+    return [line for line in lines if line is not None]
 
 
 def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[PartitionState]) -> None:

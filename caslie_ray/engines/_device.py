@@ -48,7 +48,7 @@ def find_devices(name: str, gpus: float) -> list[torch.device]:
     count = int(gpus)
     if device.type != "cuda" or count < 2:
         return [device]
-    if device.index is not None:
+    if ":" in name:
         raise EngineError(f"device {name!r} is one GPU, and the model is split over {count}; set device to 'cuda'")
     if torch.cuda.device_count() < count:
         raise EngineError(f"the model is split over {count} GPUs; CUDA GPUs here: {torch.cuda.device_count()}")

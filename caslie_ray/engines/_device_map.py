@@ -40,7 +40,9 @@ def split_over(free: Sequence[int], config: Any, spec: EngineSpec) -> dict[str, 
     memory = replica_memory(config, replace(spec, engine="transformers", gpus=float(gpus)))
     later = memory.kv_cache + memory.work + memory.fixed
     on_first = max(memory.vision, memory.kv_cache + memory.work) + memory.fixed
-    room = {gpu: max(0, size - (later if gpu else on_first)) for gpu, size in enumerate(free)}
+    room: dict[int | str, int | str] = {
+        gpu: max(0, size - (later if gpu else on_first)) for gpu, size in enumerate(free)
+    }
     model = without_weights(config, getattr(torch, spec.dtype))
     whole = model._no_split_modules
     firsts = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in _FIRST]

@@ -30,8 +30,8 @@ from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.spec import EngineSpec
 
 __all__ = [
-    "BLOCK_CPU", "BLOCK_GPU", "CARDS", "GIB", "ReplicaMemory", "Role", "batch_table", "kv_cache_bytes",
-    "kv_token_bytes", "largest_batch", "memory_table", "read_config", "replica_memory", "share",
+    "BLOCK_CPU", "BLOCK_GPU", "CARDS", "GIB", "ReplicaMemory", "Role", "batch_table", "describe",
+    "kv_cache_bytes", "kv_token_bytes", "largest_batch", "memory_table", "read_config", "replica_memory", "share",
     "without_weights",
 ]  # fmt: skip
 
@@ -45,6 +45,7 @@ BLOCK_CPU = 128
 _SPARE_BLOCKS = 64  # for prefixes that outlive their prompts
 _FIXED = {"transformers": 1.0, "vllm": 1.5}  # GiB
 _STEP = 0.05
+_USABLE = 0.93  # of a card's memory; the rest is the driver's, and room for fragments
 _MOST_SHARED = 0.8  # what a larger share leaves of a card holds no other model
 _BATCHES = (4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 192, 256)
 
@@ -181,6 +182,44 @@ def batch_table(roles: Iterable[Role], cards: Sequence[int] = tuple(CARDS)) -> l
         sizes = (largest_batch(config, spec, CARDS[card]) for card in cards)
         rows.append([name, str(spec.batch_tokens), *("no" if size is None else str(size) for size in sizes)])
     return _aligned(["role", "batch_tokens", *(f"{card} GB" for card in cards)], rows)
+
+
+def describe(name: str, spec: EngineSpec, card: float | None = None) -> str | None:
+    """Say in one line how much GPU memory a replica needs, and what it should ask for.
+
+    Args:
+        name: what the model is called.
+        spec: how it is run.
+        card: usable GiB of the GPUs at hand; None where they are not known.
+
+    Returns:
+        The line, or None for a model on the CPU, of an engine whose memory is not known, or of a checkpoint whose
+        configuration cannot be read here.
+    """
+    if spec.gpus <= 0 or spec.engine not in _FIXED:
+        return None
+    try:
+        config = read_config(spec)
+    except EngineError:
+        return None
+    memory = replica_memory(config, spec)
+    need = memory.total / GIB
+    encoder = config.model_type in IMAGE_FAMILIES and not _cross_attention_layers(config)
+    line = f"{name}  {need:.1f} GiB a replica" + (" and its image encoder" if encoder else "")
+    if spec.gpus > 1:
+        line += f" on each of {spec.gpus:g} GPUs"
+    if card is not None:
+        given = card * min(spec.gpus, 1.0)
+        verdict = "fits" if need <= given else "DOES NOT FIT: lower batch_size and batch_tokens, or raise gpus;"
+        return f"{line}: {verdict} gpus {spec.gpus:g} of a GPU with {card:.1f} GiB"
+    shares = [(share(memory, usable), gb) for gb, usable in CARDS.items()]
+    return f"{line}: gpus " + ", ".join(f"{part:g} of {gb} GB" for part, gb in shares if part is not None)
+
+
+def usable_gib() -> float | None:
+    """Return the usable GiB of this machine's smallest GPU, or None where it has none."""
+    sizes = [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]
+    return _USABLE * min(sizes) / GIB if sizes else None
 
 
 def kv_token_bytes(config: Any, spec: EngineSpec) -> int:

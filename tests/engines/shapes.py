@@ -16,7 +16,7 @@ def config_of(checkpoint: str) -> Any:
 
 
 def _vision() -> Any:
-    config = MllamaConfig()  # its defaults are those of the 11B, but for the size of a tile
+    config: Any = MllamaConfig()  # its defaults are those of the 11B, but for the size of a tile
     config.vision_config.image_size = 560
     return config
 

@@ -16,6 +16,7 @@ from caslie_ray.engines.memory import (
     ReplicaMemory,
     Role,
     batch_table,
+    describe,
     kv_token_bytes,
     largest_batch,
     memory_table,
@@ -178,3 +179,24 @@ def test_a_checkpoint_s_configuration_is_all_that_is_read(checkpoint: MakeCheckp
     assert memory.vision > 0
     with pytest.raises(EngineError, match="nowhere"):
         read_config(replace(spec, checkpoint="./nowhere"))
+
+
+def test_a_line_says_what_a_replica_needs_and_whether_it_fits(checkpoint: MakeCheckpoint) -> None:
+    spec = EngineSpec(str(checkpoint("mllama")), context=512, batch_size=2, batch_tokens=1024, gpus=0.5)
+    assert describe("a", spec) == "a  1.0 GiB a replica: gpus 0.05 of 24 GB, " + ", ".join(
+        f"{part} of {gb} GB" for part, gb in ((0.05, 40), (0.05, 48), (0.05, 80), (0.05, 141))
+    )
+    assert describe("a", spec, 74.0) == "a  1.0 GiB a replica: fits gpus 0.5 of a GPU with 74.0 GiB"
+    assert "DOES NOT FIT: lower batch_size" in (describe("a", spec, 1.5) or "")
+    assert "1.5 GiB a replica" in (
+        describe("a", replace(spec, checkpoint=str(checkpoint("llama")), engine="vllm")) or ""
+    )
+    assert "and its image encoder" in (describe("a", replace(spec, checkpoint=str(checkpoint("idefics3")))) or "")
+
+
+def test_no_line_where_nothing_is_known(checkpoint: MakeCheckpoint) -> None:
+    spec = EngineSpec(str(checkpoint("llama")), context=512, gpus=1.0)
+    assert describe("a", spec) is not None
+    assert describe("a", replace(spec, gpus=0.0)) is None
+    assert describe("a", replace(spec, engine="my.module:load")) is None
+    assert describe("a", replace(spec, checkpoint="some-org/not-on-this-machine")) is None
