@@ -318,7 +318,7 @@ def _vision_peak(config: Any, spec: EngineSpec, images: int) -> int:
     mlp = 2 * vision.intermediate_size / vision.hidden_size + 2
     states = kept + 1 + max(mlp, 2 * taken + 1)
     mask = images * tokens**2 * size
-    return int(state * states) + mask + images * _pixel_bytes(config, spec)
+    return int(state * states + mask) + images * _pixel_bytes(config, spec)
 
 
 def _pixel_bytes(config: Any, spec: EngineSpec) -> int:
