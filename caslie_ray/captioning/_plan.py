@@ -16,6 +16,7 @@ from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.captioning._ledger import KEPT, PartitionState
 from caslie_ray.captioning._work import WorkOrder
 from caslie_ray.cluster import connect
+from caslie_ray.engines.memory import describe, usable_gib
 from caslie_ray.fitting import caption_room
 from caslie_ray.placement import pool_plans, size_pools
 from caslie_ray.profiles import Profile
@@ -47,6 +48,7 @@ class CaptionPlan:
         usd: its price; None where the profile has none.
         engines: one line a model: what runs it, and why where the profile leaves that open.
         room: how much of the base's context captions may take; None where none are generated.
+        memory: one line per model on a GPU whose configuration can be read: the memory of a replica.
     """
 
     views: int
@@ -60,6 +62,7 @@ class CaptionPlan:
     usd: float | None = None
     engines: list[str] = field(default_factory=list)
     room: str | None = None
+    memory: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return the plan as a person reads it."""
@@ -72,6 +75,7 @@ class CaptionPlan:
         lines += [f"{'' if number else 'engines':<12} {line}" for number, line in enumerate(self.engines)]
         if self.room is not None:
             lines.append(f"captions in a prompt   {self.room}")
+        lines += [f"{'' if number else 'GPU memory':<12} {line}" for number, line in enumerate(self.memory)]
         if not self.missing:
             return [*lines, "nothing to do: no model is loaded"]
         word = "about" if self.timed else "at most"
@@ -101,6 +105,7 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
     plan = CaptionPlan(views, summary.get("repeated_views"), views - missing, missing, engines=job.lineup.engines())
     if captioner := job.lineup.captioner:
         plan.room = caption_room(run, profile.lineup.base, captioner.spec.max_new_tokens, job.lineup.caption_words)
+    plan.memory = _memory(job)
     waiting = [state for state in states if state.waits]
     if waiting:
         _time(plan, run, job, waiting)
@@ -111,6 +116,13 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
     if profile.cost.hour_usd:
         plan.usd = plan.seconds / 3600 * profile.cost.hour_usd
     return plan
+
+
+def _memory(job: CaptionJob) -> list[str]:
+    card = usable_gib()
+    pools = {role.pool: role for role in reversed(job.lineup.roles)}  # roles that share a checkpoint share a replica
+    lines = (describe(role.name, role.spec, card) for role in reversed(pools.values()))
+    return [line for line in lines if line is not None]
 
 
 def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[PartitionState]) -> None:

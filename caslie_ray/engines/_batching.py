@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from caslie_ray.engines.base import EngineError, Failure
 
-__all__ = ["plan", "run_batches"]
+__all__ = ["TokenLimit", "plan", "run_batches"]
 
 Answer = TypeVar("Answer")
 Batch = list[int]
+
+
+# Successful batches after which a lowered limit is raised again, and by how much.
+_PATIENCE = 16
+_GROWTH = 1.25
+
+
+class TokenLimit:
+    """The tokens of a batch, lowered when memory runs out and raised again while batches succeed.
+
+    A failure halves the batch. A neighbour on the same device may have caused it, so the limit grows back by a
+    quarter after every 16 batches in a row that succeed, up to where it began.
+
+    Args:
+        most: the limit at first; it is never exceeded.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.tokens = most
+        self._most = most
+        self._good = 0
+
+    def failed(self, tokens: int) -> None:
+        """Lower the limit to half of the batch that did not fit."""
+        self.tokens = max(1, min(self.tokens, tokens // 2))
+        self._good = 0
+
+    def succeeded(self) -> None:
+        """Count a batch that did fit."""
+        self._good += 1
+        if self._good >= _PATIENCE and self.tokens < self._most:
+            self.tokens = min(self._most, math.ceil(self.tokens * _GROWTH))
+            self._good = 0
 
 
 def plan(lengths: Sequence[int], size: int, tokens: int, alone_above: int | None = None) -> list[Batch]:

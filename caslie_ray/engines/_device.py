@@ -8,8 +8,10 @@ import torch
 
 from caslie_ray.engines.base import EngineError
 
-__all__ = ["find_device", "free_memory", "is_fatal", "is_out_of_memory"]
+__all__ = ["find_devices", "free_memory", "is_fatal", "is_out_of_memory", "limit_memory"]
 
+# Of a share of a GPU; the rest is the CUDA context, which PyTorch's allocator does not count.
+_ALLOCATED = 0.95
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
 
 
@@ -30,6 +32,40 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EngineError(f"device {name!r} is not there; CUDA GPUs here: {torch.cuda.device_count()}")
     return device
+
+
+def find_devices(name: str, gpus: float) -> list[torch.device]:
+    """The devices that a model is loaded on: several where it is split over so many GPUs.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; only the first three go with several GPUs.
+        gpus: GPUs of the replica; below 2 the model is on one device.
+
+    Raises:
+        EngineError: there is no such device here, or there are fewer GPUs.
+    """
+    device = find_device(name)
+    count = int(gpus)
+    if device.type != "cuda" or count < 2:
+        return [device]
+    if ":" in name:
+        raise EngineError(f"device {name!r} is one GPU, and the model is split over {count}; set device to 'cuda'")
+    if torch.cuda.device_count() < count:
+        raise EngineError(f"the model is split over {count} GPUs; CUDA GPUs here: {torch.cuda.device_count()}")
+    return [torch.device("cuda", number) for number in range(count)]
+
+
+def limit_memory(device: torch.device, gpus: float) -> None:
+    """Keep a replica on a share of a GPU within that share.
+
+    Then it runs out of memory itself, and makes smaller batches, before a neighbour on the card does.
+
+    Args:
+        device: where the model is loaded.
+        gpus: the share; 0, and 1 or more, set no limit.
+    """
+    if device.type == "cuda" and 0 < gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus * _ALLOCATED, device.index)
 
 
 def is_out_of_memory(error: Exception) -> bool:

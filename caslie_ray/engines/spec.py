@@ -27,7 +27,8 @@ class EngineSpec:
         batch_tokens: tokens at most in one batch, padding and answers included; a longer request runs alone.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         gpus: GPUs that the engine may use: a fraction is its share of one GPU's memory, 2 and more split the
-            model over so many (tensor parallel), and 0 leaves it to the device: one GPU, or the CPU.
+            model over so many (vLLM each layer, transformers between layers), and 0 leaves it to the device: one
+            GPU, or the CPU.
         generation: settings of generation by name, of `GENERATION_KEYS`; greedy where it is empty.
         adapters: folders of LoRA adapters by the names that requests call them.
 

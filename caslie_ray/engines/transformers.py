@@ -1,4 +1,4 @@
-"""Any checkpoint that transformers can load, on one GPU or on the CPU."""
+"""Any checkpoint that transformers can load, on the CPU, on one GPU, or split over several."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gene
 
 from caslie_ray.engines._adapters import read_adapters
 from caslie_ray.engines._answers import Written, choice, counted, generation
-from caslie_ray.engines._batching import plan, run_batches
-from caslie_ray.engines._device import find_device, free_memory, is_fatal, is_out_of_memory
+from caslie_ray.engines._batching import TokenLimit, plan, run_batches
+from caslie_ray.engines._device import find_devices, free_memory, is_fatal, is_out_of_memory, limit_memory
+from caslie_ray.engines._device_map import split_over
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
 from caslie_ray.engines._rows import Encoder, TensorRow, TensorRows, collate
@@ -56,7 +57,8 @@ class TransformersEngine:
     batch, padded on the left. Images of the next batches are prepared while the model works. Weights are
     read from safetensors or GGUF, never from a pickle, and no code of a checkpoint is run. Images are
     resized by Pillow on every machine, torchvision or not, so that a caption does not depend on it.
-    Requests for one adapter share batches with no others. One thread may use it at a time.
+    Requests for one adapter share batches with no others. One thread may use it at a time. On a share of a GPU it
+    takes no more than that share; over several GPUs the layers are spread, which makes room and is no faster.
 
     Args:
         spec: the checkpoint and how to run it.
@@ -68,14 +70,17 @@ class TransformersEngine:
     def __init__(self, spec: EngineSpec) -> None:
         started = time.perf_counter()
         self._spec = spec
-        self._device = find_device(spec.device)
-        self._loaded: Loaded | None = _load(spec, self._device)
+        devices = find_devices(spec.device, spec.gpus)
+        self._device = devices[0]
+        limit_memory(self._device, spec.gpus)
+        self._loaded: Loaded | None = _load(spec, devices)
         model, _, (config, tokenizer, processor, family, chat) = self._loaded
         self._encode = Encoder(chat, family, spec.context, spec.adapters, TensorRows(chat, processor))
         self._decode = tokenizer.decode
         self._accepts = set(inspect.signature(model.forward).parameters)
         self._dtype = getattr(torch, spec.dtype)
-        self._tokens = spec.batch_tokens
+        # A batch that is too large to generate may do for a choice, which keeps no KV cache.
+        self._generate_limit, self._choose_limit = TokenLimit(spec.batch_tokens), TokenLimit(spec.batch_tokens)
         self._alone_above = rope_switch(config.get_text_config(decoder=True))
         self._ends = end_ids(model.generation_config, config, tokenizer)
         pad = tokenizer.pad_token_id
@@ -96,7 +101,8 @@ class TransformersEngine:
         """Write an answer to each request; see `Engine.generate`."""
         started = time.perf_counter()
         answers: list[Generation | None] = [None] * len(requests)
-        found = self._answer(requests, self._spec.generate_budget, self._spec.max_new_tokens, self._generate)
+        new = self._spec.max_new_tokens
+        found = self._answer(requests, self._spec.generate_budget, new, self._generate_limit, self._generate)
         for index, row, answer in found:
             answers[index] = generation(requests[index], row, answer)
         return self._counted(answers, started)
@@ -106,7 +112,8 @@ class TransformersEngine:
         started = time.perf_counter()
         ids = self._open().reader.first_token_ids(choices)
         answers: list[Choice | None] = [None] * len(requests)
-        found = self._answer(requests, self._spec.choose_budget, 1, lambda batch: self._choose(batch, ids))
+        budget, limit = self._spec.choose_budget, self._choose_limit
+        found = self._answer(requests, budget, 1, limit, lambda batch: self._choose(batch, ids))
         for index, row, answer in found:
             answers[index] = choice(requests[index], row, answer)
         return self._counted(answers, started)
@@ -130,6 +137,7 @@ class TransformersEngine:
         requests: Sequence[Request],
         budget: int,
         new_tokens: int,
+        limit: TokenLimit,
         run: Callable[[dict[str, Tensor]], Sequence[Answer]],
     ) -> Iterator[tuple[int, TensorRow | None, Answer | Failure]]:
         """Every request's index, its row where there is one, and its answer."""
@@ -151,7 +159,7 @@ class TransformersEngine:
                     else:
                         ready.append((index, row))
                 with self._adapted(requests[group[0]].adapter if ready else None):
-                    for place, answer in self._run([row for _, row in ready], new_tokens, run):
+                    for place, answer in self._run([row for _, row in ready], new_tokens, limit, run):
                         yield *ready[place], answer
 
     def _groups(self, requests: Sequence[Request]) -> list[list[int]]:
@@ -179,21 +187,26 @@ class TransformersEngine:
             yield
 
     def _run(
-        self, rows: Sequence[TensorRow], new_tokens: int, run: Callable[[dict[str, Tensor]], Sequence[Answer]]
+        self,
+        rows: Sequence[TensorRow],
+        new_tokens: int,
+        limit: TokenLimit,
+        run: Callable[[dict[str, Tensor]], Sequence[Answer]],
     ) -> Iterator[tuple[int, Answer | Failure]]:
         def run_batch(batch: list[int]) -> Sequence[Answer]:
             chosen = [rows[index] for index in batch]
             try:
                 with torch.inference_mode():
-                    return run(self._move(collate(chosen)))
+                    answers = run(self._move(collate(chosen)))
             except Exception as error:
-                if is_out_of_memory(error) and len(batch) > 1:  # Later calls begin with half of what failed.
-                    padded = len(batch) * (max(row.tokens for row in chosen) + new_tokens)
-                    self._tokens = min(self._tokens, padded // 2)
+                if is_out_of_memory(error) and len(batch) > 1:
+                    limit.failed(len(batch) * (max(row.tokens for row in chosen) + new_tokens))
                 raise
+            limit.succeeded()
+            return answers
 
         lengths = [row.tokens + new_tokens for row in rows]
-        batches = plan(lengths, self._spec.batch_size, self._tokens, self._alone_above)
+        batches = plan(lengths, self._spec.batch_size, limit.tokens, self._alone_above)
         return run_batches(batches, run_batch, out_of_memory=is_out_of_memory, fatal=is_fatal, recover=free_memory)
 
     def _move(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -230,11 +243,16 @@ class TransformersEngine:
         return done
 
 
-def _load(spec: EngineSpec, device: torch.device) -> Loaded:
+def _load(spec: EngineSpec, devices: Sequence[torch.device]) -> Loaded:
+    if len(devices) > 1 and spec.adapters:
+        raise EngineError(
+            f"checkpoint {spec.checkpoint} is split over {len(devices)} GPUs, and transformers then takes no adapters"
+            f" ({', '.join(spec.adapters)}); set engine to vllm, or gpus to 1"
+        )
     try:
         source = find_source(spec)
         reader = load_reader(spec, source)
-        model = _load_model(spec, source, reader, device)
+        model = _load_model(spec, source, reader, devices)
         return Loaded(model, _load_adapters(spec, model), reader)
     except EngineError:
         raise
@@ -242,14 +260,17 @@ def _load(spec: EngineSpec, device: torch.device) -> Loaded:
         raise EngineError(f"checkpoint {spec.checkpoint} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
-def _load_model(spec: EngineSpec, source: Source, reader: Reader, device: torch.device) -> Any:
+def _load_model(spec: EngineSpec, source: Source, reader: Reader, devices: Sequence[torch.device]) -> Any:
     auto: Any = AutoModelForImageTextToText if reader.family.sees else AutoModelForCausalLM
+    placed: dict[str, Any] = {"": devices[0]}
+    if len(devices) > 1:
+        placed = split_over([torch.cuda.mem_get_info(device)[0] for device in devices], reader.config, spec)
     model, told = auto.from_pretrained(
         source.location,
         **source.where,
         config=reader.config,
         dtype=getattr(torch, spec.dtype),
-        device_map={"": device},
+        device_map=placed,
         attn_implementation="sdpa",
         use_safetensors=True,
         output_loading_info=True,

@@ -197,6 +197,10 @@ def test_a_plan_changes_nothing_and_counts_what_is_missing(done: Path, world: Pa
     nothing = plan_captions(open_run(str(done)), profile(), quiet=True)
     assert (nothing.missing, nothing.seconds, nothing.timed) == (0, 0.0, 0)
     assert "nothing to do" in nothing.lines()[-1]
+    assert nothing.memory == []  # on the CPU
+    on_gpu = profile(settings=["lineup.captioner.resources.gpus=0.5"])
+    said = plan_captions(open_run(str(done)), on_gpu, quiet=True).lines()
+    assert any(line.startswith("GPU memory   captioner  1.") and "gpus 0.1 of 24 GB" in line for line in said)
 
 
 def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caslie_ray.engines import EngineError, Failure
-from caslie_ray.engines._batching import plan, run_batches
+from caslie_ray.engines._batching import TokenLimit, plan, run_batches
 from caslie_ray.engines._device import is_fatal, is_out_of_memory
 from caslie_ray.engines._rows import TensorRow, collate
 
@@ -32,6 +32,36 @@ def test_each_row_is_planned_once_within_the_limits(
 
 def test_like_lengths_share_a_batch_the_longest_first() -> None:
     assert plan([3, 100, 2, 90, 1], 2, 1000) == [[1, 3], [0, 2], [4]]
+
+
+@given(st.integers(1, 5000), st.lists(st.none() | st.integers(1, 9000), max_size=80))
+def test_a_limit_stays_within_its_bounds_and_recovers(most: int, batches: list[int | None]) -> None:
+    limit = TokenLimit(most)
+    for failed in batches:
+        before = limit.tokens
+        if failed is None:
+            limit.succeeded()
+            assert before <= limit.tokens <= most
+        else:
+            limit.failed(failed)
+            assert limit.tokens <= max(1, min(before, failed // 2))
+        assert limit.tokens >= 1
+    for _ in range(16 * 60):
+        limit.succeeded()
+    assert limit.tokens == most
+
+
+def test_a_limit_is_raised_only_after_many_batches_in_a_row() -> None:
+    limit = TokenLimit(1000)
+    limit.failed(1000)
+    for _ in range(15):
+        limit.succeeded()
+    limit.failed(400)
+    for _ in range(15):
+        limit.succeeded()
+    assert limit.tokens == 200
+    limit.succeeded()
+    assert limit.tokens == 250
 
 
 class Model:

@@ -150,6 +150,48 @@ def test_out_of_memory_makes_smaller_batches(checkpoint: MakeCheckpoint) -> None
     assert max(sizes) < 8  # it has learned
 
 
+def test_smaller_batches_grow_again_when_memory_is_back(checkpoint: MakeCheckpoint) -> None:
+    engine = TransformersEngine(tiny_spec(checkpoint("llama"), batch_size=8))
+    asked = _ask(8)
+    sizes: list[int] = []
+    short = True
+
+    def watch(inputs: dict[str, Any]) -> None:
+        sizes.append(len(inputs["input_ids"]))
+        if short and len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    _wrap(engine, watch)
+    engine.choose(asked, YES_NO)
+    short = False
+    sizes.clear()
+    engine.choose(asked, YES_NO)
+    assert max(sizes) < 8
+    for _ in range(60):
+        sizes.clear()
+        engine.choose(asked, YES_NO)
+    assert sizes == [8]
+
+
+def test_out_of_memory_in_an_answer_leaves_votes_their_batches(checkpoint: MakeCheckpoint) -> None:
+    engine = TransformersEngine(tiny_spec(checkpoint("llama"), batch_size=8))
+    asked = _ask(8)
+    sizes: list[int] = []
+    writing = True
+
+    def watch(inputs: dict[str, Any]) -> None:
+        sizes.append(len(inputs["input_ids"]))
+        if writing and len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    _wrap(engine, watch)
+    assert all(answer.failure is None for answer in engine.generate(asked))
+    writing = False
+    sizes.clear()
+    engine.choose(asked, YES_NO)
+    assert sizes == [8]
+
+
 def test_out_of_memory_alone_may_be_tried_again(checkpoint: MakeCheckpoint) -> None:
     engine = TransformersEngine(tiny_spec(checkpoint("llama")))
 

@@ -323,3 +323,16 @@ def test_gpus_of_the_profile_are_a_share_of_one_or_split_the_model(gpus: float, 
     assert (settings.kv_cache_memory_bytes is None) == (gpus != 0.25)  # neighbours on a card may not be looked at
     assert (settings.enable_prefix_caching, settings.enforce_eager, settings.trust_remote_code) == (True, False, False)
     assert (settings.enable_lora, settings.max_lora_rank, settings.max_loras) == (True, 64, 2)
+
+
+@pytest.mark.parametrize(("device", "block"), [("cuda", 16), ("cpu", 128)])
+def test_the_kv_cache_is_sized_in_the_blocks_of_its_device(device: str, block: int) -> None:
+    spec = replace(VOTER, device=device, gpus=0.25, batch_size=32, context=1024, batch_tokens=16384)
+    source = find_source(spec)
+    reader = load_reader(spec, source)
+    settings = engine_settings(spec, source, reader, [])
+    text = reader.config
+    token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * 4  # float32
+    assert settings.kv_cache_memory_bytes == (16384 // block + 32 + 64) * block * token
+    own = engine_settings(replace(spec, device="cpu"), source, reader, []).create_engine_config().cache_config
+    assert block == (own.block_size if device == "cpu" else type(own).DEFAULT_BLOCK_SIZE)

@@ -36,7 +36,7 @@ def test_spec_carries_what_the_engine_needs() -> None:
     model = load_profile("caslie-m", ["lineup.base.generation.repetition_penalty=1.1"]).lineup.base
     spec = model.spec()
     assert (spec.checkpoint, spec.revision) == ("mistralai/Mistral-7B-Instruct-v0.3", "main")
-    assert (spec.engine, spec.dtype, spec.device, spec.gpus) == ("auto", "bfloat16", "cuda", 0.3)
+    assert (spec.engine, spec.dtype, spec.device, spec.gpus) == ("auto", "bfloat16", "cuda", 0.35)
     assert (spec.context, spec.max_new_tokens) == (4096, 64)
     assert (spec.batch_size, spec.batch_tokens) == (16, 32768)
     assert dict(spec.generation) == {"repetition_penalty": 1.1}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
 from transformers import GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from vllm import ModelRegistry, SamplingParams
@@ -16,14 +15,13 @@ from vllm.sampling_params import RequestOutputKind
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
 from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.memory import BLOCK_CPU, BLOCK_GPU, kv_cache_bytes
 from caslie_ray.engines.spec import EngineSpec
 
 __all__ = ["answer_settings", "engine_settings", "refusal", "refusal_of", "runs_on_cpu"]
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, that vLLM has kernels for
 _MEMORY = 0.9  # of what it may use of a GPU vLLM claims so much; the rest is for what it does not count
-_BLOCK = 128  # tokens of the largest block of the KV cache: the CPU's
-_BLOCKS_MORE = 64  # for prefixes that outlive their prompts
 
 
 def runs_on_cpu(spec: EngineSpec) -> bool:
@@ -79,7 +77,7 @@ def engine_settings(spec: EngineSpec, source: Source, reader: Reader, ranks: lis
     if cpu or 0 < spec.gpus < 1:
         # vLLM would work it out from what the whole card has free before and after it loads, and take the weights of
         # a neighbour that loads meanwhile for its own.
-        settings["kv_cache_memory_bytes"] = _kv_cache_bytes(spec, reader.config)
+        settings["kv_cache_memory_bytes"] = kv_cache_bytes(reader.config, spec, BLOCK_CPU if cpu else BLOCK_GPU)
     if not cpu:
         settings["gpu_memory_utilization"] = _MEMORY * (spec.gpus if 0 < spec.gpus < 1 else 1.0)
     if ranks:
@@ -140,17 +138,6 @@ def _own_generation(source: Source) -> Any:
         return GenerationConfig.from_pretrained(source.location, **source.where)
     except OSError:  # a checkpoint need not bring any
         return None
-
-
-def _kv_cache_bytes(spec: EngineSpec, config: Any) -> int:
-    """Room for as many tokens as go through the model together, and some more for prefixes."""
-    text = config.get_text_config(decoder=True)
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    a_token: int = 2 * text.num_hidden_layers * heads * width * getattr(torch, spec.dtype).itemsize
-    tokens = max(spec.context, min(spec.batch_size * spec.context, spec.batch_tokens))
-    blocks = spec.batch_size + -(-tokens // _BLOCK) + _BLOCKS_MORE  # one of each prompt is not full
-    return blocks * _BLOCK * a_token
 
 
 def _made_for() -> str:

@@ -1,0 +1,65 @@
+"""Splits a model over the GPUs of one replica, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
+
+from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.memory import GIB, replica_memory, without_weights
+from caslie_ray.engines.spec import EngineSpec
+
+__all__ = ["split_over"]
+
+# Their inputs are on the first GPU, and the model reads them without moving them.
+_FIRST = ("embed_tokens", "vision_model", "vision_tower")
+
+
+def split_over(free: Sequence[int], config: Any, spec: EngineSpec) -> dict[str, int]:
+    """Assign each module of a checkpoint to a GPU: layers in order, weights balanced, no layer split.
+
+    Each GPU keeps room for its part of the KV cache and for the activations of a full batch; the first one for the
+    vision encoder. Nothing is offloaded to main memory or disk.
+
+    Args:
+        free: free bytes of each GPU, in their order.
+        config: the checkpoint's configuration.
+        spec: how it is run, on transformers.
+
+    Returns:
+        The index of a GPU for each module, as `from_pretrained` takes it.
+
+    Raises:
+        EngineError: the model does not fit; the message says what it needs, and how to need less.
+    """
+    gpus = len(free)
+    memory = replica_memory(config, replace(spec, engine="transformers", gpus=float(gpus)))
+    later = memory.kv_cache + memory.work + memory.fixed
+    on_first = max(memory.vision, memory.kv_cache + memory.work) + memory.fixed
+    room: dict[int | str, int | str] = {
+        gpu: max(0, size - (later if gpu else on_first)) for gpu, size in enumerate(free)
+    }
+    model = without_weights(config, getattr(torch, spec.dtype))
+    whole = model._no_split_modules
+    firsts = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in _FIRST]
+    # Balanced weights where that works; else the first GPU is filled first.
+    for limits in (get_balanced_memory(model, dict(room), whole), room) if whole else ():
+        placed: dict[str, int | str] = infer_auto_device_map(model, limits, whole)
+        misplaced = any(gpu != 0 and _overlaps(name, first) for name, gpu in placed.items() for first in firsts)
+        if "disk" not in placed.values() and not misplaced:
+            return {name: int(gpu) for name, gpu in placed.items()}
+    why = "does not fit" if whole else "says of none of its layers that they stay whole, and so is not split over"
+    raise EngineError(
+        f"checkpoint {spec.checkpoint} {why} {gpus} GPUs: it has {memory.weights * gpus / GIB:.1f} GiB of weights, and"
+        f" a batch takes {on_first / GIB:.1f} GiB on the first GPU and {later / GIB:.1f} GiB on each other, of"
+        f" {min(free) / GIB:.1f} GiB that are free; lower batch_size and batch_tokens, or give it more or larger GPUs"
+    )
+
+
+def _overlaps(name: str, other: str) -> bool:
+    """Whether one of two modules is the other, or a part of it; the model itself has no name."""
+    return not name or f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.")
