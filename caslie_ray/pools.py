@@ -23,7 +23,6 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -158,7 +157,7 @@ class Router:
             except TimeoutError:
                 ray.kill(actor)
                 self._tell(pool, "a replica found no room on another node in time: any node will do")
-                attempt = replace(attempt, anywhere=True)
+                attempt = pool.loading.nowhere_else(attempt)
             else:
                 await self._admit(pool, held, time.monotonic() - begun)
                 return
