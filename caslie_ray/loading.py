@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from caslie_ray.engines.load_errors import LoadFailure
@@ -59,7 +59,8 @@ class LoadPolicy:
     Attributes:
         tries: tries per replica.
         pause_s: seconds before the second try; the later pauses are each twice as long, up to five minutes.
-        grows: whether nodes may be added to the cluster, so that waiting for another node makes sense.
+        grows: whether nodes may be added to the cluster, so that waiting for another node makes sense. False once
+            that was in vain.
         refusals: failures through a node's fault, by node id.
         paused_until: until when the pool loads nothing, in seconds of the monotonic clock.
     """
@@ -110,6 +111,11 @@ class LoadPolicy:
             return frozenset()
         avoid = attempt.avoid | {node for node, count in self.refusals.items() if count >= _REFUSALS}
         return avoid if self.grows or set(nodes) - avoid else frozenset()
+
+    def nowhere_else(self, attempt: Attempt) -> Attempt:
+        """Return the try again, for any node, where no other node had room in time. The next one is not waited for."""
+        self.grows = False
+        return replace(attempt, anywhere=True)
 
     def delay_s(self) -> float:
         """Return the seconds until a replica may be loaded, with jitter; 0 for now."""

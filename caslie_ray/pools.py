@@ -24,7 +24,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -165,7 +164,7 @@ class Router:
             except TimeoutError:
                 ray.kill(actor)
                 self._tell(pool, "a replica found no room on another node in time: any node will do")
-                attempt = replace(attempt, anywhere=True)
+                attempt = pool.loading.nowhere_else(attempt)
             else:
                 await self._admit(pool, held, time.monotonic() - begun)
                 return

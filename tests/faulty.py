@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from caslie_ray.engines import Choice, Engine, EngineSpec, EngineStats, Generation, Request, load_engine
+from caslie_ray.engines import Choice, Engine, EngineError, EngineSpec, EngineStats, Generation, Request, load_engine
 
 EXIT, SEGFAULT, HANG, RAISE, MEMORY = "EXIT-NOW", "SEGFAULT-NOW", "HANG-NOW", "RAISE-NOW", "MEMORY-NOW"
 COUNTED = "CASLIE_TEST_COUNTED"
@@ -59,7 +59,7 @@ def load(spec: EngineSpec) -> FaultyEngine:
 
 
 def refuse(spec: EngineSpec) -> FaultyEngine:
-    raise RuntimeError(f"no room for {spec.checkpoint}")
+    raise EngineError(f"no room for {spec.checkpoint}")
 
 
 class SlowEngine(FaultyEngine):
