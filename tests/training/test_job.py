@@ -46,10 +46,13 @@ def small() -> Profile:
     return load_profile("mini", SETTINGS)
 
 
-def write_instructions(opened: Run) -> Run:
+def write_instructions(opened: Run, *, long_caption: bool = False) -> Run:
     held = examples().rows.to_pylist()
     split = [{"split": "validation" if number % 4 == 0 else "train"} for number in range(len(held))]
     table = [{**row, **part, "variant": "caslie", "captions_used": 0} for row, part in zip(held, split, strict=True)]
+    if long_caption:  # longer than the context
+        prompt, caption = table[1]["prompt"], "a red mug of steel " * 400
+        table[1] |= {"prompt": prompt + caption, "prompt_captions": [[len(prompt), len(prompt + caption)]]}
     opened.write("instructions", "0", pa.Table.from_pylist(table, schema=SCHEMAS["instructions"]))
     return opened
 
@@ -62,12 +65,13 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that was trained, merged, and asked for once more."""
-    run = write_instructions(open_run(str(tmp_path_factory.mktemp("trained") / "run")))
+    run = write_instructions(open_run(str(tmp_path_factory.mktemp("trained") / "run")), long_caption=True)
     chosen = load_profile("mini", [*SETTINGS, "training.merge=true", "training.learning_rate=0.01"])
     assert "18 instructions, 6 steps of 8" in plan_training(run, chosen)[0]
     (first,) = train(run, chosen, quiet=True)["models"]
     assert first["trained_now"]
     assert first["steps"] == 6
+    assert (first["captions_cut"], first["cut"], first["too_long"]) == (1, 0, 0)
     (again,) = train(run, chosen, quiet=True)["models"]
     assert not again["trained_now"]
     assert plan_training(run, chosen)[0].endswith("finished")
@@ -103,6 +107,7 @@ def test_curves_and_both_adapters_are_kept_and_checkpoints_are_not(made: Path) -
     assert [path.name for path in made.parent.iterdir()] == [made.name]
     found = EventAccumulator(str(made / "tensorboard"))
     record = json.loads((made / "training.json").read_text())
+    assert (record["captions_cut"], record["too_long"]) == (1, 0)
     assert found.scalars("train/loss") == pytest.approx([row["loss"] for row in record["curve"]])
     assert found.scalars("validation/metric") == pytest.approx([row["metric"] for row in record["validations"]])
     assert record["best"]["loss"] == min(row["loss"] for row in record["validations"])
