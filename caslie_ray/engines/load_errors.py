@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from caslie_ray.engines.base import EngineError
 
-__all__ = ["Kind", "LoadError", "LoadFailure", "classify"]
+__all__ = ["Kind", "LoadError", "LoadFailure", "causes", "classify"]
 
 Kind = Literal["final", "retry", "elsewhere"]
 
@@ -74,7 +74,7 @@ def classify(error: BaseException) -> LoadFailure:
     processes as text. An `EngineError` of unknown text is a finding about the checkpoint, hence final; any other
     unknown error is worth a retry.
     """
-    chain = list(_chain(error))
+    chain = list(causes(error))
     for link in chain:
         if isinstance(link, LoadError):
             return link.failure
@@ -86,8 +86,8 @@ def classify(error: BaseException) -> LoadFailure:
     return LoadFailure(verdict.kind, _one_line(error), verdict.mend)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what caused it, outermost first."""
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it, outermost first."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -118,11 +118,9 @@ def _of_response(error: BaseException) -> _Verdict:
         return _Verdict("final", _LICENCE)
     if "RevisionNotFoundError" in names:
         return _Verdict("final", _REVISION)
-    if status == 401:
-        return _Verdict("final", _TOKEN)
     if "RepositoryNotFoundError" in names:
         return _Verdict("final", _NAME)
-    if status == 403:
+    if status in (401, 403):
         return _Verdict("final", _TOKEN)
     if status in _PASSING_STATUS or status >= 500:
         return _Verdict("retry", _HUB_LATER)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from caslie_ray.cluster import can_grow, map_partitions, room
+from caslie_ray.engines.preflight import preflight
 from caslie_ray.lineup import Role
 from caslie_ray.passes import Models, pass_after_pass, run_pass
 from caslie_ray.placement import pool_plans
@@ -174,8 +175,10 @@ def plan_prediction(run: Run, profile: Profile) -> list[str]:
 
     Raises:
         RunError: instructions or models are missing.
+        EngineError: the base cannot be found, or can never be loaded.
     """
     job = _Job(run, profile, quiet=True)
+    preflight(job.base.spec)
     stands = job.survey(job.names, retry=True)
     asked, missing = (sum(getattr(stand, name) for stand in stands.values()) for name in ("asked", "missing"))
     return [
