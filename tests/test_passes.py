@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from caslie_ray.passes import pass_after_pass
+from caslie_ray.engines import EngineError, resolve
+from caslie_ray.lineup import Role, role_of
+from caslie_ray.passes import Models, pass_after_pass
+from caslie_ray.placement import PoolDown
+from caslie_ray.profiles import FaultSettings, load_profile
 
 
 class Ledger:
@@ -45,3 +52,28 @@ def test_passes_go_on_until_nothing_is_left_or_nothing_moves(
     pass_after_pass(ledger.rows, ledger.once, ledger.look, patience=3)
     assert ledger.passes == passes
     assert sum(ledger.rows.values()) == left
+
+
+@pytest.fixture
+def mute(tmp_path: Path) -> Role:
+    """A voter whose checkpoint has no chat template."""
+    voter = load_profile("mini").lineup.voters[0]
+    folder = Path(shutil.copytree(resolve(voter.checkpoint).location, tmp_path / "mute"))
+    role = role_of(voter.model_copy(update={"checkpoint": str(folder)}))
+    (folder / "chat_template.jinja").unlink()
+    return role
+
+
+def test_a_model_that_can_never_be_loaded_ends_the_job_before_replicas_start(mute: Role) -> None:
+    models = Models(FaultSettings(), [mute])
+    with pytest.raises(EngineError, match=r"has no chat template.*use an instruction-tuned checkpoint") as caught:
+        models.__enter__()
+    assert not isinstance(caught.value, PoolDown)
+    assert models.router is None
+
+
+def test_a_model_that_the_job_can_do_without_is_warned_of(mute: Role, caplog: pytest.LogCaptureFixture) -> None:
+    Models(FaultSettings(), [mute], needed={"captioner"})._preflight()
+    assert f"{mute.name}: checkpoint {mute.spec.checkpoint} has no chat template" in caplog.text
+    with pytest.raises(EngineError):
+        Models(FaultSettings(), [replace(mute, name="captioner")], needed={"captioner"})._preflight()

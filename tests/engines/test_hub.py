@@ -164,9 +164,12 @@ def test_what_never_works_has_a_name_and_a_mend(
 
 
 def test_settings_that_never_work_are_found_before_weights_are_fetched(server: Hub, node: Node, tmp_path: Path) -> None:
+    def commit(name: str) -> str:
+        return name.encode().hex().ljust(40, "0")
+
     def publish(name: str) -> Path:
         folder = Path(shutil.copytree(MINIATURE, tmp_path / name))
-        server.commits[f"some-org/{name}", name[0] * 40] = folder
+        server.commits[f"some-org/{name}", commit(name)] = folder
         return folder
 
     (publish("bare") / "chat_template.jinja").unlink()
@@ -175,11 +178,13 @@ def test_settings_that_never_work_are_found_before_weights_are_fetched(server: H
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "nosuch"}))
     (publish("pickled") / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
     publish("good")
-    program = "from dataclasses import replace\nfor name in ('bare', 'foreign', 'pickled', 'good'):\n    " + (
-        "spec = replace(spec, checkpoint='some-org/' + name, revision=name[0] * 40)\n    "
+    names = {name: commit(name) for name in ("bare", "foreign", "pickled", "good")}
+    program = f"from dataclasses import replace\nfor name, commit in {names}.items():\n    " + (
+        "spec = replace(spec, checkpoint='some-org/' + name, revision=commit)\n    "
         + caught("preflight(spec)").replace("\n", "\n    ")
     )
-    bare, foreign, pickled = node.run(program)[0].splitlines()
+    out, _ = node.run(program)
+    bare, foreign, pickled = out.splitlines()
     assert re.match(r"EngineError checkpoint some-org/bare has no chat template.*use an instruction-tuned", bare)
     assert re.match(r"CheckpointError checkpoint some-org/foreign cannot be read: .*does not recogni.e this", foreign)
     assert "choose a checkpoint of a supported architecture" in foreign
@@ -190,19 +195,20 @@ def test_settings_that_never_work_are_found_before_weights_are_fetched(server: H
 def test_processes_that_start_at_once_download_once(server: Hub, node: Node) -> None:
     (server.commits[NAME, server.refs[NAME, "main"]] / "pytorch_model.bin").write_bytes(b"a pickle")
     server.delay_s = 0.02
-    program = (
-        "engine = load_engine(pinned(spec)); from caslie_ray.prompts import Prompt;"
-        "print(engine.generate([Request('a', Prompt('Is it red?'))])[0].failure)"
-    )
-    both = [node.start(program) for _ in range(2)]
-    for process in both:
-        out, log = process.communicate(timeout=200)
-        assert (process.returncode, out.strip()) == (0, "None"), log
+    program = "print(local_snapshot(spec.checkpoint, pinned(spec).revision))"
+    started = [node.start(program) for _ in range(3)]
+    for process in started:
+        _, log = process.communicate(timeout=120)
+        assert process.returncode == 0, log
     files = {path: times for (how, path), times in server.asked.items() if how == "GET" and "/resolve/" in path}
     assert set(files.values()) == {1}
     assert {Path(path).name for path in files} == {file.name for file in MINIATURE.iterdir()}
     asked = server.asked.total()
-    assert node.run("print(load_engine(pinned(spec)).stats().failures)")[0] == "0"
+    program = (
+        "engine = load_engine(pinned(spec)); from caslie_ray.prompts import Prompt;"
+        "print(engine.generate([Request('a', Prompt('Is it red?'))])[0].failure)"
+    )
+    assert node.run(program)[0] == "None"
     assert server.asked.total() - asked == 1, "more than the branch was asked for"
 
 
