@@ -85,12 +85,13 @@ def exclusive(lock: Path, waiting: str) -> Iterator[None]:
         yield
         return
     held = FileLock(lock, mode=0o666)
-    while True:
+    while not held.is_locked:
         try:
             held.acquire(timeout=_TELL_EVERY_S, poll_interval=0.1)
-            break
         except Timeout:
             log.info("%s: waiting for it", waiting)
+        except PermissionError:  # another user's lock; two downloads of the same files do no harm
+            break
     try:
         yield
     finally:
@@ -162,7 +163,7 @@ def _disk_full(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> 
 def _stored(folder: Path) -> int:
     """Bytes that the cache holds of a checkpoint, of any revision."""
     blobs = folder.parent.parent / "blobs"
-    return sum(path.stat().st_size for path in blobs.glob("*")) if blobs.is_dir() else 0
+    return sum(path.stat().st_size for path in blobs.glob("*") if path.is_file())
 
 
 def _free(folder: Path) -> int:

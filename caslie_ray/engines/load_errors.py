@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.checkpoints import CheckpointError
 
 __all__ = ["Kind", "LoadError", "LoadFailure", "causes", "classify"]
 
@@ -71,17 +72,18 @@ def classify(error: BaseException) -> LoadFailure:
     """Classify an error that was raised while a model was loaded.
 
     Exception types decide first, along the chain of causes; then the text, since vLLM raises the errors of its
-    processes as text. An `EngineError` of unknown text is a finding about the checkpoint, hence final; any other
-    unknown error is worth a retry.
+    processes as text. An `EngineError` that nothing else has caused is a finding about the checkpoint, hence final;
+    any other unknown error is worth a retry.
     """
     chain = list(causes(error))
     for link in chain:
         if isinstance(link, LoadError):
             return link.failure
+    finding = isinstance(error, CheckpointError) or isinstance(chain[-1], EngineError)
     verdict = (
         next(filter(None, map(_by_type, chain)), None)
         or next(filter(None, (_by_text(str(link)) for link in chain)), None)
-        or (_Verdict("final", "") if isinstance(error, EngineError) else _Verdict("retry", ""))
+        or _Verdict("final" if finding else "retry", "")
     )
     return LoadFailure(verdict.kind, _one_line(error), verdict.mend)
 
@@ -143,7 +145,6 @@ _TYPES = {
     "torch.OutOfMemoryError": _Verdict("retry", _MEMORY),
     "httpx.TransportError": _Verdict("retry", _HUB_LATER),
     "httpx2.TransportError": _Verdict("retry", _HUB_LATER),
-    "caslie_ray.CheckpointError": _Verdict("final", ""),
 }
 
 _TEXTS: tuple[tuple[re.Pattern[str], _Verdict], ...] = tuple(
@@ -181,7 +182,8 @@ _TEXTS: tuple[tuple[re.Pattern[str], _Verdict], ...] = tuple(
         (r"no chat template", _Verdict("final", _TEMPLATE)),
         (r"no file named .*safetensors|no safetensors", _Verdict("final", _SAFETENSORS)),
         (
-            r"does not recognize this architecture|architectures .* are not supported|of the family .* cannot run",
+            r"does not recognize this architecture|architectures .* are not supported|of the family .* cannot run"
+            r"|cannot run on vLLM",
             _Verdict("final", _ARCHITECTURE),
         ),
         (

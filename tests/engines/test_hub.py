@@ -205,6 +205,8 @@ def test_processes_that_start_at_once_download_once(server: Hub, node: Node) -> 
     assert {Path(path).name for path in files} == {file.name for file in MINIATURE.iterdir()}
     asked = server.asked.total()
     program = (
+        "import torch; from caslie_ray.engines.trainable import load_trainable;"
+        "load_trainable(pinned(spec), torch.device('cpu'));"
         "engine = load_engine(pinned(spec)); from caslie_ray.prompts import Prompt;"
         "print(engine.generate([Request('a', Prompt('Is it red?'))])[0].failure)"
     )
