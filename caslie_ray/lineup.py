@@ -8,6 +8,7 @@ from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.choosing import choose_engine
 from caslie_ray.engines.fingerprint import fingerprint
 from caslie_ray.engines.instructions import takes_instructions
+from caslie_ray.engines.revisions import pinned
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Model, Pool, Profile, ProfileError, Resources
 from caslie_ray.quality import audited
@@ -136,6 +137,6 @@ def role_of(model: Model) -> Role:
     Raises:
         EngineError: its checkpoint cannot be found.
     """
-    spec, why = choose_engine(model.spec())
+    spec, why = choose_engine(pinned(model.spec()))
     pool = content_id(spec.checkpoint, spec.revision or "", spec.engine, spec.dtype, str(spec.context))[:12]
     return Role(model.name, fingerprint(spec), pool, spec, why, model.resources, model.pool)

@@ -19,7 +19,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from caslie_ray.capacity import capacity
 from caslie_ray.cluster import can_grow, connect, room
-from caslie_ray.engines import Choice, Generation, Request
+from caslie_ray.engines import Choice, EngineError, Generation, Request
+from caslie_ray.engines.preflight import preflight
 from caslie_ray.lineup import Role
 from caslie_ray.placement import PoolDown, PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
 from caslie_ray.pools import start_router
@@ -100,6 +101,7 @@ class Models:
         """What the pools did, by their names; filled at the end."""
 
     def __enter__(self) -> Any:
+        self._preflight()
         connect()
         plans = self.plans = size_pools(pool_plans(self._roles, self._needed), self._rows, capacity())
         if plans:
@@ -111,6 +113,16 @@ class Models:
                     log.info("%s on %s: %s", role.name, role.spec.engine, role.why)
             self.router = start_router(plans, self._faults)
         return self.router
+
+    def _preflight(self) -> None:
+        """End the job here if a model that it needs can never be loaded; replicas would only find out the same."""
+        for role in self._roles:
+            try:
+                preflight(role.spec)
+            except EngineError as error:
+                if self._needed is None or role.name in self._needed:
+                    raise
+                log.warning("%s: %s", role.name, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import ray
 
 from caslie_ray.dataset._ray import each
-from caslie_ray.engines import EngineSpec
-from caslie_ray.passes import RouterAsk, block_rows_for, pass_after_pass, run_pass
-from caslie_ray.placement import PoolPlan
+from caslie_ray.engines import EngineError, EngineSpec, resolve
+from caslie_ray.lineup import Role, role_of
+from caslie_ray.passes import Models, RouterAsk, block_rows_for, pass_after_pass, run_pass
+from caslie_ray.placement import PoolDown, PoolPlan
+from caslie_ray.profiles import FaultSettings, load_profile
 from caslie_ray.runs import Run, open_run
 
 
@@ -94,3 +97,28 @@ def test_a_slow_item_of_an_ingest_is_not_ended_by_ray_data(short_guard: None) ->
         return item + 1
 
     assert list(each([1], slow, concurrency=1)) == [(1, 2)]
+
+
+@pytest.fixture
+def mute(tmp_path: Path) -> Role:
+    """A voter whose checkpoint has no chat template."""
+    voter = load_profile("mini").lineup.voters[0]
+    folder = Path(shutil.copytree(resolve(voter.checkpoint).location, tmp_path / "mute"))
+    role = role_of(voter.model_copy(update={"checkpoint": str(folder)}))
+    (folder / "chat_template.jinja").unlink()
+    return role
+
+
+def test_a_model_that_can_never_be_loaded_ends_the_job_before_replicas_start(mute: Role) -> None:
+    models = Models(FaultSettings(), [mute], 1)
+    with pytest.raises(EngineError, match=r"has no chat template.*use an instruction-tuned checkpoint") as caught:
+        models.__enter__()
+    assert not isinstance(caught.value, PoolDown)
+    assert models.router is None
+
+
+def test_a_model_that_the_job_can_do_without_is_warned_of(mute: Role, caplog: pytest.LogCaptureFixture) -> None:
+    Models(FaultSettings(), [mute], 1, needed={"captioner"})._preflight()
+    assert f"{mute.name}: checkpoint {mute.spec.checkpoint} has no chat template" in caplog.text
+    with pytest.raises(EngineError):
+        Models(FaultSettings(), [replace(mute, name="captioner")], 1, needed={"captioner"})._preflight()

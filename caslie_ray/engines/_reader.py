@@ -14,18 +14,20 @@ from caslie_ray.engines._choices import first_token_ids
 from caslie_ray.engines._facts import chat_template
 from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY, Family
 from caslie_ray.engines.base import EngineError
-from caslie_ray.engines.checkpoints import resolve
-from caslie_ray.engines.fingerprint import hub_revision
+from caslie_ray.engines.checkpoints import CheckpointError, resolve
+from caslie_ray.engines.downloads import local_snapshot
+from caslie_ray.engines.load_errors import classify
+from caslie_ray.engines.revisions import pinned
 from caslie_ray.engines.spec import EngineSpec
 
-__all__ = ["Reader", "Source", "find_source", "load_reader"]
+__all__ = ["Reader", "Source", "find_source", "load_reader", "read_settings"]
 
 
 class Source(NamedTuple):
     """Where a checkpoint's files come from.
 
     Attributes:
-        location: a folder, or a hub id.
+        location: a folder.
         where: keyword arguments that every `from_pretrained` takes.
     """
 
@@ -52,19 +54,43 @@ class Reader(NamedTuple):
         return first_token_ids(encode, choices, self.tokenizer.unk_token_id)
 
 
-def find_source(spec: EngineSpec) -> Source:
-    """Find a checkpoint; no code of it is ever run.
+def find_source(spec: EngineSpec, *, weights: bool = True) -> Source:
+    """Find a checkpoint on this machine; no code of it is ever run. One of the hub is downloaded where it is missing.
+
+    Args:
+        spec: the checkpoint.
+        weights: whether its weights are wanted, or only its settings and its tokenizer.
 
     Raises:
         CheckpointError: there is no such checkpoint.
+        LoadError: the hub does not give it.
     """
     found = resolve(spec.checkpoint)
     where: dict[str, Any] = {"trust_remote_code": False}
     if not found.is_local:
-        where["revision"] = hub_revision(found.location, spec.revision)
+        commit = pinned(spec).revision
+        assert commit is not None
+        return Source(str(local_snapshot(found.location, commit, weights=weights)), where)
     if found.gguf_file:
         where["gguf_file"] = found.gguf_file
     return Source(found.location, where)
+
+
+def read_settings(spec: EngineSpec) -> Reader:
+    """Load all of a checkpoint but its weights, which are not downloaded.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it cannot be read.
+        EngineError: see `load_reader`.
+    """
+    try:
+        return load_reader(spec, find_source(spec, weights=False))
+    except EngineError:
+        raise
+    except Exception as error:  # Each loader raises types of its own; the user needs the checkpoint's name.
+        failure = classify(error)
+        mend = f"; {failure.mend}" if failure.mend else ""
+        raise CheckpointError(f"checkpoint {spec.checkpoint} cannot be read: {failure.reason}{mend}") from error
 
 
 def load_reader(spec: EngineSpec, source: Source) -> Reader:

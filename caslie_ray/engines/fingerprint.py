@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
+from caslie_ray.engines.revisions import pinned
 from caslie_ray.engines.spec import EngineSpec
 
-__all__ = ["fingerprint", "hub_revision", "weight_bytes"]
+__all__ = ["fingerprint", "weight_bytes"]
 
 WEIGHTS = (".safetensors", ".gguf")
 SETTINGS = (".json", ".jinja", ".model", ".tiktoken")
@@ -35,9 +36,10 @@ def fingerprint(spec: EngineSpec, adapter: str | None = None) -> str:
 
     Raises:
         CheckpointError: there is no such checkpoint.
+        LoadError: the revision of a hub id is no commit, and its commit is not known; see `revisions.pinned`.
     """
     facts: dict[str, Any] = {
-        "content": _content(resolve(spec.checkpoint), spec.revision),
+        "content": _content(resolve(spec.checkpoint), pinned(spec).revision),
         "dtype": spec.dtype,
         "context": spec.context,
         "max_new_tokens": spec.max_new_tokens,
@@ -48,41 +50,23 @@ def fingerprint(spec: EngineSpec, adapter: str | None = None) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def weight_bytes(checkpoint: str) -> int | None:
-    """Size of the weights in bytes, or None for a hub id that is not on this machine.
+def weight_bytes(checkpoint: str, revision: str | None = None) -> int | None:
+    """Return the size of the weights in bytes, or None for a hub id whose weights are not on this machine.
 
     Raises:
         CheckpointError: there is no such checkpoint.
     """
     found = resolve(checkpoint)
-    folder = Path(found.location) if found.is_local else _snapshot(found.location, None)
+    folder = Path(found.location) if found.is_local else _snapshot(found.location, revision)
     if folder is None:
         return None
     files = _files(folder, found.gguf_file)
     return sum(path.stat().st_size for path in files if path.suffix in WEIGHTS) or None
 
 
-def hub_revision(model: str, revision: str | None) -> str:
-    """The revision of a hub id that stands for its content: the one given, or its default branch's commit.
-
-    The copy on this machine is asked first, then the hub; where neither answers it is ``main``.
-    """
-    if revision is not None:
-        return revision
-    snapshot = _snapshot(model, None)
-    if snapshot is not None:
-        return snapshot.name
-    from huggingface_hub import HfApi  # slow to import, and only an uncached hub id needs it
-
-    try:
-        return HfApi().model_info(model, timeout=10.0).sha or "main"
-    except Exception:  # No network, no access, no such model: many types, and loading will tell the user.
-        return "main"
-
-
 def _content(checkpoint: Checkpoint, revision: str | None) -> str:
     if not checkpoint.is_local:
-        return f"{checkpoint.location}@{hub_revision(checkpoint.location, revision)}"
+        return f"{checkpoint.location}@{revision}"
     folder = Path(checkpoint.location)
     digest = hashlib.sha256()
     empty = True

@@ -1,4 +1,4 @@
-"""Which checkpoints follow instructions, told from their settings without loading them."""
+"""Which checkpoints follow instructions, by their settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 from caslie_ray.engines.checkpoints import resolve
+from caslie_ray.engines.downloads import local_snapshot
+from caslie_ray.engines.load_errors import LoadError
+from caslie_ray.engines.revisions import pinned
 from caslie_ray.engines.spec import EngineSpec
 
 __all__ = ["takes_instructions"]
@@ -22,14 +25,17 @@ def takes_instructions(spec: EngineSpec) -> bool:
     found = resolve(spec.checkpoint)
     if found.gguf_file is not None:
         return True
-    config = Path(found.location) / "config.json" if found.is_local else _cached(found.location, spec.revision)
+    config = Path(found.location) / "config.json" if found.is_local else _of_hub(spec)
     if config is None or not config.is_file():
         return "blip" not in found.location.lower()
     return json.loads(config.read_text()).get("model_type") not in _CAPTION_ONLY
 
 
-def _cached(model: str, revision: str | None) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache  # slow to import, and only a hub id needs it
-
-    path = try_to_load_from_cache(model, "config.json", revision=revision)
-    return Path(path) if isinstance(path, str) else None
+def _of_hub(spec: EngineSpec) -> Path | None:
+    """The configuration of a hub checkpoint; None where it cannot be had, which matters only once it is loaded."""
+    spec = pinned(spec)
+    assert spec.revision is not None
+    try:
+        return local_snapshot(spec.checkpoint, spec.revision, weights=False) / "config.json"
+    except LoadError:
+        return None

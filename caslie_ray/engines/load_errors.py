@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.checkpoints import CheckpointError
 
-__all__ = ["Kind", "LoadError", "LoadFailure", "classify"]
+__all__ = ["Kind", "LoadError", "LoadFailure", "causes", "classify"]
 
 Kind = Literal["final", "retry", "elsewhere"]
 
@@ -71,23 +72,24 @@ def classify(error: BaseException) -> LoadFailure:
     """Classify an error that was raised while a model was loaded.
 
     Exception types decide first, along the chain of causes; then the text, since vLLM raises the errors of its
-    processes as text. An `EngineError` of unknown text is a finding about the checkpoint, hence final; any other
-    unknown error is worth a retry.
+    processes as text. An `EngineError` that nothing else has caused is a finding about the checkpoint, hence final;
+    any other unknown error is worth a retry.
     """
-    chain = list(_chain(error))
+    chain = list(causes(error))
     for link in chain:
         if isinstance(link, LoadError):
             return link.failure
+    finding = isinstance(error, CheckpointError) or isinstance(chain[-1], EngineError)
     verdict = (
         next(filter(None, map(_by_type, chain)), None)
         or next(filter(None, (_by_text(str(link)) for link in chain)), None)
-        or (_Verdict("final", "") if isinstance(error, EngineError) else _Verdict("retry", ""))
+        or _Verdict("final" if finding else "retry", "")
     )
     return LoadFailure(verdict.kind, _one_line(error), verdict.mend)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what caused it, outermost first."""
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it, outermost first."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -118,11 +120,9 @@ def _of_response(error: BaseException) -> _Verdict:
         return _Verdict("final", _LICENCE)
     if "RevisionNotFoundError" in names:
         return _Verdict("final", _REVISION)
-    if status == 401:
-        return _Verdict("final", _TOKEN)
     if "RepositoryNotFoundError" in names:
         return _Verdict("final", _NAME)
-    if status == 403:
+    if status in (401, 403):
         return _Verdict("final", _TOKEN)
     if status in _PASSING_STATUS or status >= 500:
         return _Verdict("retry", _HUB_LATER)
@@ -145,7 +145,6 @@ _TYPES = {
     "torch.OutOfMemoryError": _Verdict("retry", _MEMORY),
     "httpx.TransportError": _Verdict("retry", _HUB_LATER),
     "httpx2.TransportError": _Verdict("retry", _HUB_LATER),
-    "caslie_ray.CheckpointError": _Verdict("final", ""),
 }
 
 _TEXTS: tuple[tuple[re.Pattern[str], _Verdict], ...] = tuple(
@@ -183,7 +182,8 @@ _TEXTS: tuple[tuple[re.Pattern[str], _Verdict], ...] = tuple(
         (r"no chat template", _Verdict("final", _TEMPLATE)),
         (r"no file named .*safetensors|no safetensors", _Verdict("final", _SAFETENSORS)),
         (
-            r"does not recognize this architecture|architectures .* are not supported|of the family .* cannot run",
+            r"does not recognize this architecture|architectures .* are not supported|of the family .* cannot run"
+            r"|cannot run on vLLM",
             _Verdict("final", _ARCHITECTURE),
         ),
         (

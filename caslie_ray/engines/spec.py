@@ -19,7 +19,7 @@ class EngineSpec:
     Attributes:
         checkpoint: ``miniature:NAME``, ``smollm2``, a folder, a GGUF file, or a hub id.
         engine: name of the engine that runs it.
-        revision: branch, tag or commit of a hub id; None takes the default branch.
+        revision: branch, tag or commit of a hub id; None takes the default branch. See `revisions.pinned`.
         dtype: type of the weights, one of `DTYPES`.
         context: tokens at most of prompt and answer together.
         max_new_tokens: tokens at most of a generated answer.

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from caslie_ray.engines._facts import end_ids, rope_switch
-from caslie_ray.engines._reader import Reader, find_source, load_reader
+from caslie_ray.engines._reader import Reader, find_source, read_settings
 from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.cutting import Fit
 from caslie_ray.engines.spec import EngineSpec
@@ -124,7 +124,7 @@ def read_config(spec: EngineSpec) -> Any:
     Raises:
         EngineError: it cannot be read.
     """
-    return _read(spec).config
+    return read_settings(spec).config
 
 
 class Trainable(NamedTuple):
@@ -140,7 +140,7 @@ def load_turns(spec: EngineSpec) -> Turns:
     Raises:
         EngineError: the checkpoint cannot be read, or cannot be trained.
     """
-    return Turns(spec.checkpoint, _read(spec), spec.context)
+    return Turns(spec.checkpoint, read_settings(spec), spec.context)
 
 
 def load_trainable(spec: EngineSpec, device: torch.device, **settings: Any) -> Trainable:
@@ -154,7 +154,7 @@ def load_trainable(spec: EngineSpec, device: torch.device, **settings: Any) -> T
     Raises:
         EngineError: the checkpoint cannot be loaded, or cannot be trained.
     """
-    reader = _read(spec)
+    reader = read_settings(spec)
     source = find_source(spec)
     auto: Any = AutoModelForCausalLM
     try:
@@ -181,12 +181,3 @@ def load_trainable(spec: EngineSpec, device: torch.device, **settings: Any) -> T
         names = sorted(told["missing_keys"])
         raise EngineError(f"checkpoint {spec.checkpoint} lacks {len(names)} weights, the first is {names[0]}")
     return Trainable(model, Turns(spec.checkpoint, reader, spec.context))
-
-
-def _read(spec: EngineSpec) -> Reader:
-    try:
-        return load_reader(spec, find_source(spec))
-    except EngineError:
-        raise
-    except Exception as error:
-        raise EngineError(f"checkpoint {spec.checkpoint} cannot be read: {type(error).__name__}: {error}") from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from caslie_ray.cluster import map_partitions
+from caslie_ray.engines.preflight import preflight
 from caslie_ray.lineup import Role
 from caslie_ray.passes import Models, block_rows_for, pass_after_pass, run_pass, tasks_for
 from caslie_ray.prediction._answerers import Answerer, answerers_of
@@ -180,8 +181,10 @@ def plan_prediction(run: Run, profile: Profile) -> list[str]:
 
     Raises:
         RunError: instructions or models are missing.
+        EngineError: the base cannot be found, or can never be loaded.
     """
     job = _Job(run, profile, quiet=True)
+    preflight(job.base.spec)
     stands = job.survey(job.names, retry=True)
     asked, missing = (sum(getattr(stand, name) for stand in stands.values()) for name in ("asked", "missing"))
     return [

@@ -216,7 +216,7 @@ class Model(Settings):
         """Relative cost of a call: `cost`, else the bytes of the weights, infinite where neither is known."""
         if self.cost is not None:
             return self.cost
-        size = weight_bytes(self.checkpoint)
+        size = weight_bytes(self.checkpoint, self.revision)
         return float("inf") if size is None else float(size)
 
     def shares_pool(self, other: Model) -> bool:

@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from caslie_ray.cluster import connect
+from caslie_ray.engines.preflight import preflight
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run
 from caslie_ray.training._board import Onlooker
@@ -53,6 +54,7 @@ def train(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     models = planned(run, profile)
     to_do = [model for model in models if not _done(run, model)]
     if to_do:
+        _preflight(to_do)
         connect()
         steps = sum(model.order.settings.total_steps(len(model.examples)) for model in to_do)
         with Onlooker(steps, quiet=quiet) as onlooker:
@@ -79,7 +81,9 @@ def plan_training(run: Run, profile: Profile) -> list[str]:
         EngineError: the base cannot be found.
     """
     lines: list[str] = []
-    for model in planned(run, profile):
+    models = planned(run, profile)
+    _preflight(models)
+    for model in models:
         order, examples = model.order, model.examples
         steps = order.settings.total_steps(len(examples))
         need = estimate(order.spec, order.settings)
@@ -91,6 +95,12 @@ def plan_training(run: Run, profile: Profile) -> list[str]:
             f"          {run.below(model.folder).label}",
         ]
     return lines
+
+
+def _preflight(models: Sequence[Planned]) -> None:
+    """End the job here if the base, which all models share, can never be loaded."""
+    for spec in {model.order.spec.checkpoint: model.order.spec for model in models}.values():
+        preflight(spec)
 
 
 def _done(run: Run, model: Planned) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from caslie_ray.engines import EngineSpec, fingerprint
+from caslie_ray.engines.revisions import pinned
 from caslie_ray.fusion import EXPERIMENTS, experiments_of
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
@@ -68,7 +69,7 @@ def orders_of(profile: Profile) -> list[TrainingOrder]:
         EngineError: the base cannot be found.
     """
     settings, tried = profile.training, profile.experiments
-    spec = profile.lineup.base.spec()
+    spec = pinned(profile.lineup.base.spec())
     if settings.dtype is not None:
         spec = replace(spec, dtype=settings.dtype)
     base = fingerprint(spec)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from caslie_ray.engines import EngineSpec
+from caslie_ray.engines import CheckpointError, EngineError, EngineSpec
 from caslie_ray.engines.choosing import choose_engine
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
 
@@ -26,6 +28,18 @@ def test_without_vllm_it_is_transformers(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose_engine(VOTER) == (replace(VOTER, engine="transformers"), "vLLM is not installed")
 
 
+def test_a_gpu_without_vllm_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    choose_engine(VOTER)
+    assert not caplog.records
+    choose_engine(replace(VOTER, device="cuda", gpus=0.5))
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "caslie_ray.engines.vllm", None)
+    choose_engine(replace(VOTER, device="cuda", gpus=0.5))
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert all("pip install '.[vllm]'" in record.getMessage() for record in caplog.records)
+
+
 def test_a_vllm_that_does_not_import_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "caslie_ray.engines.vllm", None)
     chosen, reason = choose_engine(VOTER)
@@ -40,3 +54,16 @@ def test_it_is_vllm_where_that_supports_the_checkpoint(checkpoint: MakeCheckpoin
     chosen, reason = choose_engine(mllama)
     assert chosen == replace(mllama, engine="transformers")
     assert reason.endswith("has no MllamaForConditionalGeneration")
+
+
+@pytest.mark.vllm
+def test_a_checkpoint_that_cannot_be_read_is_no_reason_against_vllm(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint("llama"), tmp_path / "copy"))
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(EngineError, match="has no chat template"):
+        choose_engine(tiny_spec(folder, engine="auto"))
+    (folder / "config.json").write_text("no JSON")
+    with pytest.raises(CheckpointError, match=f"checkpoint {folder} cannot be read: "):
+        choose_engine(tiny_spec(folder, engine="auto"))
+    with pytest.raises(CheckpointError, match="no folder"):
+        choose_engine(replace(VOTER, checkpoint="nowhere"))

@@ -82,10 +82,10 @@ def test_large_weights_are_read_in_parts(spec: EngineSpec, place: int) -> None:
     assert (fingerprint(spec) != before) == (place != CHUNK * CHUNKS)  # a single byte between two parts is not seen
 
 
-def test_hub_ids_go_by_their_revision() -> None:
-    one = replace(SPEC, checkpoint="some-org/model", revision="abc")
+def test_hub_ids_go_by_their_commit() -> None:
+    one = replace(SPEC, checkpoint="some-org/model", revision="a" * 40)
     assert fingerprint(one) == fingerprint(one)
-    assert fingerprint(one) != fingerprint(replace(one, revision="def"))
+    assert fingerprint(one) != fingerprint(replace(one, revision="b" * 40))
     assert fingerprint(one) != fingerprint(replace(one, checkpoint="some-org/other"))
 
 

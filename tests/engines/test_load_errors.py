@@ -99,6 +99,12 @@ def test_text_decides_where_types_are_lost(text: str, kind: Kind) -> None:
 def test_what_is_unknown_is_worth_a_retry() -> None:
     assert classify(RuntimeError("something new")) == LoadFailure("retry", "RuntimeError: something new", "")
     assert classify(wrapped(KeyError("x"), ValueError("y"))).kind == "retry"
+    assert classify(wrapped(KeyError("x"), EngineError("the model cannot be loaded: KeyError: x"))).kind == "retry"
+
+
+def test_what_the_engine_itself_found_is_final() -> None:
+    assert classify(EngineError("checkpoint a lacks 1 weights, the first is b")).kind == "final"
+    assert classify(wrapped(ValueError("no JSON"), CheckpointError("checkpoint a cannot be read"))).kind == "final"
 
 
 def test_a_missing_local_entry_goes_by_its_cause() -> None:

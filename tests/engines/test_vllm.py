@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from caslie_ray.captioning._rows import read_views
-from caslie_ray.engines import Engine, EngineError, EngineSpec, Request, load_engine, resolve
+from caslie_ray.engines import CheckpointError, Engine, EngineError, EngineSpec, Request, load_engine, resolve
 from caslie_ray.engines._reader import find_source, load_reader
 from caslie_ray.engines.vllm import VllmEngine, refusal
 from caslie_ray.engines.vllm._support import engine_settings
@@ -298,7 +298,8 @@ def test_what_vllm_cannot_run_is_told_without_loading_it(checkpoint: MakeCheckpo
     assert "with a context of 512, above 128" in (refusal(tiny_spec(checkpoint("phi3"))) or "")
     assert refusal(tiny_spec(checkpoint("phi3"), context=128)) is None
     assert "made for cpu, and the model is to run on cuda" in (refusal(replace(VOTER, device="cuda")) or "")
-    assert "no folder" in (refusal(replace(VOTER, checkpoint="nowhere")) or "")
+    with pytest.raises(CheckpointError, match="no folder"):
+        refusal(replace(VOTER, checkpoint="nowhere"))
     whole = copy_of(CAPTIONER.checkpoint, tmp_path / "whole")
     for path in whole.glob("*processor*.json"):
         told = json.loads(path.read_text())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from peft import PeftModel
 from tensorboardX.proto import event_pb2
 from transformers import AutoModelForCausalLM
 
-from caslie_ray.engines import EngineSpec, Request, load_engine, resolve
+from caslie_ray.engines import EngineError, EngineSpec, Request, load_engine, resolve
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
 from caslie_ray.runs import Run, RunError, open_run
@@ -76,6 +77,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not again["trained_now"]
     assert plan_training(run, chosen)[0].endswith("finished")
     return Path(first["folder"])
+
+
+def test_a_base_that_can_never_be_loaded_ends_the_job_before_workers_start(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(resolve("miniature:unim3-base").location, tmp_path / "mute"))
+    (folder / "chat_template.jinja").unlink()
+    chosen = load_profile("mini", [*SETTINGS, f"lineup.base.checkpoint={folder}"])
+    monkeypatch.setattr("caslie_ray.training._job.fit", lambda *_: pytest.fail("workers were started"))
+    for job in (plan_training, train):
+        with pytest.raises(EngineError, match="has no chat template"):
+            job(run, chosen)
 
 
 def test_an_adapter_changes_its_base_and_answers_in_an_engine(made: Path) -> None:

@@ -13,8 +13,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
 
 from caslie_ray.engines._facts import end_ids, rope_switch
-from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
-from caslie_ray.engines.base import EngineError
+from caslie_ray.engines._reader import Reader, Source, read_settings
 from caslie_ray.engines.memory import BLOCK_CPU, BLOCK_GPU, kv_cache_bytes
 from caslie_ray.engines.spec import EngineSpec
 
@@ -30,13 +29,12 @@ def runs_on_cpu(spec: EngineSpec) -> bool:
 
 
 def refusal(spec: EngineSpec) -> str | None:
-    """Why vLLM cannot run a checkpoint as the spec wants it, told without loading it; None where it can."""
-    try:
-        return refusal_of(spec, load_reader(spec, find_source(spec)))
-    except EngineError as error:
-        return str(error)
-    except Exception as error:  # Each loader raises types of its own.
-        return f"its settings cannot be read here: {_line(error, 0)}"
+    """Return why vLLM cannot run a checkpoint as the spec wants it, without loading it; None where it can.
+
+    Raises:
+        EngineError: the checkpoint cannot be read, which says nothing about vLLM.
+    """
+    return refusal_of(spec, read_settings(spec))
 
 
 def refusal_of(spec: EngineSpec, reader: Reader) -> str | None:
@@ -72,8 +70,6 @@ def engine_settings(spec: EngineSpec, source: Source, reader: Reader, ranks: lis
     """The arguments of vLLM's engine; `ranks` are those of the adapters."""
     cpu = runs_on_cpu(spec)
     settings: dict[str, Any] = {"dtype": spec.dtype}
-    if "revision" in source.where:
-        settings["revision"] = settings["tokenizer_revision"] = source.where["revision"]
     if cpu or 0 < spec.gpus < 1:
         # vLLM would work it out from what the whole card has free before and after it loads, and take the weights of
         # a neighbour that loads meanwhile for its own.

@@ -1,0 +1,174 @@
+"""Checkpoints of the hub on this node's disk: each is downloaded once, however many processes want it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from caslie_ray.engines.hub import patiently
+from caslie_ray.engines.load_errors import LoadError, LoadFailure, causes
+
+__all__ = ["exclusive", "has_weights", "local_snapshot"]
+
+log = logging.getLogger(__name__)
+
+_SETTINGS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt"]
+_WEIGHTS = ["*.safetensors"]
+# Parts of pipelines, and the weights and settings once more in Mistral's own format.
+_IGNORED = ["*/*", "consolidated*", "params.json"]
+_GIB = 2.0**30
+_TELL_EVERY_S = 60.0
+_PAUSES_S = (2.0,)  # the hub's client itself tries again what a download asks for
+
+
+def local_snapshot(checkpoint: str, commit: str, *, weights: bool = True) -> Path:
+    """Return the folder of a hub checkpoint on this machine; what it lacks is downloaded.
+
+    One process of a node downloads while the others wait; where it dies, the next one goes on. What is there
+    already takes no request. Only safetensors weights, settings and tokenizer files are fetched.
+
+    Args:
+        checkpoint: a hub id.
+        commit: its revision, 40 hexadecimal digits.
+        weights: whether weights are wanted, or only settings and tokenizer.
+
+    Raises:
+        LoadError: the hub does not give it, or the disk is full.
+    """
+    from huggingface_hub import constants  # slow to import, and only a hub id needs it
+
+    patterns = {"allow_patterns": _SETTINGS + (_WEIGHTS if weights else []), "ignore_patterns": _IGNORED}
+    if (folder := _complete(checkpoint, commit, patterns)) is not None:
+        return folder
+    locks = Path(constants.HF_HUB_CACHE, ".locks", f"caslie--{checkpoint.replace('/', '--')}")
+    with exclusive(locks / f"{commit}.lock", f"another process downloads {checkpoint}"):
+        if (folder := _complete(checkpoint, commit, patterns)) is not None:
+            return folder
+        return _download(checkpoint, commit, patterns, weights=weights)
+
+
+def has_weights(checkpoint: str, commit: str) -> bool:
+    """Whether a hub checkpoint has safetensors weights, which are not downloaded.
+
+    Raises:
+        LoadError: the hub does not give its settings.
+    """
+    folder = local_snapshot(checkpoint, commit, weights=False)  # with it came the list of files
+    listed = _listed(checkpoint, commit, {"allow_patterns": _WEIGHTS, "ignore_patterns": _IGNORED})
+    return bool(listed) or any(folder.glob("*.safetensors"))
+
+
+@contextmanager
+def exclusive(lock: Path, waiting: str) -> Iterator[None]:
+    """Keep other processes of this node out; the lock ends with its process, however that ends.
+
+    Where its folder cannot be written to (a cache mounted read-only), there is nothing to protect, and no lock.
+
+    Args:
+        lock: a file.
+        waiting: what others are told in the log while they wait.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+    if not os.access(lock.parent, os.W_OK):
+        yield
+        return
+    held = FileLock(lock, mode=0o666)
+    while not held.is_locked:
+        try:
+            held.acquire(timeout=_TELL_EVERY_S, poll_interval=0.1)
+        except Timeout:
+            log.info("%s: waiting for it", waiting)
+        except PermissionError:  # another user's lock; two downloads of the same files do no harm
+            break
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _complete(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> Path | None:
+    """The folder, if all that is wanted is known to be there; asks nobody."""
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+
+    try:
+        get_cached_repo_tree(checkpoint, revision=commit)
+        return Path(snapshot_download(checkpoint, revision=commit, local_files_only=True, **_typed(patterns)))
+    except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
+        return None
+
+
+def _download(checkpoint: str, commit: str, patterns: dict[str, list[str]], *, weights: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()
+
+    def fetch(wanted: dict[str, list[str]]) -> Path:
+        return Path(snapshot_download(checkpoint, revision=commit, **_typed(wanted)))
+
+    try:
+        # Settings first: with them comes the list of all files, and how large they are.
+        settings = {**patterns, "allow_patterns": _SETTINGS}
+        folder = patiently(lambda: fetch(settings), checkpoint, commit, _PAUSES_S)
+        if weights:
+            size = sum(size for _, size in _listed(checkpoint, commit, patterns))
+            if size - _stored(folder) > _free(folder):
+                raise LoadError(_disk_full(checkpoint, commit, patterns))
+            log.info("downloading %s (%.1f GiB)", checkpoint, size / _GIB)
+            folder = patiently(lambda: fetch(patterns), checkpoint, commit, _PAUSES_S)
+    except LoadError as error:
+        full = any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in causes(error))
+        if full:
+            raise LoadError(_disk_full(checkpoint, commit, patterns)) from error
+        raise
+    return folder
+
+
+def _listed(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> list[tuple[str, int]]:
+    """Names and bytes of a checkpoint's files, as far as they were listed before; asks nobody."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+    try:
+        files = get_cached_repo_tree(checkpoint, revision=commit)
+    except CachedRepoTreeNotFoundError:
+        return []
+    wanted = filter_repo_objects(files, key=lambda file: file.path, **_typed(patterns))
+    return [(file.path, file.size) for file in wanted]
+
+
+def _disk_full(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> LoadFailure:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    size = sum(size for _, size in _listed(checkpoint, commit, patterns)) / _GIB
+    reason = f"{checkpoint} takes {size:.1f} GiB, and {cache} has {_free(cache) / _GIB:.1f} GiB free"
+    return LoadFailure("elsewhere", reason, "free disk space on this node, or point HF_HOME at a larger disk")
+
+
+def _stored(folder: Path) -> int:
+    """Bytes that the cache holds of a checkpoint, of any revision."""
+    blobs = folder.parent.parent / "blobs"
+    return sum(path.stat().st_size for path in blobs.glob("*") if path.is_file())
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _typed(patterns: dict[str, list[str]]) -> dict[str, Any]:
+    return dict(patterns)
