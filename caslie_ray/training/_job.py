@@ -93,7 +93,7 @@ def plan_training(run: Run, profile: Profile) -> list[str]:
             f"          {run.below(model.folder).label}",
         ]
     base = base_of(profile)
-    return [*lines, f"answers   {base.name} on {base.engine}"] if lines else []
+    return [*lines, f"          {base.name} answers on {base.engine}"] if lines else []
 
 
 def _done(run: Run, model: Planned) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from caslie_ray.engines import EngineSpec
+from caslie_ray.engines import EngineSpec, LoraShape
 from caslie_ray.engines.choosing import choose_engine
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
 
@@ -40,3 +40,9 @@ def test_it_is_vllm_where_that_supports_the_checkpoint(checkpoint: MakeCheckpoin
     chosen, reason = choose_engine(mllama)
     assert chosen == replace(mllama, engine="transformers")
     assert reason.endswith("has no MllamaForConditionalGeneration")
+
+
+def test_a_machine_without_vllm_leaves_a_vllm_that_is_named_to_those_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "caslie_ray.engines.vllm", None)
+    spec = replace(VOTER, engine="vllm")
+    assert choose_engine(spec, LoraShape(("lm_head",), 16)) == (spec, "")

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import pytest
 
 from caslie_ray.engines import Engine, EngineError, LoraShape, load_engine, resolve
-from caslie_ray.engines._adapters import read_adapters
 from caslie_ray.engines.choosing import choose_engine
 from tests.engines.adapters import BODY, HEAD, add_mistral_format, make_adapter, untie
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
@@ -115,10 +114,3 @@ def test_the_reason_names_what_is_in_the_way(
     chosen, reason = choose_engine(tiny_spec(checkpoint(checkpoint_name), engine="auto", context=128), lora)
     assert chosen.engine == ("vllm" if said is None else "transformers")
     assert (said or "vLLM adapts q_proj") in reason
-
-
-def test_an_adapter_tells_what_it_adapts(tmp_path: Path) -> None:
-    base = resolve(VOTER.checkpoint).location
-    folder = make_adapter(base, tmp_path / "mine", ("o_proj", *HEAD))
-
-    assert read_adapters({"mine": folder})["mine"].lora == LoraShape(("lm_head", "o_proj"), RANK)

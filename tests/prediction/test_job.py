@@ -103,11 +103,11 @@ def test_adapters_of_a_mistral_base_answer_on_vllm_as_they_do_on_transformers(ru
     settings = ["prediction.splits=[ind]", "lineup.base.checkpoint=miniature:voter-mistral"]
     auto = chosen(*settings, "lineup.base.engine=auto")
     assert "lm_head" in auto.training.lora.targets
-    said = f"unim3 on vllm · vLLM adapts {', '.join(auto.training.lora.targets)} (loaded as LlamaForCausalLM)"
-    assert plan_training(run, auto)[-1] == f"answers   {said}"
+    engine = f"vllm · vLLM adapts {', '.join(auto.training.lora.targets)} (loaded as LlamaForCausalLM)"
+    assert plan_training(run, auto)[-1].strip() == f"unim3 answers on {engine}"
     train(run, auto, quiet=True)
     other = fresh_run(Path(run.root), tmp_path / "vllm")
-    assert plan_prediction(other, auto)[0] == f"model          {said}"
+    assert plan_prediction(other, auto)[0] == f"model          unim3 on {engine}"
     result = predict(other, auto, quiet=True)
     assert result.missing == 0
     assert result.summary["engine"] == "vllm"
