@@ -13,6 +13,7 @@ from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
 from caslie_ray.dataset import ingest, plan_ingest
 from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.fusion import fuse, plan_fusion
+from caslie_ray.lineup import engine_lines, resolve
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.progress import clock
 from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_predict, show_train
@@ -110,7 +111,16 @@ def evaluate_job(arguments: Arguments) -> int:
 
 
 def pipeline_job(arguments: Arguments) -> int:
-    """Run all jobs in order; the first that does not complete ends it."""
+    """Run all jobs in order; the first that does not complete ends it.
+
+    Raises:
+        EngineError: a checkpoint cannot be found, or the engine of the base cannot apply its adapters.
+    """
+    from caslie_ray.training import base_of  # as above
+
+    base = base_of(arguments.profile)  # an error here costs nothing yet
+    if arguments.plan:
+        _say("engines", engine_lines([*resolve(arguments.profile).roles, base]))
     if arguments.plan and not arguments.run.files("views"):
         return ingest_job(arguments)
     begun = time.monotonic()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caslie_ray.engines import EngineSpec
+from caslie_ray.engines import EngineSpec, LoraShape
 from caslie_ray.engines.choosing import choose_engine
 from caslie_ray.engines.fingerprint import fingerprint
 from caslie_ray.engines.instructions import takes_instructions
@@ -13,7 +14,7 @@ from caslie_ray.ids import content_id
 from caslie_ray.profiles import Model, Pool, Profile, ProfileError, Resources
 from caslie_ray.quality import audited
 
-__all__ = ["ResolvedLineup", "Role", "resolve", "role_of"]
+__all__ = ["ResolvedLineup", "Role", "engine_lines", "resolve", "role_of"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Role:
     why: str
     resources: Resources
     replicas: Pool
+
+    @property
+    def engine(self) -> str:
+        """Its engine, and why where the profile left it open."""
+        return self.spec.engine + (f" · {self.why}" if self.why else "")
 
     @property
     def answers(self) -> str:
@@ -73,10 +79,7 @@ class ResolvedLineup:
 
     def engines(self) -> list[str]:
         """Return one line a role: its engine, and why where the profile left it open."""
-        width = max((len(role.name) for role in self.roles), default=0)
-        return [
-            f"{role.name:<{width}}  {role.spec.engine}" + (f" · {role.why}" if role.why else "") for role in self.roles
-        ]
+        return engine_lines(self.roles)
 
     @property
     def names(self) -> frozenset[str]:
@@ -97,6 +100,12 @@ class ResolvedLineup:
     def asks_all(self, view_id: str) -> bool:
         """Whether all voters are asked about a view even when its majority is certain."""
         return self.full or audited(view_id, self.audit)
+
+
+def engine_lines(roles: Sequence[Role]) -> list[str]:
+    """Return one line per role: its engine, and why where the profile left it open."""
+    width = max((len(role.name) for role in roles), default=0)
+    return [f"{role.name:<{width}}  {role.engine}" for role in roles]
 
 
 def resolve(profile: Profile) -> ResolvedLineup:
@@ -131,12 +140,16 @@ def resolve(profile: Profile) -> ResolvedLineup:
     return ResolvedLineup(captioner, voters, rule, full, profile.votes.audit, context_free, words)
 
 
-def role_of(model: Model) -> Role:
+def role_of(model: Model, lora: LoraShape | None = None) -> Role:
     """Return the role of one model of a lineup.
 
+    Args:
+        model: the model.
+        lora: shape of the adapters that it will answer with; None for none.
+
     Raises:
-        EngineError: its checkpoint cannot be found.
+        EngineError: its checkpoint cannot be found, or the engine that it names cannot apply the adapters.
     """
-    spec, why = choose_engine(pinned(model.spec()))
+    spec, why = choose_engine(pinned(model.spec()), lora)
     pool = content_id(spec.checkpoint, spec.revision or "", spec.engine, spec.dtype, str(spec.context))[:12]
     return Role(model.name, fingerprint(spec), pool, spec, why, model.resources, model.pool)

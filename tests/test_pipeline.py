@@ -67,6 +67,8 @@ def test_a_plan_of_an_empty_run_starts_nothing(tmp_path: Path) -> None:
     planned = job("pipeline", "--run", str(tmp_path / "run"), "--plan")
     assert planned.returncode == 0, planned.stderr[-2000:]
     assert not (tmp_path / "run").exists()
+    for role in ("captioner", *(voter.name for voter in load_profile("mini").lineup.voters), "unim3"):
+        assert re.search(rf"^  {role} +transformers$", planned.stdout, re.MULTILINE), planned.stdout
     missing = job("caption", "--run", str(tmp_path / "run"))
     assert missing.returncode == 1
     assert "run ingest first" in missing.stderr
@@ -124,3 +126,16 @@ def test_evaluate_before_there_is_anything(tmp_path: Path) -> None:
     done = job("evaluate", "--run", str(tmp_path / "run"))
     assert done.returncode == 1
     assert "run caption first" in done.stderr
+
+
+@pytest.mark.vllm
+def test_a_plan_says_before_anything_is_paid_for_what_the_base_answers_on(tmp_path: Path) -> None:
+    settings = ["--run", str(tmp_path / "run"), "--set", "lineup.base.checkpoint=miniature:voter-qwen"]
+    chosen = job("pipeline", *settings, "--plan", "--set", "lineup.base.engine=auto")
+    assert chosen.returncode == 0, chosen.stderr[-2000:]
+    assert re.search(r"^  unim3 +transformers · vLLM .* cannot adapt lm_head of Qwen2For", chosen.stdout, re.MULTILINE)
+    source = draw(tmp_path / "source")
+    named = job("pipeline", *settings, "--set", "lineup.base.engine=vllm", "--source", str(source))
+    assert named.returncode == 1
+    assert "cannot adapt lm_head of Qwen2ForCausalLM; set engine: auto or engine: transformers" in named.stderr
+    assert not (tmp_path / "run").exists()

@@ -4,7 +4,7 @@ from caslie_ray.engines.base import Choice, Engine, EngineError, EngineStats, Fa
 from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
 from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
 from caslie_ray.engines.registry import ENGINES, load_engine, overlap
-from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.engines.spec import EngineSpec, LoraShape
 
 __all__ = [
     "ENGINES",
@@ -17,6 +17,7 @@ __all__ = [
     "EngineStats",
     "Failure",
     "Generation",
+    "LoraShape",
     "Request",
     "fingerprint",
     "load_engine",

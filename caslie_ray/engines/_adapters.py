@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.spec import LoraShape
 
-__all__ = ["Adapter", "read_adapters"]
+__all__ = ["Adapter", "joint_shape", "read_adapters"]
 
 _STARTS = (True, False, None, "gaussian", "orthogonal")
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -23,10 +24,17 @@ class Adapter(NamedTuple):
     Attributes:
         path: its folder.
         rank: the largest rank of its matrices.
+        targets: names of the modules whose matrices it holds, sorted.
     """
 
     path: str
     rank: int
+    targets: tuple[str, ...]
+
+    @property
+    def lora(self) -> LoraShape:
+        """Its modules and rank."""
+        return LoraShape(self.targets, self.rank)
 
     def changes_answers(self) -> bool:
         """Whether any of its second matrices differs from the zeros that training starts with."""
@@ -41,6 +49,14 @@ def read_adapters(folders: Mapping[str, str]) -> dict[str, Adapter]:
         EngineError: a folder holds no LoRA adapter in safetensors; the message names it.
     """
     return {name: _read(name, Path(folder).expanduser()) for name, folder in folders.items()}
+
+
+def joint_shape(adapters: Collection[Adapter]) -> LoraShape | None:
+    """Return every module that any of the adapters changes and their largest rank; None without adapters."""
+    if not adapters:
+        return None
+    targets = {target for adapter in adapters for target in adapter.targets}
+    return LoraShape(tuple(sorted(targets)), max(adapter.rank for adapter in adapters))
 
 
 def _read(name: str, folder: Path) -> Adapter:
@@ -60,4 +76,14 @@ def _read(name: str, folder: Path) -> Adapter:
             f"adapter {name}: {folder} changes weights of its base (bias {bias}, init_lora_weights {start}), which then"
             " answers otherwise without the adapter; train it with bias none and a start that leaves the base alone"
         )
-    return Adapter(str(folder), max(ranks))
+    return Adapter(str(folder), max(ranks), _targets(name, folder / _WEIGHTS))
+
+
+def _targets(name: str, weights: Path) -> tuple[str, ...]:
+    """The modules in the weights: `target_modules` of the config may name some that the base does not have."""
+    try:
+        with safe_open(weights, framework="pt") as held:
+            modules = {key.partition(".lora_")[0] for key in held.keys() if ".lora_" in key}  # noqa: SIM118
+    except SafetensorError as error:
+        raise EngineError(f"adapter {name}: {weights} cannot be read: {error}") from error
+    return tuple(sorted({module.rpartition(".")[2] for module in modules}))

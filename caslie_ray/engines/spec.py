@@ -5,11 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ["DTYPES", "GENERATION_KEYS", "EngineSpec"]
+__all__ = ["DTYPES", "GENERATION_KEYS", "EngineSpec", "LoraShape"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 GENERATION_KEYS = ("repetition_penalty", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p")
+
+
+class LoraShape(NamedTuple):
+    """Which modules LoRA adapters change, and how large the adapters are.
+
+    Attributes:
+        targets: names of modules, such as `q_proj` and `lm_head`.
+        rank: the largest rank of their matrices.
+    """
+
+    targets: tuple[str, ...]
+    rank: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass, replace
 
 from caslie_ray.ids import content_id
-from caslie_ray.lineup import Role, role_of
+from caslie_ray.lineup import Role
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, RunError
-from caslie_ray.training import finished, planned
+from caslie_ray.training import base_of, finished, planned
 
 __all__ = ["Answerer", "answerers_of"]
 
@@ -57,9 +57,9 @@ def answerers_of(run: Run, profile: Profile, *, partly: bool = False) -> tuple[R
 
     Raises:
         RunError: a model is not trained yet.
-        EngineError: the base cannot be found.
+        EngineError: the base cannot be found, or the engine that it names cannot apply the adapters.
     """
-    base = role_of(profile.lineup.base.by_itself())
+    base = base_of(profile)
     found: list[Answerer] = []
     adapters: dict[str, str] = {}
     models = planned(run, profile)

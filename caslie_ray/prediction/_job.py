@@ -188,7 +188,7 @@ def plan_prediction(run: Run, profile: Profile) -> list[str]:
     stands = job.survey(job.names, retry=True)
     asked, missing = (sum(getattr(stand, name) for stand in stands.values()) for name in ("asked", "missing"))
     return [
-        f"model          {job.base.name} on {job.base.spec.engine}",
+        f"model          {job.base.name} on {job.base.engine}",
         f"answer as      {', '.join(dict.fromkeys(answerer.variant for answerer in job.answerers))}",
         f"splits         {', '.join(profile.prediction.splits)}",
         f"questions      {asked:,}",

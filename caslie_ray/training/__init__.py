@@ -3,9 +3,9 @@
 from caslie_ray.training._job import plan_training, train
 from caslie_ray.training._learner import TrainingError
 from caslie_ray.training._models import TrainedModel, finished, planned, trained
-from caslie_ray.training._order import TASK_SPECIFIC, TrainingOrder, orders_of
+from caslie_ray.training._order import TASK_SPECIFIC, TrainingOrder, base_of, orders_of
 
 __all__ = [
-    "TASK_SPECIFIC", "TrainedModel", "TrainingError", "TrainingOrder", "finished", "orders_of", "plan_training",
-    "planned", "train", "trained",
+    "TASK_SPECIFIC", "TrainedModel", "TrainingError", "TrainingOrder", "base_of", "finished", "orders_of",
+    "plan_training", "planned", "train", "trained",
 ]  # fmt: skip

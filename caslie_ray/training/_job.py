@@ -24,7 +24,7 @@ from caslie_ray.training._export import merge_adapter
 from caslie_ray.training._fitting import checkpoints_folder, fit, forget
 from caslie_ray.training._memory import estimate
 from caslie_ray.training._models import MERGED, Planned, finished, kept_adapter, planned
-from caslie_ray.training._order import TrainingOrder
+from caslie_ray.training._order import TrainingOrder, base_of
 from caslie_ray.training._worker import Item
 
 __all__ = ["plan_training", "train"]
@@ -47,7 +47,7 @@ def train(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
 
     Raises:
         RunError: there are no instructions to learn from, or the store refuses.
-        EngineError: the base cannot be loaded.
+        EngineError: the base cannot be loaded, or the engine that it names cannot apply its adapters.
         TrainingError: the loss is no number, workers kept failing, or the cluster is too small.
     """
     begun = time.monotonic()
@@ -55,6 +55,8 @@ def train(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     to_do = [model for model in models if not _done(run, model)]
     if to_do:
         _preflight(to_do)
+        base = base_of(profile)  # fails before anything is trained that could not answer
+        log.info("%s will answer on %s", base.name, base.engine)
         connect()
         steps = sum(model.order.settings.total_steps(len(model.examples)) for model in to_do)
         with Onlooker(steps, quiet=quiet) as onlooker:
@@ -78,7 +80,7 @@ def plan_training(run: Run, profile: Profile) -> list[str]:
 
     Raises:
         RunError: there are no instructions to learn from.
-        EngineError: the base cannot be found.
+        EngineError: the base cannot be found, or the engine that it names cannot apply its adapters.
     """
     lines: list[str] = []
     models = planned(run, profile)
@@ -94,7 +96,8 @@ def plan_training(run: Run, profile: Profile) -> list[str]:
             f" {need.adapter:.2f}, activations {need.activations:.2f}",
             f"          {run.below(model.folder).label}",
         ]
-    return lines
+    base = base_of(profile)
+    return [*lines, f"          {base.name} answers on {base.engine}"] if lines else []
 
 
 def _preflight(models: Sequence[Planned]) -> None:

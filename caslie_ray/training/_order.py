@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from caslie_ray.engines import EngineSpec, fingerprint
+from caslie_ray.engines import EngineSpec, LoraShape, fingerprint
 from caslie_ray.engines.revisions import pinned
 from caslie_ray.fusion import EXPERIMENTS, experiments_of
 from caslie_ray.ids import content_id
+from caslie_ray.lineup import Role, role_of
 from caslie_ray.profiles import Profile
 from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.tasks import TASKS
 
-__all__ = ["MODELS", "TASK_SPECIFIC", "TrainingOrder", "orders_of"]
+__all__ = ["MODELS", "TASK_SPECIFIC", "TrainingOrder", "base_of", "orders_of"]
 
 MODELS = "models"
 """The folder of a run that holds its models."""
@@ -88,3 +89,15 @@ def orders_of(profile: Profile) -> list[TrainingOrder]:
             order(f"{TASK_SPECIFIC}-{task.code}", first, TASK_SPECIFIC, task=task.name) for task in TASKS.values()
         ]
     return orders + [order(name, name, table=EXPERIMENTS) for name in experiments_of(profile)]
+
+
+def base_of(profile: Profile) -> Role:
+    """Return the base on the engine that will answer with it, which must apply the adapters that are trained.
+
+    All adapters of a profile share one shape, so the engine is known before any is trained.
+
+    Raises:
+        EngineError: the base cannot be found, or the engine that it names cannot apply the adapters.
+    """
+    lora = profile.training.lora
+    return role_of(profile.lineup.base.by_itself(), LoraShape(lora.targets, lora.rank) if orders_of(profile) else None)

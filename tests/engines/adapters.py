@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 BODY = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -30,3 +32,24 @@ def silence(folder: str, matrix: str) -> None:
     path = Path(folder) / "adapter_model.safetensors"
     weights = load_file(path)
     save_file({name: value * (matrix not in name) for name, value in weights.items()}, path)
+
+
+def untie(checkpoint: str | Path, folder: Path) -> Path:
+    """Copy a checkpoint, its head cut loose from its embeddings and changed, with its weights in several files."""
+    shutil.copytree(checkpoint, folder)
+    (folder / "model.safetensors").unlink()
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach() + 0.02 * torch.randn_like(model.lm_head.weight))
+    model.save_pretrained(folder, max_shard_size="1MB")
+    return folder
+
+
+def add_mistral_format(folder: Path) -> None:
+    """Put the files of Mistral's own format beside those of transformers, as in Mistral's repositories.
+
+    Both are useless: who reads them fails.
+    """
+    (folder / "params.json").write_text('{"dim": 1}')
+    save_file({"norm.weight": torch.zeros(1)}, folder / "consolidated.safetensors")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from caslie_ray.engines import EngineError, EngineSpec, fingerprint, load_engine
+from caslie_ray.engines import EngineError, EngineSpec, LoraShape, fingerprint, load_engine
 from caslie_ray.engines._adapters import read_adapters
 from tests.engines.adapters import BODY, HEAD, make_adapter, silence
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
@@ -22,9 +22,9 @@ def spec(checkpoint: MakeCheckpoint, tmp_path: Path) -> EngineSpec:
     return tiny_spec(checkpoint("llama"), adapters={"mine": folder})
 
 
-def test_an_adapter_tells_its_rank_and_whether_it_changes_anything(spec: EngineSpec, tmp_path: Path) -> None:
+def test_an_adapter_tells_its_shape_and_whether_it_changes_anything(spec: EngineSpec, tmp_path: Path) -> None:
     adapter = read_adapters(spec.adapters)["mine"]
-    assert adapter.rank == 4
+    assert adapter.lora == LoraShape(tuple(sorted((*BODY, *HEAD))), 4)
     assert adapter.changes_answers()
     silence(adapter.path, "lora_B")
     assert not adapter.changes_answers()
@@ -42,7 +42,11 @@ def test_a_folder_without_an_adapter_is_refused(spec: EngineSpec, tmp_path: Path
     with pytest.raises(EngineError, match=r"adapter empty: .* has no adapter_config\.json"):
         load_engine(replace(spec, adapters={"empty": str(tmp_path)}))
     folder = Path(spec.adapters["mine"])
-    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(EngineError, match=r"adapter mine: .*adapter_model\.safetensors cannot be read"):
+        load_engine(spec)
+    weights.rename(folder / "adapter_model.bin")
     with pytest.raises(EngineError, match=r"has no adapter_model\.safetensors; save it with PEFT"):
         load_engine(spec)
 

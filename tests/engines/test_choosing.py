@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.engines import CheckpointError, EngineError, EngineSpec
+from caslie_ray.engines import CheckpointError, EngineError, EngineSpec, LoraShape
 from caslie_ray.engines.choosing import choose_engine
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
 
@@ -67,3 +67,9 @@ def test_a_checkpoint_that_cannot_be_read_is_no_reason_against_vllm(checkpoint: 
         choose_engine(tiny_spec(folder, engine="auto"))
     with pytest.raises(CheckpointError, match="no folder"):
         choose_engine(replace(VOTER, checkpoint="nowhere"))
+
+
+def test_a_machine_without_vllm_leaves_a_vllm_that_is_named_to_those_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "caslie_ray.engines.vllm", None)
+    spec = replace(VOTER, engine="vllm")
+    assert choose_engine(spec, LoraShape(("lm_head",), 16)) == (spec, "")

@@ -20,7 +20,7 @@ from caslie_ray.reporting import show_predict
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS
-from caslie_ray.training import orders_of, train
+from caslie_ray.training import orders_of, plan_training, train
 from caslie_ray.training import trained as find_trained
 from tests.object_store import object_store
 from tests.worlds import InProcess, caption_here, fresh_run
@@ -40,6 +40,7 @@ SETTINGS = [
     "lineup.base.max_new_tokens=12",
     "storage.block_rows=16",
 ]
+VARIANTS = ("caslie", "text")
 
 
 def chosen(*settings: str) -> Profile:
@@ -98,15 +99,24 @@ def test_every_model_answers_every_question_once(run: Run) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
-def test_several_adapters_answer_on_vllm_as_they_do_on_transformers(run: Run, trained: Path, tmp_path: Path) -> None:
-    other = fresh_run(trained, tmp_path / "vllm")
-    result = predict(other, chosen("prediction.splits=[ind]", "lineup.base.engine=vllm"), quiet=True)
+def test_adapters_of_a_mistral_base_answer_on_vllm_as_they_do_on_transformers(run: Run, tmp_path: Path) -> None:
+    """Adapters of the head among them: the shape of CASLIE-M."""
+    settings = ["prediction.splits=[ind]", "lineup.base.checkpoint=miniature:voter-mistral"]
+    auto = chosen(*settings, "lineup.base.engine=auto")
+    assert "lm_head" in auto.training.lora.targets
+    engine = f"vllm · vLLM adapts {', '.join(auto.training.lora.targets)} (loaded as LlamaForCausalLM)"
+    assert plan_training(run, auto)[-1].strip() == f"unim3 answers on {engine}"
+    train(run, auto, quiet=True)
+    other = fresh_run(Path(run.root), tmp_path / "vllm")
+    assert plan_prediction(other, auto)[0] == f"model          unim3 on {engine}"
+    result = predict(other, auto, quiet=True)
     assert result.missing == 0
     assert result.summary["engine"] == "vllm"
-    predict_here(run, chosen("prediction.splits=[ind]"))
+    predict_here(run, chosen(*settings))
     expected = {place: row["text"] for place, row in predictions(run).items()}
     assert {place: row["text"] for place, row in predictions(other).items()} == expected
-    assert {variant for _, variant in expected} == {"caslie", "text"}
+    texts = {variant: [expected[sample, variant] for sample in sorted(asked(run, ("ind",)))] for variant in VARIANTS}
+    assert texts["caslie"] != texts["text"]
 
 
 def test_an_answer_is_the_engines_own_with_the_adapter(run: Run) -> None:

@@ -22,7 +22,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from caslie_ray.engines._adapters import read_adapters
+from caslie_ray.engines._adapters import joint_shape, read_adapters
 from caslie_ray.engines._answers import Written, choice, counted, generation
 from caslie_ray.engines._dequantize import write_safetensors
 from caslie_ray.engines._device import is_out_of_memory
@@ -30,10 +30,11 @@ from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
 from caslie_ray.engines._rows import Encoder
 from caslie_ray.engines.base import Choice, EngineError, EngineStats, Failure, Generation, Request
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.engines.vllm._lora import lora_refusal
 from caslie_ray.engines.vllm._metrics import Meter
 from caslie_ray.engines.vllm._process import Guard, cause_of_death, log_size, scratch
 from caslie_ray.engines.vllm._rows import VllmRow, VllmRows
-from caslie_ray.engines.vllm._support import answer_settings, engine_settings, refusal_of, runs_on_cpu
+from caslie_ray.engines.vllm._support import OTHER_ENGINE, answer_settings, engine_settings, refusal_of, runs_on_cpu
 
 __all__ = ["VllmEngine", "load"]
 
@@ -163,6 +164,9 @@ class VllmEngine:
             reader = load_reader(spec, source)
             if reason := refusal_of(spec, reader):
                 raise EngineError(f"checkpoint {spec.checkpoint} cannot run on vLLM: {reason}")
+            for name, adapter in self._adapters.items():
+                if reason := lora_refusal(reader.config, adapter.lora):
+                    raise EngineError(f"adapter {name} ({adapter.path}): {reason}; {OTHER_ENGINE}")
             self._settings = answer_settings(spec, source, reader)
             with TemporaryDirectory(dir=scratch()) as written, guard.starting():
                 folder = source
@@ -179,7 +183,9 @@ class VllmEngine:
         return Loaded(engine, reader, loop, guard)
 
     async def _start(self, source: Source, reader: Reader) -> Any:
-        settings = engine_settings(self._spec, source, reader, [adapter.rank for adapter in self._adapters.values()])
+        adapters = self._adapters.values()
+        ranks = [adapter.rank for adapter in adapters]
+        settings = engine_settings(self._spec, source, reader, ranks, joint_shape(adapters))
         # On the CPU vLLM puts a single worker into a third process otherwise: half a minute and a GB for nothing.
         single = runs_on_cpu(self._spec) and settings.tensor_parallel_size == 1
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if single else "1"

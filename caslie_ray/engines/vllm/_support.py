@@ -6,7 +6,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from transformers import GenerationConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from vllm import ModelRegistry, SamplingParams
 from vllm import __version__ as vllm_version
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -14,12 +13,15 @@ from vllm.sampling_params import RequestOutputKind
 
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, Source, read_settings
+from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.memory import BLOCK_CPU, BLOCK_GPU, kv_cache_bytes
-from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.engines.spec import EngineSpec, LoraShape
+from caslie_ray.engines.trainable import read_config
+from caslie_ray.engines.vllm._lora import RANKS, class_name, class_with_adapters, lora_refusal
 
-__all__ = ["answer_settings", "engine_settings", "refusal", "refusal_of", "runs_on_cpu"]
+__all__ = ["OTHER_ENGINE", "adaptation", "answer_settings", "engine_settings", "refusal", "refusal_of", "runs_on_cpu"]
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, that vLLM has kernels for
+OTHER_ENGINE = "set engine: auto or engine: transformers"
 _MEMORY = 0.9  # of what it may use of a GPU vLLM claims so much; the rest is for what it does not count
 
 
@@ -28,16 +30,34 @@ def runs_on_cpu(spec: EngineSpec) -> bool:
     return spec.device == "cpu" or (spec.device == "auto" and _made_for() == "cpu")
 
 
-def refusal(spec: EngineSpec) -> str | None:
+def refusal(spec: EngineSpec, lora: LoraShape | None = None) -> str | None:
     """Return why vLLM cannot run a checkpoint as the spec wants it, without loading it; None where it can.
+
+    Args:
+        spec: the checkpoint and how to run it.
+        lora: shape of the adapters that it is to be run with; None for none.
 
     Raises:
         EngineError: the checkpoint cannot be read, which says nothing about vLLM.
     """
-    return refusal_of(spec, read_settings(spec))
+    return refusal_of(spec, read_settings(spec), lora)
 
 
-def refusal_of(spec: EngineSpec, reader: Reader) -> str | None:
+def adaptation(spec: EngineSpec, lora: LoraShape) -> str:
+    """Say which modules of a checkpoint vLLM adapts, and as which class it loads; no weights are read.
+
+    Raises:
+        EngineError: the checkpoint cannot be read, or not be adapted; the message says what to set.
+    """
+    config = read_config(spec)
+    if reason := lora_refusal(config, lora):
+        raise EngineError(f"checkpoint {spec.checkpoint}: {reason}; {OTHER_ENGINE}")
+    name = class_with_adapters(config, lora)
+    loaded_as = "" if name == class_name(config) else f" (loaded as {name})"
+    return f"vLLM adapts {', '.join(lora.targets)}{loaded_as}"
+
+
+def refusal_of(spec: EngineSpec, reader: Reader, lora: LoraShape | None = None) -> str | None:
     """As `refusal`, with all of the checkpoint but its weights at hand."""
     config = reader.config
     device, _, number = spec.device.partition(":")
@@ -45,8 +65,7 @@ def refusal_of(spec: EngineSpec, reader: Reader) -> str | None:
         return f"the vLLM that is installed is made for {_made_for()}, and the model is to run on {device}"
     if number not in ("", "0"):
         return f"vLLM takes the first GPU it sees, not {spec.device}; set CUDA_VISIBLE_DEVICES"
-    # A GGUF file names no class; it holds a text model.
-    name = (config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)])[0]
+    name = class_name(config)
     if not reader.family.chat:
         return f"{name} continues text after an image, which is not done on vLLM"
     if name not in ModelRegistry.get_supported_archs():
@@ -63,11 +82,13 @@ def refusal_of(spec: EngineSpec, reader: Reader) -> str | None:
             f"with a context of {spec.context}, above {switch}, vLLM would encode the positions of a short prompt as"
             " those of a long one, and answer otherwise than transformers"
         )
-    return None
+    return lora_refusal(config, lora) if lora is not None else None
 
 
-def engine_settings(spec: EngineSpec, source: Source, reader: Reader, ranks: list[int]) -> AsyncEngineArgs:
-    """The arguments of vLLM's engine; `ranks` are those of the adapters."""
+def engine_settings(
+    spec: EngineSpec, source: Source, reader: Reader, ranks: list[int], lora: LoraShape | None = None
+) -> AsyncEngineArgs:
+    """The arguments of vLLM's engine; `ranks` are those of the adapters, and `lora` is their joint shape."""
     cpu = runs_on_cpu(spec)
     settings: dict[str, Any] = {"dtype": spec.dtype}
     if cpu or 0 < spec.gpus < 1:
@@ -77,16 +98,20 @@ def engine_settings(spec: EngineSpec, source: Source, reader: Reader, ranks: lis
     if not cpu:
         settings["gpu_memory_utilization"] = _MEMORY * (spec.gpus if 0 < spec.gpus < 1 else 1.0)
     if ranks:
-        settings["max_lora_rank"] = next((rank for rank in _RANKS if rank >= max(ranks)), max(ranks))
+        settings["max_lora_rank"] = next((rank for rank in RANKS if rank >= max(ranks)), max(ranks))
         # One place more than adapters: on the CPU vLLM takes the last one for a request without an adapter that shares
         # a batch with others (vllm#48421), and what is empty changes nothing.
         settings["max_loras"] = settings["max_cpu_loras"] = len(ranks) + cpu
+    if lora is not None and (loaded_as := class_with_adapters(reader.config, lora)) != class_name(reader.config):
+        settings["hf_overrides"] = {"architectures": [loaded_as]}
     if reader.family.sees:
         settings["limit_mm_per_prompt"] = {"image": 1}
         settings["mm_processor_kwargs"] = {"backend": "pil"}
         settings["mm_processor_cache_gb"] = 0  # an image is shown in a context or two, and takes megabytes
     return AsyncEngineArgs(
         model=source.location,
+        # Mistral's repositories also hold params.json and consolidated.safetensors, which vLLM would prefer.
+        config_format="hf",
         load_format="safetensors",
         trust_remote_code=False,
         max_model_len=spec.context,
