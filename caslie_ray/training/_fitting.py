@@ -83,7 +83,10 @@ def fit(run: Run, items: Sequence[Item], board: Any) -> None:
             name=folder.rpartition("/")[2],
             storage_path=run.path(MODELS),
             storage_filesystem=run.fs,
-            failure_config=FailureConfig(max_failures=settings.max_failures),
+            failure_config=FailureConfig(
+                max_failures=settings.max_failures,
+                max_preemption_failures=-1 if settings.max_preemptions is None else settings.max_preemptions,
+            ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )

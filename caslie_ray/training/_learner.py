@@ -121,8 +121,8 @@ class Learner:
             notice: whether this worker's node is announced to be taken away; all workers learn of it.
 
         Raises:
-            TrainingError: the loss is no number, or a sample does not fit the memory alone; the message has the step and
-                the ids of the samples.
+            TrainingError: the loss is no number, or a sample does not fit the memory alone; the message has the step
+                and the ids of the samples.
         """
         # What is left out at random is a function of the step, so that a step done again is the same step.
         torch.manual_seed(_seed(self._settings.seed, number, self._rank))
@@ -248,15 +248,14 @@ class Learner:
         tokens = part.labels.numel()
         if self._parallel.collective:
             raise TrainingError(
-                f"{where}: out of memory on a micro-batch of {tokens:,} tokens. With training.shard=true its passes need"
-                " every worker, so one worker cannot repeat them in smaller parts: set"
+                f"{where}: out of memory on a micro-batch of {tokens:,} tokens. With training.shard=true a pass needs"
+                " every worker, so one worker cannot repeat it in smaller parts: set"
                 f" training.micro_tokens={max(1, min(self._limit.tokens, tokens) // 2)} (now"
                 f" {self._limit.tokens}), training.gradient_checkpointing=true, or more workers ({reason})"
             )
         if len(part.rows) == 1:
-            raise TrainingError(
-                f"{where}: {too_large(self._examples.sample_id(rows[part.rows[0]]), tokens, self._turns.context, reason)}"
-            )
+            sample = self._examples.sample_id(rows[part.rows[0]])
+            raise TrainingError(f"{where}: {too_large(sample, tokens, self._turns.context, reason)}")
 
     def _cut(self, turns: Sequence[Turn], of: Iterable[int]) -> list[MicroBatch]:
         chosen, tokens = self._settings, self._limit.tokens
@@ -276,8 +275,8 @@ class Learner:
     def _add_gradients(self, part: MicroBatch) -> float:
         """Add a micro-batch's gradients to those of the step; return its loss."""
         loss = self._loss(part)
-        # backward() would leave gradients of some layers behind where it runs out of memory half-way. grad() returns all
-        # of them or raises, and adding them up allocates nothing.
+        # Out of memory half-way, backward() would leave the gradients of some layers behind. grad() returns all of them
+        # or raises, and adding them up allocates nothing.
         found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         for parameter, gradient in zip(self._parameters, found, strict=True):
             if parameter.grad is None:
