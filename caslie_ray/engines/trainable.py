@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, find_source, load_reader

@@ -132,7 +132,8 @@ def starting_tokens(spec: EngineSpec, settings: TrainingSettings, card: float) -
             f"{spec.checkpoint} needs {need.weights:.1f} GiB for its weights, {need.adapter:.1f} for the adapter and"
             f" {need.smallest:.1f} for one sample of {spec.context} tokens, and this GPU has {card:.1f}, of which"
             f" {_RESERVE:g} is for CUDA: use a larger one, a lower lineup.base.context,"
-            " training.gradient_checkpointing=true, training.dtype=bfloat16, training.quantize=4bit, or training.shard=true on several"
+            " training.gradient_checkpointing=true, training.dtype=bfloat16, training.quantize=4bit, or"
+            " training.shard=true on several"
         )
     if need.activations <= room:
         return settings.micro_tokens

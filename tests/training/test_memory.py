@@ -36,7 +36,7 @@ class Live(TorchDispatchMode):
     """Bytes of the tensors that operators make, while they are alive."""
 
     def __init__(self, known: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._known = {tensor.untyped_storage()._cdata for tensor in known}
         self._seen: set[int] = set()
         self._now = 0
