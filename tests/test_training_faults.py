@@ -134,6 +134,15 @@ def begun(seen: Seen, job: Submitted) -> None:
     assert job.running, job.end()[1][-3000:]
 
 
+def lose_drained(lab: Lab) -> None:
+    """Announce that the worker's node will be taken away, and take it away; another one comes."""
+    node = lab.cluster.busy("RayTrainWorker")
+    lab.cluster.drain(node, 8)
+    time.sleep(5)
+    lab.cluster.kill(node)
+    lab.cluster.add()
+
+
 # --- scenarios ---------------------------------------------------------------------------------------------------
 
 
@@ -165,23 +174,17 @@ def drained_node(lab: Lab) -> Seen:
     # A node that is announced to be taken away is no failure.
     job = lab.train(seen, 1, "training.max_failures=0", "training.max_preemptions=2")
     begun(seen, job)
-    node = lab.cluster.busy("RayTrainWorker")
-    lab.cluster.drain(node, 8)
-    time.sleep(5)
-    lab.cluster.kill(node)
-    lab.cluster.add()
+    lose_drained(lab)
     seen.take(job)
     return seen
 
 
 def drained_too_often(lab: Lab) -> Seen:
     seen = lab.fresh("too-often")
-    job = lab.train(seen, 1, "training.max_failures=9", "training.max_preemptions=0")
+    job = lab.train(seen, 1, "training.max_failures=9", "training.max_preemptions=0", "training.epochs=100")
     begun(seen, job)
-    lab.cluster.drain(lab.cluster.busy("RayTrainWorker"), 2)
+    lose_drained(lab)
     seen.take(job)
-    lab.cluster.kill(lab.cluster.workers[0])  # no draining node stays behind
-    lab.cluster.kill(lab.cluster.workers[0])
     return seen
 
 

@@ -1,6 +1,5 @@
 """Engines answer requests with a model. They know nothing of captions, votes or tasks, and nothing of Ray."""
 
-from caslie_ray.engines._device import free_memory, is_out_of_memory
 from caslie_ray.engines.base import Choice, Engine, EngineError, EngineStats, Failure, Generation, Request
 from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
 from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
@@ -20,8 +19,6 @@ __all__ = [
     "Generation",
     "Request",
     "fingerprint",
-    "free_memory",
-    "is_out_of_memory",
     "load_engine",
     "overlap",
     "resolve",

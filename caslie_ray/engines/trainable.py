@@ -9,13 +9,17 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils.import_utils import is_flash_attn_2_available
 
+from caslie_ray.engines._device import free_memory, is_out_of_memory
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, find_source, load_reader
 from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.prompts import Prompt
 
-__all__ = ["Trainable", "Turn", "Turns", "attention_for", "load_trainable", "load_turns", "read_config"]
+__all__ = [
+    "Trainable", "Turn", "Turns", "attention_for", "free_memory", "is_out_of_memory", "load_trainable", "load_turns",
+    "read_config",
+]  # fmt: skip
 
 
 # Logits are taken where answers stand, without the model's own last step.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from caslie_ray.engines import free_memory, is_out_of_memory
+from caslie_ray.engines.trainable import free_memory, is_out_of_memory
 
 __all__ = ["OutOfMemory", "TokenLimit", "within_memory"]
 

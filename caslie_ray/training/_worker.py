@@ -18,8 +18,8 @@ from ray.train.torch import get_device
 from transformers import BitsAndBytesConfig
 
 from caslie_ray.cluster import draining_nodes
-from caslie_ray.engines import EngineError, is_out_of_memory
-from caslie_ray.engines.trainable import Turns, attention_for, load_trainable
+from caslie_ray.engines import EngineError
+from caslie_ray.engines.trainable import Turns, attention_for, is_out_of_memory, load_trainable
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import TrainingSettings
 from caslie_ray.runs import Run
