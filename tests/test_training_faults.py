@@ -134,6 +134,15 @@ def begun(seen: Seen, job: Submitted) -> None:
     assert job.running, job.end()[1][-3000:]
 
 
+def lose_drained(lab: Lab) -> None:
+    """Announce that the worker's node will be taken away, and take it away; another one comes."""
+    node = lab.cluster.busy("RayTrainWorker")
+    lab.cluster.drain(node, 8)
+    time.sleep(5)
+    lab.cluster.kill(node)
+    lab.cluster.add()
+
+
 # --- scenarios ---------------------------------------------------------------------------------------------------
 
 
@@ -162,13 +171,19 @@ def lost_node(lab: Lab) -> Seen:
 
 def drained_node(lab: Lab) -> Seen:
     seen = lab.fresh("drained")
-    job = lab.train(seen, 1)
+    # A node that is announced to be taken away is no failure.
+    job = lab.train(seen, 1, "training.max_failures=0", "training.max_preemptions=2")
     begun(seen, job)
-    node = lab.cluster.busy("RayTrainWorker")
-    lab.cluster.drain(node, 8)
-    time.sleep(5)
-    lab.cluster.kill(node)
-    lab.cluster.add()
+    lose_drained(lab)
+    seen.take(job)
+    return seen
+
+
+def drained_too_often(lab: Lab) -> Seen:
+    seen = lab.fresh("too-often")
+    job = lab.train(seen, 1, "training.max_failures=9", "training.max_preemptions=0", "training.epochs=100")
+    begun(seen, job)
+    lose_drained(lab)
     seen.take(job)
     return seen
 
@@ -246,6 +261,11 @@ def saved_in_time(lab: Lab, seen: Seen) -> None:
     assert [step for step in record["checkpoints"] if step % EVERY], "none between two that were due"
 
 
+def ended(lab: Lab, seen: Seen) -> None:
+    assert seen.codes == [1], seen.said[-1][-3000:]
+    assert "reempt" in seen.said[0]
+
+
 def resumed(lab: Lab, seen: Seen) -> None:
     assert not seen.facts["finished"]
     exact([-signal.SIGKILL, 0])(lab, seen)
@@ -277,6 +297,7 @@ BEFORE = [Fault("nothing", one_worker, learned), Fault("nothing, on two nodes", 
 MATRIX = [
     Fault("a node is lost while a model is trained", lost_node, and_the_next),
     Fault("a node is drained, then lost, while a model is trained", drained_node, saved_in_time),
+    Fault("nodes are drained more often than training.max_preemptions", drained_too_often, ended),
     Fault("the driver is killed while a model is trained", killed_driver, resumed),
     Fault("the driver is told to end while a model is trained", stopped_driver, stopped),
     Fault("a node is lost while models answer", lost_while_answering, answered),
@@ -284,7 +305,7 @@ MATRIX = [
 
 
 # What exactness rests on is played for every change.
-SHORT = (one_worker, two_workers, lost_node)
+SHORT = (one_worker, two_workers, lost_node, drained_node)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.utils.import_utils import is_flash_attn_2_available
 
+from caslie_ray.engines._device import free_memory, is_out_of_memory
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, find_source, read_settings
 from caslie_ray.engines.base import EngineError
@@ -15,7 +17,10 @@ from caslie_ray.engines.cutting import Fit
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.prompts import Prompt
 
-__all__ = ["Trainable", "Turn", "Turns", "load_trainable", "load_turns", "read_config"]
+__all__ = [
+    "Trainable", "Turn", "Turns", "attention_for", "free_memory", "is_out_of_memory", "load_trainable", "load_turns",
+    "read_config",
+]  # fmt: skip
 
 
 # Logits are taken where answers stand, without the model's own last step.
@@ -143,12 +148,22 @@ def load_turns(spec: EngineSpec) -> Turns:
     return Turns(spec.checkpoint, read_settings(spec), spec.context)
 
 
-def load_trainable(spec: EngineSpec, device: torch.device, **settings: Any) -> Trainable:
+def attention_for(spec: EngineSpec, device: torch.device, *, packing: bool) -> str:
+    """Return the attention implementation to train with, as transformers names it.
+
+    FlashAttention tells packed samples apart by their positions, where SDPA takes a dense mask of tokens × tokens.
+    """
+    usable = device.type == "cuda" and spec.dtype in ("bfloat16", "float16") and is_flash_attn_2_available()
+    return "flash_attention_2" if packing and usable else "sdpa"
+
+
+def load_trainable(spec: EngineSpec, device: torch.device, *, attention: str = "sdpa", **settings: Any) -> Trainable:
     """Load a checkpoint to train it.
 
     Args:
         spec: the checkpoint; its adapters and its generation settings are left out.
         device: where its weights shall lie.
+        attention: the attention implementation, as transformers names it.
         settings: more arguments of `from_pretrained`, such as `quantization_config`.
 
     Raises:
@@ -164,7 +179,7 @@ def load_trainable(spec: EngineSpec, device: torch.device, **settings: Any) -> T
             config=reader.config,
             dtype=getattr(torch, spec.dtype),
             device_map={"": device},
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             use_safetensors=True,
             output_loading_info=True,
             **settings,

@@ -45,10 +45,12 @@ class TrainingSettings(Settings):
     """Instructions a forward pass on one worker, at most. Changes memory and speed, not the result."""
 
     micro_tokens: Positive = 8192
-    """Tokens a forward pass on one worker, at most, padding included. Changes memory and speed, not the result."""
+    """Tokens a forward pass on one worker, at most, padding included. Changes memory and speed, not the result. Lowered
+    on a worker whose GPU holds less, by estimate or because it runs out of memory."""
 
     packing: bool = False
-    """Write short instructions one after the other in place of padding. Changes speed, not the result."""
+    """Write short instructions one after the other in place of padding. Changes speed, not the result. A pack holds at
+    most 2,048 tokens, or `micro_tokens` where FlashAttention is installed (untested: it wants a GPU)."""
 
     clip: float = Field(default=1.0, gt=0.0)
     """Length to which a longer gradient is cut."""
@@ -105,6 +107,10 @@ class TrainingSettings(Settings):
     max_failures: Whole = 20
     """Times that training goes on from its last checkpoint after workers or nodes were lost without notice. What would
     fail again, such as a loss that is no number, ends the job at once."""
+
+    max_preemptions: Whole | None = None
+    """Times that training goes on from its last checkpoint after a node was drained, as spot machines are before they
+    are taken away; null: without limit. They do not count as failures."""
 
     trackers: Listed[Literal["mlflow", "wandb"]] = ()
     """Where curves go besides TensorBoard, which always has them; each is an extra of this package."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,20 @@ from torch import Tensor
 
 from caslie_ray.engines.trainable import Turn
 
-__all__ = ["MicroBatch", "micro_batches", "packed", "padded"]
+__all__ = ["MicroBatch", "micro_batches", "pack_limit", "packed", "padded"]
+
+_LONGEST_PACK = 2048
+"""Tokens per pack where attention takes a dense mask: its memory and time grow with the square of the pack."""
+
+
+def pack_limit(attention: str, tokens: int) -> int:
+    """Return how many tokens a pack of several turns may hold.
+
+    Args:
+        attention: the model's attention implementation, as transformers names it.
+        tokens: token limit per micro-batch.
+    """
+    return tokens if attention == "flash_attention_2" else min(tokens, _LONGEST_PACK)
 
 
 class MicroBatch(NamedTuple):
@@ -33,7 +46,14 @@ _IGNORED = -100
 
 
 def micro_batches(
-    turns: Sequence[Turn], rows: int, tokens: int, pad: int, *, pack: bool = False, alone_above: int | None = None
+    turns: Sequence[Turn],
+    rows: int,
+    tokens: int,
+    pad: int,
+    *,
+    pack: bool = False,
+    alone_above: int | None = None,
+    of: Iterable[int] | None = None,
 ) -> Iterator[MicroBatch]:
     """Cut turns into micro-batches.
 
@@ -44,8 +64,9 @@ def micro_batches(
         pad: id of the token that fills up.
         pack: write turns one after the other in one row, where none sees another, in place of padding.
         alone_above: turns longer than this share a micro-batch with none.
+        of: numbers of the turns that are taken; by default all.
     """
-    order = sorted(range(len(turns)), key=lambda number: (len(turns[number].ids), number))
+    order = sorted(range(len(turns)) if of is None else of, key=lambda number: (len(turns[number].ids), number))
     group: list[int] = []
     for number in order:
         length = len(turns[number].ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import suppress
 from typing import Any, Self
@@ -13,6 +14,8 @@ from caslie_ray.progress import Progress
 
 __all__ = ["Board", "Onlooker"]
 
+log = logging.getLogger(__name__)
+
 _EVERY_S = 1.0
 _PATIENCE_S = 10.0
 
@@ -23,6 +26,7 @@ class Board:
     def __init__(self) -> None:
         self._steps: dict[str, tuple[int, float]] = {}
         self._final: Exception | None = None
+        self._warnings: list[str] = []
 
     def tell(self, name: str, done: int, loss: float) -> None:
         """Say that a model has made so many steps, and the loss of the last."""
@@ -35,6 +39,14 @@ class Board:
     def final_error(self) -> Exception | None:
         """Return why training cannot go on; None while it can."""
         return self._final
+
+    def warn(self, text: str) -> None:
+        """Keep a warning for the job's log; the workers' own logs stay on their nodes."""
+        self._warnings.append(text)
+
+    def warnings(self, since: int) -> list[str]:
+        """Return the warnings after the first `since`."""
+        return self._warnings[since:]
 
     def look(self) -> dict[str, tuple[int, float]]:
         """Return steps made and last loss, by model."""
@@ -53,6 +65,7 @@ class Onlooker:
         # It needs no room of its own, and ends with the job.
         self.board: Any = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._progress = Progress("train", steps, "steps", quiet=quiet)
+        self._warned = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="onlooker", daemon=True)
 
@@ -77,3 +90,6 @@ class Onlooker:
             seen = ray.get(self.board.look.remote(), timeout=_PATIENCE_S)
             note = ", ".join(f"{name} loss {loss:.3f}" for name, (_, loss) in seen.items())
             self._progress.update(sum(done for done, _ in seen.values()), note=note)
+            for text in ray.get(self.board.warnings.remote(self._warned), timeout=_PATIENCE_S):
+                self._warned += 1
+                log.warning("%s", text)

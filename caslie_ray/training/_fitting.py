@@ -69,6 +69,8 @@ def fit(run: Run, items: Sequence[Item], board: Any) -> None:
     _refuse_what_cannot_fit(settings, resources)
     # Ray's types know of no elastic pair.
     workers: Any = lowest if lowest == highest else (lowest, highest)
+    # Ray's types are those of Train V1, which had no budget for preemptions.
+    failures: Any = FailureConfig
     folder = checkpoints_folder(items[0].order)
     forget_if_broken(run, folder)
     trainer = TorchTrainer(
@@ -83,7 +85,10 @@ def fit(run: Run, items: Sequence[Item], board: Any) -> None:
             name=folder.rpartition("/")[2],
             storage_path=run.path(MODELS),
             storage_filesystem=run.fs,
-            failure_config=FailureConfig(max_failures=settings.max_failures),
+            failure_config=failures(
+                max_failures=settings.max_failures,
+                max_preemption_failures=-1 if settings.max_preemptions is None else settings.max_preemptions,
+            ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )

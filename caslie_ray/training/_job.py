@@ -22,7 +22,7 @@ from caslie_ray.runs import Run
 from caslie_ray.training._board import Onlooker
 from caslie_ray.training._export import merge_adapter
 from caslie_ray.training._fitting import checkpoints_folder, fit, forget
-from caslie_ray.training._memory import estimate
+from caslie_ray.training._memory import cards, estimate
 from caslie_ray.training._models import MERGED, Planned, finished, kept_adapter, planned
 from caslie_ray.training._order import TrainingOrder, base_of
 from caslie_ray.training._worker import Item
@@ -94,6 +94,7 @@ def plan_training(run: Run, profile: Profile) -> list[str]:
             f" on {order.spec.checkpoint}{', finished' if finished(run, model) else ''}",
             f"          a worker takes {need.total:.2f} GiB: weights {need.weights:.2f}, adapter and optimiser"
             f" {need.adapter:.2f}, activations {need.activations:.2f}",
+            *([f"          fits GPUs of {cards(order.spec, order.settings)}"] if order.settings.resources.gpus else []),
             f"          {run.below(model.folder).label}",
         ]
     base = base_of(profile)

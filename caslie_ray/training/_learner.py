@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,17 +16,27 @@ from caslie_ray.engines.cutting import PromptTooLong
 from caslie_ray.engines.trainable import Turn, Turns
 from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.training._adapter import trained_parameters
-from caslie_ray.training._batches import MicroBatch, micro_batches
+from caslie_ray.training._batches import MicroBatch, micro_batches, pack_limit
 from caslie_ray.training._examples import Examples, batch_at, share_of
+from caslie_ray.training._limit import OutOfMemory, TokenLimit, within_memory
 from caslie_ray.training._model import ResponseLoss
 from caslie_ray.training._parallel import parallel_to
 from caslie_ray.training._schedule import rate_at
 
-__all__ = ["Learner", "Step", "TrainingError"]
+__all__ = ["Learner", "Step", "TrainingError", "too_large"]
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and how to mend it."""
+
+
+def too_large(sample_id: str, tokens: int, context: int, reason: str) -> str:
+    """Return what is to be said of a sample that runs out of memory alone."""
+    return (
+        f"sample {sample_id} does not fit the memory: its {tokens:,} tokens ran out of it in a micro-batch of its own"
+        f" ({reason}). Lower lineup.base.context (now {context}), set training.gradient_checkpointing=true or"
+        " training.quantize=4bit, or use a larger GPU; a lower training.micro_tokens alone does not help"
+    )
 
 
 class Step(NamedTuple):
@@ -59,7 +71,8 @@ class Learner:
     """Trains an adapter, one optimiser step after the other.
 
     The loss of a step is the sum over the answers' tokens of the whole global batch, divided by their number, however
-    the batch is cut: into workers, into micro-batches, or short at the end of an epoch.
+    the batch is cut: into workers, into micro-batches, or short at the end of an epoch. A micro-batch that runs out of
+    memory is cut in smaller ones and repeated, on this worker alone.
 
     Args:
         model: a causal model with an adapter; where the base is to be shared out, it may lie on the CPU.
@@ -69,6 +82,7 @@ class Learner:
         rank: which worker this is.
         world: how many workers there are; above 1 the process group must stand.
         device: where this one computes; by default where the model lies.
+        limit: token limit per micro-batch of this worker; by default `micro_tokens`, lowered after out of memory.
     """
 
     def __init__(
@@ -80,6 +94,7 @@ class Learner:
         rank: int = 0,
         world: int = 1,
         device: torch.device | None = None,
+        limit: TokenLimit | None = None,
     ) -> None:
         self._turns = turns
         self._examples = examples
@@ -88,6 +103,8 @@ class Learner:
         self._parameters = [parameter for _, parameter in trained_parameters(model)]
         self._device = device or self._parameters[0].device
         self.model = model
+        self._limit = limit or TokenLimit(settings.micro_tokens)
+        self._attention = str(model.get_base_model().config._attn_implementation)
         self._loss_of = ResponseLoss(model)
         self._parallel = parallel_to(self._loss_of, world, self._device, shard=settings.shard)
         self.optimizer = torch.optim.AdamW(
@@ -106,7 +123,8 @@ class Learner:
             notice: whether this worker's node is announced to be taken away; all workers learn of it.
 
         Raises:
-            TrainingError: the loss is no number; the message has the step and the ids of the samples.
+            TrainingError: the loss is no number, or a sample does not fit the memory alone; the message has the step
+                and the ids of the samples.
         """
         # What is left out at random is a function of the step, so that a step done again is the same step.
         torch.manual_seed(_seed(self._settings.seed, number, self._rank))
@@ -114,17 +132,16 @@ class Learner:
         batch = batch_at(number, len(self._examples), self._settings.global_batch, self._settings.seed)
         mine = share_of(batch, self._examples.characters, self._rank, self._world)
         turns, rows, left_out = self._encode(mine)
-        parts = self._cut(turns)
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for place, part in enumerate(parts):
-            with self._parallel.waiting(last=place == len(parts) - 1):
-                loss = self._loss(part)
-                loss.backward()
-            value = float(loss.detach())
+
+        def learn(part: MicroBatch) -> float:
+            value = self._add_gradients(part)
             if not math.isfinite(value):
                 self._name_bad(part, [rows[row] for row in part.rows], number)
-            total += value
+            return value
+
+        parts, losses = self._run(turns, rows, learn, f"step {number}")
+        total = sum(losses)
         tokens = sum(part.answers for part in parts)
         cut = sum(turn.cut for turn in turns)
         read = sum(len(turn.ids) for turn in turns)
@@ -171,16 +188,17 @@ class Learner:
         """Return the mean loss of an answer's token over examples, in nats; the workers share them out.
 
         None where none of them fits the context, or the loss is no number.
+
+        Raises:
+            TrainingError: a sample does not fit the memory alone.
         """
         self._loss_of.eval()
-        total = tokens = 0.0
         held, self._examples = self._examples, examples
         try:
             mine = range(self._rank, len(examples), self._world)
-            turns, _, _ = self._encode(list(mine))
-            for part in self._cut(turns):
-                total += float(self._loss(part, trained=False))
-                tokens += part.answers
+            turns, rows, _ = self._encode(list(mine))
+            parts, losses = self._run(turns, rows, lambda part: float(self._loss(part, trained=False)), "validation")
+            total, tokens = sum(losses), sum(part.answers for part in parts)
         finally:
             self._examples = held
         summed, count = self._summed([total, tokens])
@@ -197,20 +215,78 @@ class Learner:
             rows.append(index)
         return turns, rows, len(indices) - len(rows)
 
-    def _cut(self, turns: Sequence[Turn]) -> Sequence[MicroBatch]:
-        chosen = self._settings
+    def _run(
+        self, turns: Sequence[Turn], rows: Sequence[int], compute: Callable[[MicroBatch], float], where: str
+    ) -> tuple[list[MicroBatch], list[float]]:
+        """Cut turns into micro-batches and compute a value of each; return both.
+
+        Whatever a micro-batch that runs out of memory leaves behind is not counted: it and those to come are cut anew.
+
+        Args:
+            turns: prompts with their answers.
+            rows: the example that each turn is of.
+            compute: either returns, or has no effect.
+            where: for messages.
+
+        Raises:
+            TrainingError: a turn does not fit the memory alone.
+        """
+        done: list[MicroBatch] = []
+        values: list[float] = []
+        waiting = deque(self._cut(turns, range(len(turns))))
+        while waiting:
+            part = waiting.popleft()
+            value = within_memory(functools.partial(compute, part))
+            if isinstance(value, OutOfMemory):
+                self._refuse_what_cannot_shrink(part, rows, value.reason, where)
+                self._limit.lower(part.labels.numel())
+                left = [row for other in (part, *waiting) for row in other.rows]
+                waiting = deque(self._cut(turns, left))
+                continue
+            done.append(part)
+            values.append(value)
+        return done, values
+
+    def _refuse_what_cannot_shrink(self, part: MicroBatch, rows: Sequence[int], reason: str, where: str) -> None:
+        tokens = part.labels.numel()
+        if self._parallel.collective:
+            raise TrainingError(
+                f"{where}: out of memory on a micro-batch of {tokens:,} tokens. With training.shard=true a pass needs"
+                " every worker, so one worker cannot repeat it in smaller parts: set"
+                f" training.micro_tokens={max(1, min(self._limit.tokens, tokens) // 2)} (now"
+                f" {self._limit.tokens}), training.gradient_checkpointing=true, or more workers ({reason})"
+            )
+        if len(part.rows) == 1:
+            sample = self._examples.sample_id(rows[part.rows[0]])
+            raise TrainingError(f"{where}: {too_large(sample, tokens, self._turns.context, reason)}")
+
+    def _cut(self, turns: Sequence[Turn], of: Iterable[int]) -> list[MicroBatch]:
+        chosen, tokens = self._settings, self._limit.tokens
         parts = list(
             micro_batches(
-                turns, chosen.micro_batch, chosen.micro_tokens, self._turns.pad,
-                pack=chosen.packing, alone_above=self._turns.switch,
+                turns, chosen.micro_batch, pack_limit(self._attention, tokens) if chosen.packing else tokens,
+                self._turns.pad, pack=chosen.packing, alone_above=self._turns.switch, of=of,
             )
         )  # fmt: skip
-        lacking = self._parallel.passes(max(1, len(parts))) - len(parts)
+        lacking = self._parallel.passes(len(parts)) - len(parts)
         return [*parts, *(self._nothing() for _ in range(lacking))]
 
     def _nothing(self) -> MicroBatch:
         ids = torch.full((1, 1), self._turns.pad, dtype=torch.long)
         return MicroBatch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, torch.full_like(ids, -100), 0, ())
+
+    def _add_gradients(self, part: MicroBatch) -> float:
+        """Add a micro-batch's gradients to those of the step; return its loss."""
+        loss = self._loss(part)
+        # Out of memory half-way, backward() would leave the gradients of some layers behind. grad() returns all of them
+        # or raises, and adding them up allocates nothing.
+        found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        for parameter, gradient in zip(self._parameters, found, strict=True):
+            if parameter.grad is None:
+                parameter.grad = gradient
+            elif gradient is not None:
+                parameter.grad.add_(gradient)
+        return float(loss.detach())
 
     def _loss(self, part: MicroBatch, *, trained: bool = True) -> Tensor:
         inputs = {name: value.to(self._device) for name, value in part.inputs.items()}

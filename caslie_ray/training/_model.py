@@ -1,4 +1,4 @@
-"""The loss of answers, as a module that DistributedDataParallel can wrap."""
+"""The loss of answers, as a module."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ResponseLoss(nn.Module):
         hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state
         wanted = labels != -100
         if not bool(wanted.any()):
-            # Every parameter takes part, so that other workers do not wait for its gradient.
+            # Every layer runs, for its forward pass is collective where the base is sharded.
             nothing: Tensor = base.get_output_embeddings()(hidden[:, :1]).sum().float() * 0.0
             return nothing
         logits = base.get_output_embeddings()(hidden[wanted])

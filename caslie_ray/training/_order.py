@@ -23,8 +23,8 @@ TASK_SPECIFIC = "task-specific"
 
 # What changes memory, speed or the record of a training, and not the model that comes out.
 _FREE = {
-    "micro_batch", "micro_tokens", "packing", "checkpoint_steps", "max_failures", "trackers", "resources",
-    "num_workers", "gradient_checkpointing", "variants", "merge",
+    "micro_batch", "micro_tokens", "packing", "checkpoint_steps", "max_failures", "max_preemptions", "trackers",
+    "resources", "num_workers", "gradient_checkpointing", "variants", "merge",
     "keep", "dtype",
 }  # fmt: skip
 

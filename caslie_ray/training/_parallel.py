@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["Parallel", "parallel_to"]
 
@@ -23,6 +20,9 @@ class Parallel:
         module: computes the summed loss of a micro-batch.
     """
 
+    collective = False
+    """Whether a forward or backward pass needs every worker: then none can repeat a failed one on its own."""
+
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
@@ -30,35 +30,30 @@ class Parallel:
         """How many forward passes a worker with so many micro-batches has to make."""
         return parts
 
-    def waiting(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Around the forward and backward pass of a micro-batch: whether its gradients are to wait for more."""
-        return nullcontext()
-
     def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
         """Make each gradient the sum of those of all workers."""
 
 
 class Copied(Parallel):
-    """DistributedDataParallel: each worker has the whole base."""
+    """Data parallel: each worker has the whole base and a copy of the adapter.
 
-    def __init__(self, module: nn.Module, world: int) -> None:
-        super().__init__(module)
-        self._world = world
-        self._wrapped = DistributedDataParallel(module, broadcast_buffers=False)
-        self.module = self._wrapped
-
-    def waiting(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Gradients travel with the last one."""
-        return nullcontext() if last else self._wrapped.no_sync()
+    There is no DistributedDataParallel: its all-reduce is part of the backward pass, which a worker that runs out of
+    memory repeats on its own. The gradients of an adapter are small and are summed once per step.
+    """
 
     def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
-        """They are already the mean."""
+        """One fused all-reduce; a missing gradient counts as zero."""
         for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.mul_(self._world)
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients: list[Tensor] = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        for gradient, summed in zip(gradients, together.split([one.numel() for one in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
 
 
-class Sharded(Parallel):
+class Sharded(Copied):
     """FSDP: each worker has its part of the base's frozen weights, and borrows a layer's others while it computes it.
 
     The adapter is small and whole on each worker, so that it is saved, clipped and taken up again as with one.
@@ -67,6 +62,8 @@ class Sharded(Parallel):
         module: as above; its model has an adapter, and may still lie on the CPU.
         device: where it is to lie.
     """
+
+    collective = True
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         super().__init__(module)
@@ -85,17 +82,6 @@ class Sharded(Parallel):
         dist.all_reduce(most, dist.ReduceOp.MAX)
         return int(most)
 
-    def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
-        """In one message."""
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients: list[Tensor] = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(together)
-        for gradient, summed in zip(gradients, together.split([one.numel() for one in gradients]), strict=True):
-            gradient.copy_(summed.view_as(gradient))
-
 
 def parallel_to(module: nn.Module, world: int, device: torch.device, *, shard: bool) -> Parallel:
     """Return how so many workers train a module together.
@@ -106,10 +92,10 @@ def parallel_to(module: nn.Module, world: int, device: torch.device, *, shard: b
         device: where this one computes.
         shard: share the base out among them.
     """
-    if world == 1:
-        module.to(device)
-        return Parallel(module)
-    return Sharded(module, device) if shard else Copied(module, world)
+    if world > 1 and shard:
+        return Sharded(module, device)
+    module.to(device)
+    return Parallel(module) if world == 1 else Copied(module)
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from caslie_ray.engines.cutting import PromptTooLong
 from caslie_ray.engines.trainable import Turns
 from caslie_ray.tasks import TASKS
 from caslie_ray.training._examples import Examples
+from caslie_ray.training._learner import TrainingError, too_large
+from caslie_ray.training._limit import OutOfMemory, within_memory
 
 __all__ = ["mean_primary"]
 
@@ -28,18 +31,32 @@ def mean_primary(
         model: a model with an adapter, on its device.
         turns: writes its prompts.
         examples: what it is asked; at least one.
-        rows: prompts that it answers together.
+        rows: prompts that it answers together; halved where they run out of memory.
         new_tokens: tokens of an answer, at most.
         rank: which worker this is.
         world: how many there are; above 1 the process group must stand.
+
+    Raises:
+        TrainingError: a sample does not fit the memory alone.
     """
     training = model.training
     model.eval()
     # By length, so that little is padded.
     mine = sorted(range(rank, len(examples), world), key=lambda row: int(examples.characters[row]))
     answers: dict[int, str] = {}
-    for at in range(0, len(mine), rows):
-        answers.update(_answer(model, turns, examples, mine[at : at + rows], new_tokens))
+    at = 0
+    while at < len(mine):
+        chunk = mine[at : at + rows]
+        found = within_memory(functools.partial(_answer, model, turns, examples, chunk, new_tokens))
+        if not isinstance(found, OutOfMemory):
+            answers.update(found)
+            at += len(chunk)
+        elif len(chunk) > 1:
+            rows = len(chunk) // 2
+        else:
+            tokens = len(turns.ask(examples.prompt(chunk[0]), new_tokens)) + new_tokens
+            sample = examples.sample_id(chunk[0])
+            raise TrainingError(f"validation: {too_large(sample, tokens, turns.context, found.reason)}")
     model.train(training)
     if world > 1:
         gathered: list[dict[int, str]] = [{} for _ in range(world)]

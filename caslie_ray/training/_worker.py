@@ -19,14 +19,15 @@ from transformers import BitsAndBytesConfig
 
 from caslie_ray.cluster import draining_nodes
 from caslie_ray.engines import EngineError
-from caslie_ray.engines.trainable import Turns, load_trainable
+from caslie_ray.engines.trainable import Turns, attention_for, is_out_of_memory, load_trainable
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import TrainingSettings
 from caslie_ray.runs import Run
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._examples import Examples, read_examples, read_held_back
 from caslie_ray.training._learner import Learner, Step, TrainingError
-from caslie_ray.training._memory import estimate
+from caslie_ray.training._limit import TokenLimit
+from caslie_ray.training._memory import starting_tokens
 from caslie_ray.training._models import digest_of
 from caslie_ray.training._order import TrainingOrder
 from caslie_ray.training._saving import folder_of, load_checkpoint, save_adapter, save_checkpoint
@@ -76,7 +77,7 @@ def work(config: Mapping[str, Any]) -> None:
         config: the `Assignment`, by the name `assignment`; Ray Train passes nothing but mappings.
 
     Raises:
-        TrainingError: the loss is no number, or a checkpoint is of another base.
+        TrainingError: the loss is no number, a checkpoint is of another base, or the memory does not do.
         EngineError: the base cannot be loaded.
     """
     assignment: Assignment = config["assignment"]
@@ -86,9 +87,23 @@ def work(config: Mapping[str, Any]) -> None:
         raise final
     try:
         _work(assignment)
-    except (TrainingError, EngineError) as error:
-        ray.get(board.fail.remote(error))
-        raise
+    except Exception as error:
+        final_error = _final(error)
+        if final_error is None:
+            raise
+        ray.get(board.fail.remote(final_error))
+        raise final_error from error
+
+
+def _final(error: Exception) -> Exception | None:
+    """Return an error that would be met again by every retry, worded for the user; None for any other."""
+    cause = error.__cause__ if isinstance(error, EngineError) else error
+    if isinstance(cause, Exception) and not isinstance(cause, TrainingError) and is_out_of_memory(cause):
+        return TrainingError(
+            f"a worker ran out of memory outside of a micro-batch (while loading, or in the optimizer): {error}. Use a"
+            " larger GPU, training.quantize=4bit, training.shard=true on several, or a lower training.lora.rank"
+        )
+    return error if isinstance(error, (TrainingError, EngineError)) else None
 
 
 def _work(assignment: Assignment) -> None:
@@ -100,10 +115,11 @@ def _work(assignment: Assignment) -> None:
     begun = None if checkpoint is None else _folder_of(checkpoint)
     device = get_device()
     drains = _Drains()
+    # One limit for all models: they share base and settings.
+    limit = _starting_limit(to_do[0].order, device, assignment.board) if to_do else None
     # What was begun goes first, before the checkpoints of others take the place of its own.
     for item in sorted(to_do, key=lambda item: item.folder != begun):
-        _refuse_what_cannot_fit(item.order, device)
-        _train(run, item, assignment.board, device, drains, checkpoint if item.folder == begun else None)
+        _train(run, item, assignment.board, device, drains, checkpoint if item.folder == begun else None, limit)
 
 
 def _folder_of(checkpoint: ray.train.Checkpoint) -> str:
@@ -112,7 +128,13 @@ def _folder_of(checkpoint: ray.train.Checkpoint) -> str:
 
 
 def _train(
-    run: Run, item: Item, board: Any, device: torch.device, drains: _Drains, checkpoint: ray.train.Checkpoint | None
+    run: Run,
+    item: Item,
+    board: Any,
+    device: torch.device,
+    drains: _Drains,
+    checkpoint: ray.train.Checkpoint | None,
+    limit: TokenLimit | None,
 ) -> None:
     order = item.order
     settings = order.settings
@@ -123,9 +145,12 @@ def _train(
     if digest_of(examples, held_back) != item.digest:
         raise RuntimeError(f"the instructions of {run.label} have changed since the job began: run it again")
     # What is shared out goes to the device layer by layer: the whole may be too large for it.
-    trainable = load_trainable(order.spec, torch.device("cpu") if settings.shard else device, **quantized(settings))
+    trainable = load_trainable(
+        order.spec, torch.device("cpu") if settings.shard else device,
+        attention=attention_for(order.spec, device, packing=settings.packing), **quantized(settings),
+    )  # fmt: skip
     model = prepared(trainable.model, order)
-    learner = Learner(model, trainable.turns, examples, settings, rank, world, device)
+    learner = Learner(model, trainable.turns, examples, settings, rank, world, device, limit)
     progress = Progressing(run, item, board, learner, trainable.turns, held_back, rank, world)
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
@@ -154,18 +179,23 @@ def quantized(settings: TrainingSettings) -> dict[str, Any]:
     return {"quantization_config": how}
 
 
-def _refuse_what_cannot_fit(order: TrainingOrder, device: torch.device) -> None:
-    """Say before the base is loaded that a GPU is too small for it."""
-    if device.type != "cuda":
-        return
-    need = estimate(order.spec, order.settings)
-    held = torch.cuda.get_device_properties(device).total_memory / 2**30
-    if need.weights + need.adapter > held:
-        raise EngineError(
-            f"{order.spec.checkpoint} needs {need.weights:.1f} GiB for its weights and {need.adapter:.1f} for the"
-            f" adapter, and this GPU has {held:.1f}: use a larger one, training.dtype=bfloat16,"
-            " training.quantize=4bit, or training.shard=true on several"
-        )
+def _starting_limit(order: TrainingOrder, device: torch.device, board: Any) -> TokenLimit:
+    """Check before the base is loaded that this GPU holds it; return the token limit per micro-batch to begin with.
+
+    Raises:
+        EngineError: not even one sample fits.
+    """
+    configured = order.settings.micro_tokens
+    limit = TokenLimit(configured, lambda text: board.warn.remote(text))
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device).total_memory / 2**30
+        limit.tokens = starting_tokens(order.spec, order.settings, card)
+        if limit.tokens < configured:
+            board.warn.remote(
+                f"by estimate a micro-batch of training.micro_tokens={configured} does not fit this GPU of {card:.1f}"
+                f" GiB: a worker begins with {limit.tokens:,}; the result is the same"
+            )
+    return limit
 
 
 def prepared(model: Any, order: TrainingOrder) -> Any:

@@ -142,7 +142,7 @@ def test_memory_is_told_from_the_settings_alone(tmp_path: Path) -> None:
     weights = sum(parameter.numel() for parameter in trainable.model.parameters())
     assert told.weights * 2**30 == pytest.approx(4 * weights)
     adapted = sum(value.numel() for _, value in trained_parameters(add_adapter(trainable.model, SETTINGS.lora, 0)))
-    assert told.adapter * 2**30 == pytest.approx(16 * adapted)
+    assert told.adapter * 2**30 == pytest.approx(20 * adapted)
     longer = estimate(spec, SETTINGS.model_copy(update={"micro_tokens": 2 * SETTINGS.micro_tokens}))
     assert longer.activations > 1.5 * told.activations
     whole = estimate(spec, SETTINGS.model_copy(update={"gradient_checkpointing": False}))

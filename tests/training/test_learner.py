@@ -13,6 +13,7 @@ from caslie_ray.profiles.training import LoraSettings, TrainingSettings
 from caslie_ray.training._adapter import add_adapter, trained_parameters
 from caslie_ray.training._examples import Examples
 from caslie_ray.training._learner import Learner, TrainingError
+from tests.training.small_card import small_card
 
 SPEC = EngineSpec("miniature:unim3-base", context=256, max_new_tokens=40)
 
@@ -66,6 +67,17 @@ def test_how_a_batch_is_cut_does_not_change_the_step(settings: dict[str, Any]) -
         assert second.loss == pytest.approx(first.loss, rel=1e-5)
         assert second.tokens == first.tokens
         assert second.norm == pytest.approx(first.norm, rel=1e-4)
+
+
+def test_packs_hold_at_most_2048_tokens() -> None:
+    found = examples(96)
+    whole, packs = (learner(found, global_batch=96, micro_batch=96, packing=pack) for pack in (False, True))
+    with small_card(1, 100_000, "forward") as sizes:
+        done = packs.step(0)
+    assert len(sizes) > 1
+    assert max(sizes) <= 2048
+    assert sum(sizes) == done.read
+    assert done.loss == pytest.approx(whole.step(0).loss, rel=1e-5)
 
 
 def test_the_loss_falls() -> None:
