@@ -23,7 +23,6 @@ from caslie_ray.prompts import Prompt
 from caslie_ray.reporting import show_caption
 from caslie_ray.runs import Run, open_run
 from tests.engines import tiny
-from tests.engines.conftest import MakeCheckpoint, checkpoint  # noqa: F401  # a fixture
 from tests.worlds import InProcess, caption_here, fresh_run, profile, rows, voter
 
 SHORT = "lineup.captioner.max_new_tokens=8"
@@ -169,8 +168,8 @@ def test_a_limit_of_words_without_context(world: Path, tmp_path: Path, ask: InPr
     assert _caption_prompt(view, lineup).text == f"{CONTEXT_FREE.text} Use no more than 7 words."
 
 
-def test_a_captioner_that_takes_no_instructions_is_asked_for_no_limit(checkpoint: MakeCheckpoint) -> None:  # noqa: F811
-    folder = checkpoint("blip2")
+def test_a_captioner_that_takes_no_instructions_is_asked_for_no_limit(tmp_path: Path) -> None:
+    folder = tiny.build("blip2", tmp_path / "blip2")
     settings = [f"lineup.captioner.checkpoint={folder}", "lineup.captioner.context=512", "captions.words=7"]
     lineup = resolve(profile(settings=settings))
     assert (lineup.caption_words, lineup.context_free) == (None, True)

@@ -177,6 +177,7 @@ def test_captions_of_odd_images_are_those_of_transformers() -> None:
         engine.close()
     assert answers[0] == answers[1]
     assert [answer.key for answer in answers[0] if answer.failure] == ["broken", "half"]
+    assert any(not answer.truncated for answer in answers[0] if not answer.failure)
 
 
 @pytest.mark.parametrize("count", [12, pytest.param(50, marks=pytest.mark.verify)])
