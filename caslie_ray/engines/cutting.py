@@ -91,7 +91,7 @@ def cut_prompt(prompt: Prompt, budget: int, encode: Encode, longest_token: int) 
     draft = _Draft(prompt, budget, encode, longest_token)
     if (ids := draft.ids()) is None:
         ids = draft.shorten_fields(draft.floors)
-    if ids is None and prompt.captions:
+    if ids is None and draft.captions:
         ids = draft.shorten_captions()
         if ids is None:
             ids = draft.shorten_fields(draft.starts)
@@ -108,7 +108,7 @@ def fit_of(prompt: Prompt, budget: int, encode: Encode, longest_token: int) -> F
     draft.empty(draft.fields, draft.floors)
     if draft.ids() is not None:
         return Fit.FIELDS_CUT
-    if prompt.captions:
+    if draft.captions:
         draft.empty(draft.captions, draft.starts)
         if draft.ids() is not None:
             return Fit.CAPTIONS_CUT
@@ -133,9 +133,9 @@ class _Draft:
         self._budget = budget
         self._encode = encode
         self._limit = budget * longest_token
-        self._spans = sorted({*prompt.fields, *prompt.captions})
+        captions = {(start, end) for start, end in prompt.captions if start < end}
+        self._spans = sorted({*prompt.fields, *captions})
         self._kept = [end for _, end in self._spans]
-        captions = set(prompt.captions)
         self.captions = [n for n, span in enumerate(self._spans) if span in captions]
         self.fields = [n for n, span in enumerate(self._spans) if span not in captions]
         self.starts = [start for start, _ in self._spans]
