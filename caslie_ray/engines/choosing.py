@@ -26,17 +26,17 @@ class Chosen(NamedTuple):
 
 
 def choose_engine(spec: EngineSpec, lora: LoraShape | None = None) -> Chosen:
-    """Settle on an engine: vLLM where it supports the checkpoint, transformers where it does not.
-
-    Args:
-        spec: the checkpoint and how to run it.
-        lora: of the adapters that the engine will load; None for the checkpoint alone.
-
-    Raises:
-        EngineError: the spec names vLLM, and vLLM cannot apply such adapters; the message says what to set.
+    """Choose an engine: vLLM where it supports the checkpoint and its adapters, transformers where it does not.
 
     The checkpoint is not loaded, but its settings are read; where vLLM was not imported before, that takes
     seconds. Both engines give the same answers, so the choice is no part of a fingerprint.
+
+    Args:
+        spec: the checkpoint and how to run it.
+        lora: shape of the adapters that the engine will load; None for the checkpoint alone.
+
+    Raises:
+        EngineError: the spec names vLLM, and vLLM cannot apply such adapters; the message says what to set.
     """
     if spec.engine == "vllm" and lora is not None:
         return Chosen(spec, _named_vllm(spec, lora))
