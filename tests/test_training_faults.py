@@ -134,11 +134,11 @@ def begun(seen: Seen, job: Submitted) -> None:
     assert job.running, job.end()[1][-3000:]
 
 
-def lose_drained(lab: Lab) -> None:
-    """Announce that the worker's node will be taken away, and take it away; another one comes."""
+def lose_drained(lab: Lab, *, after_s: float) -> None:
+    """Announce that the worker's node will be taken away in 8 seconds, and take it away; another one comes."""
     node = lab.cluster.busy("RayTrainWorker")
     lab.cluster.drain(node, 8)
-    time.sleep(5)
+    time.sleep(after_s)
     lab.cluster.kill(node)
     lab.cluster.add()
 
@@ -171,10 +171,18 @@ def lost_node(lab: Lab) -> Seen:
 
 def drained_node(lab: Lab) -> Seen:
     seen = lab.fresh("drained")
-    # A node that is announced to be taken away is no failure.
-    job = lab.train(seen, 1, "training.max_failures=0", "training.max_preemptions=2")
+    job = lab.train(seen, 1)
     begun(seen, job)
-    lose_drained(lab)
+    lose_drained(lab, after_s=5)
+    seen.take(job)
+    return seen
+
+
+def preempted_without_failures(lab: Lab) -> Seen:
+    seen = lab.fresh("preempted")
+    job = lab.train(seen, 1, "training.max_failures=0", "training.max_preemptions=1", "training.epochs=30")
+    begun(seen, job)
+    lose_drained(lab, after_s=10)  # Ray takes a node that is lost before its deadline for a failure
     seen.take(job)
     return seen
 
@@ -183,7 +191,7 @@ def drained_too_often(lab: Lab) -> Seen:
     seen = lab.fresh("too-often")
     job = lab.train(seen, 1, "training.max_failures=9", "training.max_preemptions=0", "training.epochs=100")
     begun(seen, job)
-    lose_drained(lab)
+    lose_drained(lab, after_s=10)
     seen.take(job)
     return seen
 
@@ -261,6 +269,11 @@ def saved_in_time(lab: Lab, seen: Seen) -> None:
     assert [step for step in record["checkpoints"] if step % EVERY], "none between two that were due"
 
 
+def trained_on(lab: Lab, seen: Seen) -> None:
+    assert seen.codes == [0], seen.said[-1][-3000:]
+    assert len(seen.losses) == 3 * STEPS
+
+
 def ended(lab: Lab, seen: Seen) -> None:
     assert seen.codes == [1], seen.said[-1][-3000:]
     assert "reempt" in seen.said[0]
@@ -297,6 +310,7 @@ BEFORE = [Fault("nothing", one_worker, learned), Fault("nothing, on two nodes", 
 MATRIX = [
     Fault("a node is lost while a model is trained", lost_node, and_the_next),
     Fault("a node is drained, then lost, while a model is trained", drained_node, saved_in_time),
+    Fault("a node is preempted while no failure is allowed", preempted_without_failures, trained_on),
     Fault("nodes are drained more often than training.max_preemptions", drained_too_often, ended),
     Fault("the driver is killed while a model is trained", killed_driver, resumed),
     Fault("the driver is told to end while a model is trained", stopped_driver, stopped),
@@ -305,7 +319,7 @@ MATRIX = [
 
 
 # What exactness rests on is played for every change.
-SHORT = (one_worker, two_workers, lost_node, drained_node)
+SHORT = (one_worker, two_workers, lost_node, preempted_without_failures)
 
 
 @pytest.mark.parametrize(

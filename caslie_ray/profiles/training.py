@@ -110,7 +110,7 @@ class TrainingSettings(Settings):
 
     max_preemptions: Whole | None = None
     """Times that training goes on from its last checkpoint after a node was drained, as spot machines are before they
-    are taken away; null: without limit. They do not count as failures."""
+    are taken away; null: without limit. They are no failures, unless a node is lost before its announced time."""
 
     trackers: Listed[Literal["mlflow", "wandb"]] = ()
     """Where curves go besides TensorBoard, which always has them; each is an extra of this package."""
