@@ -19,6 +19,7 @@ from transformers import BitsAndBytesConfig
 
 from caslie_ray.cluster import draining_nodes
 from caslie_ray.engines import EngineError
+from caslie_ray.engines.load_errors import classify
 from caslie_ray.engines.trainable import Turns, attention_for, is_out_of_memory, load_trainable
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import TrainingSettings
@@ -37,6 +38,8 @@ from caslie_ray.training._validation import mean_primary
 __all__ = ["Assignment", "better", "work"]
 
 _DRAIN_EVERY_S = 2.0
+# Between a failure to load the base that may pass, and the next try: `max_failures` bounds how often.
+_LOAD_PAUSE_S = 15.0
 
 
 class Item(NamedTuple):
@@ -90,6 +93,8 @@ def work(config: Mapping[str, Any]) -> None:
     except Exception as error:
         final_error = _final(error)
         if final_error is None:
+            if isinstance(error, EngineError):  # the hub, or this node: Ray Train starts the workers again at once
+                time.sleep(_LOAD_PAUSE_S)
             raise
         ray.get(board.fail.remote(final_error))
         raise final_error from error
@@ -103,7 +108,9 @@ def _final(error: Exception) -> Exception | None:
             f"a worker ran out of memory outside of a micro-batch (while loading, or in the optimizer): {error}. Use a"
             " larger GPU, training.quantize=4bit, training.shard=true on several, or a lower training.lora.rank"
         )
-    return error if isinstance(error, (TrainingError, EngineError)) else None
+    if isinstance(error, EngineError):
+        return error if classify(error).kind == "final" else None
+    return error if isinstance(error, TrainingError) else None
 
 
 def _work(assignment: Assignment) -> None:
