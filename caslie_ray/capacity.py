@@ -37,7 +37,9 @@ def capacity(launcher_file: Path = LAUNCHER_FILE) -> dict[str, float] | None:
         limits = launcher_capacity(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else None
     if not limits:
         return None
-    return {unit: max(now.get(unit, 0.0), float(limits.get(unit, 0.0))) for unit in {*now, *limits}}
+    # A file need not list memory; that of the nodes that run now, often the head alone, is no limit.
+    units = {*limits, *(unit for unit in now if unit != "memory")}
+    return {unit: max(now.get(unit, 0.0), float(limits.get(unit, 0.0))) for unit in units}
 
 
 def launcher_capacity(config: Mapping[str, Any]) -> dict[str, float]:

@@ -32,7 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from caslie_ray.cluster import can_grow, draining_nodes
 from caslie_ray.engines import Choice, Failure, Generation, Request
-from caslie_ray.engines.load_errors import classify
+from caslie_ray.engines.load_errors import at_fault, classify
 from caslie_ray.loading import Attempt, LoadPolicy, nodes_with_room
 from caslie_ray.placement import PoolDown, PoolPlan
 from caslie_ray.profiles.faults import FaultSettings
@@ -63,6 +63,8 @@ _DRAIN_MARGIN_S = 20.0
 _NEWS_EVERY_S = 1.0
 # How long a pool without replicas waits for a node before another pool's replica is retired for it.
 _ROOM_S = 60.0
+# How long another GPU is waited for after one failed; it may be the only one.
+_OTHER_GPU_S = 30.0
 
 
 class Router:
@@ -135,40 +137,60 @@ class Router:
         start = asyncio.ensure_future(self._start_replica(pool))
         pool.starts.add(start)
         start.add_done_callback(pool.starts.discard)
+        start.add_done_callback(pool.placed.discard)
 
     async def _start_replica(self, pool: PoolState) -> None:
         """Start a replica, load its model, and admit it; try again as the pool's `LoadPolicy` says."""
+        this = asyncio.current_task()
+        assert this is not None
         attempt: Attempt | None = Attempt()
-        while attempt is not None:
-            while pause := pool.loading.delay_s():
-                self._hear(pool, pause)
-                await asyncio.sleep(pause)
-            self._hear(pool)
-            begun = time.monotonic()
-            nodes = await self._nodes_for(pool) if pool.loading.refusals else {}
-            avoid = pool.loading.avoided(attempt, nodes)
-            actor = self._new_replica(pool.plan, avoid)
-            # Another node may have no room, or never come: that is not waited for without end.
-            limit = self._faults.start_timeout_s / 2 if avoid else None
-            node = None
-            try:
-                node = await asyncio.wait_for(actor.node.remote(), limit)
+        blocker: Any = None  # a replica that failed through its GPU: while it lives, Ray gives the next one another
+        try:
+            while attempt is not None:
+                while pause := pool.loading.delay_s():
+                    self._hear(pool, pause)
+                    await asyncio.sleep(pause)
                 self._hear(pool)
-                held = Held(actor, await actor.ready.remote(), pool.plan.slots)
-            except asyncio.CancelledError:  # its room is needed: see `_make_room`
-                ray.kill(actor)
-                raise
-            except RayError as error:
-                ray.kill(actor)
-                attempt = await self._after_failed_load(pool, attempt, node, error)
-            except TimeoutError:
-                ray.kill(actor)
-                self._tell(pool, "a replica found no room on another node in time: any node will do")
-                attempt = pool.loading.nowhere_else(attempt)
-            else:
-                await self._admit(pool, held, time.monotonic() - begun)
-                return
-        await self._give_up(pool)
+                begun = time.monotonic()
+                nodes = await self._nodes_for(pool) if pool.loading.refusals else {}
+                avoid = pool.loading.avoided(attempt, nodes)
+                actor = self._new_replica(pool.plan, avoid)
+                # Another node, or another GPU, may have no room or never come: that is not waited for without end.
+                limit = self._faults.start_timeout_s / 2 if avoid else _OTHER_GPU_S if blocker is not None else None
+                node = None
+                try:
+                    node = await asyncio.wait_for(actor.node.remote(), limit)
+                    pool.placed.add(this)
+                    self._hear(pool)
+                    if blocker is not None:
+                        ray.kill(blocker)
+                        blocker = None
+                    held = Held(actor, await actor.ready.remote(), pool.plan.slots)
+                except asyncio.CancelledError:  # its room is needed: see `_make_room`
+                    ray.kill(actor)
+                    raise
+                except RayError as error:
+                    pool.placed.discard(this)
+                    attempt = await self._after_failed_load(pool, attempt, node, error)
+                    if pool.plan.gpus >= 1 and isinstance(error, RayTaskError) and at_fault(error.cause):
+                        blocker = actor
+                    else:
+                        ray.kill(actor)
+                except TimeoutError:
+                    ray.kill(actor)
+                    if avoid:
+                        self._tell(pool, "a replica found no room on another node in time: any node will do")
+                        attempt = pool.loading.nowhere_else(attempt)
+                    elif blocker is not None:
+                        ray.kill(blocker)
+                        blocker = None
+                else:
+                    await self._admit(pool, held, time.monotonic() - begun)
+                    return
+            await self._give_up(pool)
+        finally:
+            if blocker is not None:
+                ray.kill(blocker)
 
     def _new_replica(self, plan: PoolPlan, avoid: Collection[str]) -> Any:
         options: dict[str, Any] = {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
@@ -246,11 +268,9 @@ class Router:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(pool.changed.wait(), rest)
                     continue
-                need = f"{plan.cpus:g} CPUs, {plan.gpus:g} GPUs and {plan.memory_gib:g} GiB"
                 why = (
                     f"{plan.name}: {pool.alive} of {plan.minimum} replicas were ready after"
-                    f" {self._faults.start_timeout_s:g} s; each needs {need}. Give the cluster more, or set"
-                    f" schedule=staged, so that one model runs at a time{self._last_trouble(pool)}"
+                    f" {self._faults.start_timeout_s:g} s; {self._start_advice(pool)}{self._last_trouble(pool)}"
                 )
                 if plan.needed:
                     raise PoolDown(why)
@@ -264,6 +284,15 @@ class Router:
             raise PoolDown(why)
         rest_of_it = f"with {pool.alive} of {plan.minimum} replicas" if pool.alive else "the others go on without it"
         self._tell(pool, f"{rest_of_it}: {pool.trouble}")
+
+    def _start_advice(self, pool: PoolState) -> str:
+        """What helps where replicas were not ready in time."""
+        if pool.placed:
+            return "a replica is still loading: raise faults.start_timeout_s"
+        plan = pool.plan
+        need = f"each needs {plan.cpus:g} CPUs, {plan.gpus:g} GPUs and {plan.memory_gib:g} GiB"
+        staged = ", or set schedule=staged, so that one model runs at a time" if len(self._pools) > 1 else ""
+        return f"{need}. Give the cluster more{staged}"
 
     @staticmethod
     def _last_trouble(pool: PoolState) -> str:
@@ -312,30 +341,37 @@ class Router:
                     self._launch(pool)
             elif pool.alive == 0 and not pool.starts:
                 pool.stats.down = f"{pool.failures} replicas died in a row, the last: {why}"
-            if pool.alive == 0 and pool.stats.down is None:
-                for coroutine in (self._watch(pool, pool.admitted), self._make_room(pool, pool.admitted)):
-                    watch = asyncio.ensure_future(coroutine)
-                    pool.watches.add(watch)
-                    watch.add_done_callback(pool.watches.discard)
+            self._watch_over(pool)
             pool.changed.notify_all()
+
+    def _watch_over(self, pool: PoolState) -> None:
+        """See to it that a pool that lost its last replica gets another one, or is given up in time."""
+        if pool.alive or pool.stats.down is not None or pool.watched == pool.admitted:
+            return
+        pool.watched = pool.admitted
+        for coroutine in (self._watch(pool, pool.admitted), self._make_room(pool, pool.admitted)):
+            watch = asyncio.ensure_future(coroutine)
+            pool.watches.add(watch)
+            watch.add_done_callback(pool.watches.discard)
 
     async def _make_room(self, short: PoolState, admitted: int) -> None:
         """Take replicas beyond their minimum from other pools until a pool that lost its last one has one again.
 
         Those that are still pending go first, since they are ahead of it in the queue. Then one at a time is retired:
-        of the pool whose replicas take most GPUs.
+        of the pool whose replicas take most GPUs. A pool whose next replica has a node, and loads, has room.
         """
         others = [pool for pool in self._pools.values() if pool is not short]
         taken: Counter[str] = Counter()
         while short.admitted == admitted and short.stats.down is None:
             for pool in others:
-                pending = list(pool.starts)[: max(0, pool.alive + len(pool.starts) - pool.plan.minimum)]
+                spare = max(0, pool.alive + len(pool.starts) - pool.plan.minimum) if not short.placed else 0
+                pending = list(pool.starts - pool.placed)[:spare]
                 for start in pending:
                     start.cancel()
                 taken[pool.plan.key] += len(pending)
             await asyncio.sleep(_ROOM_S)
             rich = [pool for pool in others if pool.alive > pool.plan.minimum]
-            if short.admitted == admitted and rich:
+            if short.admitted == admitted and not short.placed and rich:
                 pool = max(rich, key=lambda pool: pool.plan.gpus)
                 async with pool.changed:
                     free = [held for held in pool.held if held.until is None]
@@ -379,6 +415,9 @@ class Router:
                 held.lost = True
                 pool.held.remove(held)
             pool.stats.ready = pool.alive
+            if gone:
+                self._hear(pool)
+                self._watch_over(pool)
             pool.changed.notify_all()
         await asyncio.gather(*map(close_replica, gone))
 

@@ -162,8 +162,23 @@ class Held:
 class PoolState:
     """A pool as the router sees it.
 
-    `proof` is a call that it has answered. `heard` is the time of the last sign that replicas are being started, in
-    seconds of the monotonic clock; in a pause before a retry, the end of the pause.
+    Attributes:
+        plan: what it holds, and how many replicas it may have.
+        stats: what it has done.
+        loading: decides about replicas that fail to load.
+        heard: time of the last sign that replicas are being started, in seconds of the monotonic clock; in a pause
+            before a retry, the end of the pause.
+        held: its replicas.
+        admitted: replicas that were ever ready.
+        watched: value of `admitted` when the pool was last found empty.
+        failures: replicas that died in a row.
+        poisoned: rows in a row that ended their replica.
+        starts: replicas that are being started.
+        placed: those of them that have a node, and load.
+        watches: tasks that follow an empty pool.
+        trouble: why a replica was last not started.
+        proof: a call that it has answered.
+        changed: notified of every change.
     """
 
     plan: PoolPlan
@@ -172,9 +187,11 @@ class PoolState:
     heard: float = 0.0
     held: list[Held] = field(default_factory=list)
     admitted: int = 0
+    watched: int = -1
     failures: int = 0
     poisoned: int = 0
     starts: set[asyncio.Task[None]] = field(default_factory=set)
+    placed: set[asyncio.Task[None]] = field(default_factory=set)
     watches: set[asyncio.Task[None]] = field(default_factory=set)
     trouble: str = ""
     proof: tuple[str, Any, tuple[Any, ...]] | None = None

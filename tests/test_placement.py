@@ -61,6 +61,12 @@ def test_shares_of_gpus_are_counted_whole() -> None:
     assert sized.maximum == 30
 
 
+def test_memory_that_nobody_knows_is_no_limit() -> None:
+    pool = replace(endless("captioner"), memory_gib=8.0)
+    assert size_pools([pool], MANY, {"CPU": 64.0, "GPU": 10.0})[0].maximum == 10
+    assert size_pools([pool], MANY, {"CPU": 64.0, "GPU": 10.0, "memory": 22.0 * 2**30})[0].maximum == 2
+
+
 @pytest.mark.parametrize(("rows", "replicas"), [(1, 1), (16, 1), (17, 2), (100, 7), (10**6, 8)])
 def test_no_replica_is_started_for_less_than_a_batch(rows: int, replicas: int) -> None:
     (sized,) = size_pools([endless("captioner")], rows, {"CPU": 64.0, "GPU": 8.0})

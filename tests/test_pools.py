@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from caslie_ray.profiles.faults import FaultSettings
 from caslie_ray.prompts import Prompt
 
 Script = Callable[[str, int], Awaitable[Any]]
+Place = Callable[[int, list[int]], Awaitable[None]]
 
 
 class Batch:
@@ -34,10 +36,14 @@ class Batch:
 
 
 class Replicas:
-    """Makes replicas; `script(method, number)` says what the n-th of them does, from 0."""
+    """Makes replicas; `script(method, number)` says what the n-th of them does, from 0.
 
-    def __init__(self, script: Script) -> None:
+    `place(number, killed)` returns once there is room for the n-th on a node.
+    """
+
+    def __init__(self, script: Script, place: Place | None = None) -> None:
         self.script = script
+        self.place = place
         self.made: list[str] = []
         self.killed: list[int] = []
 
@@ -63,6 +69,8 @@ class Method:
 
     async def _run(self, batch: Batch | None) -> Any:
         if self.name == "node":
+            if self.actor.replicas.place is not None:
+                await self.actor.replicas.place(self.actor.number, self.actor.replicas.killed)
             return "node"
         told = await self.actor.replicas.script(self.name, self.actor.number)
         if self.name == "details":
@@ -92,10 +100,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
         test: Callable[[Router, Replicas], Awaitable[Any]],
         *plans: PoolPlan,
         draining: dict[str, float] | None = None,
+        place: Place | None = None,
         **faults: Any,
     ) -> Any:
         draining = {} if draining is None else draining
-        replicas = Replicas(script)
+        replicas = Replicas(script, place)
         monkeypatch.setattr(pools, "actor_class", lambda *_, **__: replicas)
         monkeypatch.setattr(ray, "kill", lambda actor: replicas.killed.append(actor.number))
         monkeypatch.setattr(ray, "put", lambda part: _batch_of(part))
@@ -241,41 +250,114 @@ def test_every_minimum_comes_before_any_replica_beyond_it(run: Any) -> None:
         await asyncio.sleep(0)
         return replicas.made
 
-    assert run(script, test, plan("a", 1, 3), plan("b", 2, 2)) == ["a", "b", "b", "a", "a"]
+    assert run(script, test, plan("a", 1, 3), plan("b", 1, 2)) == ["a", "b", "b", "a", "a"]
 
 
-@pytest.mark.parametrize("pending", [True, False], ids=["pending", "loaded"])
+async def until_one_goes(number: int, killed: list[int]) -> None:
+    """Three captioners, 0, 2 and 3, leave no room for phi's second replica, 4."""
+    while number == 4 and not {0, 2, 3} & set(killed):
+        await asyncio.sleep(0.01)
+
+
+async def until_pending_ones_go(number: int, killed: list[int]) -> None:
+    """The captioner's extras, 2 and 3, wait for room ahead of phi's second replica, 4."""
+    if number in (2, 3):
+        await asyncio.sleep(60)
+    while number == 4 and not {2, 3} <= set(killed):
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("place", "gone"), [(until_one_goes, 1), (until_pending_ones_go, 2)], ids=["loaded", "pending"]
+)
+@pytest.mark.parametrize("drained", [False, True], ids=["died", "drained"])
 def test_a_pool_that_lost_its_last_replica_gets_the_room_of_another_s_extra(
-    run: Any, monkeypatch: pytest.MonkeyPatch, pending: bool
+    run: Any, monkeypatch: pytest.MonkeyPatch, place: Place, gone: int, drained: bool
 ) -> None:
-    """Replicas 0, 2 and 3 are the captioner's, the last two beyond its minimum; 1 is phi's, and 4 its next."""
     monkeypatch.setattr(pools, "_ROOM_S", 0.2)
-    killed: list[int] = []
+    draining: dict[str, float] = {}
+
+    async def script(method: str, number: int) -> Any:
+        if method == "choose" and number == 1 and not drained:
+            raise ActorDiedError()
+        if method == "ready":
+            return "leaving" if number == 1 else "node"
+        return None
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        await router.start()
+        await asyncio.sleep(0.1)
+        if drained:
+            draining["leaving"] = time.time()
+            await asyncio.sleep(0.2)
+        assert (await ask(router))[0].failure is None
+        await asyncio.sleep(0.5)
+        assert replicas.made[:5] == ["captioner", "phi", "captioner", "captioner", "phi"]
+        taken = {0, 2, 3} & set(replicas.killed)
+        assert len(taken) == gone
+        assert replicas.made[5:] == ["captioner"] * gone, "what was taken was not started again"
+
+    run(script, test, plan("captioner", 1, 3), plan("phi"), place=place, draining=draining)
+
+
+def test_a_pool_whose_next_replica_loads_costs_no_other_pool_a_replica(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "_ROOM_S", 0.05)
 
     async def script(method: str, number: int) -> Any:
         if method == "choose" and number == 1:
             raise ActorDiedError()
         if method == "ready":
-            if number in (2, 3) and pending:
-                await asyncio.sleep(60)
-            while number == 4 and not {0, 2, 3} & set(killed):
-                await asyncio.sleep(0.01)
-            return "gone" if number == 1 else "node"
+            if number == 4:
+                await asyncio.sleep(0.4)
+            return "leaving" if number == 1 else "node"
         return None
 
     async def test(router: Router, replicas: Replicas) -> None:
-        nonlocal killed
-        killed = replicas.killed
         await router.start()
         await asyncio.sleep(0.1)
         assert (await ask(router))[0].failure is None
-        await asyncio.sleep(0.5)
-        assert replicas.made[:5] == ["captioner", "phi", "captioner", "captioner", "phi"]
-        taken = {0, 2, 3} & set(killed)
-        assert len(taken) == (2 if pending else 1)
-        assert replicas.made[5:] == ["captioner"] * len(taken), "what was taken was not started again"
+        assert replicas.killed == [1]
 
     run(script, test, plan("captioner", 1, 3), plan("phi"))
+
+
+async def broken_first(method: str, number: int) -> Any:
+    """The first GPU is broken."""
+    if method == "ready" and number == 0:
+        raise raised(LoadError(LoadFailure("elsewhere", "No CUDA GPUs are available", "check it")))
+    return "node" if method == "ready" else None
+
+
+def test_a_replica_that_fails_through_its_gpu_keeps_it_until_the_next_has_another(run: Any) -> None:
+    """Ray would give the next one the same GPU, and on one machine there is no other node."""
+    placed: list[tuple[int, list[int]]] = []
+
+    async def place(number: int, killed: list[int]) -> None:
+        placed.append((number, list(killed)))
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        await router.start()
+        assert replicas.killed == [0]
+
+    run(broken_first, test, replace(plan(needed=True), gpus=1.0), place=place, load_pause_s=0.1)
+    assert placed == [(0, []), (1, [])]
+
+
+def test_the_only_gpu_is_tried_again(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "_OTHER_GPU_S", 0.2)
+
+    async def place(number: int, killed: list[int]) -> None:
+        while number and 0 not in killed:
+            await asyncio.sleep(0.01)
+
+    async def test(router: Router, replicas: Replicas) -> None:
+        await router.start()
+        assert set(replicas.killed) == {0, 1}
+        assert len(replicas.made) == 3
+
+    run(broken_first, test, replace(plan(needed=True), gpus=1.0), place=place, load_pause_s=0.1)
 
 
 def test_a_replica_that_the_node_s_memory_ended_is_replaced(run: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.checkpoints import CheckpointError
 
-__all__ = ["Kind", "LoadError", "LoadFailure", "causes", "classify"]
+__all__ = ["Kind", "LoadError", "LoadFailure", "at_fault", "causes", "classify"]
 
 Kind = Literal["final", "retry", "elsewhere"]
 
@@ -86,6 +86,11 @@ def classify(error: BaseException) -> LoadFailure:
         or _Verdict("final" if finding else "retry", "")
     )
     return LoadFailure(verdict.kind, _one_line(error), verdict.mend)
+
+
+def at_fault(error: BaseException) -> bool:
+    """Return whether an error of loading a model is the fault of its node, or of its GPU."""
+    return classify(error).kind == "elsewhere"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
