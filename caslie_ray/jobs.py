@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -13,11 +15,14 @@ from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
 from caslie_ray.dataset import ingest, plan_ingest
 from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.fusion import fuse, plan_fusion
-from caslie_ray.lineup import engine_lines, resolve
+from caslie_ray.lineup import captioning_models, engine_lines, needed_names, resolve
 from caslie_ray.miniature import WorldSize, write_dataset
+from caslie_ray.passes import check_models
+from caslie_ray.pinning import pin_profile
+from caslie_ray.profiles import Model, Profile
 from caslie_ray.progress import clock
 from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_predict, show_train
-from caslie_ray.runs import RunError
+from caslie_ray.runs import Run, RunError
 
 __all__ = ["caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job", "train_job"]
 
@@ -42,6 +47,7 @@ def caption_job(arguments: Arguments) -> int:
     if arguments.status:
         _say("caption", caption_status(arguments.run).lines())
         return COMPLETE
+    arguments = _pinned(arguments, captioning_models(arguments.profile))
     if arguments.plan:
         plan = plan_captions(arguments.run, arguments.profile, quiet=arguments.quiet)
         _say("caption", plan.lines())
@@ -76,6 +82,7 @@ def train_job(arguments: Arguments) -> int:
     """
     from caslie_ray.training import TrainingError, plan_training, train  # torch takes seconds; other jobs need none
 
+    arguments = _pinned(arguments, [arguments.profile.lineup.base])
     if arguments.plan:
         _say("train", plan_training(arguments.run, arguments.profile))
         return COMPLETE
@@ -90,6 +97,7 @@ def predict_job(arguments: Arguments) -> int:
     """Let the models answer."""
     from caslie_ray.prediction import plan_prediction, predict  # as above
 
+    arguments = _pinned(arguments, [arguments.profile.lineup.base])
     if arguments.plan:
         _say("predict", plan_prediction(arguments.run, arguments.profile))
         return COMPLETE
@@ -103,6 +111,7 @@ def predict_job(arguments: Arguments) -> int:
 
 def evaluate_job(arguments: Arguments) -> int:
     """Measure captions and verdicts, and write the page."""
+    arguments = _pinned(arguments, _evaluated(arguments.run, arguments.profile))
     if arguments.plan:
         _say("evaluate", plan_evaluation(arguments.run, arguments.profile))
         return COMPLETE
@@ -118,9 +127,13 @@ def pipeline_job(arguments: Arguments) -> int:
     """
     from caslie_ray.training import base_of  # as above
 
+    arguments = _pinned(arguments, [*captioning_models(arguments.profile), arguments.profile.lineup.base])
     base = base_of(arguments.profile)  # an error here costs nothing yet
+    lineup = resolve(arguments.profile)
+    if arguments.run.read_json(_SUMMARY) is None:
+        check_models([*lineup.roles, base], {*needed_names(lineup, arguments.profile.faults), base.name})
     if arguments.plan:
-        _say("engines", engine_lines([*resolve(arguments.profile).roles, base]))
+        _say("engines", engine_lines([*lineup.roles, base]))
     if arguments.plan and not arguments.run.files("views"):
         return ingest_job(arguments)
     begun = time.monotonic()
@@ -140,10 +153,12 @@ def pipeline_job(arguments: Arguments) -> int:
     if not arguments.plan:
         seconds = round(time.monotonic() - begun, 2)
         summary = {"job": "pipeline", "run": arguments.run.label, "seconds": seconds, "seconds_by_job": took}
-        arguments.run.write_json("summary/pipeline.json", summary)
+        arguments.run.write_json(_SUMMARY, summary)
         print(f"\npipeline complete in {clock(seconds)}: {arguments.run.label}")
     return COMPLETE
 
+
+_SUMMARY = "summary/pipeline.json"
 
 _PIPELINE = (
     ("ingest", ingest_job),
@@ -153,6 +168,20 @@ _PIPELINE = (
     ("predict", predict_job),
     ("evaluate", evaluate_job),
 )
+
+
+def _pinned(arguments: Arguments, models: Sequence[Model]) -> Arguments:
+    """The arguments with commits for the revisions of some models; a plan changes nothing in the run."""
+    profile = pin_profile(arguments.run, arguments.profile, models, record=not arguments.plan)
+    return replace(arguments, profile=profile)
+
+
+def _evaluated(run: Run, profile: Profile) -> list[Model]:
+    """The models that `evaluate` looks up or asks: the base, and the captioner for captions without context."""
+    return [
+        *([profile.lineup.captioner] if profile.evaluation.context_free else []),
+        *([profile.lineup.base] if run.files("predictions") else []),
+    ]
 
 
 def _miniature_world(arguments: Arguments) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from caslie_ray.engines import EngineSpec, LoraShape
-from caslie_ray.engines.choosing import choose_engine
+from caslie_ray.engines import EngineError, EngineSpec, LoraShape
+from caslie_ray.engines.choosing import AUTO, choose_engine
 from caslie_ray.engines.fingerprint import fingerprint
 from caslie_ray.engines.instructions import takes_instructions
 from caslie_ray.engines.revisions import pinned
 from caslie_ray.ids import content_id
-from caslie_ray.profiles import Model, Pool, Profile, ProfileError, Resources
+from caslie_ray.profiles import FaultSettings, Model, Pool, Profile, ProfileError, Resources
 from caslie_ray.quality import audited
 
-__all__ = ["ResolvedLineup", "Role", "engine_lines", "resolve", "role_of"]
+__all__ = [
+    "ResolvedLineup", "Role", "captioning_models", "engine_lines", "needed_names", "resolve", "role_of",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,22 @@ def engine_lines(roles: Sequence[Role]) -> list[str]:
     return [f"{role.name:<{width}}  {role.engine}" for role in roles]
 
 
+def captioning_models(profile: Profile) -> list[Model]:
+    """Return the models that a caption job asks, the captioner first and then the voters, cheapest first."""
+    generated = profile.captions.source == "generated" and profile.votes.rule != "never"
+    return [
+        *([profile.lineup.captioner] if generated else []),
+        *(profile.lineup.voters_by_cost() if profile.votes.rule == "majority" else ()),
+    ]
+
+
+def needed_names(lineup: ResolvedLineup, faults: FaultSettings) -> frozenset[str]:
+    """Return the names of the roles that a job does not go on without; see `faults.missing_voter`."""
+    if faults.missing_voter == "fail":
+        return lineup.names
+    return frozenset({lineup.captioner.name} if lineup.captioner else ())
+
+
 def resolve(profile: Profile) -> ResolvedLineup:
     """Work out the lineup of a profile.
 
@@ -118,12 +139,12 @@ def resolve(profile: Profile) -> ResolvedLineup:
     lineup = profile.lineup
     rule = profile.votes.rule
     generated = profile.captions.source == "generated" and rule != "never"
-    models = [
-        *([lineup.captioner] if generated else []),
-        *(lineup.voters_by_cost() if rule == "majority" else ()),
-    ]
+    models = captioning_models(profile)
     one_at_a_time = profile.schedule == "staged" or len({(model.checkpoint, model.revision) for model in models}) == 1
-    roles = [role_of(model.by_itself() if one_at_a_time else model) for model in models]
+    optional = {voter.name for voter in lineup.voters} if profile.faults.missing_voter == "quorum" else set()
+    roles = [
+        _role_of(model.by_itself() if one_at_a_time else model, optional=model.name in optional) for model in models
+    ]
     captioner, voters = (roles[0], tuple(roles[1:])) if generated else (None, tuple(roles))
     seen: dict[str, str] = {}
     for voter in voters:
@@ -140,16 +161,32 @@ def resolve(profile: Profile) -> ResolvedLineup:
     return ResolvedLineup(captioner, voters, rule, full, profile.votes.audit, context_free, words)
 
 
-def role_of(model: Model, lora: LoraShape | None = None) -> Role:
+def _role_of(model: Model, *, optional: bool) -> Role:
+    """Return the role of a model; where a job goes on without the model, also if it cannot be found."""
+    try:
+        return role_of(model)
+    except EngineError as error:
+        if not optional:
+            raise
+        log.warning("%s: %s", model.name, error)
+    # Its replicas fail with the same error, and the other voters decide.
+    spec = replace(model.spec(), engine="transformers" if model.engine == AUTO else model.engine)
+    unknown = content_id("unresolved", spec.checkpoint, spec.revision or "")
+    return Role(model.name, unknown, unknown[:12], spec, "", model.resources, model.pool)
+
+
+def role_of(model: Model, lora: LoraShape | None = None, *, asked: bool = True) -> Role:
     """Return the role of one model of a lineup.
 
     Args:
         model: the model.
         lora: shape of the adapters that it will answer with; None for none.
+        asked: False where its answers are only looked up: then no engine is chosen, which would read its settings.
 
     Raises:
         EngineError: its checkpoint cannot be found, or the engine that it names cannot apply the adapters.
     """
-    spec, why = choose_engine(pinned(model.spec()), lora)
+    spec = pinned(model.spec())
+    spec, why = choose_engine(spec, lora) if asked else (spec, "")
     pool = content_id(spec.checkpoint, spec.revision or "", spec.engine, spec.dtype, str(spec.context))[:12]
     return Role(model.name, fingerprint(spec), pool, spec, why, model.resources, model.pool)

@@ -28,7 +28,7 @@ from caslie_ray.profiles import FaultSettings
 from caslie_ray.replicas import PoolStats
 from caslie_ray.runs import Run, RunError
 
-__all__ = ["Models", "Order", "RouterAsk", "block_rows_for", "pass_after_pass", "run_pass", "tasks_for"]
+__all__ = ["Models", "Order", "RouterAsk", "block_rows_for", "check_models", "pass_after_pass", "run_pass", "tasks_for"]
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Models:
         """What the pools did, by their names; filled at the end."""
 
     def __enter__(self) -> Any:
-        self._preflight()
+        check_models(self._roles, self._needed)
         connect()
         plans = self.plans = size_pools(pool_plans(self._roles, self._needed), self._rows, capacity())
         if plans:
@@ -113,16 +113,6 @@ class Models:
                     log.info("%s on %s: %s", role.name, role.spec.engine, role.why)
             self.router = start_router(plans, self._faults)
         return self.router
-
-    def _preflight(self) -> None:
-        """End the job here if a model that it needs can never be loaded; replicas would only find out the same."""
-        for role in self._roles:
-            try:
-                preflight(role.spec)
-            except EngineError as error:
-                if self._needed is None or role.name in self._needed:
-                    raise
-                log.warning("%s: %s", role.name, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -142,6 +132,25 @@ class Models:
                 ray.get(self.router.stop.remote(), timeout=_STATS_S)
         finally:
             ray.kill(self.router)
+
+
+def check_models(roles: Sequence[Role], needed: Collection[str | None] | None = None) -> None:
+    """End a job before anything is paid for if a model can never be loaded; replicas would only find out the same.
+
+    Args:
+        roles: the models that a job will ask.
+        needed: names of those that it does not go on without, None for all; for the others there is a warning.
+
+    Raises:
+        EngineError: a needed model can never be loaded; the message names it and the mend.
+    """
+    for role in roles:
+        try:
+            preflight(role.spec)
+        except EngineError as error:
+            if needed is None or role.name in needed:
+                raise
+            log.warning("%s: %s", role.name, error)
 
 
 def tasks_for(plans: Sequence[PoolPlan]) -> int:

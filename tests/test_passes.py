@@ -12,7 +12,7 @@ import ray
 from caslie_ray.dataset._ray import each
 from caslie_ray.engines import EngineError, EngineSpec, resolve
 from caslie_ray.lineup import Role, role_of
-from caslie_ray.passes import Models, RouterAsk, block_rows_for, pass_after_pass, run_pass
+from caslie_ray.passes import Models, RouterAsk, block_rows_for, check_models, pass_after_pass, run_pass
 from caslie_ray.placement import PoolDown, PoolPlan
 from caslie_ray.profiles import FaultSettings, load_profile
 from caslie_ray.runs import Run, open_run
@@ -118,7 +118,7 @@ def test_a_model_that_can_never_be_loaded_ends_the_job_before_replicas_start(mut
 
 
 def test_a_model_that_the_job_can_do_without_is_warned_of(mute: Role, caplog: pytest.LogCaptureFixture) -> None:
-    Models(FaultSettings(), [mute], 1, needed={"captioner"})._preflight()
+    check_models([mute], needed={"captioner"})
     assert f"{mute.name}: checkpoint {mute.spec.checkpoint} has no chat template" in caplog.text
     with pytest.raises(EngineError):
-        Models(FaultSettings(), [replace(mute, name="captioner")], 1, needed={"captioner"})._preflight()
+        check_models([replace(mute, name="captioner")], needed={"captioner"})

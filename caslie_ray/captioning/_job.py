@@ -18,8 +18,8 @@ from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
 from caslie_ray.captioning._work import WorkOrder, tidy
 from caslie_ray.cluster import map_partitions
-from caslie_ray.lineup import ResolvedLineup, Role, resolve
-from caslie_ray.passes import Models, block_rows_for, pass_after_pass, run_pass, tasks_for
+from caslie_ray.lineup import ResolvedLineup, Role, needed_names, resolve
+from caslie_ray.passes import Models, block_rows_for, check_models, pass_after_pass, run_pass, tasks_for
 from caslie_ray.placement import PoolPlan
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
@@ -120,6 +120,7 @@ class CaptionJob:
         missing = sum(state.missing for state in states)
         # Rows that only have to be written anew wait for no model; tidying writes them.
         if any(state.waits for state in states):
+            check_models(self.lineup.roles, needed_names(self.lineup, self.profile.faults))
             if self.profile.schedule == "staged":
                 self._staged()
             else:
@@ -186,8 +187,7 @@ class CaptionJob:
         left: Callable[[PartitionState], int],
     ) -> None:
         """Load models, and run passes until they have answered what is left to them."""
-        captioner = self.lineup.captioner.name if self.lineup.captioner else None
-        needed = None if self.profile.faults.missing_voter == "fail" else {captioner}
+        needed = needed_names(self.lineup, self.profile.faults)
         total = sum(map(left, states))
         models = Models(self.profile.faults, roles, self._job_rows(total), needed)
         with Progress(name, total, quiet=self.quiet) as progress:

@@ -53,13 +53,13 @@ def answerers_of(run: Run, profile: Profile, *, partly: bool = False) -> tuple[R
     Args:
         run: holds trained models.
         profile: names them.
-        partly: leave out models that are not trained yet, with a warning.
+        partly: leave out models that are not trained yet, with a warning; nothing is asked, so no engine is chosen.
 
     Raises:
         RunError: a model is not trained yet.
         EngineError: the base cannot be found, or the engine that it names cannot apply the adapters.
     """
-    base = base_of(profile)
+    base = base_of(profile, asked=not partly)
     found: list[Answerer] = []
     adapters: dict[str, str] = {}
     models = planned(run, profile)

@@ -91,13 +91,18 @@ def orders_of(profile: Profile) -> list[TrainingOrder]:
     return orders + [order(name, name, table=EXPERIMENTS) for name in experiments_of(profile)]
 
 
-def base_of(profile: Profile) -> Role:
+def base_of(profile: Profile, *, asked: bool = True) -> Role:
     """Return the base on the engine that will answer with it, which must apply the adapters that are trained.
 
     All adapters of a profile share one shape, so the engine is known before any is trained.
+
+    Args:
+        profile: names the base.
+        asked: False where its answers are only looked up: no engine is chosen.
 
     Raises:
         EngineError: the base cannot be found, or the engine that it names cannot apply the adapters.
     """
     lora = profile.training.lora
-    return role_of(profile.lineup.base.by_itself(), LoraShape(lora.targets, lora.rank) if orders_of(profile) else None)
+    shape = LoraShape(lora.targets, lora.rank) if orders_of(profile) else None
+    return role_of(profile.lineup.base.by_itself(), shape, asked=asked)

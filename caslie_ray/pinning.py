@@ -1,0 +1,87 @@
+"""Branches and tags of a profile's checkpoints, resolved to commits once for a run.
+
+A branch moves, and answers are found again by the commit of the model that gave them. So a run records which commit
+each branch was when the run first used it, and later jobs on the run use that commit: a job that is submitted again
+goes on where it was, and needs no hub to know what the run holds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from caslie_ray.engines import EngineError
+from caslie_ray.engines.revisions import pinned
+from caslie_ray.profiles import Model, Profile
+from caslie_ray.runs import Run
+
+__all__ = ["REVISIONS", "pin_profile"]
+
+log = logging.getLogger(__name__)
+
+REVISIONS = "revisions.json"
+"""The file of a run that records commits, by ``CHECKPOINT@REVISION``."""
+
+
+def pin_profile(run: Run, profile: Profile, models: Iterable[Model], *, record: bool) -> Profile:
+    """Return a profile in which models of the hub have commits for revisions.
+
+    A commit that the run has recorded is taken; otherwise the hub is asked. With ``faults.missing_voter: quorum`` a
+    voter that cannot be resolved is left as it is, with a warning.
+
+    Args:
+        run: may have recorded commits.
+        profile: the profile.
+        models: those of its lineup that will be used; the others are left as they are.
+        record: write new commits into the run.
+
+    Raises:
+        EngineError: a commit is not known, or there is no such checkpoint.
+    """
+    known: dict[str, str] = run.read_json(REVISIONS) or {}
+    optional = {voter.name for voter in profile.lineup.voters} if profile.faults.missing_voter == "quorum" else set()
+    commits: dict[str, str] = {}
+    fresh: dict[str, str] = {}
+    for model in models:
+        key = _key(model)
+        if key in commits:
+            continue
+        try:
+            commit = known.get(key) or pinned(model.spec()).revision
+        except EngineError as error:
+            if model.name not in optional:
+                raise
+            log.warning("%s: %s", model.name, error)
+            continue
+        if commit is None or commit == model.revision:  # not of the hub, or a commit already
+            continue
+        commits[key] = commit
+        if key in known:
+            log.info("%s is %s, as when this run first used it; set revision to change it", key, commit)
+        else:
+            fresh[key] = commit
+    if fresh and record:
+        run.write_json(REVISIONS, {**known, **fresh})
+    return _with_commits(profile, commits)
+
+
+def _key(model: Model) -> str:
+    return f"{model.checkpoint}@{model.revision or ''}"
+
+
+def _with_commits(profile: Profile, commits: Mapping[str, str]) -> Profile:
+    if not commits:
+        return profile
+
+    def changed(model: Any) -> Any:
+        commit = commits.get(_key(model))
+        return model if commit is None else model.model_copy(update={"revision": commit})
+
+    lineup = profile.lineup
+    update = {
+        "captioner": changed(lineup.captioner),
+        "voters": tuple(map(changed, lineup.voters)),
+        "base": changed(lineup.base),
+    }
+    return profile.model_copy(update={"lineup": lineup.model_copy(update=update)})
