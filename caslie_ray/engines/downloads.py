@@ -133,7 +133,8 @@ def _download(checkpoint: str, commit: str, patterns: dict[str, list[str]], *, w
         folder = snapshot()
         if _is_listed(checkpoint, commit) or any(folder.glob(needed)):
             return folder
-        raise LoadError(_partial("retry", checkpoint, commit, "run the job again later, or download it with hf download"))
+        mend = "run the job again later, or download it with hf download"
+        raise LoadError(_partial("retry", checkpoint, commit, mend))
 
     try:
         # Settings first: with them comes the list of all files, and how large they are.
