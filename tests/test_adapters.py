@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = (
     "import sys; from caslie_ray.adapters import with_local_adapters; from caslie_ray.engines import EngineSpec;"
     "print(with_local_adapters(EngineSpec('miniature:unim3-base', adapters={'a': sys.argv[1]})).adapters['a'])"
@@ -35,6 +37,24 @@ def test_an_adapter_of_a_store_is_copied_once_per_node(tmp_path: Path) -> None:
     (second,) = fetch(store.as_uri(), home)
     assert second != first
     assert (Path(second) / "adapter_model.safetensors").read_bytes() == b"other weights"
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", "file/home"])
+def test_a_home_that_cannot_be_written_leaves_the_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    store, temporary = tmp_path / "store", tmp_path / "temporary"
+    store.mkdir()
+    temporary.mkdir()
+    (tmp_path / "file").write_text("")
+    (store / "adapter_model.safetensors").write_bytes(b"weights")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    (folder,) = fetch(store.as_uri(), tmp_path / home)
+    root = temporary / f"caslie-adapters-{os.getuid()}"
+    assert Path(folder).parent == root
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert (Path(folder) / "adapter_model.safetensors").read_bytes() == b"weights"
+    assert fetch(store.as_uri(), tmp_path / home) == {folder}
 
 
 def test_a_copy_that_was_broken_off_is_made_anew(tmp_path: Path) -> None:

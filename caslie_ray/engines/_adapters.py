@@ -82,8 +82,8 @@ def _read(name: str, folder: Path) -> Adapter:
 def _targets(name: str, weights: Path) -> tuple[str, ...]:
     """The modules in the weights: `target_modules` of the config may name some that the base does not have."""
     try:
-        with safe_open(weights, framework="pt") as held:
-            modules = {key.partition(".lora_")[0] for key in held.keys() if ".lora_" in key}  # noqa: SIM118
+        with safe_open(weights, framework="pt") as tensors:
+            modules = {key.partition(".lora_")[0] for key in tensors.keys() if ".lora_" in key}  # noqa: SIM118
     except SafetensorError as error:
         raise EngineError(f"adapter {name}: {weights} cannot be read: {error}") from error
     return tuple(sorted({module.rpartition(".")[2] for module in modules}))

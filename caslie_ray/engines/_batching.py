@@ -20,30 +20,41 @@ _GROWTH = 1.25
 
 
 class TokenLimit:
-    """The tokens of a batch, lowered when memory runs out and raised again while batches succeed.
+    """The tokens and rows of a batch, lowered when memory runs out and raised again while batches succeed.
 
-    A failure halves the batch. A neighbour on the same device may have caused it, so the limit grows back by a
-    quarter after every 16 batches in a row that succeed, up to where it began.
+    A failure halves the batch. A neighbour on the same device may have caused it, so both limits grow back by a
+    quarter after every 16 batches in a row that succeed, up to their initial values. The row limit is for images:
+    the memory of a vision encoder depends on their number, not on the length of the prompts.
 
     Args:
-        most: the limit at first; it is never exceeded.
+        most: initial limit of tokens; it is never exceeded.
+        most_rows: initial limit of rows; it is never exceeded.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_rows: int) -> None:
         self.tokens = most
+        self.rows = most_rows
         self._most = most
+        self._most_rows = most_rows
         self._good = 0
 
-    def failed(self, tokens: int) -> None:
-        """Lower the limit to half of the batch that did not fit."""
+    def failed(self, tokens: int, rows: int) -> None:
+        """Lower the limits to half of the batch that did not fit.
+
+        Args:
+            tokens: of the batch, padding and answers included.
+            rows: of the batch.
+        """
         self.tokens = max(1, min(self.tokens, tokens // 2))
+        self.rows = max(1, min(self.rows, rows // 2))
         self._good = 0
 
     def succeeded(self) -> None:
         """Count a batch that did fit."""
         self._good += 1
-        if self._good >= _PATIENCE and self.tokens < self._most:
+        if self._good >= _PATIENCE and (self.tokens < self._most or self.rows < self._most_rows):
             self.tokens = min(self._most, math.ceil(self.tokens * _GROWTH))
+            self.rows = min(self._most_rows, math.ceil(self.rows * _GROWTH))
             self._good = 0
 
 
@@ -109,8 +120,8 @@ def run_batches(
             continue
         recover()
         if len(batch) == 1:
-            said = "out of memory with this request alone" if memory else "the model failed on this request"
-            yield batch[0], Failure(f"{said}: {reason}", retryable=memory)
+            what = "out of memory with this request alone" if memory else "the model failed on this request"
+            yield batch[0], Failure(f"{what}: {reason}", retryable=memory)
         else:
             half = len(batch) // 2
             waiting += [batch[half:], batch[:half]]

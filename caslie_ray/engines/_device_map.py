@@ -44,19 +44,25 @@ def split_over(free: Sequence[int], config: Any, spec: EngineSpec) -> dict[str, 
         gpu: max(0, size - (later if gpu else on_first)) for gpu, size in enumerate(free)
     }
     model = without_weights(config, getattr(torch, spec.dtype))
-    whole = model._no_split_modules
+    unsplit = model._no_split_modules
     firsts = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in _FIRST]
     # Balanced weights where that works; else the first GPU is filled first.
-    for limits in (get_balanced_memory(model, dict(room), whole), room) if whole else ():
-        placed: dict[str, int | str] = infer_auto_device_map(model, limits, whole)
+    for limits in (get_balanced_memory(model, dict(room), unsplit), room) if unsplit else ():
+        placed: dict[str, int | str] = infer_auto_device_map(model, limits, unsplit)
         misplaced = any(gpu != 0 and _overlaps(name, first) for name, gpu in placed.items() for first in firsts)
         if "disk" not in placed.values() and not misplaced:
             return {name: int(gpu) for name, gpu in placed.items()}
-    why = "does not fit" if whole else "says of none of its layers that they stay whole, and so is not split over"
+    if not unsplit:
+        raise EngineError(
+            f"checkpoint {spec.checkpoint} has no list of modules that may not be split, so it cannot be split over"
+            f" {gpus} GPUs; set engine to vllm, or resources.gpus (in schedule=staged and in predict: alone.gpus) to 1"
+        )
     raise EngineError(
-        f"checkpoint {spec.checkpoint} {why} {gpus} GPUs: it has {memory.weights * gpus / GIB:.1f} GiB of weights, and"
-        f" a batch takes {on_first / GIB:.1f} GiB on the first GPU and {later / GIB:.1f} GiB on each other, of"
-        f" {min(free) / GIB:.1f} GiB that are free; lower batch_size and batch_tokens, or give it more or larger GPUs"
+        f"checkpoint {spec.checkpoint} does not fit {gpus} GPUs: it has {memory.weights * gpus / GIB:.1f} GiB of weights,"
+        f" and a batch takes {on_first / GIB:.1f} GiB on the first GPU and {later / GIB:.1f} GiB on each other, of"
+        f" {min(free) / GIB:.1f} GiB that are free; lower batch_size and batch_tokens (in"
+        " schedule=staged and in predict: alone.batch_size, alone.batch_tokens), or give it more or larger GPUs"
+        " (resources.gpus; alone.gpus)"
     )
 
 

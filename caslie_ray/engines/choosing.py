@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from typing import NamedTuple
 
+from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.spec import EngineSpec, LoraShape
 
 __all__ = ["AUTO", "Chosen", "choose_engine"]
@@ -39,9 +40,21 @@ def choose_engine(spec: EngineSpec, lora: LoraShape | None = None) -> Chosen:
         lora: shape of the adapters that the engine will load; None for the checkpoint alone.
 
     Raises:
-        EngineError: the checkpoint cannot be read, with whichever engine; or the spec names vLLM, and vLLM cannot
-            apply such adapters: the message says what to set.
+        EngineError: the checkpoint cannot be read, with whichever engine; or the engine cannot apply such adapters,
+            on so many GPUs: the message says what to set.
     """
+    chosen = _choose(spec, lora)
+    if chosen.spec.engine == "transformers" and lora is not None and spec.device != "cpu" and spec.gpus >= 2:
+        why = f" (chosen because {chosen.reason})" if chosen.reason else ""
+        raise EngineError(
+            f"checkpoint {spec.checkpoint} with LoRA adapters is to run on transformers{why}, split over"
+            f" {int(spec.gpus)} GPUs, and transformers cannot apply adapters to a split model; install vLLM and set"
+            " engine to vllm or auto, or set alone.gpus to 1"
+        )
+    return chosen
+
+
+def _choose(spec: EngineSpec, lora: LoraShape | None) -> Chosen:
     if spec.engine == "vllm" and lora is not None:
         return Chosen(spec, _named_vllm(spec, lora))
     if spec.engine != AUTO:
@@ -49,22 +62,23 @@ def choose_engine(spec: EngineSpec, lora: LoraShape | None = None) -> Chosen:
     if importlib.util.find_spec("vllm") is None:
         return _without(spec, "vLLM is not installed")
     try:
-        from caslie_ray.engines.vllm import adaptation, refusal  # takes seconds to import
+        from caslie_ray.engines.vllm import ImportRefusal, adaptation, refusal  # takes seconds to import
     except (ImportError, OSError) as error:  # built for another torch, or for drivers that are not here
         return _without(spec, f"vLLM cannot be imported here: {error}")
     reason = refusal(spec, lora)
     if reason is None:
         return Chosen(replace(spec, engine="vllm"), "vLLM supports it" if lora is None else adaptation(spec, lora))
+    if isinstance(reason, ImportRefusal):
+        return _without(spec, str(reason), "repair the installation of vLLM")  # a plain str: it is pickled
     return Chosen(replace(spec, engine="transformers"), reason)
 
 
-def _without(spec: EngineSpec, reason: str) -> Chosen:
-    """Transformers, for want of vLLM itself."""
+def _without(spec: EngineSpec, reason: str, mend: str = "pip install '.[vllm]'") -> Chosen:
+    """Choose transformers because vLLM is missing or broken here; a replica on a GPU gets a warning."""
     if spec.gpus > 0 or spec.device.startswith("cuda"):
         log.warning(
-            "%s runs on transformers, which is several times slower on a GPU: %s; pip install '.[vllm]'",
-            spec.checkpoint, reason,
-        )  # fmt: skip
+            "%s runs on transformers, which is several times slower on a GPU: %s; %s", spec.checkpoint, reason, mend
+        )
     return Chosen(replace(spec, engine="transformers"), reason)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from caslie_ray.engines.hub import patiently
-from caslie_ray.engines.load_errors import LoadError, LoadFailure, causes
+from caslie_ray.engines.load_errors import Kind, LoadError, LoadFailure, causes
 
 __all__ = ["exclusive", "has_weights", "local_snapshot"]
 
@@ -25,7 +25,7 @@ _WEIGHTS = ["*.safetensors"]
 # Parts of pipelines, and the weights and settings once more in Mistral's own format.
 _IGNORED = ["*/*", "consolidated*", "params.json"]
 _GIB = 2.0**30
-_TELL_EVERY_S = 60.0
+_LOG_EVERY_S = 60.0
 _PAUSES_S = (2.0,)  # the hub's client itself tries again what a download asks for
 
 
@@ -59,11 +59,16 @@ def has_weights(checkpoint: str, commit: str) -> bool:
     """Whether a hub checkpoint has safetensors weights, which are not downloaded.
 
     Raises:
-        LoadError: the hub does not give its settings.
+        LoadError: the hub does not give its settings, or its list of files is neither in the cache nor on the hub.
     """
-    folder = local_snapshot(checkpoint, commit, weights=False)  # with it came the list of files
-    listed = _listed(checkpoint, commit, {"allow_patterns": _WEIGHTS, "ignore_patterns": _IGNORED})
-    return bool(listed) or any(folder.glob("*.safetensors"))
+    folder = local_snapshot(checkpoint, commit, weights=False)
+    if any(folder.glob(_WEIGHTS[0])):
+        return True
+    if _is_listed(checkpoint, commit):
+        return bool(_listed(checkpoint, commit, {"allow_patterns": _WEIGHTS, "ignore_patterns": _IGNORED}))
+    # The cache is partial, or the list of files could not be written to it.
+    paths = patiently(lambda: _hub_list(checkpoint, commit), checkpoint, commit, _PAUSES_S)
+    return any(path.endswith(".safetensors") and "/" not in path for path in paths)
 
 
 @contextmanager
@@ -74,7 +79,7 @@ def exclusive(lock: Path, waiting: str) -> Iterator[None]:
 
     Args:
         lock: a file.
-        waiting: what others are told in the log while they wait.
+        waiting: what is logged while another process has the lock.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -84,10 +89,10 @@ def exclusive(lock: Path, waiting: str) -> Iterator[None]:
     if not os.access(lock.parent, os.W_OK):
         yield
         return
-    held = FileLock(lock, mode=0o666)
-    while not held.is_locked:
+    file_lock = FileLock(lock, mode=0o666)
+    while not file_lock.is_locked:
         try:
-            held.acquire(timeout=_TELL_EVERY_S, poll_interval=0.1)
+            file_lock.acquire(timeout=_LOG_EVERY_S, poll_interval=0.1)
         except Timeout:
             log.info("%s: waiting for it", waiting)
         except PermissionError:  # another user's lock; two downloads of the same files do no harm
@@ -95,7 +100,7 @@ def exclusive(lock: Path, waiting: str) -> Iterator[None]:
     try:
         yield
     finally:
-        held.release()
+        file_lock.release()
 
 
 def _complete(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> Path | None:
@@ -116,25 +121,72 @@ def _download(checkpoint: str, commit: str, patterns: dict[str, list[str]], *, w
 
     disable_progress_bars()
 
-    def fetch(wanted: dict[str, list[str]]) -> Path:
-        return Path(snapshot_download(checkpoint, revision=commit, **_typed(wanted)))
+    def fetch(wanted: dict[str, list[str]], needed: str) -> Path:
+        def snapshot() -> Path:
+            return Path(snapshot_download(checkpoint, revision=commit, **_typed(wanted)))
+
+        folder = snapshot()
+        if _is_listed(checkpoint, commit) or any(folder.glob(needed)):
+            return folder
+        # snapshot_download returns a partial folder when the hub fails, and hides the error: ask for it.
+        _hub_list(checkpoint, commit)
+        folder = snapshot()
+        if _is_listed(checkpoint, commit) or any(folder.glob(needed)):
+            return folder
+        mend = "run the job again later, or download it with hf download"
+        raise LoadError(_partial("retry", checkpoint, commit, mend))
 
     try:
         # Settings first: with them comes the list of all files, and how large they are.
         settings = {**patterns, "allow_patterns": _SETTINGS}
-        folder = patiently(lambda: fetch(settings), checkpoint, commit, _PAUSES_S)
+        folder = patiently(lambda: fetch(settings, "config.json"), checkpoint, commit, _PAUSES_S)
         if weights:
             size = sum(size for _, size in _listed(checkpoint, commit, patterns))
             if size - _stored(folder) > _free(folder):
                 raise LoadError(_disk_full(checkpoint, commit, patterns))
             log.info("downloading %s (%.1f GiB)", checkpoint, size / _GIB)
-            folder = patiently(lambda: fetch(patterns), checkpoint, commit, _PAUSES_S)
+            folder = patiently(lambda: fetch(patterns, _WEIGHTS[0]), checkpoint, commit, _PAUSES_S)
     except LoadError as error:
         full = any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in causes(error))
         if full:
             raise LoadError(_disk_full(checkpoint, commit, patterns)) from error
         raise
     return folder
+
+
+def _is_listed(checkpoint: str, commit: str) -> bool:
+    """Whether the cache has the list of a checkpoint's files; without it nothing shows which files are missing."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        get_cached_repo_tree(checkpoint, revision=commit)
+    except CachedRepoTreeNotFoundError:
+        return False
+    return True
+
+
+def _hub_list(checkpoint: str, commit: str) -> list[str]:
+    """Request the list of a checkpoint's files from the hub.
+
+    Raises:
+        LoadError: the hub is switched off.
+        Exception: what the hub's client raises.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        mend = "set HF_HUB_OFFLINE=0, or download the checkpoint on this node first (hf download)"
+        raise LoadError(_partial("elsewhere", checkpoint, commit, mend))
+    return [entry.path for entry in HfApi().list_repo_tree(checkpoint, revision=commit)]
+
+
+def _partial(kind: Kind, checkpoint: str, commit: str, mend: str) -> LoadFailure:
+    from huggingface_hub import constants
+
+    offline = ", and HF_HUB_OFFLINE is set" if kind == "elsewhere" else ""
+    reason = f"{checkpoint} at revision {commit} is only partly in the cache {constants.HF_HUB_CACHE}{offline}"
+    return LoadFailure(kind, reason, mend)
 
 
 def _listed(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> list[tuple[str, int]]:

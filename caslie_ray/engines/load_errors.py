@@ -24,12 +24,16 @@ _LICENCE = "accept its licence on its page at the hub, and set HF_TOKEN on every
 _NAME = "check `checkpoint`; if the repository is private or gated, set HF_TOKEN on every node"
 _REVISION = "set `revision` to a branch, tag or commit that the repository has"
 _HUB_LATER = "run the job again later; HF_TOKEN raises the hub's rate limit"
-_MEMORY = "give the replica more GPU memory (resources.gpus), or lower batch_tokens, batch_size or context"
+_MEMORY = (
+    "give the replica more GPU memory (resources.gpus), or lower batch_tokens, batch_size or context (in"
+    " schedule=staged and in predict: alone.gpus, alone.batch_tokens, alone.batch_size)"
+)
 _SAFETENSORS = "choose a checkpoint with safetensors weights, or convert it; pickled weights are never read"
 _TEMPLATE = "use an instruction-tuned checkpoint, or put its chat_template.jinja beside the weights"
 _ARCHITECTURE = "choose a checkpoint of a supported architecture"
 _DRIVER = "check the GPU and its driver on this node (nvidia-smi)"
 _DISK = "free disk space on this node, or point HF_HOME at a larger disk"
+_WRITABLE = "make the hub's cache folder writable on this node, or point HF_HOME at a folder that is"
 _OFFLINE = "set HF_HUB_OFFLINE=0, or download the checkpoint on this node first (hf download)"
 
 
@@ -135,10 +139,10 @@ def _of_response(error: BaseException) -> _Verdict:
 
 
 def _of_errno(error: OSError) -> _Verdict | None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _Verdict("elsewhere", _DISK)
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return _Verdict("elsewhere", "make the hub's cache folder (HF_HOME) writable on this node")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return _Verdict("elsewhere", _WRITABLE)
     if isinstance(error, ConnectionError | TimeoutError):
         return _Verdict("retry", _HUB_LATER)
     return None
@@ -157,6 +161,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], _Verdict], ...] = tuple(
     for pattern, verdict in (
         # The node. Before memory: a failed driver call may speak of memory too.
         (r"no space left on device|disk quota exceeded", _Verdict("elsewhere", _DISK)),
+        (r"read-only file system", _Verdict("elsewhere", _WRITABLE)),
         (
             r"no cuda gpus are available|found no nvidia driver|cuda driver|cuda unknown error|cudaGetDeviceCount"
             r"|cuda error: (?!out of memory)|nvml|failed to infer device type|CUDA GPUs here: \d"
@@ -165,7 +170,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], _Verdict], ...] = tuple(
         ),
         (r"offline mode is enabled|outgoing traffic has been disabled", _Verdict("elsewhere", _OFFLINE)),
         (r"no module named|cannot import name", _Verdict("elsewhere", "install the same packages on every node")),
-        # Memory that a neighbour holds, and memory that no card of this kind has (vLLM).
+        # Memory that a neighbour uses, and memory that no card of this kind has (vLLM).
         (r"on startup is less than desired", _Verdict("retry", _MEMORY)),
         (
             r"larger than the available KV cache memory|no available memory for the cache blocks"

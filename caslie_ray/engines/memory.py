@@ -42,6 +42,10 @@ BLOCK_GPU = 16
 BLOCK_CPU = 128
 """Tokens in a block of vLLM's KV cache."""
 
+_LESS = (
+    "lower batch_size and batch_tokens, or raise resources.gpus (in schedule=staged and in predict: alone.batch_size,"
+    " alone.batch_tokens, alone.gpus)"
+)
 _SPARE_BLOCKS = 64  # for prefixes that outlive their prompts
 _FIXED = {"transformers": 1.0, "vllm": 1.5}  # GiB
 _STEP = 0.05
@@ -210,7 +214,7 @@ def describe(name: str, spec: EngineSpec, card: float | None = None) -> str | No
         line += f" on each of {spec.gpus:g} GPUs"
     if card is not None:
         given = card * min(spec.gpus, 1.0)
-        verdict = "fits" if need <= given else "DOES NOT FIT: lower batch_size and batch_tokens, or raise gpus;"
+        verdict = "fits" if need <= given else f"DOES NOT FIT: {_LESS};"
         return f"{line}: {verdict} gpus {spec.gpus:g} of a GPU with {card:.1f} GiB"
     shares = [(share(memory, usable), gb) for gb, usable in CARDS.items()]
     return f"{line}: gpus " + ", ".join(f"{part:g} of {gb} GB" for part, gb in shares if part is not None)
@@ -252,7 +256,7 @@ def _itemsize(spec: EngineSpec) -> int:
 
 
 class _Shape(NamedTuple):
-    """What only the model itself tells: its parameters, and whether gate and up projection are one matrix."""
+    """What only the modules of the model show: its parameters, and whether gate and up projection are one matrix."""
 
     parameters: int
     fused: bool

@@ -15,7 +15,7 @@ __all__ = ["preflight"]
 
 
 def preflight(spec: EngineSpec) -> None:
-    """Check that a checkpoint can be loaded, as far as its settings tell; its weights are not read.
+    """Check that a checkpoint can be loaded, as far as its settings show; its weights are not read.
 
     It is reachable, has safetensors weights and a chat template, is of a supported architecture, and its context
     suffices. The checkpoints that come with this package are not looked at, and nothing is known of what an engine

@@ -23,6 +23,8 @@ from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
 from caslie_ray.engines._rows import Encoder, TensorRow, TensorRows, collate
 from caslie_ray.engines.base import Choice, EngineError, EngineStats, Failure, Generation, Request
+from caslie_ray.engines.load_errors import LoadError, LoadFailure
+from caslie_ray.engines.memory import GIB
 from caslie_ray.engines.spec import EngineSpec
 
 __all__ = ["TransformersEngine", "load"]
@@ -80,7 +82,8 @@ class TransformersEngine:
         self._accepts = set(inspect.signature(model.forward).parameters)
         self._dtype = getattr(torch, spec.dtype)
         # A batch that is too large to generate may do for a choice, which keeps no KV cache.
-        self._generate_limit, self._choose_limit = TokenLimit(spec.batch_tokens), TokenLimit(spec.batch_tokens)
+        self._generate_limit = TokenLimit(spec.batch_tokens, spec.batch_size)
+        self._choose_limit = TokenLimit(spec.batch_tokens, spec.batch_size)
         self._alone_above = rope_switch(config.get_text_config(decoder=True))
         self._ends = end_ids(model.generation_config, config, tokenizer)
         pad = tokenizer.pad_token_id
@@ -159,7 +162,8 @@ class TransformersEngine:
                     else:
                         ready.append((index, row))
                 with self._adapted(requests[group[0]].adapter if ready else None):
-                    for place, answer in self._run([row for _, row in ready], new_tokens, limit, run):
+                    shown = requests[group[0]].image is not None
+                    for place, answer in self._run([row for _, row in ready], new_tokens, limit, run, shown=shown):
                         yield *ready[place], answer
 
     def _groups(self, requests: Sequence[Request]) -> list[list[int]]:
@@ -192,7 +196,11 @@ class TransformersEngine:
         new_tokens: int,
         limit: TokenLimit,
         run: Callable[[dict[str, Tensor]], Sequence[Answer]],
+        *,
+        shown: bool,
     ) -> Iterator[tuple[int, Answer | Failure]]:
+        """Answer rows that all have an image, or all have none."""
+
         def run_batch(batch: list[int]) -> Sequence[Answer]:
             chosen = [rows[index] for index in batch]
             try:
@@ -200,13 +208,14 @@ class TransformersEngine:
                     answers = run(self._move(collate(chosen)))
             except Exception as error:
                 if is_out_of_memory(error) and len(batch) > 1:
-                    limit.failed(len(batch) * (max(row.tokens for row in chosen) + new_tokens))
+                    limit.failed(len(batch) * (max(row.tokens for row in chosen) + new_tokens), len(batch))
                 raise
             limit.succeeded()
             return answers
 
         lengths = [row.tokens + new_tokens for row in rows]
-        batches = plan(lengths, self._spec.batch_size, limit.tokens, self._alone_above)
+        size = limit.rows if shown else self._spec.batch_size  # the vision encoder's memory is per image
+        batches = plan(lengths, size, limit.tokens, self._alone_above)
         return run_batches(batches, run_batch, out_of_memory=is_out_of_memory, fatal=is_fatal, recover=free_memory)
 
     def _move(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -247,7 +256,8 @@ def _load(spec: EngineSpec, devices: Sequence[torch.device]) -> Loaded:
     if len(devices) > 1 and spec.adapters:
         raise EngineError(
             f"checkpoint {spec.checkpoint} is split over {len(devices)} GPUs, and transformers then takes no adapters"
-            f" ({', '.join(spec.adapters)}); set engine to vllm, or gpus to 1"
+            f" ({', '.join(spec.adapters)}); set engine to vllm, or resources.gpus (in"
+            " schedule=staged and in predict: alone.gpus) to 1"
         )
     try:
         source = find_source(spec)
@@ -264,8 +274,8 @@ def _load_model(spec: EngineSpec, source: Source, reader: Reader, devices: Seque
     auto: Any = AutoModelForImageTextToText if reader.family.sees else AutoModelForCausalLM
     placed: dict[str, Any] = {"": devices[0]}
     if len(devices) > 1:
-        placed = split_over([torch.cuda.mem_get_info(device)[0] for device in devices], reader.config, spec)
-    model, told = auto.from_pretrained(
+        placed = _split([torch.cuda.mem_get_info(device) for device in devices], reader.config, spec)
+    model, info = auto.from_pretrained(
         source.location,
         **source.where,
         config=reader.config,
@@ -275,10 +285,32 @@ def _load_model(spec: EngineSpec, source: Source, reader: Reader, devices: Seque
         use_safetensors=True,
         output_loading_info=True,
     )
-    if told["missing_keys"]:  # transformers would go on with random numbers in their place
-        names = sorted(told["missing_keys"])
+    if info["missing_keys"]:  # transformers would go on with random numbers in their place
+        names = sorted(info["missing_keys"])
         raise EngineError(f"checkpoint {spec.checkpoint} lacks {len(names)} weights, the first is {names[0]}")
     return model.eval()
+
+
+def _split(memory: Sequence[tuple[int, int]], config: Any, spec: EngineSpec) -> dict[str, int]:
+    """Split a checkpoint over GPUs by their free memory.
+
+    Args:
+        memory: free and total bytes of each GPU, in their order.
+        config: the checkpoint's configuration.
+        spec: how it is run.
+
+    Raises:
+        LoadError: it fits these GPUs, and not now, since other processes use their memory.
+        EngineError: it does not fit these GPUs.
+    """
+    try:
+        return split_over([free for free, _ in memory], config, spec)
+    except EngineError as error:
+        split_over([total for _, total in memory], config, spec)  # what does not fit empty GPUs either is final
+        used = ", ".join(f"{(total - free) / GIB:.1f} of {total / GIB:.1f}" for free, total in memory)
+        reason = f"{error}; other processes use {used} GiB of these GPUs"
+        mend = "wait until the other processes have freed their memory, or end them"
+        raise LoadError(LoadFailure("retry", reason, mend)) from error
 
 
 def _load_adapters(spec: EngineSpec, model: Any) -> Any:
@@ -288,11 +320,11 @@ def _load_adapters(spec: EngineSpec, model: Any) -> Any:
         try:
             if handle is None:
                 handle = PeftModel(model, LoraConfig.from_pretrained(adapter.path), adapter_name=name)
-            told = handle.load_adapter(adapter.path, name)
+            result = handle.load_adapter(adapter.path, name)
         except Exception as error:  # PEFT raises what its parts raise; the user needs the adapter's name.
             raise EngineError(f"adapter {name} ({adapter.path}) does not fit {spec.checkpoint}: {error}") from error
-        lacks = [key for key in told.missing_keys if f".{name}." in key]
-        if told.unexpected_keys or lacks:
-            what = f"which has no {told.unexpected_keys[0]}" if told.unexpected_keys else f"it lacks {lacks[0]}"
+        lacks = [key for key in result.missing_keys if f".{name}." in key]
+        if result.unexpected_keys or lacks:
+            what = f"which has no {result.unexpected_keys[0]}" if result.unexpected_keys else f"it lacks {lacks[0]}"
             raise EngineError(f"adapter {name} ({adapter.path}) does not fit {spec.checkpoint}, {what}")
     return handle.eval() if handle is not None else None

@@ -36,32 +36,35 @@ def test_like_lengths_share_a_batch_the_longest_first() -> None:
 
 @given(st.integers(1, 5000), st.lists(st.none() | st.integers(1, 9000), max_size=80))
 def test_a_limit_stays_within_its_bounds_and_recovers(most: int, batches: list[int | None]) -> None:
-    limit = TokenLimit(most)
+    limit = TokenLimit(most, 48)
     for failed in batches:
-        before = limit.tokens
+        before, rows = limit.tokens, limit.rows
         if failed is None:
             limit.succeeded()
             assert before <= limit.tokens <= most
+            assert rows <= limit.rows <= 48
         else:
-            limit.failed(failed)
+            limit.failed(failed, 1 + failed % 48)
             assert limit.tokens <= max(1, min(before, failed // 2))
+            assert limit.rows <= max(1, min(rows, (1 + failed % 48) // 2))
         assert limit.tokens >= 1
+        assert limit.rows >= 1
     for _ in range(16 * 60):
         limit.succeeded()
-    assert limit.tokens == most
+    assert (limit.tokens, limit.rows) == (most, 48)
 
 
 def test_a_limit_is_raised_only_after_many_batches_in_a_row() -> None:
-    limit = TokenLimit(1000)
-    limit.failed(1000)
+    limit = TokenLimit(1000, 48)
+    limit.failed(1000, 48)
     for _ in range(15):
         limit.succeeded()
-    limit.failed(400)
+    limit.failed(400, 9)
     for _ in range(15):
         limit.succeeded()
-    assert limit.tokens == 200
+    assert (limit.tokens, limit.rows) == (200, 4)
     limit.succeeded()
-    assert limit.tokens == 250
+    assert (limit.tokens, limit.rows) == (250, 5)
 
 
 class Model:

@@ -69,6 +69,34 @@ def test_a_checkpoint_that_cannot_be_read_is_no_reason_against_vllm(checkpoint: 
         choose_engine(replace(VOTER, checkpoint="nowhere"))
 
 
+@pytest.mark.parametrize(("engine", "reason"), [("auto", "vLLM is not installed"), ("transformers", "")])
+def test_adapters_on_several_gpus_are_refused_without_vllm(
+    monkeypatch: pytest.MonkeyPatch, engine: str, reason: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    lora = LoraShape(("q_proj",), 16)
+    spec = replace(VOTER, engine=engine, device="cuda", gpus=2.0)
+    with pytest.raises(EngineError, match=rf"voter-phi with LoRA.*{reason}.*over 2 GPUs.*or set alone\.gpus to 1"):
+        choose_engine(spec, lora)
+    for fine, shape in [(spec, None), (replace(spec, gpus=1.0), lora), (replace(spec, device="cpu"), lora)]:
+        assert choose_engine(fine, shape).spec.engine == "transformers"
+
+
+@pytest.mark.vllm
+def test_a_gpu_is_warned_of_a_vllm_class_that_does_not_import(
+    checkpoint: MakeCheckpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    llava = tiny_spec(checkpoint("llava"), engine="auto")  # vLLM has a class for it that needs more packages
+    assert choose_engine(llava).spec.engine == "transformers"
+    assert not [record for record in caplog.records if record.name == "caslie_ray.engines.choosing"]
+    reason = choose_engine(replace(llava, gpus=0.5)).reason
+    assert type(reason) is str
+    (record,) = [record for record in caplog.records if record.name == "caslie_ray.engines.choosing"]
+    assert record.levelname == "WARNING"
+    assert "cannot be imported here" in record.getMessage()
+    assert "repair the installation of vLLM" in record.getMessage()
+
+
 def test_a_machine_without_vllm_leaves_a_vllm_that_is_named_to_those_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "caslie_ray.engines.vllm", None)
     spec = replace(VOTER, engine="vllm")

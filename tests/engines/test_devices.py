@@ -12,12 +12,14 @@ import torch
 from accelerate.utils import check_device_map
 from transformers import AutoModelForImageTextToText
 from transformers.integrations.accelerate import compute_module_sizes
+from transformers.models.mistral.modeling_mistral import MistralPreTrainedModel
 
 from caslie_ray.engines import EngineError, EngineSpec, Request
 from caslie_ray.engines._device import find_devices, limit_memory
 from caslie_ray.engines._device_map import split_over
+from caslie_ray.engines.load_errors import LoadError, classify
 from caslie_ray.engines.memory import CARDS, GIB, read_config, replica_memory, without_weights
-from caslie_ray.engines.transformers import TransformersEngine, _load
+from caslie_ray.engines.transformers import TransformersEngine, _load, _split
 from caslie_ray.prompts import Prompt
 from tests.engines import tiny
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
@@ -67,6 +69,25 @@ def test_a_batch_that_leaves_no_room_for_the_weights_is_refused() -> None:
         split_over([4 * GIB, 80 * GIB], config_of(VISION), spec_of(8))  # the first has no room for images
 
 
+def test_gpus_that_others_use_are_worth_another_try() -> None:
+    total, config = int(CARDS[24] * GIB), config_of(VISION)
+    with pytest.raises(LoadError, match=r"does not fit 2 GPUs.*other processes use 20\.0 of 22\.0, 0\.0 of") as caught:
+        _split([(total - 20 * GIB, total), (total, total)], config, spec_of(8))
+    assert caught.value.failure.kind == "retry"
+    assert "wait until" in caught.value.failure.mend
+    with pytest.raises(EngineError, match="does not fit 2 GPUs") as final:
+        _split([(total - 20 * GIB, total), (total, total)], config, spec_of(16))
+    assert classify(final.value).kind == "final"
+    assert set(_split([(total, total)] * 2, config, spec_of(8)).values()) == {0, 1}
+
+
+def test_a_model_without_a_list_of_unsplit_modules_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MistralPreTrainedModel, "_no_split_modules", None)
+    name = "mistralai/Mistral-7B-Instruct-v0.3"
+    with pytest.raises(EngineError, match=r"has no list of modules that may not be split.*over 2 GPUs.*alone\.gpus"):
+        split_over(free(2), config_of(name), spec_of(4, name))
+
+
 def test_text_models_are_split_too() -> None:
     name = "meta-llama/Llama-2-13b-chat-hf"
     placed = split_over(free(2), config_of(name), spec_of(4, name))
@@ -103,7 +124,7 @@ def test_a_split_model_answers_as_a_whole_one(checkpoint: MakeCheckpoint, tmp_pa
 
 def test_adapters_of_a_split_model_are_refused(checkpoint: MakeCheckpoint) -> None:
     spec = tiny_spec(checkpoint("llama"), adapters={"mine": "folder"})
-    with pytest.raises(EngineError, match=r"split over 2 GPUs.*no adapters \(mine\); set engine to vllm, or gpus to 1"):
+    with pytest.raises(EngineError, match=r"split over 2 GPUs.*no adapters \(mine\); set engine to vllm.*alone\.gpus"):
         _load(spec, CUDA[:2])
 
 

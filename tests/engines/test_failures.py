@@ -173,6 +173,33 @@ def test_smaller_batches_grow_again_when_memory_is_back(checkpoint: MakeCheckpoi
     assert sizes == [8]
 
 
+def test_out_of_memory_limits_the_images_of_short_prompts_too(checkpoint: MakeCheckpoint) -> None:
+    engine = TransformersEngine(tiny_spec(checkpoint("mllama"), batch_size=8))
+    sizes: list[int] = []
+    short = True
+
+    def watch(inputs: dict[str, Any]) -> None:
+        if inputs.get("pixel_values") is not None:
+            sizes.append(len(inputs["pixel_values"]))
+            if short and sizes[-1] > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    _wrap(engine, watch)
+
+    def sizes_of(words: int) -> list[int]:
+        sizes.clear()
+        asked = [Request(str(n), Prompt("red " * words), tiny.image()) for n in range(8)]
+        assert all(answer.failure is None for answer in engine.choose(asked, YES_NO))
+        return list(sizes)
+
+    assert sizes_of(100) == [8, 4, 4]
+    assert sizes_of(1) == [4, 4]  # far below the limit of tokens
+    short = False
+    for _ in range(40):
+        last = sizes_of(1)
+    assert last == [8]
+
+
 def test_out_of_memory_in_an_answer_leaves_votes_their_batches(checkpoint: MakeCheckpoint) -> None:
     engine = TransformersEngine(tiny_spec(checkpoint("llama"), batch_size=8))
     asked = _ask(8)

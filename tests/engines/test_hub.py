@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -247,6 +247,47 @@ def test_what_is_there_takes_no_hub(server: Hub, node: Node) -> None:
     assert server.asked.total() == asked
     out, _ = node.run(caught(program), revision="c" * 40, offline=True)
     assert re.match(r"LoadError some-org/voter at revision c{40} is not in the cache \S+, and HF_HUB_OFFLINE is", out)
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_partial_cache_does_not_hide_that_the_hub_fails(
+    server: Hub, node: Node, tmp_path: Path, status: int
+) -> None:
+    commit = cache_settings(server, tmp_path / "home")
+    server.faults = [Fault(".", status)]
+    program = "import time; time.sleep = lambda seconds: None\n" + "\n".join(
+        f"try: {call}\nexcept EngineError as error: print(error.failure.kind, error)"
+        for call in ("preflight(spec)", "local_snapshot(spec.checkpoint, spec.revision)")
+    )
+    lines = node.run(program, revision=commit)[0].splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("retry the hub ") and f"({status})" in line for line in lines), lines
+    lines = node.run(program, revision=commit, offline=True)[0].splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert re.match(rf"elsewhere {NAME} at revision {commit} is only partly in the cache \S+, and HF_HUB_OFF", line)
+        assert "(set HF_HUB_OFFLINE=0, or download" in line
+    server.faults = []
+    out, _ = node.run("print(local_snapshot(spec.checkpoint, spec.revision))", revision=commit)
+    assert (Path(out) / "model.safetensors").is_file()
+
+
+def test_a_cache_without_the_list_of_files_is_enough_if_it_has_weights(server: Hub, node: Node, tmp_path: Path) -> None:
+    commit = cache_settings(server, tmp_path / "home", ["model.safetensors"])
+    server.faults = [Fault(".", 503)]
+    program = "import time; time.sleep = lambda seconds: None\nprint(local_snapshot(spec.checkpoint, spec.revision))"
+    assert node.run(program, revision=commit)[0] == node.run(program, revision=commit, offline=True)[0]
+
+
+def cache_settings(server: Hub, home: Path, others: Sequence[str] = ()) -> str:
+    """Put settings into the cache, as a client does that keeps no list of the files; return the commit."""
+    commit = server.refs[NAME, "main"]
+    folder = home / "hub" / f"models--{NAME.replace('/', '--')}" / "snapshots" / commit
+    folder.mkdir(parents=True)
+    for file in MINIATURE.iterdir():
+        if file.suffix in (".json", ".jinja") or file.name in others:
+            shutil.copy(file, folder)
+    return commit
 
 
 def until(true: object, seconds: float = 60.0) -> None:

@@ -5,6 +5,7 @@ from caslie_ray.engines.vllm._process import prepare
 prepare()  # vLLM reads its environment when it is imported
 
 from caslie_ray.engines.vllm._engine import VllmEngine, load  # noqa: E402
+from caslie_ray.engines.vllm._lora import ImportRefusal  # noqa: E402
 from caslie_ray.engines.vllm._support import adaptation, refusal  # noqa: E402
 
-__all__ = ["VllmEngine", "adaptation", "load", "refusal"]
+__all__ = ["ImportRefusal", "VllmEngine", "adaptation", "load", "refusal"]

@@ -16,12 +16,18 @@ from vllm.model_executor.models.interfaces import supports_lora
 from caslie_ray.engines._families import IMAGE_FAMILIES
 from caslie_ray.engines.spec import LoraShape
 
-__all__ = ["RANKS", "class_name", "class_with_adapters", "lora_refusal"]
+__all__ = ["RANKS", "ImportRefusal", "class_name", "class_with_adapters", "lora_refusal"]
 
 RANKS: tuple[int, ...] = tuple(sorted(get_args(MaxLoRARanks)))
 """Ranks of LoRA that vLLM has kernels for."""
 
 _MISTRAL, _LLAMA = "MistralForCausalLM", "LlamaForCausalLM"
+
+
+class ImportRefusal(str):
+    """A reason against vLLM that lies in its installation: the module of a model class raises when imported."""
+
+    __slots__ = ()
 
 
 def class_name(config: Any) -> str:
@@ -53,7 +59,7 @@ def lora_refusal(config: Any, lora: LoraShape) -> str | None:
         name = class_with_adapters(config, lora)
         supported = supports_lora(_vllm_class(name))
     except Exception as error:  # importing a model's module may raise anything, as on a machine without a GPU
-        return f"vLLM's {class_name(config)} cannot be imported here: {type(error).__name__}: {error}"
+        return ImportRefusal(f"vLLM's {class_name(config)} cannot be imported here: {type(error).__name__}: {error}")
     if not supported:
         return f"vLLM {vllm_version} cannot adapt {name}"
     if lora.rank > RANKS[-1]:

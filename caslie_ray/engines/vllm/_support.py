@@ -17,7 +17,7 @@ from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.memory import BLOCK_CPU, BLOCK_GPU, kv_cache_bytes
 from caslie_ray.engines.spec import EngineSpec, LoraShape
 from caslie_ray.engines.trainable import read_config
-from caslie_ray.engines.vllm._lora import RANKS, class_name, class_with_adapters, lora_refusal
+from caslie_ray.engines.vllm._lora import RANKS, ImportRefusal, class_name, class_with_adapters, lora_refusal
 
 __all__ = ["OTHER_ENGINE", "adaptation", "answer_settings", "engine_settings", "refusal", "refusal_of", "runs_on_cpu"]
 
@@ -73,7 +73,7 @@ def refusal_of(spec: EngineSpec, reader: Reader, lora: LoraShape | None = None) 
     try:
         ModelRegistry.models[name].inspect_model_cls()
     except Exception as error:  # It imports the model's module in a process of its own, and tells what that raised.
-        return f"vLLM's {name} cannot be imported here: {_line(error, -1)}"
+        return ImportRefusal(f"vLLM's {name} cannot be imported here: {_line(error, -1)}")
     if config.model_type == "idefics3" and not _splits(reader.processor.image_processor):
         return "its processor makes one tile of an image, on which vLLM's Idefics3 fails; have it split images"
     switch = rope_switch(config.get_text_config(decoder=True))
