@@ -174,7 +174,9 @@ def caption_room(run: Run, base: Model, max_new_tokens: int, words: int | None) 
         most = max(most, int(views.max(initial=0)))
         losing += int(((tokens > budget) & (views > 0)).sum())
     limit = f" ({words:,} words)" if words is not None else ""
-    about, part = ("about ", f" ({len(read)} of {len(files):,} files were read)") if len(read) < len(files) else ("", "")
+    about, part = (
+        ("about ", f" ({len(read)} of {len(files):,} files were read)") if len(read) < len(files) else ("", "")
+    )
     losing = round(losing * len(files) / len(read))
     outcome = f"uia prompts of {about}{losing:,} samples may lose words of captions" if losing else "they fit"
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -258,12 +259,10 @@ def test_evenly_spaced() -> None:
     assert evenly(range(6), 3) == [1, 3, 5]
     chosen = evenly(range(1000), 64)
     assert len(chosen) == 64
-    assert {after - before for before, after in zip(chosen, chosen[1:], strict=False)} == {15, 16}
+    assert {after - before for before, after in itertools.pairwise(chosen)} == {15, 16}
 
 
-def test_plans_of_many_files_read_a_part_of_them(
-    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plans_of_many_files_read_a_part_of_them(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(str(tmp_path / "run"))
     (long, captions), (short, few) = sequence(200), sequence(1)
     files = 2 * MOST_FILES

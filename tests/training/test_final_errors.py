@@ -9,8 +9,7 @@ import torch
 
 from caslie_ray.engines import EngineError
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
-from caslie_ray.training import TrainingError
-from caslie_ray.training import _worker
+from caslie_ray.training import TrainingError, _worker
 from caslie_ray.training._worker import _final, others_hold_memory
 
 GIB = 2**30
