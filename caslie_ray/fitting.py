@@ -1,6 +1,6 @@
 """Whether prompts of uniM³ fit the context of its base, before a GPU is paid for.
 
-After captioning, instructions are counted exactly. Before it, the room that captions will take is estimated.
+`fuse` counts instructions exactly. Plans estimate: of a large run they read some files and scale the counts.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,15 @@ from caslie_ray.runs import Run
 if TYPE_CHECKING:
     from caslie_ray.engines.trainable import Turns
 
-__all__ = ["ContextCheck", "caption_room", "describe_fit"]
+__all__ = ["MOST_FILES", "ContextCheck", "caption_room", "describe_fit", "evenly"]
 
 log = logging.getLogger(__name__)
+
+MOST_FILES = 64
+"""Files of samples that a plan reads."""
+
+_T = TypeVar("_T")
+
 
 # Before the tokenizer is read, its template is taken to add no more tokens than this.
 _TEMPLATE_TOKENS = 512
@@ -66,14 +72,18 @@ class ContextCheck:
             if turns is not None:
                 counts[turns.fit_of(prompt, self._spec.max_new_tokens).value] += 1
 
-    def summary(self) -> dict[str, Any]:
-        """Return the counts as a job's summary holds them."""
+    def summary(self, scale: float = 1.0) -> dict[str, Any]:
+        """Return the counts as a job's summary holds them.
+
+        Args:
+            scale: the number of all instructions divided by that of the counted ones; it multiplies the counts.
+        """
         variants = {
             name: {
-                "instructions": counts["instructions"],
-                "fields_cut": counts[Fit.FIELDS_CUT.value],
-                "captions_cut": counts[Fit.CAPTIONS_CUT.value],
-                "too_long": counts[Fit.TOO_LONG.value],
+                "instructions": round(counts["instructions"] * scale),
+                "fields_cut": round(counts[Fit.FIELDS_CUT.value] * scale),
+                "captions_cut": round(counts[Fit.CAPTIONS_CUT.value] * scale),
+                "too_long": round(counts[Fit.TOO_LONG.value] * scale),
             }
             for name, counts in self._counts.items()
         }
@@ -104,8 +114,20 @@ class ContextCheck:
         return self._turns
 
 
-def describe_fit(fit: Mapping[str, Any]) -> str:
-    """Return what `ContextCheck.summary` holds as one line."""
+def evenly(items: Sequence[_T], most: int) -> list[_T]:
+    """Return the items, or `most` of them with even spaces between where there are more."""
+    if len(items) <= most:
+        return list(items)
+    return [items[(2 * n + 1) * len(items) // (2 * most)] for n in range(most)]
+
+
+def describe_fit(fit: Mapping[str, Any], *, estimated: bool = False) -> str:
+    """Return what `ContextCheck.summary` holds as one line.
+
+    Args:
+        fit: the counts.
+        estimated: whether they were scaled from a part of the instructions.
+    """
     if fit["unknown"] is not None:
         return f"not known whether prompts fit the context of {fit['model']}: {fit['unknown']}"
     variants: Mapping[str, Mapping[str, int]] = fit["variants"]
@@ -115,16 +137,18 @@ def describe_fit(fit: Mapping[str, Any]) -> str:
 
     most = max((counts["instructions"] for counts in variants.values()), default=0)
     too_long = by_variant("too_long") if any(counts["too_long"] for counts in variants.values()) else "0"
+    about = "about " if estimated else ""
     return (
-        f"{fit['model']} reads {fit['context']:,} tokens: {by_variant('captions_cut')} of {most:,} lose words of"
-        f" captions; {too_long} do not fit"
+        f"{fit['model']} reads {fit['context']:,} tokens: {about}{by_variant('captions_cut')} of {most:,} lose words of"
+        f" captions; {about}{too_long} do not fit"
     )
 
 
 def caption_room(run: Run, base: Model, max_new_tokens: int, words: int | None) -> str | None:
     """Return, as one line, how much of the base's context captions may take; None for a run without samples.
 
-    Only counts and lengths are taken from `samples`, a file at a time. Text is taken to have four bytes per token.
+    Only counts and lengths are taken from `samples`, a file at a time, of no more than `MOST_FILES` files: of more, the
+    counts are scaled. Text is taken to have four bytes per token.
 
     Args:
         run: holds `samples`.
@@ -135,22 +159,30 @@ def caption_room(run: Run, base: Model, max_new_tokens: int, words: int | None) 
     Raises:
         RunError: a file is not whole.
     """
-    files = run.files("samples")
+    files = sorted(run.files("samples"))
     if not files:
         return None
+    read = evenly(files, MOST_FILES)
     each = max_new_tokens
     if words is not None:
         each = min(each, math.ceil(words * _TOKENS_PER_WORD))
     budget = base.spec().generate_budget
     most = losing = 0
-    for path in files:
+    for path in read:
         views, text = _views_and_bytes(run.read_file(path, ["instruction", "input", "options", "view_ids"]))
         tokens = views * (each + _LABEL_TOKENS) + text / _BYTES_PER_TOKEN
         most = max(most, int(views.max(initial=0)))
         losing += int(((tokens > budget) & (views > 0)).sum())
     limit = f" ({words:,} words)" if words is not None else ""
-    outcome = f"uia prompts of {losing:,} samples may lose words of captions" if losing else "they fit"
-    return f"up to {most:,} × {each:,} tokens{limit} = {most * each:,} of {base.name}'s {base.context:,}: {outcome}"
+    about, part = (
+        ("about ", f" ({len(read)} of {len(files):,} files were read)") if len(read) < len(files) else ("", "")
+    )
+    losing = round(losing * len(files) / len(read))
+    outcome = f"uia prompts of {about}{losing:,} samples may lose words of captions" if losing else "they fit"
+    return (
+        f"up to {about}{most:,} × {each:,} tokens{limit} = {most * each:,} of {base.name}'s {base.context:,}:"
+        f" {outcome}{part}"
+    )
 
 
 def _views_and_bytes(samples: pa.Table) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.captioning import CONTEXT_FREE_FOLDER
-from caslie_ray.fitting import ContextCheck, describe_fit
+from caslie_ray.fitting import MOST_FILES, ContextCheck, describe_fit, evenly
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
@@ -251,7 +251,7 @@ def plan_fusion(run: Run, profile: Profile) -> list[str]:
         raise RunError(f"{run.label} has no samples: run ingest first")
     samples = sum(run.count_rows(path) for path in run.files("samples"))
     captions = sum(run.count_rows(path) for path in run.files("captions"))
-    fit = [f"fit           {describe_fit(_plan_fit(run, profile))}"] if captions else []
+    fit = [f"fit           {_plan_fit(run, profile, samples)}"] if captions else []
     return [
         f"samples       {samples:,}",
         f"captions      {captions:,}",
@@ -261,16 +261,24 @@ def plan_fusion(run: Run, profile: Profile) -> list[str]:
     ]
 
 
-def _plan_fit(run: Run, profile: Profile) -> dict[str, Any]:
+def _plan_fit(run: Run, profile: Profile, total: int) -> str:
+    """Say whether the instructions of `total` samples fit, from no more than `MOST_FILES` partitions of them."""
     check = ContextCheck(profile.lineup.base)
     captions = _Captions(run)
-    for partition in sorted({run.partition(path) for path in run.files("samples")}):
-        samples = run.read("samples", partition=partition).to_pylist()
+    listed = run.by_partition("samples")
+    chosen = evenly(sorted(listed), MOST_FILES)
+    read = 0
+    for partition in chosen:
+        samples = run.knowing({"samples": listed[partition]}).read("samples", partition=partition).to_pylist()
+        read += len(samples)
         known = captions.of({view for row in samples for view in row["view_ids"] or () if view})
         for row in samples:
             for instruction in instructions_of(row, known):
                 _check_fit(check, instruction)
-    return check.summary()
+    if len(chosen) == len(listed) or not read:
+        return describe_fit(check.summary())
+    part = f" ({len(chosen)} of {len(listed):,} partitions were read)"
+    return describe_fit(check.summary(total / read), estimated=True) + part
 
 
 class _Captions:

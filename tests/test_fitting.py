@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 from caslie_ray.engines import EngineSpec, Request, load_engine, resolve
 from caslie_ray.engines.cutting import Fit
 from caslie_ray.engines.trainable import Turns, load_trainable, load_turns
-from caslie_ray.fitting import ContextCheck, caption_room, describe_fit
+from caslie_ray.fitting import MOST_FILES, ContextCheck, caption_room, describe_fit, evenly
 from caslie_ray.fusion import fuse, instructions_of, plan_fusion
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile, load_profile
@@ -251,3 +252,47 @@ def test_the_room_that_captions_will_take_is_known_beforehand(tmp_path: Path, ba
     )
     assert caption_room(run, model, 128, 50) == "up to 31 × 70 tokens (50 words) = 2,170 of unim3's 4,096: they fit"
     assert caption_room(open_run(str(tmp_path / "none")), model, 128, None) is None
+
+
+def test_evenly_spaced() -> None:
+    assert evenly(range(5), 5) == [0, 1, 2, 3, 4]
+    assert evenly(range(6), 3) == [1, 3, 5]
+    chosen = evenly(range(1000), 64)
+    assert len(chosen) == 64
+    assert {after - before for before, after in itertools.pairwise(chosen)} == {15, 16}
+
+
+def test_plans_of_many_files_read_a_part_of_them(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(str(tmp_path / "run"))
+    (long, captions), (short, few) = sequence(200), sequence(1)
+    files = 2 * MOST_FILES
+    for number in range(files):
+        # Of four files the first and second are long, so that half of the files that are read are.
+        sample = long if number % 4 < 2 else short
+        row = {**sample, "sample_id": f"{number:08x}"}
+        run.write("samples", f"{number:02x}", pa.Table.from_pylist([row], schema=SCHEMAS["samples"]))
+    write(run, "captions", *captions, *few)
+    read: list[str] = []
+    read_file = Run.read_file
+
+    def noted(self: Run, path: str, *arguments: Any, **named: Any) -> pa.Table:
+        read.append(path)
+        return read_file(self, path, *arguments, **named)
+
+    monkeypatch.setattr(Run, "read_file", noted)
+    assert caption_room(run, profile_of(base).lineup.base, 128, None) == (
+        "up to about 31 × 128 tokens = 3,968 of unim3's 4,096: uia prompts of about 128 samples may lose words of"
+        " captions (64 of 128 files were read)"
+    )
+    assert len(read) == MOST_FILES
+    read.clear()
+    (fit,) = (line for line in plan_fusion(run, profile_of(base)) if line.startswith("fit"))
+    assert fit == (
+        "fit           unim3 reads 4,096 tokens: about caslie 0 · uia 64 · text 0 of 128 lose words of captions;"
+        " about 0 do not fit (64 of 128 partitions were read)"
+    )
+    assert len([path for path in read if "/samples/" in path]) == MOST_FILES
+    monkeypatch.undo()
+    exact = fuse(run, profile_of(base), quiet=True)
+    assert exact["fit"]["variants"]["uia"]["captions_cut"] == 64
+    assert "about" not in describe_fit(exact["fit"])

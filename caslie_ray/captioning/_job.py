@@ -189,7 +189,7 @@ class CaptionJob:
         """Load models, and run passes until they have answered what is left to them."""
         needed = needed_names(self.lineup, self.profile.faults)
         total = sum(map(left, states))
-        models = Models(self.profile.faults, roles, self._job_rows(total), needed)
+        models = Models(self.profile.faults, roles, self._pool_rows(total), needed)
         with Progress(name, total, quiet=self.quiet) as progress:
             with models as router, Watch(router, progress, self.run.label, name) as watch:
                 tasks = tasks_for(models.plans)
@@ -221,8 +221,12 @@ class CaptionJob:
         missing = {state.partition: left(state) for state in states}
         pass_after_pass(missing, once, look, self.profile.faults.passes)
 
+    def _pool_rows(self, total: int) -> int:
+        """Rows that decide on the sizes of pools."""
+        return total
+
     def _job_rows(self, total: int) -> int:
-        """Rows that decide on the sizes of pools and blocks."""
+        """Rows that decide on the sizes of blocks."""
         return total
 
     def _block_rows(self, order: WorkOrder, total: int, tasks: int, plans: Sequence[PoolPlan]) -> int:

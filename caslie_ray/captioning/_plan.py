@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,8 @@ from caslie_ray.captioning._work import WorkOrder
 from caslie_ray.cluster import connect
 from caslie_ray.engines.memory import describe, usable_gib
 from caslie_ray.fitting import caption_room
-from caslie_ray.placement import pool_plans, size_pools
+from caslie_ray.lineup import Role
+from caslie_ray.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import clock
 from caslie_ray.runs import Run, RunError
@@ -26,10 +27,12 @@ from caslie_ray.watch import Watch
 
 __all__ = ["CaptionPlan", "plan_captions"]
 
-# How the partitions of the sample begin (none of a run does), and how many views of a partition they take:
-# the first get every process going, the second tell what a pass takes however few its views are.
+# How the partitions of the sample begin (none of a run does): the first part gets every process going, the second
+# shows what a pass takes however few its views are.
 _WARM, _SHORT, _LONG = "w", "x", "y"
-_VIEWS = {_WARM: 2, _SHORT: 2, _LONG: 32}
+_PARTS = (_WARM, _SHORT, _LONG)
+# Views of a partition in each part; more on GPUs, see `_part_sizes`.
+_FEW, _MANY = 2, 32
 _MOST_PARTITIONS = 16
 
 
@@ -47,6 +50,8 @@ class CaptionPlan:
         seconds: how long the job will take, its start included; None where nothing was timed.
         usd: its price; None where the profile has none.
         engines: one line a model: what runs it, and why where the profile leaves that open.
+        replicas: upper limit of the replicas of each model, by name; the time is that of so many.
+        replicas_unknown: whether some of these are a guess, since it is not known how far the cluster can grow.
         room: how much of the base's context captions may take; None where none are generated.
         memory: one line per model on a GPU whose configuration can be read: the memory of a replica.
     """
@@ -61,6 +66,8 @@ class CaptionPlan:
     seconds: float | None = None
     usd: float | None = None
     engines: list[str] = field(default_factory=list)
+    replicas: dict[str, int] = field(default_factory=dict)
+    replicas_unknown: bool = False
     room: str | None = None
     memory: list[str] = field(default_factory=list)
 
@@ -76,6 +83,9 @@ class CaptionPlan:
         if self.room is not None:
             lines.append(f"captions in a prompt   {self.room}")
         lines += [f"{'' if number else 'GPU memory':<12} {line}" for number, line in enumerate(self.memory)]
+        if self.replicas:
+            up_to = "up to " if self.replicas_unknown else ""
+            lines.append(f"replicas     {up_to}{' · '.join(f'{name} {most}' for name, most in self.replicas.items())}")
         if not self.missing:
             return [*lines, "nothing to do: no model is loaded"]
         word = "about" if self.timed else "at most"
@@ -126,10 +136,20 @@ def _memory(job: CaptionJob) -> list[str]:
 
 
 def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[PartitionState]) -> None:
-    """Caption a sample in a scratch run, and work out from it what the views that wait for a model take."""
+    """Caption a sample in a scratch run, and work out from it what the views that wait for a model take.
+
+    Pools without an upper limit are timed with the minimum of replicas, and their time is scaled: see `_speedup`.
+    """
+    connect()
+    limits = capacity()
+    least = _sized(job, 0, limits)
+    planned = _sized(job, plan.missing, limits)
+    plan.replicas = {pool.name: pool.limit for pools in planned.values() for pool in pools}
+    unlimited = any(pool.maximum is None for roles in _together(job).values() for pool in pool_plans(roles))
+    plan.replicas_unknown = limits is None and unlimited
     scratch = run.below(f"plan-{uuid.uuid4().hex[:8]}")
     try:
-        _fill(scratch, run, job, waiting)
+        _fill(scratch, run, job, waiting, _sampled(least))
         timed = _TimedJob(scratch, job.profile, job.quiet)
         timed.whole = plan.missing
         begun = time.monotonic()
@@ -142,10 +162,50 @@ def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[Partit
     plan.timed = result.summary["views"]
     views = sum(state.waits.total() for state in waiting)
     share = views / plan.timed
+    speedups = {stage: _speedup(least[stage], planned[stage]) for stage in least}
     # The rest of a job's time does not grow with the views: Ray's start, loading, first calls.
-    plan.seconds = whole - timed.seconds[_SHORT] - timed.seconds[_LONG] + timed.seconds_a_view() * views
+    measured = sum(seconds[part] for seconds in timed.seconds.values() for part in (_SHORT, _LONG))
+    plan.seconds = whole - measured + _seconds_a_view(timed.seconds, timed.views, speedups) * views
     plan.calls = {name: round(count * share) for name, count in _calls(timed).items()}
     plan.tokens = round(sum(s.prompt_tokens + s.new_tokens for s in timed.pools.values()) * share)
+
+
+def _together(job: CaptionJob) -> dict[str | None, Sequence[Role]]:
+    """Return the roles whose pools run at once, by `WorkOrder.stage`."""
+    if job.profile.schedule == "staged":
+        return {role.name: [role] for role in job.lineup.roles}
+    return {None: job.lineup.roles}
+
+
+def _sized(job: CaptionJob, rows: int, limits: Mapping[str, float] | None) -> dict[str | None, list[PoolPlan]]:
+    """Return the pools of each stage as they are for so many rows; for none, with no more than their minimum."""
+    return {stage: size_pools(pool_plans(roles), rows, limits) for stage, roles in _together(job).items()}
+
+
+def _speedup(timed: Sequence[PoolPlan], planned: Sequence[PoolPlan]) -> float:
+    """Return how many times as fast a stage is with the planned replicas as with those that were timed.
+
+    The first pool decides: it is the captioner's, the slowest by far.
+    """
+    return planned[0].limit / timed[0].limit
+
+
+def _seconds_a_view(
+    seconds: Mapping[str | None, Mapping[str, float]], views: Mapping[str, int], speedups: Mapping[str | None, float]
+) -> float:
+    """Return what one more view takes, in all stages, with the planned replicas.
+
+    Args:
+        seconds: what each part of the sample took, by stage and part.
+        views: views of each part.
+        speedups: see `_speedup`, by stage.
+    """
+    short, long = (sum(took[part] / speedups[stage] for stage, took in seconds.items()) for part in (_SHORT, _LONG))
+    more = views[_LONG] - views[_SHORT]
+    if more > 0 and long > short:
+        return (long - short) / more
+    together = views[_LONG] + views[_SHORT]
+    return (long + short) / together if together else 0.0
 
 
 def _calls(job: CaptionJob) -> dict[str, int]:
@@ -158,27 +218,22 @@ class _TimedJob(CaptionJob):
     Attributes:
         whole: views of the job that it stands for.
         views: views of each part of the sample.
-        seconds: what each part took, in all stages.
+        seconds: what each part took, by stage and part.
     """
 
     whole: int = 0
     views: dict[str, int]
-    seconds: dict[str, float]
+    seconds: dict[str | None, dict[str, float]]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.views = dict.fromkeys(_VIEWS, 0)
-        self.seconds = dict.fromkeys(_VIEWS, 0.0)
+        self.views = dict.fromkeys(_PARTS, 0)
+        self.seconds = {}
         for path in self.run.files("views"):
             self.views[self.run.partition(path)[0]] += self.run.count_rows(path)
 
-    def seconds_a_view(self) -> float:
-        """Return what one more view takes, in all stages."""
-        more = self.views[_LONG] - self.views[_SHORT]
-        if more > 0 and self.seconds[_LONG] > self.seconds[_SHORT]:
-            return (self.seconds[_LONG] - self.seconds[_SHORT]) / more
-        together = self.views[_LONG] + self.views[_SHORT]
-        return (self.seconds[_LONG] + self.seconds[_SHORT]) / together if together else 0.0
+    def _pool_rows(self, total: int) -> int:
+        return 0
 
     def _job_rows(self, total: int) -> int:
         return self.whole
@@ -192,28 +247,40 @@ class _TimedJob(CaptionJob):
         left: Callable[[PartitionState], int],
         tasks: int,
     ) -> None:
-        for part in _VIEWS:
+        took = self.seconds.setdefault(order.stage, dict.fromkeys(_PARTS, 0.0))
+        for part in _PARTS:
             begun = time.monotonic()
             super()._passes(order, router, [s for s in states if s.partition.startswith(part)], watch, left, tasks)
-            self.seconds[part] += time.monotonic() - begun
+            took[part] += time.monotonic() - begun
 
 
-def _fill(scratch: Run, run: Run, job: CaptionJob, states: Sequence[PartitionState]) -> None:
+def _fill(scratch: Run, run: Run, job: CaptionJob, states: Sequence[PartitionState], partitions: int) -> None:
     """Copy a sample of the views that wait for a model, with what the run knows of them."""
-    for state in sorted(states, key=lambda state: -sum(state.waits.values()))[: _sampled(job, states)]:
+    for state in sorted(states, key=lambda state: -sum(state.waits.values()))[:partitions]:
         pending = job.waiting(state.partition)
-        for part, count in _VIEWS.items():
+        for part, count in zip(_PARTS, _part_sizes(job.lineup.roles, len(pending)), strict=True):
             taken, pending = pending[:count], pending[count:]
             if taken:
                 _copy(scratch, run, state.partition, f"{part}{state.partition}", taken, job)
 
 
-def _sampled(job: CaptionJob, states: Sequence[PartitionState]) -> int:
-    """How many partitions a sample is taken from: one for each replica, so that all of them are timed at work."""
-    connect()
-    rows, limits = sum(state.missing for state in states), capacity()
-    together = [[role] for role in job.lineup.roles] if job.profile.schedule == "staged" else [job.lineup.roles]
-    replicas = max(sum(plan.limit for plan in size_pools(pool_plans(roles), rows, limits)) for roles in together)
+def _part_sizes(roles: Sequence[Role], pending: int) -> tuple[int, int, int]:
+    """Return how many of a partition's views each part of the sample takes.
+
+    On a GPU half a batch takes about as long as a whole one. So the long part fills the largest batch there, and the
+    short part one of the first role, the captioner, as far as the partition has views: what the long part takes beyond
+    the short one is then the time of full batches.
+    """
+    first, *_ = roles
+    short = first.spec.batch_size if first.resources.gpus else _FEW
+    long = max([_MANY, *(role.spec.batch_size for role in roles if role.resources.gpus)])
+    rest = pending - _FEW
+    return _FEW, max(_FEW, min(short, rest // 3)), max(long, 2 * short)
+
+
+def _sampled(least: Mapping[str | None, Sequence[PoolPlan]]) -> int:
+    """Return how many partitions a sample is taken from: one per replica that is timed, so that all have work."""
+    replicas = max(sum(pool.limit for pool in pools) for pools in least.values())
     return max(2, min(replicas + 1, _MOST_PARTITIONS))
 
 

@@ -84,8 +84,8 @@ class Encoder(Generic[AnyRow]):
             return self._encode(request, budget)
         except PromptTooLong as error:
             reason = (
-                f"the prompt is {error.tokens} tokens long with every user field left out, and the context "
-                f"of {self._context} has room for {error.budget}"
+                f"the prompt is {error.tokens} tokens long with every user field and caption left out, and the"
+                f" context of {self._context} has room for {error.budget}"
             )
         except Exception as error:  # Tokenizers and image processors raise many types; the row alone pays.
             reason = f"the request could not be prepared: {type(error).__name__}: {error}"

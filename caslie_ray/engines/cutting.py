@@ -27,7 +27,7 @@ class PromptTooLong(ValueError):
     """
 
     def __init__(self, tokens: int, budget: int) -> None:
-        super().__init__(f"the prompt is {tokens} tokens long with every user field left out; {budget} fit")
+        super().__init__(f"the prompt is {tokens} tokens long with every user field and caption left out; {budget} fit")
         self.tokens = tokens
         self.budget = budget
 

@@ -35,11 +35,13 @@ from caslie_ray.training._saving import folder_of, load_checkpoint, save_adapter
 from caslie_ray.training._tracking import Tracking
 from caslie_ray.training._validation import mean_primary
 
-__all__ = ["Assignment", "better", "work"]
+__all__ = ["Assignment", "better", "others_hold_memory", "work"]
 
 _DRAIN_EVERY_S = 2.0
 # Between a failure to load the base that may pass, and the next try: `max_failures` bounds how often.
 _LOAD_PAUSE_S = 15.0
+# GPU memory that is in use and not in PyTorch's cache: this process' CUDA context and libraries, and the driver.
+_CONTEXT_BYTES = 2 * 2**30
 
 
 class Item(NamedTuple):
@@ -104,6 +106,9 @@ def _final(error: Exception) -> Exception | None:
     """Return an error that would be met again by every retry, worded for the user; None for any other."""
     cause = error.__cause__ if isinstance(error, EngineError) else error
     if isinstance(cause, Exception) and not isinstance(cause, TrainingError) and is_out_of_memory(cause):
+        # A process that ended shortly before, such as a replica's or the last worker's, may not have freed the GPU yet.
+        if isinstance(error, EngineError) and not isinstance(cause, MemoryError) and _gpu_is_shared():
+            return None
         return TrainingError(
             f"a worker ran out of memory outside of a micro-batch (while loading, or in the optimizer): {error}. Use a"
             " larger GPU, training.quantize=4bit, training.shard=true on several, or a lower training.lora.rank"
@@ -111,6 +116,29 @@ def _final(error: Exception) -> Exception | None:
     if isinstance(error, EngineError):
         return error if classify(error).kind == "final" else None
     return error if isinstance(error, TrainingError) else None
+
+
+def others_hold_memory(free: int, reserved: int, total: int) -> bool:
+    """Return whether other processes hold memory of a GPU.
+
+    Args:
+        free: bytes of the GPU that are free.
+        reserved: bytes that PyTorch's allocator holds in this process.
+        total: bytes that the GPU has.
+    """
+    return free + reserved < total - _CONTEXT_BYTES
+
+
+def _gpu_is_shared() -> bool:
+    """Return whether other processes hold memory of this worker's GPU; False without a GPU."""
+    if not torch.cuda.is_available():
+        return False
+    device = get_device()
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # not even a CUDA context fits
+        return True
+    return others_hold_memory(free, torch.cuda.memory_reserved(device), total)
 
 
 def _work(assignment: Assignment) -> None:

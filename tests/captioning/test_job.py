@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from caslie_ray.captioning import CaptionJob, caption, plan_captions
-from caslie_ray.placement import PoolDown, pool_plans
+from caslie_ray.captioning import CaptionJob, _job, _plan, caption, plan_captions
+from caslie_ray.lineup import resolve
+from caslie_ray.passes import Models
+from caslie_ray.placement import PoolDown, PoolPlan, pool_plans, size_pools
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, RunError, open_run
 from tests import faulty
@@ -201,6 +204,64 @@ def test_a_plan_changes_nothing_and_counts_what_is_missing(done: Path, world: Pa
     on_gpu = profile(settings=["lineup.captioner.resources.gpus=0.5"])
     said = plan_captions(open_run(str(done)), on_gpu, quiet=True).lines()
     assert any(line.startswith("GPU memory   captioner  1.") and "gpus 0.1 of 24 GB" in line for line in said)
+
+
+def test_a_plan_times_the_minimum_of_replicas_of_a_pool_without_limit(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[dict[str, int]] = []
+
+    class Noted(Models):
+        def __enter__(self) -> Any:
+            router = super().__enter__()
+            timed.append({plan.name: plan.limit for plan in self.plans})
+            return router
+
+    monkeypatch.setattr(_job, "Models", Noted)
+    unlimited = ["lineup.captioner.pool.max=null", "lineup.captioner.batch_size=4"]
+    plan = plan_captions(
+        fresh_run(world, tmp_path / "run"), profile(voter("phi", pool={"min": 1, "max": 2}), settings=unlimited),
+        quiet=True,
+    )  # fmt: skip
+    assert timed == [{"captioner": 1, "phi": 2}]
+    most = plan.replicas["captioner"]
+    assert most > 1
+    assert plan.replicas == {"captioner": most, "phi": 2}
+    assert f"replicas     captioner {most} · phi 2" in plan.lines()
+    plan.replicas_unknown = True
+    assert f"replicas     up to captioner {most} · phi 2" in plan.lines()
+
+
+def test_the_time_of_a_plan_is_scaled_to_the_planned_replicas_by_stage() -> None:
+    pools = pool_plans(resolve(profile(voter("phi"), settings=["lineup.captioner.pool.max=null"])).roles)
+    captioner, phi = (replace(pool, gpus=1.0, cpus=0.0) for pool in pools)
+    eight = {"CPU": 8.0, "GPU": 8.0}
+
+    def speedup(pools: list[PoolPlan], rows: int) -> float:
+        return _plan._speedup(size_pools(pools, 0, eight), size_pools(pools, rows, eight))
+
+    assert speedup([captioner], 10**6) == 8
+    assert speedup([captioner, phi], 10**6) == 7
+    assert speedup([phi], 10**6) == 1
+    assert speedup([captioner], 40) == 3  # batches of 16
+    assert speedup([replace(captioner, minimum=2)], 10**6) == 4
+    assert speedup([replace(captioner, maximum=8)], 10**6) == 1
+    views = {"w": 4, "x": 10, "y": 110}
+    seconds = {"captioner": {"w": 9.0, "x": 10.0, "y": 90.0}, "phi": {"w": 9.0, "x": 2.0, "y": 12.0}}
+    assert _plan._seconds_a_view(seconds, views, {"captioner": 8.0, "phi": 1.0}) == pytest.approx(0.1 + 0.1)
+    assert _plan._seconds_a_view(seconds, views, {"captioner": 1.0, "phi": 1.0}) == pytest.approx(0.8 + 0.1)
+    assert _plan._seconds_a_view({None: {"w": 1.0, "x": 10.0, "y": 90.0}}, views, {None: 4.0}) == pytest.approx(0.2)
+
+
+def test_the_sample_of_a_plan_fills_batches_on_gpus() -> None:
+    on_cpu = resolve(profile(voter("phi"))).roles
+    assert _plan._part_sizes(on_cpu, 1000) == (2, 2, 32)
+    captioner, phi = (replace(role, resources=role.resources.model_copy(update={"gpus": 0.5})) for role in on_cpu)
+    large = replace(phi, spec=replace(phi.spec, batch_size=256))
+    assert _plan._part_sizes([captioner, large], 1000) == (2, 16, 256)
+    assert _plan._part_sizes([on_cpu[0], large], 1000) == (2, 2, 256)
+    assert _plan._part_sizes([large], 1000) == (2, 256, 512)
+    assert _plan._part_sizes([captioner, large], 32) == (2, 10, 256)  # most of few views are for the long part
 
 
 def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Path) -> None:

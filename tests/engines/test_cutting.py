@@ -172,7 +172,7 @@ def test_a_field_loses_words_before_a_caption_and_keeps_its_beginning() -> None:
     kept = captioned("", field=" ".join(words[:9]))
     done = cut_of(prompt, len(encode(kept.text)))
     assert (done.text, done.cut, done.captions_cut) == (kept.text, True, True)
-    with pytest.raises(PromptTooLong):
+    with pytest.raises(PromptTooLong, match="with every user field and caption left out"):
         cut_of(prompt, len(encode(captioned("", field="").text)) - 1)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 
 import pytest
+import torch
 
 from caslie_ray.engines import EngineError
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
-from caslie_ray.training import TrainingError
-from caslie_ray.training._worker import _final
+from caslie_ray.training import TrainingError, _worker
+from caslie_ray.training._worker import _final, others_hold_memory
+
+GIB = 2**30
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,37 @@ def test_a_base_that_a_full_disk_keeps_from_loading_is_loaded_again() -> None:
     wrapped = EngineError("checkpoint x cannot be loaded: OSError")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     assert _final(wrapped) is None
+
+
+def no_memory() -> EngineError:
+    wrapped = EngineError("checkpoint x cannot be loaded: OutOfMemoryError")
+    wrapped.__cause__ = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    return wrapped
+
+
+@pytest.mark.parametrize(("shared", "final"), [(True, False), (False, True)], ids=["shared", "alone"])
+def test_out_of_memory_is_final_only_on_a_gpu_that_no_other_process_uses(
+    monkeypatch: pytest.MonkeyPatch, shared: bool, final: bool
+) -> None:
+    monkeypatch.setattr(_worker, "_gpu_is_shared", lambda: shared)
+    assert isinstance(_final(no_memory()), TrainingError) is final
+    # Outside of loading the base, a restarted worker would run out of memory too.
+    assert isinstance(_final(torch.OutOfMemoryError("CUDA out of memory")), TrainingError)
+
+
+def test_without_a_gpu_nothing_shares_it() -> None:
+    assert isinstance(_final(no_memory()), TrainingError)
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "total", "others"),
+    [
+        (10, 69, 80, False),  # 1 GiB is this process's CUDA context
+        (10, 40, 80, True),
+        (3, 0, 80, True),
+        (78, 0, 80, False),
+        (77.9, 0, 80, True),
+    ],
+)
+def test_memory_that_other_processes_hold(free: float, reserved: float, total: float, others: bool) -> None:
+    assert others_hold_memory(int(free * GIB), int(reserved * GIB), int(total * GIB)) is others
