@@ -58,9 +58,9 @@ def split_over(free: Sequence[int], config: Any, spec: EngineSpec) -> dict[str, 
             f" {gpus} GPUs; set engine to vllm, or resources.gpus (in schedule=staged and in predict: alone.gpus) to 1"
         )
     raise EngineError(
-        f"checkpoint {spec.checkpoint} does not fit {gpus} GPUs: it has {memory.weights * gpus / GIB:.1f} GiB of"
-        f" weights, and a batch takes {on_first / GIB:.1f} GiB on the first GPU and {later / GIB:.1f} GiB on each other,"
-        f" of {min(free) / GIB:.1f} GiB that are free; lower batch_size and batch_tokens (in"
+        f"checkpoint {spec.checkpoint} does not fit {gpus} GPUs: it has {memory.weights * gpus / GIB:.1f} GiB"
+        f" of weights, and a batch takes {on_first / GIB:.1f} GiB on the first GPU and {later / GIB:.1f} GiB on each"
+        f" other, of {min(free) / GIB:.1f} GiB that are free; lower batch_size and batch_tokens (in"
         " schedule=staged and in predict: alone.batch_size, alone.batch_tokens), or give it more or larger GPUs"
         " (resources.gpus; alone.gpus)"
     )

@@ -143,17 +143,17 @@ class _Job:
 def _failed(stands: Iterable[Stand]) -> dict[str, dict[str, int]]:
     """Answers, those that cannot be read, and those that the engine could not give, by variant."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for state in states:
-        for variant, count in state.counts.items():
+    for stand in stands:
+        for variant, count in stand.counts.items():
             counts[variant].update({name: n for name, n in count.items() if name != "captions_cut"})
     return {name: dict(count) for name, count in sorted(counts.items())}
 
 
-def _captions_cut(states: Iterable[Stand]) -> dict[str, int]:
+def _captions_cut(stands: Iterable[Stand]) -> dict[str, int]:
     """Answers to prompts whose captions lost words, by variant."""
     counts: Counter[str] = Counter()
-    for state in states:
-        for variant, count in state.counts.items():
+    for stand in stands:
+        for variant, count in stand.counts.items():
             counts[variant] += count["captions_cut"]
     return dict(sorted(counts.items()))
 
