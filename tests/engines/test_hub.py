@@ -250,9 +250,7 @@ def test_what_is_there_takes_no_hub(server: Hub, node: Node) -> None:
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_partial_cache_does_not_hide_that_the_hub_fails(
-    server: Hub, node: Node, tmp_path: Path, status: int
-) -> None:
+def test_a_partial_cache_does_not_hide_that_the_hub_fails(server: Hub, node: Node, tmp_path: Path, status: int) -> None:
     commit = cache_settings(server, tmp_path / "home")
     server.faults = [Fault(".", status)]
     program = "import time; time.sleep = lambda seconds: None\n" + "\n".join(
