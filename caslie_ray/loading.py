@@ -1,6 +1,6 @@
 """Retry policy for replicas whose model fails to load: how often, after which pause, and on which nodes.
 
-There is one `LoadPolicy` per pool. It is told of each failure and decides what comes next; it starts nothing itself.
+There is one `LoadPolicy` per pool. It receives each failure and decides what comes next; it starts nothing itself.
 
 - `final`: no retry.
 - `retry`: again on any node after a pause, which doubles with each try. The pause holds for the whole pool, so that

@@ -31,7 +31,7 @@ class TrainingError(RuntimeError):
 
 
 def too_large(sample_id: str, tokens: int, context: int, reason: str) -> str:
-    """Return what is to be said of a sample that runs out of memory alone."""
+    """Return the error message for a sample that runs out of memory alone."""
     return (
         f"sample {sample_id} does not fit the memory: its {tokens:,} tokens ran out of it in a micro-batch of its own"
         f" ({reason}). Lower lineup.base.context (now {context}), set training.gradient_checkpointing=true or"
@@ -220,7 +220,7 @@ class Learner:
     ) -> tuple[list[MicroBatch], list[float]]:
         """Cut turns into micro-batches and compute a value of each; return both.
 
-        Whatever a micro-batch that runs out of memory leaves behind is not counted: it and those to come are cut anew.
+        Whatever a micro-batch that runs out of memory leaves behind is not counted: it and the rest are cut again.
 
         Args:
             turns: prompts with their answers.

@@ -147,12 +147,12 @@ def cards(spec: EngineSpec, settings: TrainingSettings) -> str:
     Raises:
         EngineError: the checkpoint's configuration cannot be read.
     """
-    said = []
+    verdicts = []
     for name, card in _CARDS.items():
         try:
             tokens = starting_tokens(spec, settings, card)
         except EngineError:
-            said.append(f"{name} no")
+            verdicts.append(f"{name} no")
         else:
-            said.append(f"{name} yes" if tokens == settings.micro_tokens else f"{name} with micro_tokens {tokens:,}")
-    return ", ".join(said)
+            verdicts.append(f"{name} yes" if tokens == settings.micro_tokens else f"{name} with micro_tokens {tokens:,}")
+    return ", ".join(verdicts)
