@@ -551,7 +551,7 @@ def start_router(plans: Sequence[PoolPlan], faults: FaultSettings) -> Any:
             _log_news(router)
         ray.get(started)
     except BaseException as error:
-        if isinstance(error, Exception):  # who interrupts the job may not wait
+        if isinstance(error, Exception):  # an interrupt does not wait for news
             _log_news(router)
         ray.kill(router)
         cause = getattr(error, "cause", None)

@@ -147,12 +147,12 @@ def cards(spec: EngineSpec, settings: TrainingSettings) -> str:
     Raises:
         EngineError: the checkpoint's configuration cannot be read.
     """
-    verdicts = []
+    fits = []
     for name, card in _CARDS.items():
         try:
             tokens = starting_tokens(spec, settings, card)
         except EngineError:
-            verdicts.append(f"{name} no")
+            fits.append(f"{name} no")
         else:
-            verdicts.append(f"{name} yes" if tokens == settings.micro_tokens else f"{name} with micro_tokens {tokens:,}")
-    return ", ".join(verdicts)
+            fits.append(f"{name} yes" if tokens == settings.micro_tokens else f"{name} with micro_tokens {tokens:,}")
+    return ", ".join(fits)
