@@ -237,6 +237,7 @@ def test_a_replica_goes_to_another_node_where_one_is_broken(
     assert "next try on another node" in said
 
 
+@pytest.mark.verify
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_a_cluster_that_may_grow_is_given_time_for_another_node(
