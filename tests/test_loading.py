@@ -228,7 +228,7 @@ def test_a_replica_goes_to_another_node_where_one_is_broken(
 ) -> None:
     cluster.fill(2)
     fresh_run(world, tmp_path / "run")
-    code, said = submitted(cluster, tmp_path / "run", checkpoint, "disk_full").end()
+    code, said = submitted(cluster, tmp_path / "run", checkpoint, "disk_full").end(400)
     assert code == 0, said
     first, *rest = load_faults.loads(checkpoint)
     assert len(rest) == 1, "one other node is left: nothing is tried twice"
@@ -248,7 +248,7 @@ def test_a_cluster_that_may_grow_is_given_time_for_another_node(
     job = submitted(cluster, tmp_path / "run", checkpoint, "disk_full")
     until(lambda: load_faults.loads(checkpoint), what="the first load")
     added = cluster.add()
-    code, said = job.end()
+    code, said = job.end(400)
     assert code == 0, said
     assert load_faults.loads(checkpoint)[1:] == [added.node_id]
 
@@ -262,7 +262,7 @@ def test_a_cluster_that_does_not_grow_comes_back_to_its_only_node(
     cluster.fill(1)
     fresh_run(world, tmp_path / "run")
     job = submitted(cluster, tmp_path / "run", checkpoint, "broken_card_once", "faults.start_timeout_s=30")
-    code, said = job.end()
+    code, said = job.end(400)
     assert code == 0, said
     assert len(load_faults.loads(checkpoint)) == 2
     assert "found no room on another node" in said
