@@ -22,7 +22,7 @@ from caslie_ray.fitting import MOST_FILES, ContextCheck, describe_fit, evenly
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
-from caslie_ray.prompts import Prompt
+from caslie_ray.prompts import Prompt, read_spans
 from caslie_ray.quality import count
 from caslie_ray.runs import Run, RunError
 from caslie_ray.tables import SCHEMAS
@@ -176,10 +176,8 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def _check_fit(check: ContextCheck, instruction: Mapping[str, Any]) -> None:
-    fields, captions = (
-        tuple((start, end) for start, end in instruction[name]) for name in ("prompt_fields", "prompt_captions")
-    )
-    check.add(instruction["variant"], Prompt(instruction["prompt"], fields, captions))
+    spans = read_spans(instruction["prompt_fields"]), read_spans(instruction["prompt_captions"])
+    check.add(instruction["variant"], Prompt(instruction["prompt"], *spans))
 
 
 class _Source(NamedTuple):

@@ -16,7 +16,8 @@ from caslie_ray.profiles import FaultSettings, Model, Pool, Profile, ProfileErro
 from caslie_ray.quality import audited
 
 __all__ = [
-    "ResolvedLineup", "Role", "captioning_models", "engine_lines", "needed_names", "resolve", "role_of",
+    "ResolvedLineup", "Role", "captioning_models", "engine_lines", "needed_names", "optional_names", "resolve",
+    "role_of",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,11 @@ def captioning_models(profile: Profile) -> list[Model]:
     ]
 
 
+def optional_names(profile: Profile) -> frozenset[str]:
+    """Return the names of the voters that a job goes on without; see `faults.missing_voter`."""
+    return frozenset(voter.name for voter in profile.lineup.voters if profile.faults.missing_voter == "quorum")
+
+
 def needed_names(lineup: ResolvedLineup, faults: FaultSettings) -> frozenset[str]:
     """Return the names of the roles that a job does not go on without; see `faults.missing_voter`."""
     if faults.missing_voter == "fail":
@@ -136,12 +142,11 @@ def resolve(profile: Profile) -> ResolvedLineup:
         ProfileError: two voters are one model under one fingerprint.
         EngineError: a checkpoint cannot be found.
     """
-    lineup = profile.lineup
     rule = profile.votes.rule
     generated = profile.captions.source == "generated" and rule != "never"
     models = captioning_models(profile)
     one_at_a_time = profile.schedule == "staged" or len({(model.checkpoint, model.revision) for model in models}) == 1
-    optional = {voter.name for voter in lineup.voters} if profile.faults.missing_voter == "quorum" else set()
+    optional = optional_names(profile)
     roles = [
         _role_of(model.by_itself() if one_at_a_time else model, optional=model.name in optional) for model in models
     ]

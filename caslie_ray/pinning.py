@@ -13,6 +13,7 @@ from typing import Any
 
 from caslie_ray.engines import EngineError
 from caslie_ray.engines.revisions import pinned
+from caslie_ray.lineup import optional_names
 from caslie_ray.profiles import Model, Profile
 from caslie_ray.runs import Run
 
@@ -40,7 +41,7 @@ def pin_profile(run: Run, profile: Profile, models: Iterable[Model], *, record: 
         EngineError: a commit is not known, or there is no such checkpoint.
     """
     known: dict[str, str] = run.read_json(REVISIONS) or {}
-    optional = {voter.name for voter in profile.lineup.voters} if profile.faults.missing_voter == "quorum" else set()
+    optional = optional_names(profile)
     commits: dict[str, str] = {}
     fresh: dict[str, str] = {}
     for model in models:

@@ -204,9 +204,7 @@ class Router:
 
     async def _nodes_for(self, pool: PoolState) -> dict[str, str]:
         """Return the addresses of the nodes that are large enough for a replica, by id."""
-        plan = pool.plan
-        needs = {"CPU": plan.cpus, "GPU": plan.gpus, "memory": plan.memory_gib * 2**30}
-        return nodes_with_room(await asyncio.to_thread(ray.nodes), needs)
+        return nodes_with_room(await asyncio.to_thread(ray.nodes), pool.plan.needs)
 
     async def _admit(self, pool: PoolState, held: Held, seconds: float) -> None:
         this = asyncio.current_task()

@@ -6,9 +6,10 @@ A template is written as in the paper, with its slots in double braces: ``"… t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CAPTION", "Prompt", "Span", "join", "render"]
+__all__ = ["CAPTION", "Prompt", "Span", "join", "read_spans", "render"]
 
 Span = tuple[int, int]
 CAPTION = "caption"
@@ -74,6 +75,11 @@ def render(template: str, **fields: str) -> Prompt:
         last = match.end()
     parts.append(template[last:])
     return Prompt("".join(parts), tuple(spans))
+
+
+def read_spans(stored: Iterable[Sequence[int]] | None) -> tuple[Span, ...]:
+    """Return the spans that a table holds as lists; null holds none."""
+    return tuple((start, end) for start, end in stored or ())
 
 
 def join(prompts: list[Prompt], separator: str) -> Prompt:

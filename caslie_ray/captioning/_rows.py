@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from caslie_ray.ids import content_id
 from caslie_ray.lineup import ResolvedLineup
-from caslie_ray.prompts import Prompt
+from caslie_ray.prompts import Prompt, read_spans
 from caslie_ray.quality import answer_of, count
 from caslie_ray.tables import SCHEMAS
 
@@ -138,14 +138,10 @@ def read_views(table: pa.Table) -> list[View]:
             row["view_id"],
             row["image_id"],
             row["task"],
-            Prompt(row["caption_prompt"], _spans(row["caption_fields"])),
-            Prompt(row["quality_prompt"], _spans(row["quality_fields"])),
+            Prompt(row["caption_prompt"], read_spans(row["caption_fields"])),
+            Prompt(row["quality_prompt"], read_spans(row["quality_fields"])),
             row["given_caption"],
         )
         for row in table.to_pylist()
     ]
     return sorted(views, key=lambda view: (view.image_id, view.caption_prompt.text, view.view_id))
-
-
-def _spans(value: Sequence[Sequence[int]] | None) -> tuple[tuple[int, int], ...]:
-    return tuple((start, end) for start, end in value or ())

@@ -104,7 +104,7 @@ def exclusive(lock: Path, waiting: str) -> Iterator[None]:
 
 
 def _complete(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> Path | None:
-    """The folder, if all that is wanted is known to be there; asks nobody."""
+    """Return the folder if the cache is known to hold every wanted file; makes no request."""
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
@@ -190,7 +190,7 @@ def _partial(kind: Kind, checkpoint: str, commit: str, mend: str) -> LoadFailure
 
 
 def _listed(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> list[tuple[str, int]]:
-    """Names and bytes of a checkpoint's files, as far as they were listed before; asks nobody."""
+    """Return names and bytes of a checkpoint's files from the cached list; makes no request."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]

@@ -151,7 +151,7 @@ def load_turns(spec: EngineSpec) -> Turns:
 def attention_for(spec: EngineSpec, device: torch.device, *, packing: bool) -> str:
     """Return the attention implementation to train with, as transformers names it.
 
-    FlashAttention tells packed samples apart by their positions, where SDPA takes a dense mask of tokens × tokens.
+    FlashAttention separates packed samples by their positions; SDPA needs a dense mask of tokens × tokens.
     """
     usable = device.type == "cuda" and spec.dtype in ("bfloat16", "float16") and is_flash_attn_2_available()
     return "flash_attention_2" if packing and usable else "sdpa"

@@ -14,7 +14,7 @@ from caslie_ray.engines import Generation, Request
 from caslie_ray.ids import content_id
 from caslie_ray.lineup import Role
 from caslie_ray.prediction._answerers import Answerer
-from caslie_ray.prompts import Prompt
+from caslie_ray.prompts import Prompt, read_spans
 from caslie_ray.runs import Run, RunError, StoreError
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS
@@ -210,10 +210,8 @@ def _held(order: PredictOrder, partition: str) -> _Held:
 
 def _request(question: Question) -> Request:
     row = question.row
-    fields, captions = (
-        tuple((start, end) for start, end in row[column] or ()) for column in ("prompt_fields", "prompt_captions")
-    )
-    return Request(question.key, Prompt(row["prompt"], fields, captions), adapter=question.answerer.adapter)
+    prompt = Prompt(row["prompt"], read_spans(row["prompt_fields"]), read_spans(row["prompt_captions"]))
+    return Request(question.key, prompt, adapter=question.answerer.adapter)
 
 
 def _row(question: Question, answer: Generation) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.ids import content_id
-from caslie_ray.prompts import Prompt, Span
+from caslie_ray.prompts import Prompt, Span, read_spans
 from caslie_ray.runs import Run
 from caslie_ray.tasks import TASKS
 from caslie_ray.training._order import TrainingOrder
@@ -51,7 +51,7 @@ class Examples:
     def _spans(self, column: str, index: int) -> tuple[Span, ...]:
         if column not in self.rows.column_names:
             return ()
-        return tuple((start, end) for start, end in self.rows[column][index].as_py() or ())
+        return read_spans(self.rows[column][index].as_py())
 
     def response(self, index: int) -> str:
         """Return the true answer."""
