@@ -1,4 +1,4 @@
-"""How models are spread over GPUs: four that are declared and not there."""
+"""How models are spread over GPUs: three that are declared and not there."""
 
 from __future__ import annotations
 
@@ -15,18 +15,10 @@ from tests.worlds import VOTERS, fresh_run, voter
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-GPUS = 4
+GPUS = 3
 ENGINE = "tests.placed:load"
 CAPTIONER, NAMES = "captioner", [f"voter-{name}" for name in VOTERS[:3]]
 SETTINGS = [
-    "lineup.voters="
-    + json.dumps(
-        [
-            voter(name, engine=ENGINE, batch_size=2, resources={"cpus": 0.1, "gpus": 0.25},
-                  alone={"gpus": 1.0, "batch_size": 3}, pool={"min": 1, "max": None})
-            for name in VOTERS[:3]
-        ]
-    ),
     f"lineup.captioner.engine={ENGINE}", "lineup.captioner.batch_size=2", "lineup.captioner.pool.max=null",
     'lineup.captioner.resources={"cpus": 0.1, "gpus": 1.0}',
     'lineup.captioner.alone={"gpus": 1.0, "batch_size": 3}',
@@ -47,18 +39,26 @@ def cluster(notes: Path) -> Iterator[Nodes]:
 
 
 def caption(cluster: Nodes, run: Run, notes: Path, schedule: str, expected: dict[str, int]) -> None:
+    """Caption a run with the captioner and voters that are expected, each with so many replicas."""
     for note in notes.iterdir():
         note.unlink()
     (notes / EXPECTED).write_text(json.dumps(expected))
-    arguments = [word for setting in [*SETTINGS, f"schedule={schedule}"] for word in ("--set", setting)]
+    voters = [
+        voter(name, engine=ENGINE, batch_size=2, resources={"cpus": 0.1, "gpus": 0.25},
+              alone={"gpus": 1.0, "batch_size": 3}, pool={"min": 1, "max": None})
+        for name in VOTERS if f"voter-{name}" in expected
+    ]  # fmt: skip
+    chosen = [*SETTINGS, f"lineup.voters={json.dumps(voters)}", f"schedule={schedule}"]
+    arguments = [word for setting in chosen for word in ("--set", setting)]
     code, output = cluster.submit("caption", "--run", run.uri, *arguments).end(500)
     assert code == 0, output
 
 
 def test_staged_gives_every_model_every_gpu(cluster: Nodes, notes: Path, world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
-    caption(cluster, run, notes, "staged", dict.fromkeys([CAPTIONER, *NAMES], GPUS))
-    for role in (CAPTIONER, *NAMES):
+    models = (CAPTIONER, NAMES[0])
+    caption(cluster, run, notes, "staged", dict.fromkeys(models, GPUS))
+    for role in models:
         assert placed(notes, role) == [(str(gpu), 3) for gpu in range(GPUS)], role
 
 
