@@ -182,6 +182,9 @@ def show_evaluate(summary: Mapping[str, Any]) -> list[str]:
             f"voters differ    {_percent(agreement['mean_pairwise_disagreement'])} of pairs,"
             f" {agreement['views']:,} views on which all voted"
         )
+    if left_out := summary.get("not_measured"):
+        counts = [f"{code} {split} {n:,}" for code, splits in left_out.items() for split, n in splits.items()]
+        lines.append(f"not measured     {' · '.join(counts)}: samples whose true answer is none of their options")
     if "tables" in summary:
         lines.append(f"tables           {' · '.join(summary['tables'])}")
     lines += [f"page             {summary['page']}", f"this session     {clock(summary['seconds'])}"]

@@ -11,7 +11,19 @@ import pkgutil
 
 from caslie_ray.prompts import Prompt
 from caslie_ray.tasks._answers import option_titles, strip_mark, strip_ordinal
-from caslie_ray.tasks._metrics import Metrics, binary, macro, recall_at_1
+from caslie_ray.tasks._metrics import (
+    Confusion,
+    Metric,
+    Metrics,
+    Values,
+    accuracy,
+    binary,
+    label_indices,
+    macro,
+    metric,
+    recall_at_1,
+    share,
+)
 from caslie_ray.tasks._parsing import SPLITS, RowError, read_split
 from caslie_ray.tasks._sample import ImageRef, Sample, ViewPrompts
 from caslie_ray.tasks._task import InputField, Task, caption_line
@@ -19,21 +31,28 @@ from caslie_ray.tasks._task import InputField, Task, caption_line
 __all__ = [
     "SPLITS",
     "TASKS",
+    "Confusion",
     "ImageRef",
     "InputField",
+    "Metric",
     "Metrics",
     "Prompt",
     "RowError",
     "Sample",
     "Task",
+    "Values",
     "ViewPrompts",
+    "accuracy",
     "binary",
     "caption_line",
     "find_task",
+    "label_indices",
     "macro",
+    "metric",
     "option_titles",
     "read_split",
     "recall_at_1",
+    "share",
     "strip_mark",
     "strip_ordinal",
 ]

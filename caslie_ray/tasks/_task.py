@@ -160,6 +160,19 @@ class Task:
         """Return the label that an option stands for; the option itself where the task has no labels."""
         return label_of(option, self.cues) or option
 
+    def true_label(self, output: str, options: Sequence[str]) -> str | None:
+        """Return the label of a sample's true answer; its option where the task has no labels.
+
+        None where it is none of the options, or an option that stands for no label: no answer could be right.
+        """
+        option = self.read_answer(output, options or self.labels)
+        if option is None:
+            return None
+        if not self.labels:
+            return option
+        label = self.label(option)
+        return label if label in self.labels else None
+
 
 def caption_line(name: str, caption: str | None) -> list[Prompt]:
     """Return the line of a caption that is used, with the caption's span, and nothing for one that is not used."""
