@@ -11,6 +11,7 @@ import pkgutil
 
 from caslie_ray.prompts import Prompt
 from caslie_ray.tasks._answers import option_titles, strip_mark, strip_ordinal
+from caslie_ray.tasks._checks import check_distinct, name_key
 from caslie_ray.tasks._metrics import (
     Confusion,
     Metric,
@@ -63,6 +64,7 @@ _PAPER_ORDER = ("AP", "CC", "PRP", "PSI", "MPC", "SA", "SR")
 def _discover() -> dict[str, Task]:
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     found: list[Task] = [importlib.import_module(f"{__name__}.{name}").TASK for name in names]
+    check_distinct(found)
     place = {code: index for index, code in enumerate(_PAPER_ORDER)}
     return {task.name: task for task in sorted(found, key=lambda t: (place.get(t.code, len(place)), t.code))}
 
@@ -76,9 +78,9 @@ def find_task(name: object) -> Task:
     Raises:
         RowError: there is no such task.
     """
-    key = "".join(c for c in str(name).lower() if c.isalnum()) if isinstance(name, str) else ""
+    key = name_key(name) if isinstance(name, str) else ""
     for task in TASKS.values():
-        if key in (task.code.lower(), task.name.replace("_", "")):
+        if key in (name_key(task.code), name_key(task.name)):
             return task
     known = ", ".join(f"{task.name} ({task.code})" for task in TASKS.values())
     shown = f"task {name[:80]!r} is unknown" if isinstance(name, str) and name.strip() else "task is missing"

@@ -1,22 +1,27 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support, recall_score
 
+from caslie_ray.evaluation import _scores
 from caslie_ray.evaluation._answers import FAILED, Answered, Cell, read_answers
 from caslie_ray.evaluation._results import measure, summary_of, write_results
-from caslie_ray.evaluation._scores import Scored, difference, mean_of, score
+from caslie_ray.evaluation._scores import Scored, difference, mean_of, metric_rows, score
 from caslie_ray.evaluation._tables import Results, as_latex, as_markdown, improvement, tables_of
 from caslie_ray.prediction import Answerer
 from caslie_ray.runs import Run, open_run
 from caslie_ray.tables import SCHEMAS
-from caslie_ray.tasks import SPLITS, TASKS, find_task
+from caslie_ray.tasks import SPLITS, TASKS, Confusion, Metrics, Task, Values, find_task, metric, share
 
 
 def answered(code: str, right: float, failed: float = 0.1, count: int = 200, seed: int = 0) -> Answered:
@@ -36,29 +41,98 @@ def cell(code: str, variant: str = "caslie", split: str = "ind") -> Cell:
     return Cell("base", variant, find_task(code).name, split)
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=[task.code for task in TASKS.values()])
-def test_resampled_metrics_are_scikit_learns(task: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = next(one for one in TASKS.values() if one is task)
-    given = answered(chosen.code, 0.6)
-    found = score(cell(chosen.code), given, 5)
-    # The same samples, drawn by the same generator, measured by scikit-learn.
-    seeds: list[int] = []
-    original = np.random.default_rng
+def scikit_learns(task: Task, truth: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+    """The metrics of a task, computed by scikit-learn."""
+    accuracy = accuracy_score(truth, answers)
+    if not task.labels:
+        return {"recall_at_1": accuracy}
+    (first, *_), prefix = task.labels, "macro_" if "macro_f1" in task.metrics.titles else ""
+    chosen, average = (list(task.labels), "macro") if prefix else ([first], "micro")
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, answers, labels=chosen, average=average, zero_division=0.0
+    )
+    return {"accuracy": accuracy, f"{prefix}recall": recall, f"{prefix}precision": precision, f"{prefix}f1": f1}
 
-    def remember(seed: int) -> np.random.Generator:
-        seeds.append(seed)
-        return original(seed)
 
-    monkeypatch.setattr(np.random, "default_rng", remember)
-    score(cell(chosen.code), given, 1)
-    rng = original(seeds[0])
-    for at in range(5):
+def redrawn(task: Task, given: Answered, resamples: int) -> Iterator[tuple[list[str], list[str]]]:
+    """The bootstrap's resamples of truth and answers, drawn by the same generator."""
+    seed = int.from_bytes(hashlib.sha256(f"{task.name} ind".encode()).digest()[:8], "little")
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
         taken = rng.integers(0, len(given), len(given)).tolist()
-        expected = chosen.metrics.score(
-            [given.truth[i] for i in taken], [given.answers[i] for i in taken], chosen.labels
-        )
-        assert {name: draws[at] for name, draws in found.draws.items()} == pytest.approx(expected)
-    assert found.values == chosen.metrics.score(given.truth, given.answers, chosen.labels)
+        yield [given.truth[i] for i in taken], [given.answers[i] for i in taken]
+
+
+@pytest.mark.parametrize("code", [task.code for task in TASKS.values()])
+def test_values_and_resampled_values_are_scikit_learns(code: str) -> None:
+    task, given = find_task(code), answered(code, 0.6)
+    found = score(cell(code), given, 5)
+    assert found.values == pytest.approx(scikit_learns(task, given.truth, given.answers))
+    for at, resample in enumerate(redrawn(task, given, 5)):
+        assert {name: draws[at] for name, draws in found.draws.items()} == pytest.approx(scikit_learns(task, *resample))
+
+
+@metric("MCC")
+def matthews(of: Confusion) -> Values:
+    """Matthews correlation, in which an answer that cannot be read is a class of its own."""
+    true, answered = of.counts.sum(-1), of.counts.sum(-2)
+    covariance = of.hits.sum(-1) * of.total - (true * answered).sum(-1)
+    return np.asarray(covariance / np.sqrt((of.total**2 - (true**2).sum(-1)) * (of.total**2 - (answered**2).sum(-1))))
+
+
+@metric("Bal")
+def balanced_accuracy(of: Confusion) -> Values:
+    return np.asarray(share(of.hits, of.true).mean(-1))
+
+
+@pytest.mark.parametrize("code", ["AP", "SA"])
+def test_a_new_metric_is_one_function(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = replace(find_task(code), metrics=Metrics("matthews", (matthews, balanced_accuracy)))
+    monkeypatch.setitem(TASKS, task.name, task)
+    given = answered(code, 0.6)
+    found = score(cell(code), given, 5)
+    labels = list(task.labels)
+
+    def expected(truth: list[str], answers: list[str]) -> dict[str, float]:
+        recalls = recall_score(truth, answers, labels=labels, average="macro", zero_division=0.0)
+        return {"matthews": matthews_corrcoef(truth, answers), "balanced_accuracy": recalls}
+
+    assert found.values == pytest.approx(expected(given.truth, given.answers))
+    for at, resample in enumerate(redrawn(task, given, 5)):
+        assert {name: draws[at] for name, draws in found.draws.items()} == pytest.approx(expected(*resample))
+    (detailed,) = (table for table in tables_of(Results([found], {})) if table.title == f"{code}, all metrics")
+    assert detailed.columns[2:] == ("IND MCC", "IND Bal", "IND #Failed")
+    assert [row["primary"] for row in metric_rows([found])] == [True, False]
+
+
+def test_a_metric_of_nothing_is_zero() -> None:
+    silent = score(cell("AP"), Answered(["1", "2"], ["no", "no"], ["no", "no"]), 10)
+    assert silent.interval("f1") == (0.0, 0.0, 0.0)
+    assert matthews(Confusion.of(["no"], ["no"], ["yes", "no"])) == 0.0
+
+
+def test_a_metric_that_does_not_give_a_value_per_matrix_is_refused_at_once() -> None:
+    @metric("Hits")
+    def all_hits(of: Confusion) -> Values:
+        return np.asarray(of.hits.sum())
+
+    with pytest.raises(ValueError, match=r"metric 'all_hits' returned shape \(\).*reduce the last axes only"):
+        replace(find_task("AP"), metrics=Metrics("all_hits", (all_hits,)))
+
+
+def test_metrics_are_told_apart_by_their_names() -> None:
+    with pytest.raises(ValueError, match="need names of their own"):
+        Metrics("matthews", (matthews, matthews))
+    with pytest.raises(ValueError, match="the primary metric 'f1' is none of matthews"):
+        Metrics("f1", (matthews,))
+
+
+def test_many_labels_are_resampled_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = answered("SA", 0.6)
+    at_once = score(cell("SA"), given, 50).draws
+    monkeypatch.setattr(_scores, "_CHUNK_CELLS", 100)
+    for name, draws in score(cell("SA"), given, 50).draws.items():
+        assert draws.tolist() == at_once[name].tolist()
 
 
 def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
