@@ -27,7 +27,8 @@ def job(name: str, *arguments: str, limit_s: float = 280, root: Path = ROOT) -> 
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return subprocess.run(
         [sys.executable, str(root / "jobs" / f"{name}.py"), *arguments],
-        capture_output=True, text=True, env=environment | {"PYTHONPATH": str(root)}, timeout=limit_s, check=False,
+        capture_output=True, text=True, env=environment | {"PYTHONPATH": str(root)}, cwd=root, timeout=limit_s,
+        check=False,
     )  # fmt: skip
 
 

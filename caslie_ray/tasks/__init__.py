@@ -1,7 +1,6 @@
-"""The seven tasks of MMECInstruct (paper section 3.1, Appendix B), a file each.
+"""The tasks, a file each: the seven of MMECInstruct (paper section 3.1, Appendix B), and any that a user adds.
 
-Every module of this folder whose name does not start with an underscore defines one `TASK`; an eighth task
-is one new file.
+Every module of this folder whose name does not start with an underscore defines one `TASK`.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ __all__ = [
     "RowError",
     "Sample",
     "Task",
+    "UnknownTask",
     "Values",
     "ViewPrompts",
     "accuracy",
@@ -69,7 +69,20 @@ def _discover() -> dict[str, Task]:
     return {task.name: task for task in sorted(found, key=lambda t: (place.get(t.code, len(place)), t.code))}
 
 
-TASKS: dict[str, Task] = _discover()
+class UnknownTask(LookupError):
+    """A run holds rows of a task that no module of this folder defines."""
+
+
+class _Tasks(dict[str, Task]):
+    def __missing__(self, name: str) -> Task:
+        raise UnknownTask(
+            f"the run holds rows of the task {name!r}, which no file in caslie_ray/tasks/ defines: put its file there,"
+            " on every node where caslie_ray is installed"
+        )
+
+
+TASKS: dict[str, Task] = _Tasks(_discover())
+"""The tasks by their full names, the paper's first."""
 
 
 def find_task(name: object) -> Task:
