@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from caslie_ray.evaluation import names_of_sets
+from caslie_ray.evaluation import describe_left_out, names_of_sets
 from caslie_ray.fitting import describe_fit
 from caslie_ray.progress import clock
 from caslie_ray.tasks import SPLITS, TASKS
@@ -183,8 +183,7 @@ def show_evaluate(summary: Mapping[str, Any]) -> list[str]:
             f" {agreement['views']:,} views on which all voted"
         )
     if left_out := summary.get("not_measured"):
-        counts = [f"{code} {split} {n:,}" for code, splits in left_out.items() for split, n in splits.items()]
-        lines.append(f"not measured     {' · '.join(counts)}: samples whose true answer is none of their options")
+        lines.append(f"not measured     {describe_left_out(left_out)}: their true answer is none of their options")
     if "tables" in summary:
         lines.append(f"tables           {' · '.join(summary['tables'])}")
     lines += [f"page             {summary['page']}", f"this session     {clock(summary['seconds'])}"]

@@ -356,6 +356,19 @@ class Run:
         log.warning("%s is damaged and is replaced; a copy is in %s", path, kept)
         return kept
 
+    def keep_folder(self, name: str) -> str:
+        """Copy a folder of the run into its folder `damaged`; return where.
+
+        Raises:
+            RunError: the store refuses.
+        """
+        folder, kept = self.path(name), self.path(DAMAGED, name)
+        selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
+        found: list[pafs.FileInfo] = self.patiently("list", folder, lambda: self.fs.get_file_info(selector))
+        for path in (info.path for info in found if info.is_file):
+            self.put(posixpath.join(kept, posixpath.relpath(path, folder)), self.read_bytes(path))
+        return kept
+
     def note_of(self, path: str) -> dict[str, str]:
         """Return what was noted in a Parquet file's footer as it was written.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ from caslie_ray.tasks import TASKS, Task
 if TYPE_CHECKING:  # it brings torch, which takes seconds
     from caslie_ray.prediction import Answerer
 
-__all__ = ["FAILED", "Answered", "Answers", "Cell", "read_answers"]
+__all__ = ["FAILED", "Answered", "Answers", "Cell", "describe_left_out", "read_answers"]
 
 FAILED = ""
 """The label of an answer that cannot be read: it is none of a task's, and so counts as wrong."""
@@ -128,6 +128,11 @@ def read_answers(run: Run, answerers: Sequence[Answerer], splits: Collection[str
             [sample_id for sample_id, _ in pairs], [true for _, (true, _) in pairs], [said for _, (_, said) in pairs]
         )
     return Answers(answered, missing, _samples(outside), example)
+
+
+def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
+    """Return `Answers.left_out` in words, such as ``AP ind 2, AP ood 1``."""
+    return ", ".join(f"{code} {split} {n:,}" for code, splits in left_out.items() for split, n in splits.items())
 
 
 def _samples(outside: Counter[tuple[str, str, str, str]]) -> dict[str, dict[str, int]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from caslie_ray.evaluation._answers import describe_left_out
 from caslie_ray.evaluation._scores import Interval, Scored, difference, mean_of
 from caslie_ray.fusion import CONTEXT_FREE, SHUFFLED
 from caslie_ray.tasks import TASKS
@@ -134,8 +135,9 @@ def _with_notes(table: Table, results: Results) -> Table:
 
 
 def _left_out_note(left_out: Mapping[str, Mapping[str, int]]) -> str:
-    counts = [f"{code} {split} {n:,}" for code, splits in left_out.items() for split, n in splits.items()]
-    return f"Not measured, for their true answer is none of their options: {', '.join(counts)}." if counts else ""
+    if not left_out:
+        return ""
+    return f"Samples left out because their true answer is none of their options: {describe_left_out(left_out)}."
 
 
 def _heads(results: Results, splits: Iterable[str]) -> tuple[str, ...]:

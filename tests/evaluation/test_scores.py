@@ -3,7 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,64 @@ def test_a_true_answer_is_read_as_any_other(run: Run) -> None:
             row["options"] = ["A: lamp", "B: vase"]
     run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
     assert set(read_answers(run, ANSWERERS, MEASURED).cells[cell("CC")].truth) == {"A: lamp", "vase"}
+
+
+def rewritten(run: Run, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change instructions, as an older version of `ingest` and `fuse` might have written them."""
+    rows = [row | change(row) for row in run.read("instructions").to_pylist()]
+    run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
+
+
+def test_a_true_answer_that_is_no_option_is_not_measured_and_said_so(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = read_answers(run, ANSWERERS, MEASURED)
+    odd = ("indAP1", "indAP3", "oodAP1", "indCC2", "trainAP1")  # train is not measured: training says it itself
+    rewritten(run, lambda row: {"response": "perhaps"} if row["sample_id"] in odd else {})
+    found = read_answers(run, ANSWERERS, MEASURED)
+    assert found.left_out == {"AP": {"ind": 2, "ood": 1}, "CC": {"ind": 1}}
+    assert not found.missing
+    for name, answers in found.cells.items():
+        kept = [at for at, sample in enumerate(before.cells[name].samples) if sample not in odd]
+        assert answers.samples == [before.cells[name].samples[at] for at in kept]
+        assert answers.answers == [before.cells[name].answers[at] for at in kept]
+    measured = measure(run, ANSWERERS, MEASURED, 10)
+    assert measured is not None
+    assert measured.left_out == found.left_out
+    assert re.search(
+        r"4 samples are not measured, .* sample (ind|ood)\w+: 'perhaps' is none of '(yes|lamp)'", caplog.text
+    )
+    assert "correct the source and run ingest again" in caplog.text
+    (ours,) = {
+        row["n"] for row in metric_rows(measured.scored) if (row["task"], row["split"]) == (cell("AP").task, "ind")
+    }
+    assert ours == 6
+    tables = {table.heading: table.note for table in tables_of(measured.results)}
+    assert tables["Table A7: AP, all metrics"].endswith("none of their options: AP ind 2, AP ood 1.")
+    assert tables["Table A8: CC, all metrics"].endswith("none of their options: CC ind 1.")
+    assert "AP ind 2, AP ood 1, CC ind 1." in tables["Table 4: Overall performance, primary metric of each task"]
+
+
+def test_where_no_true_answer_is_an_option_it_is_still_said(run: Run) -> None:
+    rewritten(run, lambda row: {"response": "perhaps"})
+    measured = measure(run, ANSWERERS, MEASURED, 10)
+    assert measured is not None
+    assert measured.left_out == {code: {"ind": 8, "ood": 8} for code in ("AP", "CC")}
+    write_results(run, measured)
+    assert run.read_json("report/metrics.json") == []
+    assert summary_of(measured) == {}
+
+
+def test_a_true_answer_in_other_words_is_measured(run: Run) -> None:
+    """Spellings of the released data: the letter of an option, its words in other case, yes with a full stop."""
+    spelled = {"yes": "Yes.", "no": "No", "lamp": "A: lamp", "vase": "B"}
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        options = ["A: lamp", "B: vase"] if row["options"] == OPTIONS["CC"] else row["options"]
+        return {"response": spelled[row["response"]], "options": options}
+
+    rewritten(run, change)
+    assert read_answers(run, ANSWERERS, MEASURED).left_out == {}
 
 
 def test_what_an_engine_could_not_give_counts_as_wrong(run: Run) -> None:
