@@ -210,6 +210,25 @@ def test_tables_stand_beside_the_papers() -> None:
     assert latex.count(r"\toprule") == latex.count(r"\end{table}") == len(tables)
 
 
+def test_all_tables_take_a_task_that_the_paper_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = replace(find_task("AP"), name="gift_suitability", code="GS")
+    monkeypatch.setitem(TASKS, own.name, own)
+    variants = dict.fromkeys(("text", "uia", "caslie", "shuffled", "task-specific", "context-free", "voters-phi"), 0.6)
+    tables = tables_of(Results(all_scored(variants), {}))
+    assert [table.number for table in tables[:5]] == ["4", "5", "6", "A3", "A4"]
+    for table in tables:
+        assert {len(row) for row in table.rows} == {len(table.columns)}, table.heading
+    for table in tables[1:5]:
+        place = table.columns.index("GS")
+        assert {row[place] for row in table.rows if row[0] == "paper"} <= {"–"}
+        assert any(row[0] == "ours" and row[place] not in ("–", "") for row in table.rows), table.heading
+        assert (table.number == "5") != ("The paper has no figures of GS; its means are without." in table.note)
+    assert tables[-1].heading == "GS, all metrics"
+    assert "### GS, all metrics" in as_markdown(tables)
+    assert r"\caption{GS, all metrics}" in as_latex(tables)
+    assert r"\caption{100\% \& x\_y}" in as_latex([replace(tables[-1], title="100% & x_y")])
+
+
 def test_the_mean_improvement_is_the_papers() -> None:
     # 6.4: CASLIE-M improves on UIA by 4.1%, and on text only by 4.9%: the mean of the relative gains in all tasks, in
     # domain and out of it.
