@@ -20,6 +20,7 @@ from caslie_ray.engines import EngineError
 from caslie_ray.holding import Holding
 from caslie_ray.profiles import Profile, ProfileError, load_profile
 from caslie_ray.runs import Run, RunError, open_run
+from caslie_ray.tasks import UnknownTask
 
 __all__ = ["COMPLETE", "FAILED", "UNFINISHED", "WRONG_ARGUMENTS", "Arguments", "JobError", "main"]
 
@@ -112,7 +113,7 @@ def main(
     except (ProfileError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
-    except (RunError, EngineError, JobError) as error:
+    except (RunError, EngineError, JobError, UnknownTask) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:

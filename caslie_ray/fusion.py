@@ -24,7 +24,7 @@ from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
 from caslie_ray.prompts import Prompt, read_spans
 from caslie_ray.quality import count
-from caslie_ray.runs import Run, RunError
+from caslie_ray.runs import Run, RunError, StoreError
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS, Sample
 
@@ -310,11 +310,21 @@ class _Captions:
 def _write_if_new(run: Run, table: str, partition: str, rows: Sequence[dict[str, Any]]) -> bool:
     fused = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
     standing = run.files(table, partition)
-    if len(standing) == 1 and _digest(run.read(table, partition=partition)) == _digest(fused):
+    if len(standing) == 1 and _standing_digest(run, table, partition) == _digest(fused):
         return False
     written = run.write(table, partition, fused)
     run.delete(path for path in standing if path != written)
     return True
+
+
+def _standing_digest(run: Run, table: str, partition: str) -> str | None:
+    """The digest of what a partition holds; None where it is damaged, since all of it is written anew."""
+    try:
+        return _digest(run.read(table, partition=partition))
+    except StoreError:
+        raise
+    except RunError:
+        return None
 
 
 def _digest(rows: pa.Table) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from caslie_ray.evaluation import names_of_sets
+from caslie_ray.evaluation import describe_left_out, names_of_sets
 from caslie_ray.fitting import describe_fit
 from caslie_ray.progress import clock
 from caslie_ray.tasks import SPLITS, TASKS
@@ -182,6 +182,8 @@ def show_evaluate(summary: Mapping[str, Any]) -> list[str]:
             f"voters differ    {_percent(agreement['mean_pairwise_disagreement'])} of pairs,"
             f" {agreement['views']:,} views on which all voted"
         )
+    if left_out := summary.get("not_measured"):
+        lines.append(f"not measured     {describe_left_out(left_out)}: their true answer is none of their options")
     if "tables" in summary:
         lines.append(f"tables           {' · '.join(summary['tables'])}")
     lines += [f"page             {summary['page']}", f"this session     {clock(summary['seconds'])}"]

@@ -8,6 +8,7 @@ overwrites it. Files appear whole or not at all.
 from __future__ import annotations
 
 import json
+import logging
 import posixpath
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from caslie_ray.damage import DAMAGED, mend_for, mismatches
+from caslie_ray.ids import content_id
 from caslie_ray.stores import (
     ABOUT_A_MINUTE,
     Patience,
@@ -34,6 +37,8 @@ from caslie_ray.stores import (
 from caslie_ray.tables import ANSWERS, IDS, SCHEMAS
 
 __all__ = ["Run", "RunError", "StoreError", "open_path", "open_run", "partition_of", "partitions"]
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -320,21 +325,62 @@ class Run:
         return self._whole(path, lambda: pq.read_metadata(path, filesystem=self.fs))
 
     def _whole(self, path: str, read: Callable[[], _T]) -> _T:
-        """Tell a store that fails from a file that is not whole."""
+        """Tell a store that fails from a file that is damaged, or has a column of a type that cannot be converted."""
         try:
             return self.patiently("read", path, read)
         except (pa.ArrowException, OSError) as error:
-            raise RunError(
-                f"cannot read {path}: {brief(error)}; delete it and run the job that writes it again"
-            ) from error
+            wrong = self._mismatches(path)
+            mend = mend_for(path, noticed=wrong is None or bool(wrong))
+            raise RunError(f"cannot read {path}: {'; '.join([*(wrong or ()), brief(error)])}; {mend}") from error
+
+    def _mismatches(self, path: str) -> list[str] | None:
+        """The columns of a file whose type is not the declared one; None where its footer cannot be read."""
+        try:
+            found = pq.read_schema(path, filesystem=self.fs)
+        except (pa.ArrowException, OSError):
+            return None
+        schema = self.schema_of(path)
+        return [] if schema is None else mismatches(found, schema)
+
+    def keep_copy(self, path: str) -> str | None:
+        """Copy a damaged file into the folder `damaged` of the run; return where, or None where it is empty or gone.
+
+        Raises:
+            RunError: the store refuses.
+        """
+        if not self.info([path])[0].is_file or not (data := self.read_bytes(path)):
+            return None
+        stem, mark, ending = path.removeprefix(f"{self.root}/").rpartition(".")
+        kept = self.path(DAMAGED, f"{stem}-{content_id(data)[:8]}{mark}{ending}")
+        self.put(kept, data)
+        log.warning("%s is damaged and is replaced; a copy is in %s", path, kept)
+        return kept
+
+    def keep_folder(self, name: str) -> str:
+        """Copy a folder of the run into its folder `damaged`; return where.
+
+        Raises:
+            RunError: the store refuses.
+        """
+        folder, kept = self.path(name), self.path(DAMAGED, name)
+        selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
+        found: list[pafs.FileInfo] = self.patiently("list", folder, lambda: self.fs.get_file_info(selector))
+        for path in (info.path for info in found if info.is_file):
+            self.put(posixpath.join(kept, posixpath.relpath(path, folder)), self.read_bytes(path))
+        return kept
 
     def note_of(self, path: str) -> dict[str, str]:
         """Return what was noted in a Parquet file's footer as it was written.
 
+        Nothing, where a column has another type than the declared one: the file was rewritten by somebody else.
+
         Raises:
             RunError: it is not whole.
         """
-        metadata = self._footer(path).metadata or {}
+        footer, schema = self._footer(path), self.schema_of(path)
+        if schema is not None and mismatches(footer.schema.to_arrow_schema(), schema):
+            return {}
+        metadata = footer.metadata or {}
         return {key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"}
 
     def read(
@@ -379,9 +425,7 @@ class Run:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise RunError(
-                f"cannot read {self.path(path)}: {brief(error)}; delete it and run the job that writes it"
-            ) from error
+            raise RunError(f"cannot read {self.path(path)}: {brief(error)}; {mend_for(path)}") from error
 
 
 def _refuse_rows_without_ids(rows: pa.Table, table: str) -> None:

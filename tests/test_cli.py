@@ -15,6 +15,7 @@ from caslie_ray.cli import COMPLETE, FAILED, UNFINISHED, WRONG_ARGUMENTS, Argume
 from caslie_ray.engines import EngineError
 from caslie_ray.profiles import ProfileError
 from caslie_ray.runs import RunError
+from caslie_ray.tasks import UnknownTask
 
 ROOT = Path(__file__).parents[1]
 ABOUT = """Count the moons.
@@ -84,6 +85,7 @@ def test_the_jobs_own_code_is_the_processs(code: int, tmp_path: Path) -> None:
         (JobError("name the data with --source"), FAILED, "error: name the data with --source"),
         (RunError("cannot read x.parquet: cut"), FAILED, "error: cannot read x.parquet: cut"),
         (EngineError("no chat template"), FAILED, "error: no chat template"),
+        (UnknownTask("the run holds rows of the task 'x'"), FAILED, "error: the run holds rows of the task 'x'"),
         (ProfileError("two voters are one"), WRONG_ARGUMENTS, "error: two voters are one"),
         (KeyboardInterrupt(), UNFINISHED, "stopped: what was finished is kept; run the same command again"),
     ],

@@ -237,6 +237,20 @@ def test_missing_tables_are_named(run: Run) -> None:
         do_fuse(run)
 
 
+@pytest.mark.parametrize("data", [b"", b"PAR1 and no more"])
+def test_a_damaged_file_of_instructions_is_written_anew(run: Run, data: bytes) -> None:
+    put(run, "samples", "0", sample_row("SA", ["v"]))
+    put(run, "captions", "0", caption_row("v", "x", True))
+    do_fuse(run)
+    before = run.read("instructions").to_pylist()
+    (path,) = run.files("instructions")
+    Path(path).write_bytes(data)
+    with pytest.raises(RunError, match="run fuse again, which writes it anew"):
+        run.read("instructions")
+    assert do_fuse(run)["files_written"] == 1
+    assert run.read("instructions").to_pylist() == before
+
+
 def test_the_plan(run: Run) -> None:
     put(run, "samples", "0", sample_row("SA", ["v"]))
     put(run, "captions", "0", caption_row("v", "x", True))

@@ -7,24 +7,28 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from caslie_ray.profiles import load_profile
-from caslie_ray.runs import open_run
+from caslie_ray.runs import Run, open_run
 from caslie_ray.tasks import TASKS
+from tests.checkouts import ROOT, Checkout, checkout
 from tests.engines import tiny
+from tests.evaluation.browser import Page, chromium, complaints, screen
 from tests.worlds import InProcess, caption_here, draw, fresh_run, profile, rows
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+OWN = {"gift_suitability": "GS", "return_risk": "RR"}
 
 
-def job(name: str, *arguments: str, limit_s: float = 280) -> subprocess.CompletedProcess[str]:
+def job(name: str, *arguments: str, limit_s: float = 280, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments],
-        capture_output=True, text=True, env=environment, timeout=limit_s, check=False,
+        [sys.executable, str(root / "jobs" / f"{name}.py"), *arguments],
+        capture_output=True, text=True, env=environment | {"PYTHONPATH": str(root)}, cwd=root, timeout=limit_s,
+        check=False,
     )  # fmt: skip
 
 
@@ -33,34 +37,137 @@ def ask() -> InProcess:
     return InProcess()
 
 
+class Piped(NamedTuple):
+    """A run of the pipeline over a source of the seven tasks and a user's two own, and what it printed."""
+
+    here: Checkout
+    arguments: list[str]
+    printed: str
+    run: Run
+
+    def table(self, heading: str) -> tuple[list[str], str]:
+        """The heads of a table in Markdown, and all of it."""
+        text = self.run.read_bytes(self.run.path("report/tables.md")).decode()
+        found = re.search(rf"### {heading}.*?\n\n(.*?)\n\n", text, re.DOTALL)
+        assert found is not None, heading
+        return [cell.strip() for cell in found[1].splitlines()[0].split("|")], found[1]
+
+
+@pytest.fixture(scope="module")
+def piped(tmp_path_factory: pytest.TempPathFactory) -> Piped:
+    here = checkout(tmp_path_factory.mktemp("checkout"))
+    arguments = ["--profile", "mini", "--run", str(here.root / "run"), "--source", str(here.source)]
+    first = job("pipeline", *arguments, limit_s=600, root=here.root)
+    assert first.returncode == 0, first.stderr[-3000:]
+    return Piped(here, arguments, first.stdout, open_run(str(here.root / "run")))
+
+
 @pytest.mark.timeout(1300)
-def test_the_pipeline_from_a_source_to_instructions_and_again(tmp_path: Path) -> None:
-    source = draw(tmp_path / "source")
-    arguments = ["--profile", "mini", "--run", str(tmp_path / "run"), "--source", str(source)]
-    first = job("pipeline", *arguments, limit_s=600)
-    assert first.returncode == 0, first.stderr[-2000:]
-    run = open_run(str(tmp_path / "run"))
+def test_the_pipeline_from_a_source_to_instructions_and_again(piped: Piped) -> None:
+    run = piped.run
     samples, views = rows(run, "samples"), rows(run, "views")
-    assert len(samples) == sum(2 + 1 + (task.code not in ("PSI", "MPC")) for task in TASKS.values())
+    drawn = [row for row in samples if row["task"] not in OWN]
+    assert len(drawn) == sum(2 + 1 + (task.code not in ("PSI", "MPC")) for task in TASKS.values())
     assert [row["view_id"] for row in rows(run)] == [row["view_id"] for row in views]
     instructions = run.read("instructions").to_pylist()
     assert len(instructions) == 3 * len(samples)
     assert {row["variant"] for row in instructions} == {"caslie", "uia", "text"}
     for name in ("ingest", "caption", "fuse", "train", "predict", "evaluate", "pipeline"):
         assert run.read_json(f"summary/{name}.json")["job"] == name
-    assert "caption used" in first.stdout
+    assert "caption used" in piped.printed
     tested = [row["sample_id"] for row in samples if row["split"] in ("ind", "ood")]
     variants = {row["variant"] for row in run.read("predictions").to_pylist()}
     assert variants == {"text", "uia", "caslie"}
     assert len(run.read("predictions")) == len(variants) * len(tested)
     metrics = run.read_json("report/metrics.json")
     assert {row["variant"] for row in metrics if row["primary"]} == variants
-    assert "caslie exceeds by" in first.stdout
-    assert f"page             {run.path('report/index.html')}" in first.stdout
+    assert "caslie exceeds by" in piped.printed
+    assert f"page             {run.path('report/index.html')}" in piped.printed
     assert Path(run.path("report/index.html")).stat().st_size > 10_000
-    again = job("pipeline", *arguments, limit_s=600)
+    again = job("pipeline", *piped.arguments, limit_s=600, root=piped.here.root)
     assert again.returncode == 0, again.stderr[-2000:]
     assert again.stdout.count("nothing to do") == 3 + len(variants), again.stdout
+
+
+def test_every_job_takes_tasks_of_a_users_own(piped: Piped) -> None:
+    """The README's example of an eighth task, put where the README says, and a ninth with a metric of its own."""
+    run = piped.run
+    assert not rows(run, "rejects")
+    samples = [row for row in rows(run, "samples") if row["task"] in OWN]
+    assert len(samples) == 14
+    views = {row["view_id"] for row in rows(run, "views") if row["task"] in OWN}
+    captions = [row for row in rows(run) if row["view_id"] in views]
+    assert len(captions) == len(views) == len(samples)
+    assert all(row["votes"] for row in captions)
+    ids = {row["sample_id"] for row in samples}
+    tested = {row["sample_id"] for row in samples if row["split"] in ("ind", "ood")}
+    variants = ("caslie", "text", "uia")
+    for table, wanted in (("instructions", ids), ("predictions", tested)):
+        found = {(row["sample_id"], row["variant"]) for row in run.read(table).to_pylist() if row["sample_id"] in ids}
+        assert found == {(sample_id, variant) for sample_id in wanted for variant in variants}
+    assert set(OWN) <= set(run.read_json("summary/ingest.json")["samples_by_task"])
+    assert set(OWN) <= set(run.read_json("summary/caption.json")["captions_used"]["by_task"])
+    results = run.read_json("summary/evaluate.json")["results"]["unim3"]
+    for split in ("ind", "ood"):
+        assert set(OWN.values()) <= set(results[split]["mean_primary"]["caslie"]["by_task"])
+    assert re.search(r"caption used .* GS \d+% · RR \d+%", piped.printed)
+
+
+def test_their_metrics_have_intervals_and_their_tables_a_place(piped: Piped) -> None:
+    run = piped.run
+    metrics = run.read_json("report/metrics.json")
+    measures = {"gift_suitability": {"accuracy", "recall", "precision", "f1"}, "return_risk": {"accuracy", "matthews"}}
+    for name, wanted in measures.items():
+        mine = [row for row in metrics if row["task"] == name]
+        assert {row["metric"] for row in mine} == wanted
+        assert len(mine) == len(wanted) * 3 * 2  # variants and splits
+        assert all(row["low"] <= row["value"] <= row["high"] for row in mine)
+    for code in OWN.values():
+        assert {f"IND {code}", f"OOD {code}"} <= set(piped.table("Table 4: ")[0])
+        assert code in piped.table("Table 6: ")[0]
+    assert "IND F1" in piped.table("GS, all metrics")[0]
+    assert "IND MCC" in piped.table("RR, all metrics")[0]
+    assert "paper" not in piped.table("RR, all metrics")[1]
+    assert "The paper has no figures of GS, RR" in run.read_bytes(run.path("report/tables.md")).decode()
+    assert r"\caption{RR, all metrics}" in run.read_bytes(run.path("report/tables.tex")).decode()
+
+
+def test_the_page_shows_them(piped: Piped, tmp_path: Path) -> None:
+    run = piped.run
+    with chromium(tmp_path / "chromium") as chrome:
+        screen(chrome, 1280, 1000)
+        page = Page(chrome, tmp_path).open(run.read_bytes(run.path("report/index.html")).decode())
+        headings = page.texts("#figures h2")
+        for name, code in OWN.items():
+            page.select("task", code)
+            shown = set(page.run("[...document.querySelectorAll('#cards .card')].map((card) => card.dataset.view)"))
+            assert shown == {row["view_id"] for row in rows(run, "views") if row["task"] == name}
+            assert f"{code}, all metrics" in headings
+            assert f"{code}, in domain: true and answered" in headings
+        assert "IND MCC" in page.texts(".grid th")
+        assert complaints(chrome) == []
+
+
+def test_their_plans(piped: Piped) -> None:
+    arguments = [*piped.arguments, "--plan", "--set", "experiments.task_specific=true"]
+    planned = job("pipeline", *arguments, root=piped.here.root)
+    assert planned.returncode == 0, planned.stderr[-2000:]
+    assert {"task-specific-GS", "task-specific-RR"} <= set(planned.stdout.split())
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(2400)
+def test_every_experiment_takes_tasks_of_a_users_own(piped: Piped) -> None:
+    settings = [
+        "votes.schedule=full", "experiments.task_specific=true", "experiments.context_free=true",
+        "experiments.shuffled=true", "experiments.voter_sets=[[phi], [llama-8b, vision, mistral]]",
+        "training.epochs=1", f"evaluation.truth={piped.here.source.parent}/truth", "evaluation.context_free=true",
+    ]  # fmt: skip
+    done = job("pipeline", *piped.arguments, "--set", *settings, limit_s=2000, root=piped.here.root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for number in ("4", "5", "6", "A3", "A4"):
+        heads = {head.split()[-1] for head in piped.table(f"Table {number}: ")[0] if head}
+        assert set(OWN.values()) <= heads, number
 
 
 def test_a_plan_of_an_empty_run_starts_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from caslie_ray.dataset import IngestSummary
+from caslie_ray.evaluation._figures import facts_of
 from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest
 
 
@@ -113,6 +114,12 @@ def test_an_evaluation_is_told_with_its_intervals() -> None:
     assert "of 3           93.0% [92.0%, 94.0%] · mean voter 90.0%" in text
     assert "voters differ    8.0%" in text
     assert "runs/demo/report/index.html" in text
+    assert "not measured" not in text
+    odd = _evaluation() | {"not_measured": {"AP": {"ind": 2, "ood": 1_000}}, "profile": "mini"}
+    odd["figures"] |= {"failed": _figure(0.0), "truth": None}
+    words = "AP ind 2, AP ood 1,000"
+    assert f"not measured     {words}: their true answer is none of their options" in show_evaluate(odd)
+    assert ("not measured, true answer is none of the options", words) in facts_of(odd, "runs/demo")
 
 
 def test_of_too_few_views_nothing_is_told() -> None:

@@ -349,7 +349,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     else:
         flipped = whole[:-40] + bytes(byte ^ 0xFF for byte in whole[-40:-8]) + whole[-8:]
         path.write_bytes({"empty": b"", "cut": whole[:-20], "text": b"hello " * 9, "flipped": flipped}[damage])
-    with pytest.raises(RunError, match=r"cannot read .*/images/1\.parquet: .*; delete it and run the job") as caught:
+    with pytest.raises(
+        RunError, match=r"cannot read .*/images/1\.parquet: .*; move it to another folder and run ingest"
+    ) as caught:
         run.read("images")
     assert "0.parquet" not in str(caught.value)
     if damage != "column":
@@ -358,11 +360,69 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     assert run.read("images", partition="0").num_rows == 1
 
 
+def test_a_column_of_another_type_is_named_with_what_to_do(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    path = run.write("captions", "0", pa.Table.from_pylist([{"view_id": "v", "calls": 2}], schema=SCHEMAS["captions"]))
+    rows = run.read_file(path)
+
+    def other(**columns: pa.Array) -> None:
+        changed = rows
+        for name, values in columns.items():
+            changed = changed.set_column(changed.schema.get_field_index(name), name, values)
+        pq.write_table(changed, path)
+
+    other(calls=pa.array([2], pa.int64()), caption=pa.array(["A mug"], pa.large_string()))
+    assert run.read("captions", ["calls", "caption"]).to_pylist() == [{"calls": 2, "caption": "A mug"}]
+    other(votes=pa.array(["yes, yes, no"]))
+    assert run.read("captions", ["view_id", "calls"]).to_pylist() == [{"view_id": "v", "calls": 2}]
+    wanted = (
+        r"captions/0\.parquet: column votes is string and list<.* is wanted; .*; run caption again: it uses the answers"
+    )
+    with pytest.raises(RunError, match=wanted):
+        run.read("captions")
+
+
+@pytest.mark.parametrize(
+    ("table", "mend"),
+    [
+        ("captions", "move it to another folder and run caption again"),  # its footer is whole: caption would skip it
+        ("predictions", "run predict again"),
+        ("instructions", "run fuse again"),
+        ("samples", "move it to another folder and run ingest again"),
+    ],
+)
+def test_no_mend_of_a_damaged_page_costs_what_was_paid_for(tmp_path: Path, table: str, mend: str) -> None:
+    run = local(tmp_path)
+    row = dict.fromkeys(IDS[table], "an id of some length")
+    path = Path(run.write(table, "0", pa.Table.from_pylist([row], schema=SCHEMAS[table])))
+    data = bytearray(path.read_bytes())
+    data[4:60] = b"\xff" * 56
+    path.write_bytes(data)
+    assert run.count_rows(str(path)) == 1
+    with pytest.raises(RunError, match=mend):
+        run.read(table)
+
+
+def test_a_copy_of_a_damaged_file_is_kept_under_its_own_content(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    path = run.path("answers/phi-12/3.parquet")
+    for data in (b"half", b"another half", b"half"):
+        run.put(path, data)
+        kept = run.keep_copy(path)
+        assert kept is not None
+        assert kept.startswith(run.path("damaged/answers/phi-12/3-"))
+        assert run.read_bytes(kept) == data
+    assert len(run.listed(run.path("damaged/answers/phi-12"))) == 2
+    run.put(path, b"")
+    assert run.keep_copy(path) is None
+    assert run.keep_copy(run.path("captions/0.parquet")) is None
+
+
 def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
     run = local(tmp_path)
     run.write_json("summary/ingest.json", {})
     (tmp_path / "run/summary/ingest.json").write_text("{")
-    with pytest.raises(RunError, match=r"cannot read .*/summary/ingest\.json: .*; delete it"):
+    with pytest.raises(RunError, match=r"cannot read .*/summary/ingest\.json: .*; move it to another folder"):
         run.read_json("summary/ingest.json")
 
 

@@ -15,9 +15,10 @@ from caslie_ray.captioning._rows import CaptionAnswer, View, VoteAnswer, read_vi
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import Known, advance
 from caslie_ray.captioning._summary import Counts
+from caslie_ray.damage import salvaged
 from caslie_ray.lineup import ResolvedLineup
 from caslie_ray.runs import Run, RunError, StoreError
-from caslie_ray.tables import ANSWERS
+from caslie_ray.tables import ANSWERS, SCHEMAS
 
 __all__ = ["KEPT", "Ledger", "PartitionState", "glance", "holds", "load", "read_images", "read_whole", "survey"]
 
@@ -96,6 +97,8 @@ def load(run: Run, partition: str, lineup: ResolvedLineup, retry: Collection[str
         table = read_whole(run, path)
         if table is None:
             ledger.broken.append(path)
+            for row in _answered_rows(run, path):
+                _learn(ledger, row, lineup, retry)
             continue
         for row in table.to_pylist():
             _learn(ledger, row, lineup, retry)
@@ -178,6 +181,17 @@ def read_whole(run: Run, path: str, columns: list[str] | None = None) -> pa.Tabl
             return pq.read_table(pa.BufferReader(data), columns=columns, schema=run.schema_of(path))
         except (pa.ArrowException, OSError):
             return None
+
+
+def _answered_rows(run: Run, path: str) -> list[dict[str, Any]]:
+    """The rows of a damaged file, with the answers that were given and can still be read and nothing else."""
+    table = salvaged(run.read_bytes(path), SCHEMAS["captions"])
+    rows: list[dict[str, Any]] = [] if table is None else table.to_pylist()
+    for row in rows:
+        if row["caption"] is None:
+            row["caption_key"] = None
+        row["votes"] = [vote for vote in row["votes"] or () if vote["key"] is not None and vote["p_yes"] is not None]
+    return rows
 
 
 def _learn(ledger: Ledger, row: Mapping[str, Any], lineup: ResolvedLineup, retry: Collection[str]) -> None:

@@ -107,6 +107,8 @@ def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
     kept.sort(key=lambda row: str(row["view_id"]))
     whole = run.path("captions", f"{partition}.parquet")
     _set_aside(run, partition, ledger, kept)
+    for path in ledger.broken:
+        run.keep_copy(path)
     if kept:
         counts = count_rows({view.view_id: view.task for view in ledger.views}, kept, lineup)
         open_ = waiting or counts.totals["missing"] or counts.totals["orphans"] or counts.totals["retryable"]

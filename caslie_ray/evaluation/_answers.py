@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from caslie_ray.runs import Run
@@ -16,7 +15,7 @@ from caslie_ray.tasks import TASKS, Task
 if TYPE_CHECKING:  # it brings torch, which takes seconds
     from caslie_ray.prediction import Answerer
 
-__all__ = ["FAILED", "Answered", "Answers", "Cell", "read_answers"]
+__all__ = ["FAILED", "Answered", "Answers", "Cell", "describe_left_out", "read_answers"]
 
 FAILED = ""
 """The label of an answer that cannot be read: it is none of a task's, and so counts as wrong."""
@@ -63,22 +62,6 @@ class Answered:
         kept = [pair for pair in zip(self.truth, self.answers, strict=True) if pair[1] != FAILED]
         return [true for true, _ in kept], [answer for _, answer in kept]
 
-    def codes(self, labels: tuple[str, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return truth and answers as places in `labels`.
-
-        A truth that is none of them gets the place after the last, an answer that is none of them the place after that.
-        Without labels, all that counts is whether an answer is right: 0 is right, 1 is wrong.
-        """
-        if not labels:
-            wrong = np.array([not right for right in self.right], dtype=np.int64)
-            return np.zeros_like(wrong), wrong
-        place = {label: at for at, label in enumerate(labels)}
-        truth, answers = (
-            np.array([place.get(value, len(labels) + odd) for value in values], dtype=np.int64)
-            for odd, values in enumerate((self.truth, self.answers))
-        )
-        return truth, answers
-
 
 class Answers(NamedTuple):
     """What the models of a profile have answered.
@@ -86,17 +69,23 @@ class Answers(NamedTuple):
     Attributes:
         cells: the answers, by cell.
         missing: questions without an answer, by variant and split; their cells are measured without them.
+        left_out: samples that are not measured because their true answer is none of their options, by the task's
+            code and split.
+        example: one of the samples left out, in words; empty where there is none.
     """
 
     cells: dict[Cell, Answered]
     missing: dict[str, dict[str, int]]
+    left_out: dict[str, dict[str, int]]
+    example: str
 
 
 def read_answers(run: Run, answerers: Sequence[Answerer], splits: Collection[str]) -> Answers:
     """Read the predictions of a run beside the true answers.
 
     A row counts where the model that the run holds now gave it to the question that the run asks now. What an engine
-    could not give counts as an answer that cannot be read.
+    could not give counts as an answer that cannot be read. A sample whose true answer is none of its options is not
+    measured, since no answer to it could be right.
 
     Args:
         run: holds `instructions` and `predictions`.
@@ -109,21 +98,27 @@ def read_answers(run: Run, answerers: Sequence[Answerer], splits: Collection[str
     tables = sorted({answerer.table for answerer in answerers})
     found: dict[Cell, dict[str, tuple[str, str]]] = {}
     missing: dict[str, dict[str, int]] = {}
+    outside: Counter[tuple[str, str, str, str]] = Counter()
+    example = ""
     for partition in sorted({run.partition(path) for table in tables for path in run.files(table)}):
         said = _said(run, partition)
         for table in tables:
             rows = run.read(table, _ASKED, partition=partition)
             for sample_id, name, split, variant, prompt, response, options in zip(*_columns(rows, _ASKED), strict=True):
                 task = TASKS[name]
-                truth = _label(task, task.read_answer(response, options or ()) or response)
+                truth = task.true_label(response, options or ())
                 for answerer in answerers:
                     if answerer.table != table or answerer.reads != variant or not answerer.answers(name):
                         continue
                     key, answer = said.get((answerer.model, answerer.variant, sample_id), (None, None))
-                    if key == answerer.key(prompt):
+                    answered_now = key == answerer.key(prompt)
+                    if truth is None and (answered_now or split in splits):
+                        outside[task.code, split, answerer.model, answerer.variant] += 1
+                        example = example or _described(sample_id, response, options or task.labels)
+                    elif truth is not None and answered_now:
                         here = found.setdefault(Cell(answerer.model, answerer.variant, name, split), {})
                         here[sample_id] = truth, FAILED if answer is None else _label(task, answer)
-                    elif split in splits:
+                    elif truth is not None and split in splits:
                         lacking = missing.setdefault(answerer.variant, {})
                         lacking[split] = lacking.get(split, 0) + 1
     answered: dict[Cell, Answered] = {}
@@ -132,7 +127,26 @@ def read_answers(run: Run, answerers: Sequence[Answerer], splits: Collection[str
         answered[cell] = Answered(
             [sample_id for sample_id, _ in pairs], [true for _, (true, _) in pairs], [said for _, (_, said) in pairs]
         )
-    return Answers(answered, missing)
+    return Answers(answered, missing, _samples(outside), example)
+
+
+def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
+    """Return `Answers.left_out` in words, such as ``AP ind 2, AP ood 1``."""
+    return ", ".join(f"{code} {split} {n:,}" for code, splits in left_out.items() for split, n in splits.items())
+
+
+def _samples(outside: Counter[tuple[str, str, str, str]]) -> dict[str, dict[str, int]]:
+    """Samples by the task's code and split: each is counted once, though every variant holds it."""
+    found: dict[str, dict[str, int]] = {}
+    for (code, split, _, _), count in sorted(outside.items()):
+        splits = found.setdefault(code, {})
+        splits[split] = max(count, splits.get(split, 0))
+    return found
+
+
+def _described(sample_id: str, output: str, options: Sequence[str]) -> str:
+    shown = ", ".join(repr(option[:40]) for option in options[:6]) + (", …" if len(options) > 6 else "")
+    return f"sample {sample_id}: {output[:80]!r} is none of {shown}"
 
 
 _ASKED = ["sample_id", "task", "split", "variant", "prompt", "response", "options"]

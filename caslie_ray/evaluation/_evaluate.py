@@ -78,6 +78,7 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
         write_results(run, measured)
         summary["results"] = summary_of(measured)
         summary["unanswered"] = measured.missing
+        summary["not_measured"] = measured.left_out
         summary["tables"] = [run.below(f"{TABLES_PATH}.{form}").label for form in ("md", "tex")]
     others = [view.view_id for view in found.worst if view.view_id not in judged.splits]
     splits = {**judged.splits, **(splits_of(run, others) if others else {})}

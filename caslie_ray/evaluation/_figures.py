@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from caslie_ray.evaluation._answers import describe_left_out
 from caslie_ray.evaluation.page import Bar, Figure, Matrix
 
 __all__ = ["facts_of", "figures_of", "names_of_sets"]
@@ -26,6 +27,8 @@ def facts_of(summary: Mapping[str, Any], label: str) -> list[tuple[str, str]]:
             ("pictures", " · ".join(f"{name} {_share(cell)}" for name, cell in truth["usefulness"].items())),
             ("combinations held out from training", _share(truth["held_out"])),
         ]
+    if left_out := summary.get("not_measured"):
+        facts.append(("not measured, true answer is none of the options", describe_left_out(left_out)))
     return facts
 
 

@@ -86,7 +86,7 @@ def _rows(answered: Answered, labels: tuple[str, ...]) -> tuple[tuple[float | No
 
 def _grid(table: Table) -> Grid:
     strong = tuple(at for at, row in enumerate(table.rows) if row[0] == "ours")
-    return Grid(f"Table {table.number}: {table.title}", table.note, table.columns, table.rows, strong)
+    return Grid(table.heading, table.note, table.columns, table.rows, strong)
 
 
 def curves_of(run: Run) -> list[Curves]:

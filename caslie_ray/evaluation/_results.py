@@ -34,12 +34,14 @@ class Measured(NamedTuple):
         scored: their metrics.
         results: the same, ready for tables.
         missing: questions without an answer, by variant and split.
+        left_out: samples that are not measured, by the task's code and split; see `Answers`.
     """
 
     answers: Mapping[Cell, Answered]
     scored: list[Scored]
     results: Results
     missing: Mapping[str, Mapping[str, int]]
+    left_out: Mapping[str, Mapping[str, int]]
 
 
 def measure(run: Run, answerers: Sequence[Answerer], splits: Collection[str], resamples: int) -> Measured | None:
@@ -58,10 +60,17 @@ def measure(run: Run, answerers: Sequence[Answerer], splits: Collection[str], re
     for variant, lacking in sorted(found.missing.items()):
         for split, questions in sorted(lacking.items()):
             log.warning("%s has not answered %d questions of %s: run predict", variant, questions, split)
-    if not found.cells:
+    if found.left_out:
+        count = sum(sum(splits.values()) for splits in found.left_out.values())
+        log.warning(
+            "%d samples are not measured, for their true answer is none of their options, such as %s;"
+            " correct the source and run ingest again",
+            count, found.example,
+        )  # fmt: skip
+    if not found.cells and not found.left_out:
         return None
     scored = [score(cell, answered, resamples) for cell, answered in found.cells.items()]
-    return Measured(found.cells, scored, Results(scored, _used(run)), found.missing)
+    return Measured(found.cells, scored, Results(scored, _used(run), found.left_out), found.missing, found.left_out)
 
 
 def write_results(run: Run, measured: Measured) -> None:
@@ -79,7 +88,8 @@ def write_results(run: Run, measured: Measured) -> None:
 def summary_of(measured: Measured) -> dict[str, Any]:
     """Return the mean primary metric of each variant, and by how much `caslie` exceeds the others, by model and split.
 
-    Intervals are of 95%; means are over the tasks that a split has, seven in domain and five out of it.
+    Intervals are of 95%; means are over the tasks that a split has; in the released data
+    seven in domain and five out of it.
     """
     results = measured.results
     found: dict[str, Any] = {}

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from caslie_ray.evaluation._answers import Answered, Cell
-from caslie_ray.tasks import TASKS, Task
+from caslie_ray.tasks import TASKS, Confusion, Task, Values, label_indices
 
 __all__ = ["Interval", "Scored", "difference", "mean_of", "metric_rows", "score"]
 
-Draws = npt.NDArray[np.float64]
+_CHUNK_CELLS = 4_000_000  # of confusion matrices at once, which bounds the memory of tasks with many labels
 
 
 class Interval(NamedTuple):
@@ -43,7 +42,7 @@ class Scored:
     cell: Cell
     values: Mapping[str, float]
     without_failed: Mapping[str, float]
-    draws: Mapping[str, Draws]
+    draws: Mapping[str, Values]
     n: int
     failed: int
 
@@ -69,8 +68,8 @@ def score(cell: Cell, answered: Answered, resamples: int) -> Scored:
     values = metrics.score(answered.truth, answered.answers, task.labels)
     truth, answers = answered.without_failed()
     without = metrics.score(truth, answers, task.labels) if truth else {}
-    draws = _draws(task, cell, answered, resamples)
-    return Scored(cell, values, without, {name: draws[name] for name in values}, len(answered), answered.failed)
+    draws = _draws(cell, answered, task, resamples)
+    return Scored(cell, values, without, draws, len(answered), answered.failed)
 
 
 def mean_of(scored: Sequence[Scored]) -> Interval:
@@ -107,39 +106,23 @@ def metric_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
     return rows
 
 
-def _interval(value: float, draws: Draws) -> Interval:
+def _interval(value: float, draws: Values) -> Interval:
     low, high = np.quantile(draws, (0.025, 0.975))
     return Interval(value, float(low), float(high))
 
 
-def _draws(task: Task, cell: Cell, answered: Answered, resamples: int) -> dict[str, Draws]:
-    """The metrics over resampled samples, from counts of true and answered labels.
-
-    scikit-learn's functions take one resample at a time and a thousand times as long; that both agree is tested.
-    """
-    truth, answers = answered.codes(task.labels)
-    size = max(len(task.labels), 1) + 2
+def _draws(cell: Cell, answered: Answered, task: Task, resamples: int) -> dict[str, Values]:
+    """The metrics of bootstrap resamples; cells of one task and split draw the same samples."""
+    size = max(len(task.labels), 1) + 1
+    rows, columns = label_indices(answered.truth, answered.answers, task.labels)
+    places = rows * size + columns
     seed = int.from_bytes(hashlib.sha256(f"{cell.task} {cell.split}".encode()).digest()[:8], "little")
-    counts = np.zeros((resamples, size, size))
     rng = np.random.default_rng(seed)
-    for at in range(resamples):
-        taken = rng.integers(0, len(answered), len(answered))
-        counts[at] = np.bincount(truth[taken] * size + answers[taken], minlength=size * size).reshape(size, size)
-    total = counts.sum((1, 2))
-    hits = np.diagonal(counts, axis1=1, axis2=2)
-    accuracy = hits.sum(1) / total
-    if not task.labels:
-        return {"recall_at_1": hits[:, 0] / total}
-    labels = len(task.labels)
-    recall = _share(hits[:, :labels], counts.sum(2)[:, :labels])
-    precision = _share(hits[:, :labels], counts.sum(1)[:, :labels])
-    f1 = _share(2 * hits[:, :labels], (counts.sum(2) + counts.sum(1))[:, :labels])
-    found = {"accuracy": accuracy}
-    for name, values in (("recall", recall), ("precision", precision), ("f1", f1)):
-        found[name] = values[:, 0]
-        found[f"macro_{name}"] = values.mean(1)
-    return found
-
-
-def _share(part: Draws, whole: Draws) -> Draws:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    parts: list[dict[str, Values]] = []
+    chunk = max(1, _CHUNK_CELLS // size**2)
+    for start in range(0, resamples, chunk):
+        counts = np.zeros((min(chunk, resamples - start), size * size))
+        for one in counts:
+            one[:] = np.bincount(places[rng.integers(0, len(places), len(places))], minlength=size * size)
+        parts.append(task.metrics.values(Confusion(counts.reshape(-1, size, size))))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from caslie_ray.evaluation._answers import describe_left_out
 from caslie_ray.evaluation._scores import Interval, Scored, difference, mean_of
 from caslie_ray.fusion import CONTEXT_FREE, SHUFFLED
 from caslie_ray.tasks import TASKS
@@ -32,11 +34,6 @@ NAMES = {
 }
 """What variants are called in tables."""
 
-_COLUMNS = {
-    "accuracy": "Acc", "recall": "Rec", "precision": "Pre", "f1": "F1", "macro_recall": "M-Rec",
-    "macro_precision": "M-Pre", "macro_f1": "M-F1", "recall_at_1": "R@1", "failed": "#Failed",
-}  # fmt: skip
-_NUMBERS = {"AP": "A7", "CC": "A8", "PRP": "A9", "PSI": "A10", "MPC": "A11", "SA": "A12", "SR": "A13"}
 _OURS, _PAPERS = "ours", "paper"
 
 Used = Mapping[tuple[str, str, str], float]
@@ -48,7 +45,7 @@ class Table:
     """A table, ready to be written out.
 
     Attributes:
-        number: that of the paper's table which it is laid out as.
+        number: that of the paper's table which it is laid out as; empty where the paper has none.
         title: what it shows.
         columns: their heads.
         rows: cells of each; the first two say whose figures they are, and of what.
@@ -61,6 +58,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
+    @property
+    def heading(self) -> str:
+        """Its number and title."""
+        return f"Table {self.number}: {self.title}" if self.number else self.title
+
 
 class Results:
     """What was measured, by model, variant and split.
@@ -68,10 +70,14 @@ class Results:
     Args:
         scored: the cells.
         used: the shares of captions used.
+        left_out: samples that are not measured, by the task's code and split; see `Answers.left_out`.
     """
 
-    def __init__(self, scored: Sequence[Scored], used: Used) -> None:
+    def __init__(
+        self, scored: Sequence[Scored], used: Used, left_out: Mapping[str, Mapping[str, int]] | None = None
+    ) -> None:
         self.used = used
+        self.left_out = left_out or {}
         self.models = list(dict.fromkeys(one.cell.model for one in scored))
         place = {name: at for at, name in enumerate(NAMES)}
         found = {one.cell.variant for one in scored}
@@ -108,10 +114,30 @@ def _paper() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def _paper_numbers() -> dict[str, str]:
+    """The number of the paper's table of each task, by code."""
+    return {row["task"]: row["number"] for row in _paper()["numbers"]}
+
+
 def tables_of(results: Results) -> list[Table]:
     """Return all tables for which there are results."""
     made = [_overall(results), _generalist(results), _ablation(results), _captioners(results), _voters(results)]
-    return [*(table for table in made if table is not None), *_detailed(results)]
+    return [*(_with_notes(table, results) for table in made if table is not None), *_detailed(results)]
+
+
+def _with_notes(table: Table, results: Results) -> Table:
+    """Add to a table of all tasks what was left out, and which tasks the paper's means are without."""
+    notes = [table.note, _left_out_note(results.left_out)]
+    own = [code for code in _codes() if code not in _paper_numbers()]
+    if own and any(row[0] == _PAPERS for row in table.rows):
+        notes.append(f"The paper has no figures of {', '.join(own)}; its means are without.")
+    return replace(table, note=" ".join(filter(None, notes)))
+
+
+def _left_out_note(left_out: Mapping[str, Mapping[str, int]]) -> str:
+    if not left_out:
+        return ""
+    return f"Samples left out because their true answer is none of their options: {describe_left_out(left_out)}."
 
 
 def _heads(results: Results, splits: Iterable[str]) -> tuple[str, ...]:
@@ -178,9 +204,7 @@ def _generalist(results: Results) -> Table | None:
                     rows.append((_OURS, f"{model} {_TITLES[split]}, {name}", *_by_task(cells), _said(mean_of(cells))))
             gain, specific = results.pair(model, "caslie", "task-specific", split)
             if gain:
-                rows.append(
-                    (_OURS, f"{model} {_TITLES[split]}, mean improvement", *_blank(7), _percent(gain, specific))
-                )
+                rows.append((_OURS, f"{model} {_TITLES[split]}, mean improvement", *_blank(), _percent(gain, specific)))
     return Table(
         "5", "Task-specific and generalist models", ("", "model", *_codes(), "mean [95%]"), tuple(rows),
         "The paper's Table 5 did not survive as text; it says that generalists of its sizes L, M and S improve on"
@@ -211,9 +235,9 @@ def _ablation(results: Results) -> Table | None:
                 mine, its = results.pair(model, "caslie", variant, split)
                 if variant != "caslie" and mine:
                     gap = difference(mine, its)
-                    rows.append((_OURS, f"{_TITLES[split]} CASLIE − {NAMES[variant]}", *_blank(7), _signed(gap)))
+                    rows.append((_OURS, f"{_TITLES[split]} CASLIE − {NAMES[variant]}", *_blank(), _signed(gap)))
                     rows.append(
-                        (_OURS, f"{_TITLES[split]} CASLIE over {NAMES[variant]}, mean improvement", *_blank(7),
+                        (_OURS, f"{_TITLES[split]} CASLIE over {NAMES[variant]}, mean improvement", *_blank(),
                          _percent(mine, its))
                     )  # fmt: skip
     for model in results.models:
@@ -222,7 +246,7 @@ def _ablation(results: Results) -> Table | None:
             both = [[one for pair in pairs for one in pair[side]] for side in (0, 1)]
             if variant != "caslie" and both[0]:
                 name = f"IND and OOD CASLIE over {NAMES[variant]}, mean improvement"
-                rows.append((_OURS, name, *_blank(7), _percent(*both)))
+                rows.append((_OURS, name, *_blank(), _percent(*both)))
     return Table(
         "6", "Ablation: text only, every caption, captions that won", ("", "variant", *_codes(), "mean [95%]"),
         tuple(rows),
@@ -238,7 +262,7 @@ def _captioners(results: Results) -> Table | None:
         (
             _PAPERS,
             ", ".join(filter(None, (row["setting"], row["captioner"]))),
-            *(_short(row[code]) for code in _codes()),
+            *(_short(row.get(code)) for code in _codes()),
             "",
         )
         for row in _paper()["A3"]
@@ -253,7 +277,7 @@ def _voters(results: Results) -> Table | None:
     sets = [name for name in results.variants if name.startswith("voters-")]
     if not sets:
         return None
-    rows = [(_PAPERS, row["voters"], *(_short(row[code]) for code in _codes()), "") for row in _paper()["A4"]]
+    rows = [(_PAPERS, row["voters"], *(_short(row.get(code)) for code in _codes()), "") for row in _paper()["A4"]]
     rows += _ours(results, ("uia", *sets, "caslie"), {"caslie": "the run's lineup", **{name: name for name in sets}})
     return Table("A4", "Who decides on captions, IND", ("", "voters", *_codes(), "mean [95%]"), tuple(rows))
 
@@ -276,9 +300,10 @@ def _detailed(results: Results) -> list[Table]:
                  for one in results.cells(model, variant, split) if one.cell.task == name]  # fmt: skip
         if not cells:
             continue
-        metrics = list(cells[0].values)
+        titles = task.metrics.titles
+        metrics = list(titles)
         splits = [split for split in _SPLITS if any(one.cell.split == split for one in cells)]
-        heads = [f"{_TITLES[split]} {_COLUMNS[metric]}" for split in splits for metric in (*metrics, "failed")]
+        heads = [f"{_TITLES[split]} {title}" for split in splits for title in (*titles.values(), "#Failed")]
         rows = []
         for row_name, found in _paper_details(task.code):
             line = [_short(found.get(split, {}).get(metric)) for split in splits for metric in (*metrics, "failed")]
@@ -293,7 +318,9 @@ def _detailed(results: Results) -> list[Table]:
                         line += [_short(values(one).get(metric) if one else None) for metric in metrics]
                         line.append(str(one.failed) if one else "–")
                     rows.append((_OURS, f"{model} {NAMES.get(variant, variant)}{said}", *line))
-        tables.append(Table(_NUMBERS[task.code], f"{task.code}, all metrics", ("", "model", *heads), tuple(rows)))
+        left_out = {code: splits for code, splits in results.left_out.items() if code == task.code}
+        number, title = _paper_numbers().get(task.code, ""), f"{task.code}, all metrics"
+        tables.append(Table(number, title, ("", "model", *heads), tuple(rows), _left_out_note(left_out)))
     return tables
 
 
@@ -331,8 +358,8 @@ def _aligned(results: Results, split: str, figures: Sequence[str]) -> list[str]:
     return [here.get(code, "–") for code in _codes()]
 
 
-def _blank(count: int) -> list[str]:
-    return [""] * count
+def _blank() -> list[str]:
+    return [""] * len(_codes())
 
 
 def improvement(mine: Sequence[float], its: Sequence[float]) -> float | None:
@@ -368,9 +395,7 @@ def as_markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         body = tabulate(table.rows, table.columns, tablefmt="github", disable_numparse=True)
-        parts.append(
-            f"### Table {table.number}: {table.title}\n\n{body}\n" + (f"\n{table.note}\n" if table.note else "")
-        )
+        parts.append(f"### {table.heading}\n\n{body}\n" + (f"\n{table.note}\n" if table.note else ""))
     return "\n".join(parts)
 
 
@@ -380,5 +405,10 @@ def as_latex(tables: Sequence[Table]) -> str:
     for table in tables:
         body = tabulate(table.rows, table.columns, tablefmt="latex_booktabs", disable_numparse=True)
         body = body.replace("³", "$^3$").replace("−", "$-$").replace("–", "--")
-        parts.append(f"\\begin{{table}}\n\\caption{{{table.title} (Table {table.number})}}\n{body}\n\\end{{table}}\n")
+        parts.append(f"\\begin{{table}}\n\\caption{{{_latex_caption(table)}}}\n{body}\n\\end{{table}}\n")
     return "\n".join(parts)
+
+
+def _latex_caption(table: Table) -> str:
+    caption = f"{table.title} (Table {table.number})" if table.number else table.title
+    return re.sub(r"([&%$#_{}])", r"\\\1", caption)

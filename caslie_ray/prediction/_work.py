@@ -182,6 +182,8 @@ def tidy(order: PredictOrder, partition: str) -> None:
         return
     whole = order.run.path(PREDICTIONS, f"{partition}.parquet")
     kept = [held.rows[place] for place in sorted(held.rows)]
+    for path in held.broken:
+        order.run.keep_copy(path)
     if kept:
         order.run.write(PREDICTIONS, partition, pa.Table.from_pylist(kept, schema=SCHEMAS[PREDICTIONS]))
     order.run.delete(path for path in {*held.files, *held.broken} if path != whole or not kept)

@@ -12,7 +12,6 @@ from caslie_ray.profiles.lineup import Alone, Captioner, Generation, Lineup, Mod
 from caslie_ray.profiles.loading import load_profile, profile_names
 from caslie_ray.profiles.prediction import PredictionSettings
 from caslie_ray.profiles.schema import Profile
-from caslie_ray.profiles.serving import ServingSettings
 from caslie_ray.profiles.storage import IngestSettings, SourceKeys, StorageSettings
 from caslie_ray.profiles.training import LoraSettings, TrainingSettings
 from caslie_ray.profiles.votes import CaptionSettings, VoteSettings
@@ -35,7 +34,6 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Resources",
-    "ServingSettings",
     "SourceKeys",
     "StorageSettings",
     "TrainingSettings",

@@ -13,7 +13,6 @@ from caslie_ray.profiles.faults import CostSettings, FaultSettings
 from caslie_ray.profiles.images import ImageSettings
 from caslie_ray.profiles.lineup import Lineup
 from caslie_ray.profiles.prediction import PredictionSettings
-from caslie_ray.profiles.serving import ServingSettings
 from caslie_ray.profiles.storage import IngestSettings, StorageSettings
 from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.profiles.votes import CaptionSettings, VoteSettings
@@ -68,9 +67,6 @@ class Profile(Settings):
 
     experiments: ExperimentSettings = ExperimentSettings()
     """What is tried besides the method itself."""
-
-    serving: ServingSettings = ServingSettings()
-    """How the application is served."""
 
     @model_validator(mode="after")
     def _somebody_votes(self) -> Self:

@@ -130,12 +130,6 @@ class TrainingSettings(Settings):
             raise ValueError("training.shard and training.quantize=4bit do not go together: choose one")
         return self
 
-    def gradient_accumulation_steps(self, world_size: int) -> int:
-        """Forward passes that each of `world_size` workers makes for one optimiser step."""
-        if world_size < 1:
-            raise ValueError(f"world_size is {world_size}; there is at least one worker")
-        return math.ceil(self.global_batch / (self.micro_batch * world_size))
-
     def steps_per_epoch(self, instructions: int) -> int:
         """Optimiser steps for one pass over so many instructions; the last batch may be smaller."""
         return math.ceil(instructions / self.global_batch)

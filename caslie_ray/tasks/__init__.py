@@ -1,7 +1,6 @@
-"""The seven tasks of MMECInstruct (paper section 3.1, Appendix B), a file each.
+"""The tasks, a file each: the seven of MMECInstruct (paper section 3.1, Appendix B), and any that a user adds.
 
-Every module of this folder whose name does not start with an underscore defines one `TASK`; an eighth task
-is one new file.
+Every module of this folder whose name does not start with an underscore defines one `TASK`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,20 @@ import pkgutil
 
 from caslie_ray.prompts import Prompt
 from caslie_ray.tasks._answers import option_titles, strip_mark, strip_ordinal
-from caslie_ray.tasks._metrics import Metrics, binary, macro, recall_at_1
+from caslie_ray.tasks._checks import check_distinct, name_key
+from caslie_ray.tasks._metrics import (
+    Confusion,
+    Metric,
+    Metrics,
+    Values,
+    accuracy,
+    binary,
+    label_indices,
+    macro,
+    metric,
+    recall_at_1,
+    share,
+)
 from caslie_ray.tasks._parsing import SPLITS, RowError, read_split
 from caslie_ray.tasks._sample import ImageRef, Sample, ViewPrompts
 from caslie_ray.tasks._task import InputField, Task, caption_line
@@ -19,21 +31,29 @@ from caslie_ray.tasks._task import InputField, Task, caption_line
 __all__ = [
     "SPLITS",
     "TASKS",
+    "Confusion",
     "ImageRef",
     "InputField",
+    "Metric",
     "Metrics",
     "Prompt",
     "RowError",
     "Sample",
     "Task",
+    "UnknownTask",
+    "Values",
     "ViewPrompts",
+    "accuracy",
     "binary",
     "caption_line",
     "find_task",
+    "label_indices",
     "macro",
+    "metric",
     "option_titles",
     "read_split",
     "recall_at_1",
+    "share",
     "strip_mark",
     "strip_ordinal",
 ]
@@ -44,11 +64,25 @@ _PAPER_ORDER = ("AP", "CC", "PRP", "PSI", "MPC", "SA", "SR")
 def _discover() -> dict[str, Task]:
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     found: list[Task] = [importlib.import_module(f"{__name__}.{name}").TASK for name in names]
+    check_distinct(found)
     place = {code: index for index, code in enumerate(_PAPER_ORDER)}
     return {task.name: task for task in sorted(found, key=lambda t: (place.get(t.code, len(place)), t.code))}
 
 
-TASKS: dict[str, Task] = _discover()
+class UnknownTask(LookupError):
+    """A run holds rows of a task that no module of this folder defines."""
+
+
+class _Tasks(dict[str, Task]):
+    def __missing__(self, name: str) -> Task:
+        raise UnknownTask(
+            f"the run holds rows of the task {name!r}, which no file in caslie_ray/tasks/ defines: put its file there,"
+            " on every node where caslie_ray is installed"
+        )
+
+
+TASKS: dict[str, Task] = _Tasks(_discover())
+"""The tasks by their full names, the paper's first."""
 
 
 def find_task(name: object) -> Task:
@@ -57,9 +91,9 @@ def find_task(name: object) -> Task:
     Raises:
         RowError: there is no such task.
     """
-    key = "".join(c for c in str(name).lower() if c.isalnum()) if isinstance(name, str) else ""
+    key = name_key(name) if isinstance(name, str) else ""
     for task in TASKS.values():
-        if key in (task.code.lower(), task.name.replace("_", "")):
+        if key in (name_key(task.code), name_key(task.name)):
             return task
     known = ", ".join(f"{task.name} ({task.code})" for task in TASKS.values())
     shown = f"task {name[:80]!r} is unknown" if isinstance(name, str) and name.strip() else "task is missing"

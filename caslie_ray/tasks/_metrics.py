@@ -1,13 +1,114 @@
-"""The metrics of the paper (section 6 and E.4), computed by scikit-learn."""
+"""Metrics of answers (paper section 6 and E.4).
+
+A metric is one function of a confusion matrix, decorated with `metric`. It computes a value and, from resampled
+matrices, that value's bootstrap interval; its name is the key in `metrics.json`, its title the head of its column.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Metrics", "binary", "macro", "recall_at_1"]
+import numpy as np
+import numpy.typing as npt
 
-Score = Callable[[Sequence[str], Sequence[str], Sequence[str]], dict[str, float]]
+__all__ = [
+    "Confusion", "Metric", "Metrics", "Values", "accuracy", "binary", "label_indices", "macro", "metric", "recall_at_1",
+    "share",
+]  # fmt: skip
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Confusion matrices: one, or a stack of resampled ones.
+
+    Attributes:
+        counts: answers by true label (second to last axis) and answered label (last axis), of shape
+            ``(..., labels + 1, labels + 1)``. Labels are in the task's order. The last row and column are what is none
+            of them, such as an answer that cannot be read. A task whose samples have options of their own has one
+            label: the true option.
+    """
+
+    counts: Values
+
+    @classmethod
+    def of(cls, truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> Confusion:
+        """Count answers; `labels` are the task's, and empty where each sample has its own options."""
+        size = max(len(labels), 1) + 1
+        rows, columns = label_indices(truth, answers, labels)
+        return cls(np.bincount(rows * size + columns, minlength=size * size).reshape(size, size).astype(np.float64))
+
+    @property
+    def total(self) -> Values:
+        """All answers, of shape ``(...)``."""
+        return np.asarray(self.counts.sum((-2, -1)))
+
+    @property
+    def hits(self) -> Values:
+        """Right answers by label, of shape ``(..., labels)``."""
+        return np.diagonal(self.counts, axis1=-2, axis2=-1)[..., :-1]
+
+    @property
+    def true(self) -> Values:
+        """Samples by their true label, of shape ``(..., labels)``."""
+        return np.asarray(self.counts.sum(-1))[..., :-1]
+
+    @property
+    def answered(self) -> Values:
+        """Answers by the label that they give, of shape ``(..., labels)``."""
+        return np.asarray(self.counts.sum(-2))[..., :-1]
+
+
+def label_indices(
+    truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return truth and answers as indices of the confusion matrix; what is none of the labels gets the last one."""
+    if not labels:
+        wrong = np.array([true != answer for true, answer in zip(truth, answers, strict=True)], dtype=np.int64)
+        return np.zeros_like(wrong), wrong
+    index = {label: at for at, label in enumerate(labels)}
+    rows, columns = (
+        np.array([index.get(value, len(labels)) for value in values], dtype=np.int64) for values in (truth, answers)
+    )
+    return rows, columns
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: its key in `metrics.json`.
+        title: the head of its column in tables.
+        function: returns one value per matrix: shape ``(...)`` for counts of shape ``(..., n, n)``.
+    """
+
+    name: str
+    title: str
+    function: Callable[[Confusion], Values]
+
+    def __call__(self, confusion: Confusion) -> Values:
+        """Return the metric of each matrix. Where it is not defined (0/0) it is 0, as in scikit-learn.
+
+        Raises:
+            ValueError: the function does not return one value per matrix.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = np.asarray(self.function(confusion), dtype=np.float64)
+        shape = confusion.counts.shape[:-2]
+        if values.shape != shape:
+            raise ValueError(
+                f"metric {self.name!r} returned shape {values.shape} for counts of shape {confusion.counts.shape},"
+                f" where {shape} is wanted: reduce the last axes only, for example hits.sum(-1) instead of hits.sum()"
+            )
+        return np.where(np.isfinite(values), values, 0.0)
+
+
+def metric(title: str) -> Callable[[Callable[[Confusion], Values]], Metric]:
+    """Make a metric of a function, which gives it its name; `title` heads its column."""
+    return lambda function: Metric(getattr(function, "__name__", title), title, function)
 
 
 @dataclass(frozen=True)
@@ -15,60 +116,115 @@ class Metrics:
     """How a task is measured.
 
     Attributes:
-        primary: the metric that Table 4 shows.
-        score: ``score(truth, answers, labels)`` of at least one sample; labels come from the task, never
-            from what occurs. An answer outside the labels (a failure) counts as wrong.
+        primary: the name of the metric that stands for the task in tables and means.
+        metrics: all of its metrics, in the order of their columns.
+
+    Raises:
+        ValueError: two metrics share a name, or `primary` is none of them.
     """
 
     primary: str
-    score: Score
+    metrics: tuple[Metric, ...]
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.metrics]
+        if len({*names, "failed"}) != len(names) + 1:
+            raise ValueError(f"metrics {', '.join(names)} need names of their own, other than 'failed'")
+        if self.primary not in names:
+            raise ValueError(f"the primary metric {self.primary!r} is none of {', '.join(names)}")
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The heads of columns by the metrics' names."""
+        return {one.name: one.title for one in self.metrics}
+
+    def values(self, confusion: Confusion) -> dict[str, Values]:
+        """Return each metric of each matrix, by name.
+
+        Raises:
+            ValueError: a metric does not return one value per matrix.
+        """
+        return {one.name: one(confusion) for one in self.metrics}
+
+    def score(self, truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+        """Return each metric of at least one sample, by name.
+
+        An answer outside the labels (a failure) counts as wrong. Labels come from the task, never from what occurs.
+        """
+        found = self.values(Confusion.of(truth, answers, labels))
+        return {name: float(value) for name, value in found.items()}
 
 
-def _binary(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, precision_recall_fscore_support  # slow to import; workers never score
-
-    positive = labels[0]
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, answers, labels=[positive], average=None, zero_division=0.0
-    )
-    return {
-        "accuracy": float(accuracy_score(truth, answers)),
-        "recall": float(recall[0]),
-        "precision": float(precision[0]),
-        "f1": float(f1[0]),
-    }
+def share(part: Values, whole: Values) -> Values:
+    """Return ``part / whole`` elementwise, and 0 where the whole is 0."""
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def _macro(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, precision_recall_fscore_support  # as above
-
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, answers, labels=list(labels), average="macro", zero_division=0.0
-    )
-    return {
-        "accuracy": float(accuracy_score(truth, answers)),
-        "macro_recall": float(recall),
-        "macro_precision": float(precision),
-        "macro_f1": float(f1),
-    }
+def _recalls(of: Confusion) -> Values:
+    return share(of.hits, of.true)
 
 
-def _recall_at_1(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score  # as above
+def _precisions(of: Confusion) -> Values:
+    return share(of.hits, of.answered)
 
-    return {"recall_at_1": float(accuracy_score(truth, answers))}
+
+def _f1s(of: Confusion) -> Values:
+    return share(2 * of.hits, of.true + of.answered)
+
+
+@metric("Acc")
+def accuracy(of: Confusion) -> Values:
+    """Share of right answers."""
+    return share(of.hits.sum(-1), of.total)
+
+
+@metric("Rec")
+def recall(of: Confusion) -> Values:
+    """Recall of the first label (yes)."""
+    return _recalls(of)[..., 0]
+
+
+@metric("Pre")
+def precision(of: Confusion) -> Values:
+    """Precision of the first label (yes)."""
+    return _precisions(of)[..., 0]
+
+
+@metric("F1")
+def f1(of: Confusion) -> Values:
+    """F1 of the first label (yes)."""
+    return _f1s(of)[..., 0]
+
+
+@metric("M-Rec")
+def macro_recall(of: Confusion) -> Values:
+    """Recall averaged over the labels."""
+    return np.asarray(_recalls(of).mean(-1))
+
+
+@metric("M-Pre")
+def macro_precision(of: Confusion) -> Values:
+    """Precision averaged over the labels."""
+    return np.asarray(_precisions(of).mean(-1))
+
+
+@metric("M-F1")
+def macro_f1(of: Confusion) -> Values:
+    """F1 averaged over the labels."""
+    return np.asarray(_f1s(of).mean(-1))
 
 
 def binary(primary: str = "f1") -> Metrics:
     """Accuracy, and recall, precision and F1 of the first label (yes), as in Tables A7 and A10."""
-    return Metrics(primary, _binary)
+    return Metrics(primary, (accuracy, recall, precision, f1))
 
 
 def macro(primary: str = "macro_f1") -> Metrics:
     """Accuracy, and recall, precision and F1 averaged over the task's labels (Tables A9, A11, A12)."""
-    return Metrics(primary, _macro)
+    return Metrics(primary, (accuracy, macro_recall, macro_precision, macro_f1))
 
 
 def recall_at_1() -> Metrics:
     """Share of samples whose one answer is the true option (HR@1 of Tables A8 and A13)."""
-    return Metrics("recall_at_1", _recall_at_1)
+    return Metrics("recall_at_1", (Metric("recall_at_1", "R@1", accuracy.function),))

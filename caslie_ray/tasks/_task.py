@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from caslie_ray.prompts import Prompt, join, render
 from caslie_ray.tasks._answers import label_of, read_answer, strip_mark
+from caslie_ray.tasks._checks import check_definition
 from caslie_ray.tasks._metrics import Metrics
 from caslie_ray.tasks._parsing import RowError, as_text, decoded, is_missing, read_split, text_list
 from caslie_ray.tasks._sample import ImageRef, Sample, ViewPrompts
@@ -34,8 +35,8 @@ class Task:
     """One task: its input, prompts (paper Appendix B), options, answers and metrics.
 
     Attributes:
-        name: full name, as in the released data.
-        code: the paper's short name.
+        name: full name, as in the data's column `task`.
+        code: short name, for columns of tables; the data may have it in place of `name`.
         instruction: the task instruction that uniM³ is given.
         caption_template: the captioning instruction; its slots are the names that `slots` gives.
         quality_template: the caption quality evaluation instruction, with ``{{caption}}`` besides.
@@ -44,6 +45,9 @@ class Task:
         cues: the phrases by which an option's wording gives away its label.
         shows_options: whether the options are written out in the prompt.
         metrics: how answers are measured.
+
+    Raises:
+        ValueError: the definition contradicts itself; better now than after its captions were paid for.
     """
 
     name: str
@@ -56,6 +60,10 @@ class Task:
     labels: tuple[str, ...] = ()
     cues: Mapping[str, Sequence[str]] = field(default_factory=dict)
     shows_options: bool = True
+
+    def __post_init__(self) -> None:
+        plain = type(self).slots is Task.slots
+        check_definition(self, [item.name.replace(" ", "_") for item in self.inputs] if plain else None)
 
     def parse(self, record: Mapping[str, object]) -> Sample:
         """Read a record of the released format.
@@ -159,6 +167,19 @@ class Task:
     def label(self, option: str) -> str:
         """Return the label that an option stands for; the option itself where the task has no labels."""
         return label_of(option, self.cues) or option
+
+    def true_label(self, output: str, options: Sequence[str]) -> str | None:
+        """Return the label of a sample's true answer; its option where the task has no labels.
+
+        None where it is none of the options, or an option that stands for no label: no answer could be right.
+        """
+        option = self.read_answer(output, options or self.labels)
+        if option is None:
+            return None
+        if not self.labels:
+            return option
+        label = self.label(option)
+        return label if label in self.labels else None
 
 
 def caption_line(name: str, caption: str | None) -> list[Prompt]:

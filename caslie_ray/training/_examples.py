@@ -128,7 +128,7 @@ def _outside(rows: pa.Table) -> set[str]:
     return {
         sample_id
         for sample_id, task, response, options in zip(*columns, strict=True)
-        if options and TASKS[task].read_answer(response, options) is None
+        if TASKS[task].true_label(response, options or ()) is None
     }
 
 

@@ -117,7 +117,9 @@ def _refuse_what_cannot_fit(settings: TrainingSettings, resources: dict[str, flo
 
 
 def forget_if_broken(run: Run, folder: str) -> None:
-    """Delete checkpoints that Ray Train would refuse: a writer died while it wrote or deleted them.
+    """Replace checkpoints that Ray Train would refuse: a writer died while it wrote or deleted them, or Ray is another.
+
+    A copy stays in the run's folder `damaged`: training was paid for.
 
     Raises:
         RunError: the store refuses.
@@ -132,7 +134,11 @@ def forget_if_broken(run: Run, folder: str) -> None:
         whole = False
     if whole:
         return
-    log.warning("the checkpoints in %s are not whole: the model that was begun begins anew", run.below(folder).label)
+    kept = run.keep_folder(folder)
+    log.warning(
+        "the checkpoints in %s are damaged or of another version of Ray: the model begins anew; a copy is in %s",
+        run.below(folder).label, kept,
+    )  # fmt: skip
     forget(run, folder)
 
 

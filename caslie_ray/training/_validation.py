@@ -96,10 +96,12 @@ def _measure(examples: Examples, answers: dict[int, str]) -> float:
     said: dict[str, list[str]] = defaultdict(list)
     for row, text in sorted(answers.items()):
         task = TASKS[examples.task(row)]
+        true = task.true_label(examples.response(row), examples.options(row))
+        if true is None:
+            continue
         answer = task.read_answer(text, examples.options(row))
         label = task.label if task.labels else str
-        response, options = examples.response(row), examples.options(row)
-        truth[task.name].append(label(task.read_answer(response, options) or response))
+        truth[task.name].append(true)
         said[task.name].append("" if answer is None else label(answer))
     return float(
         np.mean(

@@ -24,6 +24,7 @@ from caslie_ray.engines.trainable import Turns, attention_for, is_out_of_memory,
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import TrainingSettings
 from caslie_ray.runs import Run
+from caslie_ray.tasks import UnknownTask
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._examples import Examples, read_examples, read_held_back
 from caslie_ray.training._learner import Learner, Step, TrainingError
@@ -115,7 +116,7 @@ def _final(error: Exception) -> Exception | None:
         )
     if isinstance(error, EngineError):
         return error if classify(error).kind == "final" else None
-    return error if isinstance(error, TrainingError) else None
+    return error if isinstance(error, (TrainingError, UnknownTask)) else None
 
 
 def others_hold_memory(free: int, reserved: int, total: int) -> bool:

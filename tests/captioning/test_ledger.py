@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]  # it has none
 
@@ -129,6 +130,62 @@ def test_answers_of_a_stage_are_brought_into_one_file(world: Path, tmp_path: Pat
     assert [tidy(run, name, lineup) for name in names] == [0] * len(names)
     assert rows(run) == rows(streamed)
     assert told.calls == calls
+
+
+def rewritten(path: str, **columns: pa.Array) -> None:
+    """Rewrite columns of a file by another tool, which keeps what its footer notes."""
+    table = pq.read_table(path)
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    pq.write_table(table, path)
+
+
+def test_of_a_damaged_file_the_answers_that_can_be_read_are_used(world: Path, tmp_path: Path, told: Any) -> None:
+    run, lineup = fresh_run(world, tmp_path / "run"), resolve(profile())
+    caption_here(run, profile(), told)
+    before = rows(run)
+    path = max(run.files("captions"), key=run.count_rows)
+    views = run.read_file(path, ["caption", "votes"]).to_pylist()
+    name, whole = run.partition(path), Path(path).read_bytes()
+
+    rewritten(path, calls=pa.array(["many"] * len(views)))
+    damaged = Path(path).read_bytes()
+    assert settled(run, name, lineup) is None
+    assert survey(run, name, lineup).missing == len(views)
+    assert caption_here(run, profile(), told) == {}
+    assert rows(run) == before
+    (copy,) = Path(run.path("damaged/captions")).iterdir()
+    assert copy.read_bytes() == damaged
+    assert survey(run, name, lineup).missing == 0
+
+    Path(path).write_bytes(whole)
+    rewritten(path, caption=pa.array([{"text": row["caption"]} for row in views]))
+    assert caption_here(run, profile(), told) == {"captioner": len({row["caption"] for row in views})}
+    assert rows(run) == before
+
+    Path(path).write_bytes(whole)
+    rewritten(path, votes=pa.array(["lost"] * len(views)))
+    calls = caption_here(run, profile(), told)
+    assert "captioner" not in calls
+    assert rows(run) == before
+
+
+def test_a_failure_in_a_damaged_file_is_asked_again(world: Path, tmp_path: Path, told: Any) -> None:
+    run, lineup = fresh_run(world, tmp_path / "run"), resolve(profile())
+    caption_here(run, profile(), told)
+    path = max(run.files("captions"), key=run.count_rows)
+    table = run.read_file(path)
+    found = table.to_pylist()
+    first = found[0] | {"caption": None, "votes": [], "verdict": False, "error": "poison", "retryable": False}
+    run.write("captions", run.partition(path), pa.Table.from_pylist([first, *found[1:]], schema=table.schema))
+    rewritten(path, calls=pa.array(["many"] * len(found)))
+    keys = {row["caption_key"] for row in found[1:]}
+    assert (
+        first["caption_key"] in keys
+        or first["caption_key"] not in load(run, run.partition(path), lineup).known.captions
+    )
+    assert caption_here(run, profile(), told).get("captioner", 0) == (first["caption_key"] not in keys)
+    assert all(row["error"] is None for row in rows(run))
 
 
 def test_only_bytes_that_are_not_whole_count_as_broken(world: Path, tmp_path: Path, told: Any) -> None:

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support, recall_score
 
+from caslie_ray.evaluation import _scores
 from caslie_ray.evaluation._answers import FAILED, Answered, Cell, read_answers
 from caslie_ray.evaluation._results import measure, summary_of, write_results
-from caslie_ray.evaluation._scores import Scored, difference, mean_of, score
+from caslie_ray.evaluation._scores import Scored, difference, mean_of, metric_rows, score
 from caslie_ray.evaluation._tables import Results, as_latex, as_markdown, improvement, tables_of
 from caslie_ray.prediction import Answerer
 from caslie_ray.runs import Run, open_run
 from caslie_ray.tables import SCHEMAS
-from caslie_ray.tasks import SPLITS, TASKS, find_task
+from caslie_ray.tasks import SPLITS, TASKS, Confusion, Metrics, Task, Values, find_task, metric, share
 
 
 def answered(code: str, right: float, failed: float = 0.1, count: int = 200, seed: int = 0) -> Answered:
@@ -36,29 +42,98 @@ def cell(code: str, variant: str = "caslie", split: str = "ind") -> Cell:
     return Cell("base", variant, find_task(code).name, split)
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=[task.code for task in TASKS.values()])
-def test_resampled_metrics_are_scikit_learns(task: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = next(one for one in TASKS.values() if one is task)
-    given = answered(chosen.code, 0.6)
-    found = score(cell(chosen.code), given, 5)
-    # The same samples, drawn by the same generator, measured by scikit-learn.
-    seeds: list[int] = []
-    original = np.random.default_rng
+def scikit_learns(task: Task, truth: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+    """The metrics of a task, computed by scikit-learn."""
+    accuracy = accuracy_score(truth, answers)
+    if not task.labels:
+        return {"recall_at_1": accuracy}
+    (first, *_), prefix = task.labels, "macro_" if "macro_f1" in task.metrics.titles else ""
+    chosen, average = (list(task.labels), "macro") if prefix else ([first], "micro")
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, answers, labels=chosen, average=average, zero_division=0.0
+    )
+    return {"accuracy": accuracy, f"{prefix}recall": recall, f"{prefix}precision": precision, f"{prefix}f1": f1}
 
-    def remember(seed: int) -> np.random.Generator:
-        seeds.append(seed)
-        return original(seed)
 
-    monkeypatch.setattr(np.random, "default_rng", remember)
-    score(cell(chosen.code), given, 1)
-    rng = original(seeds[0])
-    for at in range(5):
+def redrawn(task: Task, given: Answered, resamples: int) -> Iterator[tuple[list[str], list[str]]]:
+    """The bootstrap's resamples of truth and answers, drawn by the same generator."""
+    seed = int.from_bytes(hashlib.sha256(f"{task.name} ind".encode()).digest()[:8], "little")
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
         taken = rng.integers(0, len(given), len(given)).tolist()
-        expected = chosen.metrics.score(
-            [given.truth[i] for i in taken], [given.answers[i] for i in taken], chosen.labels
-        )
-        assert {name: draws[at] for name, draws in found.draws.items()} == pytest.approx(expected)
-    assert found.values == chosen.metrics.score(given.truth, given.answers, chosen.labels)
+        yield [given.truth[i] for i in taken], [given.answers[i] for i in taken]
+
+
+@pytest.mark.parametrize("code", [task.code for task in TASKS.values()])
+def test_values_and_resampled_values_are_scikit_learns(code: str) -> None:
+    task, given = find_task(code), answered(code, 0.6)
+    found = score(cell(code), given, 5)
+    assert found.values == pytest.approx(scikit_learns(task, given.truth, given.answers))
+    for at, resample in enumerate(redrawn(task, given, 5)):
+        assert {name: draws[at] for name, draws in found.draws.items()} == pytest.approx(scikit_learns(task, *resample))
+
+
+@metric("MCC")
+def matthews(of: Confusion) -> Values:
+    """Matthews correlation, in which an answer that cannot be read is a class of its own."""
+    true, answered = of.counts.sum(-1), of.counts.sum(-2)
+    covariance = of.hits.sum(-1) * of.total - (true * answered).sum(-1)
+    return np.asarray(covariance / np.sqrt((of.total**2 - (true**2).sum(-1)) * (of.total**2 - (answered**2).sum(-1))))
+
+
+@metric("Bal")
+def balanced_accuracy(of: Confusion) -> Values:
+    return np.asarray(share(of.hits, of.true).mean(-1))
+
+
+@pytest.mark.parametrize("code", ["AP", "SA"])
+def test_a_new_metric_is_one_function(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = replace(find_task(code), metrics=Metrics("matthews", (matthews, balanced_accuracy)))
+    monkeypatch.setitem(TASKS, task.name, task)
+    given = answered(code, 0.6)
+    found = score(cell(code), given, 5)
+    labels = list(task.labels)
+
+    def expected(truth: list[str], answers: list[str]) -> dict[str, float]:
+        recalls = recall_score(truth, answers, labels=labels, average="macro", zero_division=0.0)
+        return {"matthews": matthews_corrcoef(truth, answers), "balanced_accuracy": recalls}
+
+    assert found.values == pytest.approx(expected(given.truth, given.answers))
+    for at, resample in enumerate(redrawn(task, given, 5)):
+        assert {name: draws[at] for name, draws in found.draws.items()} == pytest.approx(expected(*resample))
+    (detailed,) = (table for table in tables_of(Results([found], {})) if table.title == f"{code}, all metrics")
+    assert detailed.columns[2:] == ("IND MCC", "IND Bal", "IND #Failed")
+    assert [row["primary"] for row in metric_rows([found])] == [True, False]
+
+
+def test_a_metric_of_nothing_is_zero() -> None:
+    silent = score(cell("AP"), Answered(["1", "2"], ["no", "no"], ["no", "no"]), 10)
+    assert silent.interval("f1") == (0.0, 0.0, 0.0)
+    assert matthews(Confusion.of(["no"], ["no"], ["yes", "no"])) == 0.0
+
+
+def test_a_metric_that_does_not_give_a_value_per_matrix_is_refused_at_once() -> None:
+    @metric("Hits")
+    def all_hits(of: Confusion) -> Values:
+        return np.asarray(of.hits.sum())
+
+    with pytest.raises(ValueError, match=r"metric 'all_hits' returned shape \(\).*reduce the last axes only"):
+        replace(find_task("AP"), metrics=Metrics("all_hits", (all_hits,)))
+
+
+def test_metrics_are_told_apart_by_their_names() -> None:
+    with pytest.raises(ValueError, match="need names of their own"):
+        Metrics("matthews", (matthews, matthews))
+    with pytest.raises(ValueError, match="the primary metric 'f1' is none of matthews"):
+        Metrics("f1", (matthews,))
+
+
+def test_many_labels_are_resampled_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = answered("SA", 0.6)
+    at_once = score(cell("SA"), given, 50).draws
+    monkeypatch.setattr(_scores, "_CHUNK_CELLS", 100)
+    for name, draws in score(cell("SA"), given, 50).draws.items():
+        assert draws.tolist() == at_once[name].tolist()
 
 
 def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -133,6 +208,25 @@ def test_tables_stand_beside_the_papers() -> None:
     markdown, latex = as_markdown(list(tables.values())), as_latex(list(tables.values()))
     assert "### Table A13: SR, all metrics" in markdown
     assert latex.count(r"\toprule") == latex.count(r"\end{table}") == len(tables)
+
+
+def test_all_tables_take_a_task_that_the_paper_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = replace(find_task("AP"), name="gift_suitability", code="GS")
+    monkeypatch.setitem(TASKS, own.name, own)
+    variants = dict.fromkeys(("text", "uia", "caslie", "shuffled", "task-specific", "context-free", "voters-phi"), 0.6)
+    tables = tables_of(Results(all_scored(variants), {}))
+    assert [table.number for table in tables[:5]] == ["4", "5", "6", "A3", "A4"]
+    for table in tables:
+        assert {len(row) for row in table.rows} == {len(table.columns)}, table.heading
+    for table in tables[1:5]:
+        place = table.columns.index("GS")
+        assert {row[place] for row in table.rows if row[0] == "paper"} <= {"–"}
+        assert any(row[0] == "ours" and row[place] not in ("–", "") for row in table.rows), table.heading
+        assert (table.number == "5") != ("The paper has no figures of GS; its means are without." in table.note)
+    assert tables[-1].heading == "GS, all metrics"
+    assert "### GS, all metrics" in as_markdown(tables)
+    assert r"\caption{GS, all metrics}" in as_latex(tables)
+    assert r"\caption{100\% \& x\_y}" in as_latex([replace(tables[-1], title="100% & x_y")])
 
 
 def test_the_mean_improvement_is_the_papers() -> None:
@@ -211,6 +305,64 @@ def test_a_true_answer_is_read_as_any_other(run: Run) -> None:
             row["options"] = ["A: lamp", "B: vase"]
     run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
     assert set(read_answers(run, ANSWERERS, MEASURED).cells[cell("CC")].truth) == {"A: lamp", "vase"}
+
+
+def rewritten(run: Run, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change instructions, as an older version of `ingest` and `fuse` might have written them."""
+    rows = [row | change(row) for row in run.read("instructions").to_pylist()]
+    run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
+
+
+def test_a_true_answer_that_is_no_option_is_not_measured_and_said_so(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = read_answers(run, ANSWERERS, MEASURED)
+    odd = ("indAP1", "indAP3", "oodAP1", "indCC2", "trainAP1")  # train is not measured: training says it itself
+    rewritten(run, lambda row: {"response": "perhaps"} if row["sample_id"] in odd else {})
+    found = read_answers(run, ANSWERERS, MEASURED)
+    assert found.left_out == {"AP": {"ind": 2, "ood": 1}, "CC": {"ind": 1}}
+    assert not found.missing
+    for name, answers in found.cells.items():
+        kept = [at for at, sample in enumerate(before.cells[name].samples) if sample not in odd]
+        assert answers.samples == [before.cells[name].samples[at] for at in kept]
+        assert answers.answers == [before.cells[name].answers[at] for at in kept]
+    measured = measure(run, ANSWERERS, MEASURED, 10)
+    assert measured is not None
+    assert measured.left_out == found.left_out
+    assert re.search(
+        r"4 samples are not measured, .* sample (ind|ood)\w+: 'perhaps' is none of '(yes|lamp)'", caplog.text
+    )
+    assert "correct the source and run ingest again" in caplog.text
+    (ours,) = {
+        row["n"] for row in metric_rows(measured.scored) if (row["task"], row["split"]) == (cell("AP").task, "ind")
+    }
+    assert ours == 6
+    tables = {table.heading: table.note for table in tables_of(measured.results)}
+    assert tables["Table A7: AP, all metrics"].endswith("none of their options: AP ind 2, AP ood 1.")
+    assert tables["Table A8: CC, all metrics"].endswith("none of their options: CC ind 1.")
+    assert "AP ind 2, AP ood 1, CC ind 1." in tables["Table 4: Overall performance, primary metric of each task"]
+
+
+def test_where_no_true_answer_is_an_option_it_is_still_said(run: Run) -> None:
+    rewritten(run, lambda row: {"response": "perhaps"})
+    measured = measure(run, ANSWERERS, MEASURED, 10)
+    assert measured is not None
+    assert measured.left_out == {code: {"ind": 8, "ood": 8} for code in ("AP", "CC")}
+    write_results(run, measured)
+    assert run.read_json("report/metrics.json") == []
+    assert summary_of(measured) == {}
+
+
+def test_a_true_answer_in_other_words_is_measured(run: Run) -> None:
+    """Spellings of the released data: the letter of an option, its words in other case, yes with a full stop."""
+    spelled = {"yes": "Yes.", "no": "No", "lamp": "A: lamp", "vase": "B"}
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        options = ["A: lamp", "B: vase"] if row["options"] == OPTIONS["CC"] else row["options"]
+        return {"response": spelled[row["response"]], "options": options}
+
+    rewritten(run, change)
+    assert read_answers(run, ANSWERERS, MEASURED).left_out == {}
 
 
 def test_what_an_engine_could_not_give_counts_as_wrong(run: Run) -> None:

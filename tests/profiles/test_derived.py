@@ -10,21 +10,6 @@ from caslie_ray.lineup import resolve
 from caslie_ray.profiles import ProfileError, TrainingSettings, load_profile
 
 
-@pytest.mark.parametrize(
-    ("micro_batch", "world_size", "steps"),
-    [(4, 1, 32), (4, 2, 16), (4, 8, 4), (8, 3, 6), (128, 1, 1), (128, 4, 1)],
-)
-def test_accumulated_batches_cover_the_global_batch(micro_batch: int, world_size: int, steps: int) -> None:
-    training = TrainingSettings(micro_batch=micro_batch)
-    assert training.gradient_accumulation_steps(world_size) == steps
-    assert steps * world_size * micro_batch >= training.global_batch
-
-
-def test_no_worker_is_refused() -> None:
-    with pytest.raises(ValueError, match="world_size is 0"):
-        TrainingSettings().gradient_accumulation_steps(0)
-
-
 def test_steps_of_the_released_training_set() -> None:
     training = TrainingSettings()
     assert training.steps_per_epoch(56_000) == 438  # the last batch holds 64

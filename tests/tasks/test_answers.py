@@ -25,6 +25,27 @@ def read(code: str, text: str, options: Sequence[str]) -> str | None:
     return find_task(code).read_answer(text, options)
 
 
+@pytest.mark.parametrize(
+    ("code", "output", "options", "label"),
+    [
+        ("AP", "Yes.", ["yes", "no"], "yes"),
+        ("AP", "yes", [], "yes"),
+        ("AP", "maybe", ["yes", "no"], None),
+        ("PRP", PRP_OPTIONS[2], PRP_OPTIONS, "similar"),
+        ("PRP", "also buy", PRP_OPTIONS, "also buy"),
+        ("PRP", "D", PRP_OPTIONS, None),
+        ("SA", "E: very negative", SA, "very negative"),
+        ("SA", "E", SA, "very negative"),
+        ("SA", "A: great", ["A: great", "B: bad"], None),  # an option, which stands for no label
+        ("MPC", MPC[1], MPC, "substitute"),
+        ("CC", "Power Drills", ["A: Power Drills", "B: Drills"], "A: Power Drills"),
+        ("CC", "Sanders", ["A: Power Drills", "B: Drills"], None),
+    ],
+)
+def test_the_label_of_a_true_answer(code: str, output: str, options: list[str], label: str | None) -> None:
+    assert find_task(code).true_label(output, options) == label
+
+
 @pytest.mark.parametrize("options", [PRP_OPTIONS, ["also buy", "also view", "similar"]], ids=["lettered", "plain"])
 def test_also_buy_is_no_letter_a(options: list[str]) -> None:
     buy, view, similar = options

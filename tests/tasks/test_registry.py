@@ -2,69 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from caslie_ray import tasks
-from caslie_ray.tasks import TASKS
-from tests.tasks.records import RECORDS
-
-_ROOT = Path(__file__).parents[2]
-
-# A folder that joins the package before the tasks are looked for stands for a file laid into it.
-_JOIN = """
-import importlib.util, sys
-spec = importlib.util.find_spec("caslie_ray.tasks")
-package = importlib.util.module_from_spec(spec)
-sys.modules["caslie_ray.tasks"] = package
-package.__path__.append(sys.argv[1])
-spec.loader.exec_module(package)
-"""
-
-_USE = """
-import json
-from pathlib import Path
-import pyarrow as pa
-from caslie_ray.fusion import fuse
-from caslie_ray.profiles import load_profile
-from caslie_ray.runs import open_run
-from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS, find_task
-
-task = find_task("gs")
-record = {"split": "test", "input": {"event": "a birthday", "title": "Red mug"}, "output": "yes", "images": "mug.jpg"}
-sample = task.parse(record)
-(view,) = task.view_prompts(sample)
-run = open_run(sys.argv[2])
-run.write("samples", "0", pa.Table.from_pylist([{
-    "sample_id": sample.sample_id, "task": task.name, "split": sample.split, "instruction": sample.instruction,
-    "input": [{"field": name, "text": text} for name, text in sample.input], "options": list(sample.options),
-    "output": sample.output, "view_ids": ["v"], "captions": [],
-}], schema=SCHEMAS["samples"]))
-run.write("captions", "0", pa.Table.from_pylist([{"view_id": "v", "caption": "A mug.", "verdict": True}],
-    schema=SCHEMAS["captions"]))
-fuse(run, load_profile("mini"), quiet=True)
-prompts = {row["variant"]: row["prompt"] for row in run.read("instructions").to_pylist()}
-print(json.dumps({
-    "codes": [task.code for task in TASKS.values()],
-    "options": sample.options,
-    "caption": view.caption.text,
-    "quality": view.quality.fill("caption", "A mug").text,
-    "prompt": prompts["caslie"],
-    "text": prompts["text"],
-    "answer": task.read_answer("Yes, why not", sample.options),
-    "score": task.metrics.score(["yes"], ["yes"], task.labels),
-}))
-"""
-
-_TURN = (
-    "Tell whether the product suits the occasion. Only output yes or no.\noccasion: a birthday\nproduct title: Red mug"
-)
+from caslie_ray.tasks._checks import check_distinct
+from tests.tasks.records import RECORDS
 
 
 def test_seven_tasks_in_the_papers_order() -> None:
@@ -79,23 +26,34 @@ def test_a_task_says_all_that_is_needed_of_it() -> None:
         assert set(task.cues) == set(task.labels)
 
 
-def test_an_eighth_task_is_one_new_file(tmp_path: Path) -> None:
-    folder = tmp_path / "more"
-    folder.mkdir()
-    shutil.copy(Path(__file__).with_name("eighth.py"), folder / "gift_suitability.py")
-    command = [sys.executable, "-c", _JOIN + _USE, str(folder), str(tmp_path / "run")]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
-        "codes": [*RECORDS, "GS"],
-        "options": ["yes", "no"],
-        "caption": "Describe the product in the image as a gift for a birthday.",
-        "quality": "The gift is for a birthday. The image shows: A mug. Does that help? Only output yes or no.",
-        "prompt": f"{_TURN}\ninformation from the product image: A mug.",
-        "text": _TURN,
-        "answer": "yes",
-        "score": {"accuracy": 1.0, "recall": 1.0, "precision": 1.0, "f1": 1.0},
-    }
+def test_a_task_is_found_by_its_name_and_code_however_they_are_written() -> None:
+    own = replace(TASKS["sentiment_analysis"], name="Tone-of_Voice", code="T-V")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, own.name, own)
+        for name in ("Tone-of_Voice", "tone of voice", "TONEOFVOICE", "T-V", "tv", "t_v"):
+            assert find_task(name) is own
+
+
+def test_two_tasks_have_no_name_in_common() -> None:
+    other = replace(TASKS["sentiment_analysis"], name="a_p")
+    with pytest.raises(ValueError, match=r"tasks answerability_prediction \(AP\) and a_p \(SA\) have a name or code"):
+        check_distinct([TASKS["answerability_prediction"], other])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"code": "S/A"}, "code 'S/A' of a task names folders and columns: use letters"),
+        ({"name": ""}, "name '' of a task"),
+        ({"cues": {"positive": ("positive",)}}, r"cues for \(positive\): give each label its cues"),
+        ({"quality_template": "Does it help?"}, "task SA: write {{caption}} once in quality_template"),
+        ({"caption_template": "Of {{caption}}"}, "and not in caption_template"),
+        ({"caption_template": "Of {{reveiw}}"}, "no input fills the slot {{reveiw}} of its templates; the inputs fill"),
+    ],
+)
+def test_a_definition_that_contradicts_itself_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(TASKS["sentiment_analysis"], **change)
 
 
 @pytest.mark.parametrize("code", RECORDS)

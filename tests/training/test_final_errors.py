@@ -9,6 +9,7 @@ import torch
 
 from caslie_ray.engines import EngineError
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
+from caslie_ray.tasks import UnknownTask
 from caslie_ray.training import TrainingError, _worker
 from caslie_ray.training._worker import _final, others_hold_memory
 
@@ -23,9 +24,10 @@ GIB = 2**30
         (LoadError(LoadFailure("final", "no such revision", "check it")), True),
         (EngineError("checkpoint x lacks 3 weights"), True),
         (TrainingError("the loss is not a number"), True),
+        (UnknownTask("the run holds rows of the task 'x'"), True),
         (RuntimeError("connection reset by peer"), False),
     ],
-    ids=["hub", "disk", "revision", "weights", "loss", "unknown"],
+    ids=["hub", "disk", "revision", "weights", "loss", "task", "unknown"],
 )
 def test_only_what_every_retry_would_meet_again_ends_a_training(error: Exception, final: bool) -> None:
     assert _final(error) is (error if final else None)

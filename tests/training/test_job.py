@@ -170,7 +170,7 @@ def test_a_merge_that_did_not_end_is_done_again(made: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut short", "of a checkpoint that is gone", "of another Ray"])
-def test_checkpoints_that_are_not_whole_are_forgotten(run: Run, caplog: pytest.LogCaptureFixture, how: str) -> None:
+def test_checkpoints_that_are_not_whole_are_set_aside(run: Run, caplog: pytest.LogCaptureFixture, how: str) -> None:
     (order,) = orders_of(small())
     folder = checkpoints_folder(order)
     snapshot = {"ray_version": ray.__version__, "checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]}
@@ -185,9 +185,13 @@ def test_checkpoints_that_are_not_whole_are_forgotten(run: Run, caplog: pytest.L
         run.put(kept, json.dumps({**snapshot, "ray_version": "2.0"}).encode())
     else:
         run.delete([run.path(folder, "checkpoint_1", "state.json")])
+    before = run.read_bytes(kept)
     forget_if_broken(run, folder)
-    assert "are not whole: the model that was begun begins anew" in caplog.text
+    assert "are damaged or of another version of Ray: the model begins anew; a copy is in" in caplog.text
     assert not run.listed(run.path(folder))
+    assert run.read_bytes(run.path("damaged", folder, "checkpoint_manager_snapshot.json")) == before
+    states = run.info([run.path("damaged", folder, "checkpoint_1", "state.json")])
+    assert states[0].is_file == (how != "of a checkpoint that is gone")
 
 
 def test_models_of_a_task_without_samples_are_left_out(run: Run, caplog: pytest.LogCaptureFixture) -> None:

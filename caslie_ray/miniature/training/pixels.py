@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["TILE", "TILES", "pixels_of"]
+__all__ = ["TILE", "pixels_of"]
 
 TILE = 64
-TILES = 5  # four quarters, row by row, then the whole
 
 
 def pixels_of(encoded: bytes) -> NDArray[np.float32]:
