@@ -13,7 +13,7 @@ from caslie_ray.prompts import Prompt
 from caslie_ray.tasks._answers import option_titles, strip_mark, strip_ordinal
 from caslie_ray.tasks._metrics import Metrics, binary, macro, recall_at_1
 from caslie_ray.tasks._parsing import SPLITS, RowError, read_split
-from caslie_ray.tasks._sample import ImageRef, Sample, ViewPrompts
+from caslie_ray.tasks._sample import ImageRef, Sample, UnreadableImage, ViewPrompts
 from caslie_ray.tasks._task import InputField, Task, caption_line
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "RowError",
     "Sample",
     "Task",
+    "UnreadableImage",
     "ViewPrompts",
     "binary",
     "caption_line",
