@@ -72,8 +72,8 @@ def structured(value: object, column: str, start: re.Pattern[str] = STRUCTURE) -
     result = decoded(value)
     if isinstance(result, str) and start.match(result.lstrip()):
         raise RowError(
-            f"{column} cannot be decoded: it starts like JSON or a Python literal ({result.strip()[:60]!r}) and is"
-            " neither; write valid JSON, as json.dumps does"
+            f"{column} cannot be decoded: the text starts like JSON or a Python literal ({result.strip()[:60]!r}) and"
+            " is neither; write valid JSON, as json.dumps does"
         )
     return result
 

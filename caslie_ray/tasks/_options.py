@@ -22,6 +22,7 @@ _LABEL_KEYS = ("label", "labels", "letter", "letters", "id", "ids", "key", "keys
 _MARK = re.compile(r"\s*[(\[]?([A-Za-z]|\d{1,2})(?:[)\]]\s*[.:]?|[.:]|\s+[-–]\s)\s*(?=\S)")
 _YES = frozenset({"yes", "true", "t", "y", "1", "1.0"})
 _NO = frozenset({"no", "false", "f", "n", "0", "0.0"})
+_SPELLED = "outputs in another spelling read as their option"
 _SHOWN = 200
 
 
@@ -196,8 +197,16 @@ def _marks(texts: Sequence[str]) -> list[tuple[str, str]] | None:
     return [(match[1], text[match.end() :].strip()) for match, text in zip(found, texts, strict=True) if match]
 
 
-def read_output(value: object, options: Options, read_answer: Callable[[str, Sequence[str]], str | None]) -> Output:
+def read_output(
+    value: object, options: Options, labels: Sequence[str], read_answer: Callable[[str, Sequence[str]], str | None]
+) -> Output:
     """Read the `output` cell as one of the options.
+
+    Args:
+        value: the cell.
+        options: the record's options.
+        labels: the labels of the task.
+        read_answer: returns the option that a text chooses, as it reads a model's answer.
 
     Raises:
         RowError: it is missing, or none of the options.
@@ -211,20 +220,29 @@ def read_output(value: object, options: Options, read_answer: Callable[[str, Seq
     named = _by_name(text, options)
     if named is not None and not named.startswith(f"{text.upper()}: "):
         return Output(named)
-    if text and (named is not None or read_answer(text, options.texts) is not None):
+    spelled = _respelled(text)
+    words = [*labels, *map(strip_mark, options.texts)]
+    exact = read_answer(spelled, options.texts) if spelled in map(_respelled, words) else None
+    read = read_answer(text, options.texts) if text else None
+    if read is not None and exact is not None and read != exact and named is None:
+        return Output(exact, _SPELLED)
+    if named is not None or read is not None:
         return Output(text)
+    if exact is not None:
+        return Output(exact, _SPELLED)
     said = _truth(text)
     by_truth = {strip_mark(option).strip(" .").casefold(): option for option in options.texts}
     if said is not None and by_truth.keys() == {"yes", "no"}:
         return Output(by_truth[said], "outputs of true/false, 1/0 or Y/N read as yes/no")
-    spelled = re.sub(r"[\s_-]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text))
-    option = read_answer(spelled, options.texts)
-    if option is not None:
-        return Output(option, "outputs in another spelling read as their option")
     shown = ", ".join(options.texts)
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
     hint = " (whether counting starts at 0 or 1 is not known)" if re.fullmatch(r"\d{1,2}(\.0)?", text) else ""
     raise RowError(f"output {text[:80]!r} is none of the options: {shown}{hint}; give one of them")
+
+
+def _respelled(text: str) -> str:
+    """Return a text in lower case with its words set apart: ``very_positive`` and ``VeryPositive`` are two words."""
+    return " ".join(re.sub(r"[\s_-]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)).split()).casefold()
 
 
 def _by_name(text: str, options: Options) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 
 from caslie_ray.tasks._errors import RowError
@@ -15,8 +16,8 @@ __all__ = ["read_references"]
 _KEYS = (
     "bytes", "path", "hires", "highres", "highresolution", "original", "full", "fullsize", "xlarge", "large", "big",
     "imageurl", "url", "src", "source", "contenturl", "href", "link", "uri", "imagepath", "filepath", "file",
-    "filename", "data", "base64", "b64", "b64json", "image", "img", "picture", "photo", "medium", "small", "thumb", "thumbnail",
-    "thumbnailurl",
+    "filename", "data", "base64", "b64", "b64json", "image", "img", "picture", "photo", "medium", "small", "thumb",
+    "thumbnail", "thumbnailurl",
 )  # fmt: skip
 _DEPTH = 4
 _SHOWN = 200
@@ -45,8 +46,8 @@ def read_references(value: object, count: int) -> tuple[ImageRef | None, ...]:
 
 def _transposed(value: Mapping[object, object]) -> object:
     """Turn an object of lists, as `datasets` writes a list of objects, back to a list of objects."""
-    lists = {key: cell for key, cell in value.items() if isinstance(cell, (list, tuple))}
-    if not any(_plain(key) in _KEYS for key in lists):
+    lists = {key: cell for key, cell in value.items() if isinstance(cell, (list, tuple)) and _plain(key) in _KEYS}
+    if not lists:
         return value
     lengths = {len(cell) for cell in lists.values()}
     if len(lengths) > 1:
@@ -70,13 +71,12 @@ def _reference(item: object, depth: int = 0) -> ImageRef | None:
         item = item[0]
     if isinstance(item, Mapping) and depth < _DEPTH:
         return _of_object(item, depth)
-    return _of_text(item)
-
-
-def _of_text(item: object) -> ImageRef | None:
     if isinstance(item, (bytes, bytearray)):
         return bytes(item) or None
-    return as_text(item) or None
+    text = as_text(item)
+    if isinstance(item, (list, tuple)) and len(item) > 1:
+        return UnreadableImage(f"several images for one product: {len(item)} are listed; give one", text[:_SHOWN])
+    return text or None
 
 
 def _of_object(item: Mapping[object, object], depth: int) -> ImageRef | None:
@@ -87,9 +87,9 @@ def _of_object(item: Mapping[object, object], depth: int) -> ImageRef | None:
             return _reference(cell, depth + 1)
     if known or all(map(_is_empty, item.values())):
         return None
-    found = ", ".join(sorted(map(str, item)))[:_SHOWN]
+    found = ", ".join(sorted(map(as_text, item)))[:_SHOWN]
     reason = f"unsupported image object: none of its keys is read ({found}); give the reference as path, url or bytes"
-    return UnreadableImage(reason, as_text(list(item.values()))[:_SHOWN])
+    return UnreadableImage(reason, reprlib.repr(dict(item)))
 
 
 def _is_empty(cell: object) -> bool:

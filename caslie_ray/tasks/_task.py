@@ -88,7 +88,7 @@ class Task:
             raise RowError("options are missing: give a JSON list of the answers to choose from")
         if not all(map(strip_mark, options.texts)):
             raise RowError("an option is empty: remove it or fill it in")
-        output = read_output(record.get("output"), options, self.read_answer)
+        output = read_output(record.get("output"), options, self.labels, self.read_answer)
         notes += [output.note] if output.note else []
         count = self.image_count(pairs, options.texts)
         images = read_references(record.get("images"), count)
@@ -126,8 +126,10 @@ class Task:
             return cell
         others = record.get("other_columns")
         columns = dict(others) if isinstance(others, Mapping) else {}
-        found = {key: columns[key] for key in columns if str(key).lower().replace("_", " ") in names}
-        if found and "input" not in record:
+        found = {key: columns[key] for key in columns if str(key).strip().lower().replace("_", " ") in names}
+        present = {str(key).strip().lower().replace("_", " ") for key in found}
+        complete = all(present & {item.name, *item.aliases} for item in self.inputs if item.required)
+        if found and complete and "input" not in record:
             notes.append("inputs read from the row's own columns")
             return found
         if columns:
