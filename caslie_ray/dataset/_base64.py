@@ -12,6 +12,8 @@ _URL_SAFE = str.maketrans("-_", "+/")
 _BYTES_LITERAL = re.compile(r"b(['\"])(.*)\1", re.DOTALL)
 _SPACE = re.compile(r"\s+|\\[nr]")
 _HEAD = 64
+# Start of a frame, tables, application data, or a comment: what may follow the start of an image.
+_JPEG_MARKERS = frozenset(bytes([code]) for code in (*range(0xC0, 0xC5), 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
 
 
 def decode_base64(text: str) -> bytes:
@@ -47,11 +49,12 @@ def read_base64_image(text: str) -> bytes | None:
 
 def _is_image(data: bytes, whole: int | None) -> bool:
     """Whether bytes start as an image does; `whole` is their number where all are there."""
-    if data.startswith(b"BM"):  # two letters are little: its header tells its size
+    if data.startswith(b"\xff\xd8\xff"):
+        return data[3:4] in _JPEG_MARKERS
+    if data.startswith(b"BM"):  # two letters prove little: the header tells the file's size
         return whole is None or int.from_bytes(data[2:6], "little") == whole
-    if data[:4] == b"RIFF":
+    if data.startswith(b"RIFF"):
         return data[8:12] == b"WEBP"
     if data[4:8] == b"ftyp":
         return data[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
-    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
-    return data.startswith(starts)
+    return data.startswith((b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"))

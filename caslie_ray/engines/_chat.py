@@ -195,14 +195,9 @@ class Chat:
         user = {"role": "user", "content": self._content(_PROBE, False)}
         system, reply = ({"role": role, "content": self._content(_ANSWER, False)} for role in ("system", "assistant"))
         written: list[str] = []
-        for turns, asking in (
-            ([user], True),
-            ([user, reply], False),
-            ([system, user], True),
-            ([user, reply, user], True),
-        ):
+        for turns in ([user], [system, user], [user, reply], [user, reply, user]):
             with suppress(Exception):  # Jinja raises what the template raises: not every template has every role
-                written.append(self._turns(turns, asking))
+                written.append(self._turns(turns, turns[-1] is user))
         text = "\n".join(written)
         added = {token.content for token in self._tokenizer.added_tokens_decoder.values()}
         # A token that is named in the template belongs to a role or a case that was not tried.

@@ -209,27 +209,27 @@ def read_output(
         read_answer: returns the option that a text chooses, as it reads a model's answer.
 
     Raises:
-        RowError: it is missing, or none of the options.
+        RowError: it is missing, none of the options, or several of them.
     """
     text = as_text(value)
     if not text:
         raise RowError("output is missing: give the true answer")
-    if text in options.texts:
-        return Output(text)
-    text = as_text(decoded(text))
+    exact = text in options.texts
+    text = text if exact else as_text(decoded(text))
     named = _by_name(text, options)
+    if exact:
+        return Output(text)
     if named is not None and not named.startswith(f"{text.upper()}: "):
         return Output(named)
     spelled = _respelled(text)
     words = [*labels, *map(strip_mark, options.texts)]
-    exact = read_answer(spelled, options.texts) if spelled in map(_respelled, words) else None
+    respelled = read_answer(spelled, options.texts) if spelled in map(_respelled, words) else None
     read = read_answer(text, options.texts) if text else None
-    if read is not None and exact is not None and read != exact and named is None:
-        return Output(exact, _SPELLED)
+    # `VERY-POSITIVE` is not the option `positive`, although its last word is.
+    if respelled is not None and read != respelled and named is None:
+        return Output(respelled, _SPELLED)
     if named is not None or read is not None:
         return Output(text)
-    if exact is not None:
-        return Output(exact, _SPELLED)
     said = _truth(text)
     by_truth = {strip_mark(option).strip(" .").casefold(): option for option in options.texts}
     if said is not None and by_truth.keys() == {"yes", "no"}:
