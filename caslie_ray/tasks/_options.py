@@ -237,6 +237,7 @@ def read_output(
     shown = ", ".join(options.texts)
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
     hint = " (whether counting starts at 0 or 1 is not known)" if re.fullmatch(r"\d{1,2}(\.0)?", text) else ""
+    hint = hint if len(options.texts) > 1 else " (this is one option; give several as a JSON list)"
     raise RowError(f"output {text[:80]!r} is none of the options: {shown}{hint}; give one of them")
 
 

@@ -94,4 +94,3 @@ def test_ids_and_prompts_stay(code: str, cells: dict[str, object], sample_id: st
     views = [text for view in task.view_prompts(row) for text in (view.caption.text, view.quality.text)]
     assert row.sample_id == sample_id
     assert content_id(*views, task.prompt(row, ["a mug"] * len(row.images)).text) == prompts
-    assert row.notes == ()
