@@ -139,6 +139,12 @@ def test_labels_in_another_spelling(output: str) -> None:
     assert find_task("SA").read_answer(row.output, row.options) == "very positive"
 
 
+@pytest.mark.parametrize("options", ["positive, negative", "positive|negative", ["positive or negative"]])
+def test_options_in_one_text_are_refused(options: object) -> None:
+    reason = refusal("SA", options=options, output="neutral")
+    assert reason.endswith("(this is one option; give several as a JSON list); give one of them")
+
+
 def test_a_reason_stays_short_however_long_the_output() -> None:
     assert len(refusal("SA", output="x" * 10**6)) < 400
     assert len(refusal("SR", options=["y" * 10**5, "z"], output="x")) < 400
