@@ -116,6 +116,7 @@ def instructions_of(
             "options": list(sample.options),
             "captions_used": sum(caption is not None for caption in used),
             "prompt_captions": [list(span) for span in prompt.captions],
+            "source_ids": row.get("source_ids"),
         }
 
 

@@ -63,6 +63,7 @@ def show_ingest(summary: Mapping[str, Any]) -> list[str]:
         f"rejected         {sum(summary['rejects'].values()):,}"
         + (f" · {summary['retryable_rejects']:,} tried again by the next run" if summary["retryable_rejects"] else ""),
         *_rejects(summary["reject_reasons"]),
+        *(f"  {count:>6,}  rows: {way}" for way, count in summary.get("read_as", {}).items()),
     ]
     idle = not (summary["parsed_rows"] or summary["fetched"] or summary["written_files"])
     did = "nothing to do" if idle else f"{summary['parsed_rows']:,} rows read · {summary['fetched']:,} images fetched"

@@ -12,6 +12,9 @@ SPANS = pa.list_(pa.list_(pa.int32()))
 PAIRS = pa.list_(pa.struct([("field", pa.string()), ("text", pa.string())]))
 """Named texts in order."""
 
+_SOURCE_IDS = pa.list_(pa.string())
+# The ids that the sources give to the rows that are this sample, in their order; null where they give none.
+
 VOTE = pa.struct(
     [
         ("voter", pa.string()),
@@ -52,6 +55,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("output", pa.string()),
             ("view_ids", pa.list_(pa.string())),
             ("captions", pa.list_(pa.string())),
+            ("source_ids", _SOURCE_IDS),
         ]
     ),
     "images": pa.schema(
@@ -98,6 +102,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("options", pa.list_(pa.string())),
             ("captions_used", pa.int32()),
             ("prompt_captions", SPANS),
+            ("source_ids", _SOURCE_IDS),
         ]
     ),
     "predictions": pa.schema(
@@ -114,6 +119,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("error", pa.string()),
             ("retryable", pa.bool_()),
             ("captions_cut", pa.bool_()),
+            ("source_ids", _SOURCE_IDS),
         ]
     ),
     "rejects": pa.schema(
@@ -124,6 +130,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("retryable", pa.bool_()),
             ("location", pa.string()),
             ("sample_id", pa.string()),
+            ("source_id", pa.string()),
         ]
     ),
 }

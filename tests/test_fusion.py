@@ -152,6 +152,14 @@ def test_every_variant_of_every_sample(run: Run, code: str) -> None:
         assert one["prompt_captions"] == []
 
 
+def test_instructions_have_the_ids_of_their_sources(run: Run) -> None:
+    put(run, "samples", "0", sample_row("CC", ["drill"]) | {"source_ids": ["7", "again"]}, sample_row("SA", ["mug"]))
+    put(run, "captions", "0", caption_row("drill", "a drill", True), caption_row("mug", "a mug", True))
+    do_fuse(run)
+    found = {(row["task"], str(row["source_ids"])) for row in run.read("instructions").to_pylist()}
+    assert found == {("category_classification", "['7', 'again']"), ("sentiment_analysis", "None")}
+
+
 def test_error_rows(run: Run) -> None:
     """No caption: nothing to use. A caption that found no quorum: only use-it-always takes it."""
     put(run, "samples", "0", sample_row("SR", ["a", "b", "c", "d"]))

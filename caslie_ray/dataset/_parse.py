@@ -24,10 +24,12 @@ from caslie_ray.profiles import ImageSettings, IngestSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.runs import Run, open_path
 from caslie_ray.tasks import RowError, Task, find_task
+from caslie_ray.tasks._parsing import as_text
 
 __all__ = ["Chunk", "Parser", "chunks", "parse_key"]
 
 _CHUNK_BYTES = 32 << 20
+_ID_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ class Parser:
         return chunk.folder, len(rows)
 
     def _row(self, record: Record, base: Base, decoded: dict[str, Outcome]) -> dict[str, object]:
-        row: dict[str, object] = {"number": record.number, "location": record.location}
+        source_id = _source_id((record.row or {}).get("id"))
+        row: dict[str, object] = {"number": record.number, "location": record.location, "source_id": source_id}
         if record.row is None:
             return row | {"reason": record.reason}
         try:
@@ -148,6 +151,7 @@ class Parser:
             "input": [{"field": name, "text": text} for name, text in sample.input],
             "options": list(sample.options),
             "output": sample.output,
+            "notes": list(sample.notes),
             "captions": [*sample.captions, *([None] * (len(references) - len(sample.captions)))],
             "locators": [reference.locator for reference in references],
             "sources": [reference.source for reference in references],
@@ -171,11 +175,16 @@ class Parser:
             return reference
         if reference.locator not in decoded:
             decoded[reference.locator] = try_decode(reference.data(), self._images)
-        source = reference.source
-        if decoded[reference.locator].image is not None and len(source) > 100:
-            # A data URI that could be used is not needed again.
-            source = source[:60] + "…"
-        return Reference(reference.locator, source)
+        return reference
+
+
+def _source_id(cell: object) -> str | None:
+    """Return the id that a source gives a row, as text; None where it gives none."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)  # a column of whole numbers in which one is missing
+    with suppress(RowError):
+        return as_text(cell)[:_ID_CHARACTERS] or None
+    return None
 
 
 def _spans(prompt: Prompt) -> list[list[int]]:

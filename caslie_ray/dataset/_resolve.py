@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +36,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The paths of a group's sorted files, by kind, and how many rows of sources they come from."""
+    """What a group became.
+
+    Attributes:
+        files: the paths of its sorted files, by kind.
+        rows: how many rows of sources they come from.
+        notes: how many samples were read in each way that is worth counting.
+    """
 
     files: dict[str, str]
     rows: int
+    notes: Counter[str]
 
 
 class Resolver:
@@ -59,10 +67,12 @@ class Resolver:
         samples: list[Row] = []
         rejects: list[Row] = []
         rows_read = 0
+        notes: Counter[str] = Counter()
         for place, path in group.files:
             for row, fates in self._rows(path):
                 row["order"] = (place << _FILE_BITS) + row.pop("number")
                 rows_read += 1
+                notes.update(row.pop("notes") or ())
                 if row["reason"] is not None:
                     rejects.append(row | {"key": content_id(row["location"])})
                 else:
@@ -75,7 +85,7 @@ class Resolver:
             written = write_sorted(self._run, "sorted", f"{kind}-{group.name}", kind, table)
             if written is not None:
                 files[kind] = written
-        return Resolved(files, rows_read)
+        return Resolved(files, rows_read, notes)
 
     def _rows(self, path: str) -> Iterator[tuple[Row, list[Row]]]:
         """Yield the parsed rows of a file, each with the fates of its references."""
@@ -100,7 +110,8 @@ def _resolve(row: Row, fates: list[Row], views: dict[str, Row]) -> Row:
         known = views.setdefault(view["view_id"], view)
         if known["given_caption"] is None and view["given_caption"] is not None:
             views[view["view_id"]] = view
-    return row | {"view_ids": ids, "lost": lost, "rank": SPLITS.index(row["split"])}
+    source_ids = [row["source_id"]] if row["source_id"] is not None else None
+    return row | {"view_ids": ids, "source_ids": source_ids, "lost": lost, "rank": SPLITS.index(row["split"])}
 
 
 def _view(row: Mapping[str, Any], at: int, image_id: str) -> Row:

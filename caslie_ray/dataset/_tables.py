@@ -5,6 +5,7 @@ A file is written only where it differs from what stands there.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from caslie_ray.tables import SCHEMAS
 
 __all__ = ["TABLES", "Writer", "Written"]
 
+_FOUND = re.compile(r"^(output) .{,120}? (is none of the options|names several options)", re.DOTALL)
 TABLES = ("images", "views", "samples", "rejects")
 Row = dict[str, Any]
 
@@ -104,12 +106,14 @@ class Writer:
         rejects: list[Row] = self._range("rejects", partition).to_pylist()
         rejects = [row | {"kind": "sample", "source": row["location"], "retryable": False} for row in rejects]
         kept: list[int] = []
-        names = ["sample_id", "task", "split", "order", "location", "lost", "view_ids"]
+        source_ids: list[list[str]] = []
+        names = ["sample_id", "task", "split", "order", "location", "lost", "view_ids", "source_ids"]
         first: Row = {}
         for at, row in enumerate(rows.select(names).to_pylist()):
             if row["sample_id"] != first.get("sample_id"):
                 first = row
                 kept.append(at)
+                source_ids.append([])
                 written.counts["samples", row["task"], row["split"]] += 1
                 written.counts["lost",] += len(row["lost"])
                 written.counts["positions",] += len(row["view_ids"])
@@ -118,10 +122,17 @@ class Writer:
                 written.counts["repeats",] += 1
             else:
                 rejects.append(_repeated(row, first))
-        self._put("samples", partition, rows.take(pa.array(kept, pa.int64())).select(SCHEMAS["samples"].names), written)
+                continue
+            source_ids[-1] += row["source_ids"] or ()
+        schema = SCHEMAS["samples"]
+        named = pa.array([list(dict.fromkeys(ids)) or None for ids in source_ids], schema.field("source_ids").type)
+        samples = rows.take(pa.array(kept, pa.int64())).select(schema.names)
+        self._put(
+            "samples", partition, samples.set_column(schema.names.index("source_ids"), "source_ids", named), written
+        )
         rejects.sort(key=lambda row: row["order"])
         for row in rejects:
-            written.reasons[row["kind"], row["reason"].split(":", 1)[0]] += 1
+            written.reasons[row["kind"], _heading(row["reason"])] += 1
             written.counts["retryable",] += row["retryable"]
         schema = SCHEMAS["rejects"]
         rejected = fold(({name: row.get(name) for name in schema.names} for row in rejects), schema)
@@ -160,7 +171,16 @@ def _firsts(rows: pa.Table, column: str) -> pa.Table:
 
 def _lost(sample: Row, lost: Row) -> Row:
     known = {name: sample[name] for name in ("sample_id", "location", "order")}
-    return known | lost | {"kind": "image"}
+    return known | lost | {"kind": "image", "source_id": _source_id(sample)}
+
+
+def _source_id(sample: Row) -> str | None:
+    return next(iter(sample["source_ids"] or ()), None)
+
+
+def _heading(reason: str) -> str:
+    """Return what a reason is counted under: its text up to the first colon, without the value that was found."""
+    return _FOUND.sub(r"\1 \2", reason).split(":", 1)[0]
 
 
 def _repeated(row: Row, first: Row) -> Row:
@@ -172,5 +192,6 @@ def _repeated(row: Row, first: Row) -> Row:
         "retryable": False,
         "location": row["location"],
         "sample_id": row["sample_id"],
+        "source_id": _source_id(row),
         "order": row["order"],
     }

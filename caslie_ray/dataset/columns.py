@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from caslie_ray.profiles import SourceKeys
 from caslie_ray.tasks import RowError, read_split
@@ -22,7 +23,12 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "output": ("outputs", "answer", "response", "target", "label"),
     "images": ("image", "image_urls", "image_url", "image_paths", "image_path", "image_list", "img"),
     "caption_info": ("captions", "caption"),
-}
+    # The first that a row fills: its own id goes before one of its product, which several rows may share.
+    "id": (
+        "sample_id", "example_id", "row_id", "uid", "uuid", "guid", "item_id", "product_id", "sku", "asin",
+        "parent_asin",
+    ),
+}  # fmt: skip
 
 
 def _plain(name: object) -> str:
@@ -58,6 +64,8 @@ class Columns:
     def read(self, record: Mapping[str, object], split: str | None) -> dict[str, object]:
         """Return the record under the release's names.
 
+        Columns with other names are kept under ``other_columns``, by the names of the source.
+
         Args:
             record: one row of a source.
             split: the split where the row itself names none.
@@ -70,11 +78,19 @@ class Columns:
                 row[column] = next((value for value in found if not is_missing(value)), found[0])
         if split is not None and is_missing(row.get("split")):
             row["split"] = split
+        claimed = {name for names in self.names.values() for name in names}
+        others = {key: value for key, value in record.items() if _plain(key) not in claimed}
+        if others and is_missing(row.get("input")):
+            row["other_columns"] = self._renamed(others)
         if self.fields and "input" in row:
-            given = decoded(row["input"])
-            if isinstance(given, Mapping):
-                row["input"] = {self.fields.get(_plain(key), key): value for key, value in given.items()}
+            with suppress(RowError):  # the task says what is wrong with the cell
+                given = decoded(row["input"])
+                if isinstance(given, Mapping):
+                    row["input"] = self._renamed(given)
         return row
+
+    def _renamed(self, cells: Mapping[Any, Any]) -> dict[str, Any]:
+        return {self.fields.get(_plain(key), str(key)): value for key, value in cells.items()}
 
 
 def split_of_name(file: str) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -167,7 +168,7 @@ class _Ingest:
         if stamp is not None and stamp["key"] == key and stamp["files"] == self._held.table_files():
             return {**stamp["told"], "written_files": 0}
         connect()
-        rows, files = self._resolve(folders, table)
+        rows, notes, files = self._resolve(folders, table)
         written = self._write(files, names)
         for name in TABLES:
             standing = self._run.files(name)
@@ -175,27 +176,29 @@ class _Ingest:
                 # Readers look for the table even where it has no rows.
                 written.files.append(self._run.write(name, names[0], SCHEMAS[name].empty_table()))
             self._run.delete(set(standing) - set(written.files))
-        told = counted(rows, written.counts, written.reasons)
+        told = counted(rows, written.counts, written.reasons, notes)
         self._run.write_json(_STAMP, {"key": key, "files": self._held.table_files(), "told": told})
         return {**told, "written_files": written.changed}
 
-    def _resolve(self, folders: Sequence[str], fates: pa.Table) -> tuple[int, dict[str, list[str]]]:
-        """Sort the parsed rows by partition; return how many they are, and the files by kind."""
+    def _resolve(self, folders: Sequence[str], fates: pa.Table) -> tuple[int, Counter[str], dict[str, list[str]]]:
+        """Sort the parsed rows by partition; return how many they are, how they were read, and the files by kind."""
         self._run.delete(self._run.files(f"{FOLDER}/sorted"))
         parts = [(place, path) for place, folder in enumerate(folders) for path in self._held.chunks(folder)]
         size = min(_GROUP, -(-len(parts) // (2 * self._concurrency))) or 1
         starts = range(0, len(parts), size)
         groups = [Group(f"{start:06d}", tuple(parts[start : start + size])) for start in starts]
         rows = 0
+        notes: Counter[str] = Counter()
         files: dict[str, list[str]] = {"images": sorted(self._run.files(f"{FOLDER}/pending"))}
         try:
             for _, found in each(groups, Resolver(self._run, fates), concurrency=self._concurrency):
                 rows += found.rows
+                notes += found.notes
                 for kind, path in found.files.items():
                     files.setdefault(kind, []).append(path)
         except Lost as error:
             raise RunError(f"{error} while sorting rows: lower ingest.chunk_rows and run again") from None
-        return rows, {kind: sorted(paths) for kind, paths in files.items()}
+        return rows, notes, {kind: sorted(paths) for kind, paths in files.items()}
 
     def _write(self, files: Mapping[str, Sequence[str]], names: Sequence[str]) -> Written:
         """Write the partitions."""

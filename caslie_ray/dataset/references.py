@@ -1,7 +1,7 @@
 """What an image reference of a data set stands for.
 
-A reference is written in one of four ways: a URL, a path or object-store URI, a ``data:`` URI, or the bytes
-themselves. It is turned into one string, the locator, by which equal references are fetched once:
+A reference is written in one of five ways: a URL, a path or object-store URI, a ``data:`` URI, an image as base64
+text, or the bytes themselves. It is turned into one string, the locator, by which equal references are fetched once:
 
 =================  ==========================================================================
 ``url:<URL>``      to be downloaded
@@ -14,20 +14,24 @@ themselves. It is turned into one string, the locator, by which equal references
 
 from __future__ import annotations
 
-import base64
-import binascii
 import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
 
+from caslie_ray.dataset._base64 import decode_base64, read_base64_image
 from caslie_ray.dataset.urls import clean_url, quoted
 from caslie_ray.ids import content_id
+from caslie_ray.tasks import ImageRef, UnreadableImage
 
 __all__ = ["Base", "Reference", "base_of", "read_reference"]
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
+_BASE64_HEAD = re.compile(r"(?:data:[^,]{0,200}?|(?:image/[\w.+-]{1,40}\s*;)?\s*)base64\s*,", re.IGNORECASE)
+_SHOWN = 60
+_PATH_BYTES = 4096
+_NAME_BYTES = 255
 _STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 
 
@@ -64,7 +68,7 @@ class Reference:
 
     Attributes:
         locator: what is fetched; equal for references to the same thing.
-        source: the reference as the data set has it; for bytes, where they stand.
+        source: the reference as the data set has it; for bytes, their position; an image as text is cut.
         data: gives the bytes where they came with the row.
     """
 
@@ -73,7 +77,7 @@ class Reference:
     data: Callable[[], bytes] | None = None
 
 
-def read_reference(value: str | bytes | None, base: Base, place: str) -> Reference:
+def read_reference(value: ImageRef | None, base: Base, place: str) -> Reference:
     """Read one reference.
 
     Args:
@@ -83,13 +87,18 @@ def read_reference(value: str | bytes | None, base: Base, place: str) -> Referen
     """
     if value is None or value == "":
         return Reference("bad:missing image: the row names none for this product; add its reference", "")
+    if isinstance(value, UnreadableImage):
+        return Reference(f"bad:{value.reason}", value.source)
     if isinstance(value, bytes):
-        data = value
-        return Reference("bytes:" + content_id(data), f"{place} ({len(data):,} bytes)", lambda: data)
+        data = read_base64_image(value.decode("ascii", "replace")) if value[:1] in b"/iRUQSTA" else None
+        return _bytes(data or value, f"{place} ({len(data or value):,} bytes)")
     scheme = _SCHEME.match(value)
     name = scheme[1].lower() if scheme else ""
-    if name == "data":
+    head = _BASE64_HEAD.match(value)
+    if name == "data" or head:
         return _data_uri(value)
+    if not scheme and (image := read_base64_image(value)) is not None:
+        return _bytes(image, _cut(value))
     if value.startswith("//"):
         return Reference(_url("https:" + value), value)
     if name in ("http", "https"):
@@ -108,9 +117,24 @@ def read_reference(value: str | bytes | None, base: Base, place: str) -> Referen
     return _path(value, base, value)
 
 
+def _bytes(data: bytes, source: str) -> Reference:
+    return Reference("bytes:" + content_id(data), source, lambda: data)
+
+
+def _cut(source: str) -> str:
+    """Keep the start of an image that is written as text, and its length."""
+    return source if len(source) <= 100 else f"{source[:_SHOWN]}… ({len(source):,} characters)"
+
+
 def _path(path: str, base: Base, source: str) -> Reference:
     if "\0" in path:
         return Reference("bad:unsupported reference: the path holds a NUL character", source)
+    if len(path) > _PATH_BYTES or max(map(len, path.split("/"))) > _NAME_BYTES:
+        reason = (
+            f"unsupported reference: {len(path):,} characters are too long for a path; for an image as base64 write"
+            " data:image/jpeg;base64, before it"
+        )
+        return Reference(f"bad:{reason}", _cut(source))
     if path.startswith("/"):
         return Reference("file:" + posixpath.normpath(path), source)
     return Reference(base.locate(path), source)
@@ -124,14 +148,18 @@ def _url(url: str) -> str:
 
 
 def _data_uri(value: str) -> Reference:
-    head, comma, body = value.partition(",")
-    if not comma:
-        return Reference("bad:invalid data URI: it has no comma; write data:image/png;base64,…", value)
+    mend = "write data:image/jpeg;base64, and the whole image in base64"
+    head = _BASE64_HEAD.match(value)
+    if head:
+        body = value[head.end() :]
+    else:
+        _, comma, body = value.partition(",")
+        if not comma:
+            return Reference(f"bad:invalid data URI: it has no comma; {mend}", _cut(value))
+        # Percent-encoding is what a data URI has without the word base64; some writers forget the word.
+        data = read_base64_image(unquote(body))
+        return _bytes(data if data is not None else unquote_to_bytes(body), _cut(value))
     try:
-        if head.lower().endswith(";base64"):
-            data = base64.b64decode(unquote(body) if "%" in body else body, validate=False)
-        else:
-            data = unquote_to_bytes(body)
-    except (binascii.Error, ValueError) as error:
-        return Reference(f"bad:invalid data URI: {error}", value)
-    return Reference("bytes:" + content_id(data), value, lambda: data)
+        return _bytes(decode_base64(unquote(body) if "%" in body else body), _cut(value))
+    except ValueError as error:
+        return Reference(f"bad:invalid data URI: {error}; {mend}", _cut(value))

@@ -32,6 +32,7 @@ class IngestSummary:
         rejects: rows of the table `rejects`, by kind.
         reject_reasons: by kind, the most frequent reasons, each up to its first colon.
         retryable_rejects: rejects that the next run tries again.
+        read_as: how many rows had cells that were read in a way that may surprise, by way.
         parsed_rows: rows that this run read; none where the sources were unchanged.
         fetched: references that this run fetched, with or without success.
         written_files: table files that this run wrote.
@@ -53,6 +54,7 @@ class IngestSummary:
     rejects: dict[str, int] = field(default_factory=dict)
     reject_reasons: dict[str, dict[str, int]] = field(default_factory=dict)
     retryable_rejects: int = 0
+    read_as: dict[str, int] = field(default_factory=dict)
     parsed_rows: int = 0
     fetched: int = 0
     written_files: int = 0
@@ -63,7 +65,12 @@ class IngestSummary:
         return asdict(self)
 
 
-def counted(rows: int, counts: Mapping[tuple[str, ...], int], reasons: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+def counted(
+    rows: int,
+    counts: Mapping[tuple[str, ...], int],
+    reasons: Mapping[tuple[str, str], int],
+    notes: Mapping[str, int],
+) -> dict[str, Any]:
     """Return the part of a summary that describes the tables, and so is the same for every run over them."""
     tasks: dict[str, dict[str, int]] = {}
     for key, count in sorted(counts.items()):
@@ -88,4 +95,5 @@ def counted(rows: int, counts: Mapping[tuple[str, ...], int], reasons: Mapping[t
             for kind, found in by_kind.items()
         },
         "retryable_rejects": counts.get(("retryable",), 0),
+        "read_as": dict(sorted(notes.items())),
     }

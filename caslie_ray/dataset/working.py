@@ -23,13 +23,17 @@ __all__ = ["FETCHED", "FOLDER", "LOST", "PARSED", "SORTED", "fold", "read_range"
 FOLDER = "ingest"
 
 _LISTS = pa.list_(pa.string())
-_SAMPLE = [SCHEMAS["samples"].field(name) for name in SCHEMAS["samples"].names if name != "view_ids"]
+_SAMPLE = [
+    SCHEMAS["samples"].field(name) for name in SCHEMAS["samples"].names if name not in ("view_ids", "source_ids")
+]
 
 PARSED = pa.schema(
     [
         ("number", pa.int64()),
         ("location", pa.string()),
         ("reason", pa.string()),
+        ("source_id", pa.string()),
+        ("notes", _LISTS),
         *_SAMPLE,
         ("locators", _LISTS),
         ("sources", _LISTS),
@@ -39,7 +43,7 @@ PARSED = pa.schema(
         ("quality_fields", pa.list_(SPANS)),
     ]
 )
-"""A row of a source: a sample with its references and prompts, one an image, or a reason."""
+"""A row of a source: a sample with its references and prompts, one an image, or a reason; `notes` as in `Sample`."""
 
 FETCHED = pa.schema(
     [
@@ -70,7 +74,13 @@ SORTED: dict[str, pa.Schema] = {
         ]
     ),
     "rejects": pa.schema(
-        [("key", pa.string()), ("order", pa.int64()), ("location", pa.string()), ("reason", pa.string())]
+        [
+            ("key", pa.string()),
+            ("order", pa.int64()),
+            ("location", pa.string()),
+            ("reason", pa.string()),
+            ("source_id", pa.string()),
+        ]
     ),
 }
 """Rows on their way into the tables; `order` is their place in the sources."""

@@ -7,6 +7,7 @@ import functools
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from caslie_ray.engines._families import Family
@@ -21,6 +22,9 @@ _DATE = datetime.datetime(2024, 7, 26)
 _PROBE = "caslie probe"
 # Text may be split into a few tokens more beside the template's own text, or behind a prefix space.
 _SEAM = 8
+_BRACKETED = re.compile(
+    r"<\|[^<>|\n]{1,60}\|>|</?[A-Za-z_][\w ]{0,60}>|\[/?[A-Z_]{2,40}\]|<</?[A-Z]{2,20}>>|<｜[^<>\n]{1,60}｜>"
+)
 _ANSWER = "caslie answer"
 
 
@@ -39,8 +43,10 @@ class Tokenizer(Protocol):
 class Chat:
     """Writes prompts the way one checkpoint was taught to read them.
 
-    The chat template is the checkpoint's own. Special tokens that stand in the text of a prompt (``</s>``
-    in a review) are broken up with a space, so that no user can end a turn or add an image.
+    The chat template is the checkpoint's own. Special tokens and turn marks of the template in the text of a prompt
+    (``</s>`` or ``[INST]`` in a review) are broken up with a space, so that no text can end a turn or add an image.
+    Turn marks are the tokens that the template writes, special or not, and what it writes in brackets, such as
+    ``<|user|>`` or ``[/INST]``. Marks that are ordinary words, such as ``### Human:``, are left as they are.
 
     Args:
         name: the checkpoint, for messages.
@@ -68,10 +74,12 @@ class Chat:
         self._image_token = image_token
         self.longest_token = max(map(len, tokenizer.get_vocab()))
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        self._special = sorted({*special, *([image_token] if image_token else [])}, key=len, reverse=True)
+        self._marks = {*special, *([image_token] if image_token else [])}
         self._content: Callable[[str, bool], Any] = self._parts if family.sees else self._plain
         if family.chat:
             self._content = self._probe()
+            self._marks |= self._turn_marks()
+        self._ordered_marks = sorted(self._marks, key=len, reverse=True)
 
     def fit(self, prompt: Prompt, budget: int, *, image: bool) -> Cut:
         """Cut a prompt to `budget` tokens, template included.
@@ -182,9 +190,25 @@ class Chat:
                 return way
         raise EngineError(f"the chat template of {self._name} cannot write a user's turn: {reason}")
 
+    def _turn_marks(self) -> set[str]:
+        """Return the tokens that the template itself writes, and what it writes in the brackets of turn marks."""
+        user = {"role": "user", "content": self._content(_PROBE, False)}
+        system, reply = ({"role": role, "content": self._content(_ANSWER, False)} for role in ("system", "assistant"))
+        written: list[str] = []
+        for turns in ([user], [system, user], [user, reply], [user, reply, user]):
+            with suppress(Exception):  # Jinja raises what the template raises: not every template has every role
+                written.append(self._turns(turns, turns[-1] is user))
+        text = "\n".join(written)
+        added = {token.content for token in self._tokenizer.added_tokens_decoder.values()}
+        # A token that is named in the template belongs to a role or a case that was not tried.
+        named = {token for token in added if _BRACKETED.fullmatch(token) and token in (self._template or "")}
+        tokens = {token for token in added if not token.isspace() and not token.isalnum() and token in text}
+        single = {token for token in self._tokenizer.get_vocab() if _BRACKETED.fullmatch(token) and token in text}
+        return named | tokens | single | set(_BRACKETED.findall(text))
+
     def _guard(self, prompt: Prompt) -> Prompt:
-        """Break up special tokens in the text of a prompt, by a space after their first character."""
-        found = [token for token in self._special if len(token) > 1 and token in prompt.text]
+        """Break up special tokens and turn marks in the text of a prompt, by a space after their first character."""
+        found = [mark for mark in self._ordered_marks if len(mark) > 1 and mark in prompt.text]
         if not found:
             return prompt
         spaces = [match.start() + 1 for match in re.finditer("|".join(map(re.escape, found)), prompt.text)]

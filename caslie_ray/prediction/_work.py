@@ -24,7 +24,17 @@ __all__ = ["PREDICTIONS", "PredictOrder", "Stand", "stand_of", "tidy"]
 PREDICTIONS = "predictions"
 """The table that is written."""
 
-_ASKED = ["sample_id", "task", "split", "variant", "prompt", "prompt_fields", "prompt_captions", "options"]
+_ASKED = [
+    "sample_id",
+    "task",
+    "split",
+    "variant",
+    "prompt",
+    "prompt_fields",
+    "prompt_captions",
+    "options",
+    "source_ids",
+]
 
 
 class Asks(Protocol):
@@ -54,7 +64,7 @@ class Stand(NamedTuple):
     Attributes:
         asked: questions.
         missing: those without an answer.
-        tidy: whether the table holds it in one file with no row too many.
+        tidy: whether the table holds it in one file with no row too many, under the source ids of now.
         counts: answers, those that cannot be read, those that the engine could not give, and those to a prompt whose
             captions lost words, by variant.
     """
@@ -118,6 +128,10 @@ class _Held(NamedTuple):
     surplus: int
     broken: list[str]
 
+    @property
+    def is_tidy(self) -> bool:
+        return len(self.files) <= 1 and not self.surplus and not self.broken
+
     def answers(self, question: Question, retry: bool) -> bool:
         row = self.rows.get(question.place)
         return row is not None and row["key"] == question.key and not (retry and row["retryable"])
@@ -155,6 +169,7 @@ def stand_of(run: Run, partition: str, order: Callable[[Run], PredictOrder]) -> 
     asked = questions(here, partition)
     held = _held(here, partition)
     missing = 0
+    stale = bool(_with_other_ids(asked, held))
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for question in asked:
         if held.answers(question, here.retry):
@@ -166,11 +181,11 @@ def stand_of(run: Run, partition: str, order: Callable[[Run], PredictOrder]) -> 
             )  # fmt: skip
         else:
             missing += 1
-    return Stand(len(asked), missing, len(held.files) <= 1 and not held.surplus and not held.broken, dict(counts))
+    return Stand(len(asked), missing, held.is_tidy and not stale, dict(counts))
 
 
 def tidy(order: PredictOrder, partition: str) -> None:
-    """Bring `predictions` of a partition into one file with each row once.
+    """Bring `predictions` of a partition into one file with each row once, under the source ids of its sample.
 
     Rows of models that do not answer now are kept: they were paid for.
 
@@ -178,8 +193,11 @@ def tidy(order: PredictOrder, partition: str) -> None:
         RunError: a table cannot be read or written.
     """
     held = _held(order, partition)
-    if len(held.files) <= 1 and not held.surplus and not held.broken:
+    stale = _with_other_ids(questions(order, partition), held)
+    if held.is_tidy and not stale:
         return
+    for question in stale:
+        held.rows[question.place]["source_ids"] = question.row["source_ids"]
     whole = order.run.path(PREDICTIONS, f"{partition}.parquet")
     kept = [held.rows[place] for place in sorted(held.rows)]
     for path in held.broken:
@@ -210,6 +228,15 @@ def _held(order: PredictOrder, partition: str) -> _Held:
     return _Held(rows, files, surplus, broken)
 
 
+def _with_other_ids(asked: Sequence[Question], held: _Held) -> list[Question]:
+    """Return the questions whose rows of `predictions` lack the source ids that their samples have by now."""
+    return [
+        question
+        for question in asked
+        if question.place in held.rows and held.rows[question.place]["source_ids"] != question.row["source_ids"]
+    ]
+
+
 def _request(question: Question) -> Request:
     row = question.row
     prompt = Prompt(row["prompt"], read_spans(row["prompt_fields"]), read_spans(row["prompt_captions"]))
@@ -232,6 +259,7 @@ def _row(question: Question, answer: Generation) -> dict[str, Any]:
         "tokens": answer.prompt_tokens + answer.new_tokens,
         "cut": answer.cut,
         "captions_cut": answer.captions_cut,
+        "source_ids": row["source_ids"],
         "error": failure.reason if failure else None,
         "retryable": failure is not None and failure.retryable,
     }

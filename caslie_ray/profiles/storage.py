@@ -47,6 +47,9 @@ class SourceKeys(Settings):
     captions: str = "caption_info"
     """Column of the captions that the data set brings."""
 
+    id: str = "id"
+    """Column of the row's own id. It goes through to the tables as `source_ids`, and names no sample."""
+
     fields: dict[str, str] = Field(default_factory=dict)
     """Keys inside the input that differ from the release's: source key to released key."""
 

@@ -25,7 +25,7 @@ from caslie_ray.tasks._metrics import (
     share,
 )
 from caslie_ray.tasks._parsing import SPLITS, RowError, read_split
-from caslie_ray.tasks._sample import ImageRef, Sample, ViewPrompts
+from caslie_ray.tasks._sample import ImageRef, Sample, UnreadableImage, ViewPrompts
 from caslie_ray.tasks._task import InputField, Task, caption_line
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Sample",
     "Task",
     "UnknownTask",
+    "UnreadableImage",
     "Values",
     "ViewPrompts",
     "accuracy",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["SPLITS", "RowError", "as_text", "decoded", "is_missing", "read_split", "text_list"]
+from caslie_ray.tasks._cells import decoded, structured
+from caslie_ray.tasks._errors import RowError
+
+__all__ = ["SPLITS", "RowError", "as_text", "decoded", "is_missing", "read_split", "structured", "text_list"]
 
 SPLITS = ("train", "validation", "ind", "ood")
 _DEPTH = 20
@@ -20,10 +22,6 @@ _SPELLINGS = {
 }  # fmt: skip
 
 
-class RowError(ValueError):
-    """A record that cannot be read; the message says what is wrong and how to mend it."""
-
-
 def is_missing(value: object) -> bool:
     """None, NaN, and text or lists with nothing in them."""
     if value is None:
@@ -33,20 +31,6 @@ def is_missing(value: object) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return isinstance(value, (list, tuple, dict)) and not value
-
-
-def decoded(value: object) -> object:
-    """Return the JSON value that a text cell holds, or the cell itself where it is plain text."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if text[:1] not in ("{", "[", '"'):
-        return value
-    try:
-        result: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return value
-    return result
 
 
 def as_text(value: object, depth: int = 0) -> str:

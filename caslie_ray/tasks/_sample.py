@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from caslie_ray.ids import content_id
 from caslie_ray.prompts import Prompt
 
-__all__ = ["ImageRef", "Sample", "ViewPrompts"]
+__all__ = ["ImageRef", "Sample", "UnreadableImage", "ViewPrompts"]
 
-ImageRef = str | bytes
+
+@dataclass(frozen=True, slots=True)
+class UnreadableImage:
+    """An image object in which no reference was found: why not, and what it holds."""
+
+    reason: str
+    source: str
+
+
+ImageRef = str | bytes | UnreadableImage
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Sample:
         output: the true answer.
         images: one reference a product, in image order; None where the record names none.
         captions: the captions that came with the data (`caption_info`), one an image; None where absent.
+        notes: how cells were read whose reading may surprise; ingest counts them.
     """
 
     task: str
@@ -37,6 +47,7 @@ class Sample:
     output: str
     images: tuple[ImageRef | None, ...]
     captions: tuple[str | None, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def sample_id(self) -> str:
@@ -52,7 +63,7 @@ class Sample:
             self.output,
             listed(fields),
             listed(self.options),
-            listed(self.images),
+            listed([None if isinstance(image, UnreadableImage) else image for image in self.images]),
         )
 
     def field(self, name: str) -> str:

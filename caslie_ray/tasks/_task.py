@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from caslie_ray.prompts import Prompt, join, render
 from caslie_ray.tasks._answers import label_of, read_answer, strip_mark
+from caslie_ray.tasks._cells import OBJECT
 from caslie_ray.tasks._checks import check_definition
 from caslie_ray.tasks._metrics import Metrics
-from caslie_ray.tasks._parsing import RowError, as_text, decoded, is_missing, read_split, text_list
-from caslie_ray.tasks._sample import ImageRef, Sample, ViewPrompts
+from caslie_ray.tasks._options import read_options, read_output
+from caslie_ray.tasks._parsing import RowError, as_text, is_missing, read_split, structured, text_list
+from caslie_ray.tasks._references import read_references
+from caslie_ray.tasks._sample import Sample, ViewPrompts
 
 __all__ = ["InputField", "Task"]
+
+_NO_CAPTION = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "none", "null"})
+"""What programs write where there is no caption; the authors' code writes NA where an image could not be loaded."""
+
+_BROKEN_CAPTIONS = re.compile(r"""[\[{]\s*[bBuU]?['"]""")
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Task:
         cues: the phrases by which an option's wording gives away its label.
         shows_options: whether the options are written out in the prompt.
         metrics: how answers are measured.
+        broken_input: matches the start of an input that is no plain text, and so must be decodable.
 
     Raises:
         ValueError: the definition contradicts itself; better now than after its captions were paid for.
@@ -60,6 +71,7 @@ class Task:
     labels: tuple[str, ...] = ()
     cues: Mapping[str, Sequence[str]] = field(default_factory=dict)
     shows_options: bool = True
+    broken_input: ClassVar[re.Pattern[str]] = OBJECT
 
     def __post_init__(self) -> None:
         plain = type(self).slots is Task.slots
@@ -75,23 +87,63 @@ class Task:
             RowError: a field is missing or of a form that cannot be read.
         """
         split = read_split(record.get("split"))
-        pairs = self.read_input(decoded(record.get("input")))
-        options = tuple(text_list(record.get("options"))) or self.labels
-        if not options:
+        notes: list[str] = []
+        pairs = self.read_input(self._input_cell(record, notes))
+        options = read_options(record.get("options"), self.labels)
+        if not options.texts:
+            options = read_options(list(self.labels), self.labels)
+        if not options.texts:
             raise RowError("options are missing: give a JSON list of the answers to choose from")
-        if not all(map(strip_mark, options)):
+        if not all(map(strip_mark, options.texts)):
             raise RowError("an option is empty: remove it or fill it in")
-        output = as_text(record.get("output"))
-        if not output:
-            raise RowError("output is missing: give the true answer")
-        count = self.image_count(pairs, options)
-        images = _references(record.get("images"), count)
-        told = decoded(record.get("caption_info"))
-        # Plain text is one caption, whatever line breaks it holds.
-        given = [text or None for text in ([as_text(told)] if isinstance(told, str) else text_list(told))]
-        captions = tuple((given + [None] * count)[:count]) if given else ()
+        output = read_output(record.get("output"), options, self.labels, self.read_answer)
+        notes += [output.note] if output.note else []
+        count = self.image_count(pairs, options.texts)
+        images = read_references(record.get("images"), count)
+        captions = _captions(record.get("caption_info"), count, notes)
         instruction = as_text(record.get("instruction")) or self.instruction
-        return Sample(self.name, split, instruction, pairs, options, output, images, captions)
+        return Sample(
+            self.name,
+            split,
+            instruction,
+            pairs,
+            options.texts,
+            output.text,
+            images,
+            captions,
+            tuple(dict.fromkeys(notes)),
+        )
+
+    def input_names(self) -> tuple[str, ...]:
+        """Return the names that fields of the input may have, in lower case."""
+        return tuple(name for item in self.inputs for name in (item.name, *item.aliases))
+
+    def _input_cell(self, record: Mapping[str, object], notes: list[str]) -> object:
+        """Return the decoded input; where the record has no such column, the columns that are named like its fields.
+
+        Raises:
+            RowError: it starts like an object and cannot be decoded, or is missing.
+        """
+        names = self.input_names()
+        cell = structured(record.get("input"), "input", self.broken_input)
+        text = cell.lstrip() if isinstance(cell, str) else ""
+        bare = re.match(r"\{\s*(\w[\w ]*?)\s*:", text)
+        if bare and bare[1].lower().replace("_", " ") in names:
+            raise RowError(f"input cannot be decoded: {text[:60]!r} is no JSON; put its keys in double quotes")
+        if not is_missing(cell):
+            return cell
+        others = record.get("other_columns")
+        columns = dict(others) if isinstance(others, Mapping) else {}
+        found = {key: columns[key] for key in columns if str(key).strip().lower().replace("_", " ") in names}
+        present = {str(key).strip().lower().replace("_", " ") for key in found}
+        complete = all(present & {item.name, *item.aliases} for item in self.inputs if item.required)
+        if found and complete and "input" not in record:
+            notes.append("inputs read from the row's own columns")
+            return found
+        if columns:
+            shown = ", ".join(map(str, columns))[:200]
+            raise RowError(f"input is missing: put its fields into an object `input`; other columns are {shown}")
+        return cell
 
     def read_input(self, value: object) -> tuple[tuple[str, str], ...]:
         """Read the `input` cell: a mapping, or plain text where the task has one required field.
@@ -191,17 +243,12 @@ def caption_line(name: str, caption: str | None) -> list[Prompt]:
     return [Prompt(line, captions=((len(line) - len(text), len(line)),))]
 
 
-def _references(value: object, count: int) -> tuple[ImageRef | None, ...]:
-    value = decoded(value)
-    items: list[object] = list(value) if isinstance(value, (list, tuple)) else [value]
-    if len(items) > count:
-        raise RowError(f"{len(items)} images for {count} product(s): give one image a product, in order")
-    references: list[ImageRef | None] = []
-    for item in items:
-        if isinstance(item, Mapping):
-            item = item.get("bytes") or item.get("path") or item.get("url")
-        if isinstance(item, (bytes, bytearray)):
-            references.append(bytes(item) or None)
-        else:
-            references.append(as_text(item) or None)
-    return tuple(references + [None] * (count - len(references)))
+def _captions(value: object, count: int, notes: list[str]) -> tuple[str | None, ...]:
+    """Return the captions that came with the data, one per image; none where there is no cell."""
+    cell = structured(value, "caption_info", _BROKEN_CAPTIONS)
+    # Plain text is one caption, whatever line breaks it holds.
+    given = [as_text(cell)] if isinstance(cell, str) else text_list(cell)
+    texts = [None if not text or text.casefold() in _NO_CAPTION else text for text in given]
+    if any(text and not kept for text, kept in zip(given, texts, strict=True)):
+        notes.append("captions of NA, nan, None or null taken as missing")
+    return tuple((texts + [None] * count)[:count]) if given else ()

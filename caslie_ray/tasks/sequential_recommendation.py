@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from caslie_ray.prompts import Prompt, render
 from caslie_ray.tasks._answers import option_titles, strip_ordinal
+from caslie_ray.tasks._cells import STRUCTURE
 from caslie_ray.tasks._metrics import recall_at_1
 from caslie_ray.tasks._parsing import RowError, as_text, decoded, text_list
 from caslie_ray.tasks._sample import Sample
@@ -27,6 +28,11 @@ class SequentialRecommendation(Task):
     ``1st:`` and ``A:`` are stripped before a title enters a prompt: the same product is the same view
     wherever it stands.
     """
+
+    broken_input = STRUCTURE
+
+    def input_names(self) -> tuple[str, ...]:
+        return _HISTORY_KEYS[:-1]
 
     def read_input(self, value: object) -> tuple[tuple[str, str], ...]:
         if isinstance(value, Mapping):

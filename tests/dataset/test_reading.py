@@ -193,7 +193,10 @@ def test_sources_that_are_not_there(tmp_path: Path, source: str, monkeypatch: py
 def test_columns_by_their_usual_names_and_by_configured_ones() -> None:
     given: dict[str, Any] = {"Task Name": "AP", "Image-URL": "u", "captions": None, "Answer": "yes", "text": "d"}
     read_as = COLUMNS.read(given, "train")
-    assert read_as == {"task": "AP", "images": "u", "caption_info": None, "output": "yes", "split": "train"}
+    assert read_as == {
+        "task": "AP", "images": "u", "caption_info": None, "output": "yes", "split": "train",
+        "other_columns": {"text": "d"},
+    }  # fmt: skip
     keys = SourceKeys(task="job", images="pictures", fields={"passage": "document"})
     columns = Columns.of(keys)
     cells = {"job": "AP", "task": "other", "pictures": ["p"], "split": "ood", "input": '{"passage": "d"}'}

@@ -8,6 +8,9 @@ import pytest
 
 from caslie_ray.dataset.references import Base, base_of, read_reference
 from caslie_ray.dataset.urls import is_public
+from caslie_ray.ids import content_id
+from caslie_ray.tasks import UnreadableImage
+from tests.dataset.world import encoded, picture, png
 
 BASE = Base("/data/shop")
 
@@ -68,6 +71,86 @@ def test_bytes_and_data_uris_are_known_by_their_content() -> None:
     assert one.data() == data
     assert one.source == "rows:3, image 1 (9 bytes)"
     assert other.source == uri
+
+
+JPEG = encoded(picture(), "JPEG")
+IMAGES = {
+    "jpeg": JPEG,
+    "png": png(),
+    "gif": encoded(picture(), "GIF"),
+    "webp": encoded(picture(), "WEBP"),
+    "bmp": encoded(picture(), "BMP"),
+    "tiff": encoded(picture(), "TIFF"),
+}
+TEXT = base64.b64encode(JPEG).decode()
+
+
+def lines(text: str, end: str = "\n") -> str:
+    return end.join(text[at : at + 76] for at in range(0, len(text), 76))
+
+
+@pytest.mark.parametrize("data", IMAGES.values(), ids=IMAGES)
+def test_an_image_as_base64_is_read(data: bytes) -> None:
+    text = base64.b64encode(data).decode()
+    url_safe = base64.urlsafe_b64encode(data).decode().rstrip("=")
+    forms: list[str | bytes] = [
+        text, text.rstrip("="), url_safe, lines(text), lines(text, "\r\n"), f" {text}\n", repr(text.encode()),
+        f"base64,{text}", f"image/png;base64,{text}", text.encode(), f"data:image/png;base64,{url_safe}",
+        f"data:;base64,{text}", f"data:base64,{text}", f"data:image/png,{text}",
+        f"DATA:image/png;BASE64, {lines(text)}",
+        f"data:image/png;charset=utf-8;base64,{text}", "data:image/png;base64," + text.replace("+", "%2B"),
+    ]  # fmt: skip
+    for form in forms:
+        reference = read_reference(form, BASE, "rows:3, image 1")
+        assert reference.locator == "bytes:" + content_id(data), form[:40]
+        assert reference.data is not None
+        assert reference.data() == data
+        assert len(reference.source) <= 100
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["9j/4AAQ", "/9j/photos/mug", "iVBORw0KGgo/mug", "R0lGOD/a/b", "QkFCQUJBQkE", "photos/mug", "UklGRg/x/WEBP",
+     "base64/mug.jpg", "a,b.jpg", "dir/base64,mug.jpg", "b'mug.jpg'", "BMW", "SUkqAmug"],
+)  # fmt: skip
+def test_a_path_that_could_be_base64_is_a_path(path: str) -> None:
+    assert locator(path).startswith("file:")
+
+
+@pytest.mark.parametrize("end", [1, 4])
+def test_base64_that_was_cut_off_is_no_path(end: int) -> None:
+    cut = TEXT.rstrip("=")[: 4 * 300 + end]
+    uri = read_reference(f"data:image/jpeg;base64,{cut}", BASE, "x")
+    assert uri.data is None or uri.data() == JPEG[: len(cut) * 3 // 4]
+    assert locator(cut) == uri.locator or "write data:image/jpeg;base64," in locator(cut)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("data:image/png;base64," + "A" * 4 * 50 + "A", "the text was cut off; write data:image/jpeg;base64,"),
+        ("data:image/png;base64,<elided>", "character '<' at 0 is not base64; write data:image/jpeg;base64,"),
+        ("data:image/png", "it has no comma; write data:image/jpeg;base64,"),
+        ("x" * 300, "300 characters are too long for a path; for an image as base64 write data:image/jpeg;base64,"),
+        ("a/" * 3000 + ".jpg", "too long for a path"),
+    ],
+)
+def test_texts_that_are_no_image_say_the_mend_and_are_cut(value: str, reason: str) -> None:
+    reference = read_reference(value, BASE, "x")
+    assert reference.locator.startswith("bad:")
+    assert reason in reference.locator
+    assert len(reference.source) <= 100
+    assert len(value) <= 100 or f"… ({len(value):,} characters)" in reference.source
+
+
+def test_an_image_object_that_was_not_read_keeps_its_reason() -> None:
+    reference = read_reference(UnreadableImage("unsupported image object: x", "{'x': 1}"), BASE, "x")
+    assert (reference.locator, reference.source) == ("bad:unsupported image object: x", "{'x': 1}")
+
+
+def test_data_uris_without_base64() -> None:
+    data = b"any bytes"
+    one = read_reference(data, BASE, "x")
     assert locator("data:,any%20bytes") == one.locator
 
 

@@ -212,6 +212,27 @@ def test_another_prompt_or_another_adapter_is_asked_again(run: Run) -> None:
     assert len(predictions(run)) == 2 * len(asked(run))
 
 
+def test_source_ids_reach_answers_that_were_given_before(run: Run) -> None:
+    """A source that gives its rows ids later asks nothing again."""
+    predict_here(run, chosen())
+    before = predictions(run)
+    assert {row["source_ids"] and tuple(row["source_ids"]) for row in before.values()} == {None}
+    for path in run.files("instructions"):
+        table = [row | {"source_ids": ["id", row["sample_id"]]} for row in run.read_file(path).to_pylist()]
+        run.write("instructions", run.partition(path), pa.Table.from_pylist(table, schema=SCHEMAS["instructions"]))
+    assert predict(run, chosen(), quiet=True).summary["this_session"]["model_calls"] == 0
+    expected = {place: row | {"source_ids": ["id", row["sample_id"]]} for place, row in before.items()}
+    assert predictions(run) == expected
+    stamps = {path: Path(path).stat().st_mtime_ns for path in run.files(PREDICTIONS)}
+    assert predict(run, chosen(), quiet=True).missing == 0
+    assert {path: Path(path).stat().st_mtime_ns for path in run.files(PREDICTIONS)} == stamps
+    # What training would learn is the same, so no model is trained anew.
+    assert find_trained(run, orders_of(chosen())[0]) is not None
+    # Answers that are given now have them from the start.
+    assert predict_here(run, chosen("prediction.splits=[train]")) == 2 * len(asked(run, ("train",)))
+    assert all(row["source_ids"] == ["id", sample] for (sample, _), row in predictions(run).items())
+
+
 def test_damaged_files_and_failures_that_may_pass_are_asked_again(run: Run) -> None:
     predict_here(run, chosen())
     (first, second, *_) = run.files(PREDICTIONS)

@@ -194,8 +194,8 @@ def test_nesting_without_end_is_refused() -> None:
 @settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from(["a", "é", "😀", LONE, "\udc00", "\ufeff", "\x00", "\n", " "])))
 def test_every_text_can_be_stored(text: str) -> None:
-    row = sample("SA", input={"review": f"x{text}x"}, output=f"y{text}")
-    assert pa.array([row.field("review"), row.output]).to_pylist() == [row.field("review"), row.output]
+    row = sample("SA", input={"review": f"x{text}x"}, instruction=f"y{text}")
+    assert pa.array([row.field("review"), row.instruction]).to_pylist() == [row.field("review"), row.instruction]
     assert row.field("review").encode()[:1] == b"x"
 
 
@@ -203,7 +203,7 @@ def test_lone_surrogates_become_replacement_characters() -> None:
     assert sample("SA", input=f'{{"review": "a{LONE}b"}}').field("review") == "a�b"
     assert sample("SA", input='{"review": "a\\ud83d"}').field("review") == "a�"
     assert sample("SA", input='{"review": "a\\ud83d\\ude00"}').field("review") == "a😀"
-    assert len(sample("SA", output=LONE).sample_id) == 32
+    assert len(sample("SA", instruction=LONE).sample_id) == 32
 
 
 def test_a_review_of_a_million_characters() -> None:
