@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = ["Limits", "Need", "NodeGroup", "Shortage", "find_shortage"]
@@ -13,7 +14,8 @@ _UNITS = {"GPU": "GPUs", "CPU": "CPUs", "memory": "GiB of memory"}
 _EPSILON = 1e-6
 
 
-class NodeGroup(NamedTuple):
+@dataclass(frozen=True)
+class NodeGroup:
     """Nodes that are alike.
 
     Attributes:
@@ -45,7 +47,8 @@ class Limits(NamedTuple):
     mend: str = "submit the job to a larger cluster"
 
 
-class Need(NamedTuple):
+@dataclass(frozen=True)
+class Need:
     """Replicas of one kind that must run at once.
 
     Attributes:
