@@ -8,39 +8,47 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import ray
 import ray.data
 from ray.exceptions import RayError, RayTaskError
 
-__all__ = ["can_grow", "connect", "draining_nodes", "map_partitions", "quieten", "room"]
+__all__ = ["Connection", "connect", "draining_nodes", "map_partitions", "quieten", "room"]
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
 
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start one of this process's own; does nothing when connected."""
+class Connection(NamedTuple):
+    """How this process is connected to Ray.
+
+    Attributes:
+        joined: True for a cluster that was joined, to which nodes may be added; False for a Ray of this machine alone.
+    """
+
+    joined: bool
+
+
+def connect() -> Connection:
+    """Join the cluster that RAY_ADDRESS names, or start a Ray of this process's own; connects once."""
+    connection = Connection(joined=bool(os.environ.get("RAY_ADDRESS")))
     if not ray.is_initialized():
-        dashboard = None if can_grow() else False
         asked = signal.getsignal(signal.SIGTERM)
         # Without an address Ray would join what any other user has started on this machine.
-        address = None if can_grow() else "local"
+        address, dashboard = (None, None) if connection.joined else ("local", False)
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=dashboard)
         if callable(asked) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, asked)  # Ray has put its own in its place, which exits at once
     quieten()
-
-
-def can_grow() -> bool:
-    """Whether the cluster is one that was joined, to which nodes may be added, and not this machine alone."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+    return connection
 
 
 def quieten() -> None:
-    """Leave it to the jobs to show progress: Ray Data tells of every operator instead."""
+    """Turn off Ray Data's own progress output: the jobs show progress themselves."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # All that this package logs as a warning is how to turn its progress bars on.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     # Ray Data 2.60 warns of `max_retries` and has no other way to bound the retries of a task.
     warnings.filterwarnings("ignore", message="`ray_remote_args`")
     warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for")

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import string
+from urllib.parse import quote
+
 from ray.util.metrics import Counter, Gauge
 
+from caslie_ray.ids import content_id
 from caslie_ray.replicas import PoolStats
 
-__all__ = ["GAUGES", "METRICS", "Metrics"]
+__all__ = ["GAUGES", "METRICS", "Metrics", "tag_value"]
 
 METRICS = {
     "caslie_views_planned": "Views that this job found missing when it began.",
@@ -30,6 +34,22 @@ GAUGES = ("caslie_views_planned", "caslie_views_left", "caslie_replicas")
 
 # Prometheus has a label `job` of its own, and would rename ours.
 _TAGS = ("run", "job_name")
+_MAX_TAG = 200
+_PLAIN = "".join(sorted({*string.punctuation, " "} - {"%"}))
+
+
+def tag_value(text: str) -> str:
+    """Return a text as the value of a metric's tag, which Ray takes in ASCII alone.
+
+    Everything but printable ASCII is percent-encoded as UTF-8, and so is ``%`` itself. Of a text that is then longer
+    than 200 characters the end is kept, behind a hash of the text. An empty text becomes ``-``: Prometheus takes an
+    empty label for one that is missing.
+    """
+    encoded = quote(text, safe=_PLAIN, encoding="utf-8", errors="surrogatepass") or "-"
+    if len(encoded) <= _MAX_TAG:
+        return encoded
+    prefix = f"{content_id(encoded)[:12]}..."
+    return prefix + encoded[len(prefix) - _MAX_TAG :]
 
 
 class Metrics:
@@ -45,7 +65,7 @@ class Metrics:
         self._gauges = {name: Gauge(name, METRICS[name], keys[name]) for name in GAUGES}
         self._counters = {name: Counter(name, METRICS[name], keys[name]) for name in METRICS if name not in GAUGES}
         for metric in (*self._gauges.values(), *self._counters.values()):
-            metric.set_default_tags(dict(zip(_TAGS, (run, job), strict=True)))
+            metric.set_default_tags(dict(zip(_TAGS, (tag_value(run), tag_value(job)), strict=True)))
         self._told: dict[tuple[str, str], float] = {}
         for name in self._counters:
             if not _of_model(name):
@@ -64,11 +84,12 @@ class Metrics:
 
     def model(self, stats: PoolStats) -> None:
         """Say what a model has done so far; to be said again and again."""
-        self._gauges["caslie_replicas"].set(stats.ready, {"model": stats.name})
-        self._grow("caslie_replicas_lost", stats.name, stats.deaths)
-        self._grow("caslie_requests", stats.name, stats.requests)
-        self._grow("caslie_tokens", stats.name, stats.prompt_tokens + stats.new_tokens)
-        self._grow("caslie_busy_seconds", stats.name, stats.busy_s)
+        model = tag_value(stats.name)
+        self._gauges["caslie_replicas"].set(stats.ready, {"model": model})
+        self._grow("caslie_replicas_lost", model, stats.deaths)
+        self._grow("caslie_requests", model, stats.requests)
+        self._grow("caslie_tokens", model, stats.prompt_tokens + stats.new_tokens)
+        self._grow("caslie_busy_seconds", model, stats.busy_s)
 
     def _grow(self, name: str, model: str, value: float) -> None:
         if (name, model) not in self._told:

@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from caslie_ray.capacity import capacity
-from caslie_ray.cluster import can_grow, connect, room
+from caslie_ray.cluster import connect, room
 from caslie_ray.engines import Choice, EngineError, Generation, Request
 from caslie_ray.engines.preflight import preflight
 from caslie_ray.lineup import Role
@@ -102,16 +102,15 @@ class Models:
 
     def __enter__(self) -> Any:
         check_models(self._roles, self._needed)
-        connect()
-        plans = self.plans = size_pools(pool_plans(self._roles, self._needed), self._rows, capacity())
+        connection = connect()
+        plans = self.plans = size_pools(pool_plans(self._roles, self._needed), self._rows, capacity(connection))
         if plans:
-            if not can_grow():
-                refuse_what_cannot_fit(plans, room())
+            refuse_what_cannot_fit(plans, connection)
             log.info("loading %s", ", ".join(plan.name for plan in plans))
             for role in self._roles:
                 if role.why:
                     log.info("%s on %s: %s", role.name, role.spec.engine, role.why)
-            self.router = start_router(plans, self._faults)
+            self.router = start_router(plans, self._faults, connection)
         return self.router
 
     def __exit__(
@@ -155,9 +154,10 @@ def check_models(roles: Sequence[Role], needed: Collection[str | None] | None = 
 
 def tasks_for(plans: Sequence[PoolPlan]) -> int:
     """Return how many partitions are worked on at once, so that no replica, and no core, waits for work."""
+    joined = connect().joined
     batches = sum(plan.limit * plan.slots for plan in plans) + 1
     # A cluster that grows has other cores later.
-    return max(2, min(batches, _MAX_TASKS if can_grow() else int(room().get("CPU", 1)) + 2))
+    return max(2, min(batches, _MAX_TASKS if joined else int(room().get("CPU", 1)) + 2))
 
 
 def block_rows_for(plans: Sequence[PoolPlan], most: int) -> int:

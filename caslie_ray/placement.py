@@ -6,8 +6,11 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from caslie_ray.capacity import cluster_shortage
+from caslie_ray.cluster import Connection
 from caslie_ray.engines import EngineError, EngineSpec, overlap
 from caslie_ray.lineup import Role
+from caslie_ray.shortage import Need
 
 __all__ = ["PoolDown", "PoolPlan", "pool_plans", "refuse_what_cannot_fit", "size_pools"]
 
@@ -109,24 +112,21 @@ def size_pools(plans: Sequence[PoolPlan], rows: int, limits: Mapping[str, float]
     return [replace(plan, maximum=largest if plan is first else plan.limit) for plan in plans]
 
 
-def refuse_what_cannot_fit(plans: Sequence[PoolPlan], room: Mapping[str, float]) -> None:
-    """Check that the pools' minimum fits a cluster that does not grow.
+def refuse_what_cannot_fit(plans: Sequence[PoolPlan], connection: Connection) -> None:
+    """Check that the minimum of replicas of pools that run together fits the cluster, as it is or can become.
 
     Args:
         plans: the pools that are to run together.
-        room: what the cluster holds, such as ``{"CPU": 2.0}``.
+        connection: how this process is connected to Ray.
 
     Raises:
-        PoolDown: it does not fit; the message says what is missing and how to do without.
+        PoolDown: it can never fit; the message says what is missing and what to do.
     """
-    for unit, needs in (("GPU", [plan.gpus for plan in plans]), ("CPU", [plan.cpus for plan in plans])):
-        held = room.get(unit, 0.0)
-        together = sum(need * plan.minimum for need, plan in zip(needs, plans, strict=True))
-        if together <= held + 1e-6:
-            continue
-        names = ", ".join(plan.name for plan, need in zip(plans, needs, strict=True) if need)
-        mend = "run one model at a time (schedule=staged) or " if len(plans) > 1 and max(needs) <= held else ""
-        raise PoolDown(
-            f"{names}: {together:g} {unit}s are needed and this machine has {held:g}; {mend}submit the job to a"
-            " larger cluster, or choose another profile"
-        )
+    shortage = cluster_shortage([Need(plan.name, plan.needs, plan.minimum) for plan in plans], connection)
+    if shortage is None:
+        return
+    mend = "run one model at a time (schedule=staged), " if len(plans) > 1 and shortage.alone else ""
+    raise PoolDown(
+        f"{shortage.reason}; {mend}lower resources, alone or pool.min of these models in the profile,"
+        f" or {shortage.mend}"
+    )

@@ -30,7 +30,7 @@ import ray
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from caslie_ray.cluster import can_grow, draining_nodes
+from caslie_ray.cluster import Connection, draining_nodes
 from caslie_ray.engines import Choice, Failure, Generation, Request
 from caslie_ray.engines.load_errors import at_fault, classify
 from caslie_ray.loading import Attempt, LoadPolicy, nodes_with_room
@@ -532,8 +532,13 @@ def actor_class(cls: type, **options: Any) -> Any:
     return ray.remote(**options)(cls)
 
 
-def start_router(plans: Sequence[PoolPlan], faults: FaultSettings) -> Any:
+def start_router(plans: Sequence[PoolPlan], faults: FaultSettings, connection: Connection) -> Any:
     """Start the router and its pools; return its handle. Replicas end with it.
+
+    Args:
+        plans: the pools, with their sizes.
+        faults: what is done about replicas that fail.
+        connection: how this process is connected to Ray.
 
     Raises:
         PoolDown: a model cannot be loaded, or finds no room.
@@ -541,7 +546,7 @@ def start_router(plans: Sequence[PoolPlan], faults: FaultSettings) -> Any:
     # The job ends with its driver anyway; beside it the router outlives the loss of every other node.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     router = actor_class(Router, num_cpus=0, max_restarts=0, max_concurrency=10_000, scheduling_strategy=here).remote(
-        list(plans), faults, can_grow()
+        list(plans), faults, connection.joined
     )
     try:
         started = router.start.remote()

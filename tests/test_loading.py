@@ -14,6 +14,7 @@ import ray
 
 import caslie_ray
 from caslie_ray.captioning import caption
+from caslie_ray.cluster import Connection
 from caslie_ray.engines import Choice, EngineSpec, Request
 from caslie_ray.engines.load_errors import LoadFailure
 from caslie_ray.loading import Attempt, LoadPolicy, nodes_with_room
@@ -125,7 +126,9 @@ def started(ray_cluster: None, checkpoint: str) -> Iterator[Callable[..., Any]]:
     def start(engine: str, maximum: int = 1, needed: bool = True, tries: int = 3) -> Any:
         spec = EngineSpec(checkpoint, f"tests.load_faults:{engine}", context=1024)
         plan = PoolPlan("phi", "phi", spec, 0.2, 0.0, 0.0, 1, maximum, needed)
-        routers.append(start_router([plan], FaultSettings(load_tries=tries, load_pause_s=0.1)))
+        routers.append(
+            start_router([plan], FaultSettings(load_tries=tries, load_pause_s=0.1), Connection(joined=False))
+        )
         return routers[-1]
 
     yield start

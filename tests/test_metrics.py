@@ -9,14 +9,16 @@ from importlib import resources
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from caslie_ray.metrics import GAUGES, METRICS
+from caslie_ray.metrics import GAUGES, METRICS, Metrics, tag_value
 from caslie_ray.miniature import WorldSize
+from caslie_ray.replicas import PoolStats
 from caslie_ray.runs import open_run
 from tests import faulty
 from tests.clusters import Submitted, nodes, until
@@ -89,6 +91,25 @@ def test_panels_say_what_they_are_and_do_not_overlap(dashboard: dict[str, Any]) 
         assert apart, (one["title"], other["title"])
 
 
+NAMES = ["läufe/été 夏", "a\nb\t\0c\x7f", 'C:\\runs\\"x"', "100% {real}", "\udce4", "🧵" * 300, "x" * 100_000, "", " "]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_text_becomes_a_tag_that_ray_takes(ray_cluster: None, name: str) -> None:
+    told = Metrics(name, name)
+    told.views(3, 2)
+    told.done(1, 1, 1)
+    told.model(PoolStats(name, ready=1, requests=3))
+
+
+def test_a_tag_is_short_printable_ascii_and_tells_texts_apart() -> None:
+    tags = [tag_value(name) for name in NAMES]
+    assert all(0 < len(tag) <= 200 and tag.isascii() and tag.isprintable() for tag in tags)
+    assert len({*tags, tag_value("x" * 100_001), tag_value("l%C3%A4ufe"), tag_value("läufe")}) == len(tags) + 3
+    assert tag_value("s3://shop/run-1 (a)") == "s3://shop/run-1 (a)", "what Ray takes is left as it is"
+    assert unquote(tags[0]) == NAMES[0]
+
+
 class Scrape:
     """What Prometheus is told at one moment."""
 
@@ -114,7 +135,7 @@ class Scrape:
 @pytest.mark.timeout(900)
 def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
     source = draw(tmp_path / "source", SIZE)
-    run = open_run(str(tmp_path / "run"))
+    run = open_run(str(tmp_path / "läufe" / "été 夏"))
     # Exported every second, and forgotten after two: what is told only once would be gone in the middle of the job.
     with nodes(1, {"RAY_metrics_report_interval_ms": "1000"}) as cluster:
 
@@ -154,7 +175,8 @@ def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
     assert early.types == {name: "gauge" if name in GAUGES else "counter" for name in METRICS}
     for name, labels in early.labels.items():
         of_model = name.startswith(("replicas", "requests", "tokens", "busy"))
-        ours = {"run": run.label, "job_name": "caption", **({"model": "llama-3b"} if of_model else {})}
+        assert unquote(labels["run"]) == run.label
+        ours = {"run": tag_value(run.label), "job_name": "caption", **({"model": "llama-3b"} if of_model else {})}
         assert {tag: labels[tag] for tag in TAGS & set(labels)} == ours
     # By that the dashboard leaves out what earlier drivers have counted.
     assert early.labels["views_failed_total"] == early.labels["views_planned"]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from caslie_ray.cluster import Connection
 from caslie_ray.lineup import resolve
 from caslie_ray.placement import PoolDown, PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
 from caslie_ray.profiles import load_profile
@@ -14,23 +15,27 @@ def plan(name: str, cpus: float = 0.0, gpus: float = 0.0, minimum: int = 1) -> P
     return PoolPlan(name, name, spec, cpus, gpus, 0.0, minimum, minimum)
 
 
-def test_the_mini_lineup_has_a_pool_a_model_and_fits_two_cores() -> None:
+HERE = Connection(joined=False)
+"""The Ray of the tests: 2 CPUs and a GPU."""
+
+
+def test_the_mini_lineup_has_a_pool_a_model_and_fits_two_cores(ray_cluster: None) -> None:
     plans = pool_plans(resolve(load_profile("mini")).roles)
     assert plans[0].name == "captioner"
     assert len(plans) == 6
-    refuse_what_cannot_fit(plans, {"CPU": 2.0})
+    refuse_what_cannot_fit(plans, HERE)
 
 
-def test_shares_of_a_gpu_add_up() -> None:
+def test_shares_of_a_gpu_add_up(ray_cluster: None) -> None:
     five = [plan(f"voter-{number}", gpus=0.2) for number in range(5)]
-    refuse_what_cannot_fit(five, {"GPU": 1.0})
+    refuse_what_cannot_fit(five, HERE)
     with pytest.raises(PoolDown, match=r"1\.2 GPUs are needed and this machine has 1; run one model at a time"):
-        refuse_what_cannot_fit([*five, plan("captioner", gpus=0.2)], {"GPU": 1.0})
+        refuse_what_cannot_fit([*five, plan("captioner", gpus=0.2)], HERE)
 
 
-def test_a_model_that_alone_is_too_large_is_not_told_to_run_alone() -> None:
-    with pytest.raises(PoolDown, match="vision: 8 CPUs are needed and this machine has 2") as refused:
-        refuse_what_cannot_fit([plan("vision", cpus=4, minimum=2)], {"CPU": 2.0})
+def test_a_model_that_alone_is_too_large_is_not_told_to_run_alone(ray_cluster: None) -> None:
+    with pytest.raises(PoolDown, match="vision: 8 CPUs are needed and this machine has 2; lower resources") as refused:
+        refuse_what_cannot_fit([plan("vision", cpus=4, minimum=2)], HERE)
     assert "staged" not in str(refused.value)
 
 
@@ -48,7 +53,7 @@ MANY = 10**9
     [
         ({"CPU": 128.0, "GPU": 8.0}, 8),
         ({"CPU": 5.0, "GPU": 8.0}, 5),
-        ({"CPU": 128.0, "GPU": 0.0}, 1),  # its minimum: `refuse_what_cannot_fit` has the say
+        ({"CPU": 128.0, "GPU": 0.0}, 1),  # its minimum: `refuse_what_cannot_fit` checks that
         (None, 64),
     ],
 )

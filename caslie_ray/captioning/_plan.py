@@ -140,8 +140,7 @@ def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[Partit
 
     Pools without an upper limit are timed with the minimum of replicas, and their time is scaled: see `_speedup`.
     """
-    connect()
-    limits = capacity()
+    limits = capacity(connect())
     least = _sized(job, 0, limits)
     planned = _sized(job, plan.missing, limits)
     plan.replicas = {pool.name: pool.limit for pools in planned.values() for pool in pools}

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from caslie_ray.dataset.decoding import ImageError
 from caslie_ray.dataset.files import file_keys
+from caslie_ray.dataset.headers import RequestHeaders, header_settings
 from caslie_ray.dataset.images import Outcome, read_images
 from caslie_ray.dataset.working import FETCHED, FOLDER, SORTED, fold, write_sorted
 from caslie_ray.ids import content_id
@@ -42,10 +43,13 @@ class Fate:
     retryable: bool = False
 
 
-def _settings(images: ImageSettings, fetched: bool) -> str:
+def _settings(images: ImageSettings, key: str, fetched: bool) -> str:
     """Return the settings that an outcome depends on: an image on few of them, a reject on more."""
     parts = f"{images.max_side}/{images.max_pixels}/{images.max_bytes}"
-    return parts if fetched else f"{parts}/{images.allow_private}"
+    if fetched:
+        return parts
+    headers = header_settings(images) if key.startswith("url:") else ""
+    return f"{parts}/{images.allow_private}" + (f"/{headers}" if headers else "")
 
 
 def write_fetched(run: Run, images: ImageSettings, outcomes: Sequence[tuple[str, Outcome]]) -> None:
@@ -56,7 +60,7 @@ def write_fetched(run: Run, images: ImageSettings, outcomes: Sequence[tuple[str,
     pictures: dict[str, dict[str, object]] = {}
     rows: list[dict[str, object]] = []
     for key, outcome in outcomes:
-        row: dict[str, object] = {"key": key, "settings": _settings(images, outcome.image is not None)}
+        row: dict[str, object] = {"key": key, "settings": _settings(images, key, outcome.image is not None)}
         row |= {"reason": outcome.reason, "retryable": outcome.retryable}
         if outcome.image is not None:
             image = outcome.image
@@ -71,13 +75,14 @@ def write_fetched(run: Run, images: ImageSettings, outcomes: Sequence[tuple[str,
 class Fetcher:
     """Fetches, decodes and keeps a block of references."""
 
-    def __init__(self, run: Run, images: ImageSettings) -> None:
+    def __init__(self, run: Run, images: ImageSettings, headers: RequestHeaders) -> None:
         self._run = run
         self._images = images
+        self._headers = headers
 
     def __call__(self, block: Sequence[Wanted]) -> int:
         """Fetch the block and return how many of it gave no image."""
-        outcomes = read_images([wanted.locator for wanted in block], self._images)
+        outcomes = read_images([wanted.locator for wanted in block], self._images, self._headers)
         keys = [wanted.key for wanted in block]
         write_fetched(self._run, self._images, list(zip(keys, outcomes, strict=True)))
         return sum(outcome.image is None for outcome in outcomes)
@@ -105,7 +110,9 @@ class Ledger:
             for row in self._run.read_file(path).to_pylist():
                 fate = Fate(row["image_id"], row["reason"], row["retryable"])
                 is_image = fate.image_id is not None
-                if row["settings"] != _settings(self._images, is_image) or (is_image and fate.image_id not in held):
+                if row["settings"] != _settings(self._images, row["key"], is_image) or (
+                    is_image and fate.image_id not in held
+                ):
                     continue
                 before = self._fates.get(row["key"])
                 # Files have no order: an image outweighs a reject, a final reject one that may pass.
@@ -123,7 +130,7 @@ class Ledger:
         rows: list[dict[str, object]] = []
         for key in kept:
             fate = self._fates[key]
-            settings = _settings(self._images, fate.image_id is not None)
+            settings = _settings(self._images, key, fate.image_id is not None)
             rows.append(
                 {"key": key, "settings": settings, "image_id": fate.image_id, "reason": fate.reason}
                 | {"retryable": fate.retryable}

@@ -18,6 +18,7 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from caslie_ray.dataset.decoding import ImageError, too_large
+from caslie_ray.dataset.headers import RequestHeaders, same_origin
 from caslie_ray.dataset.urls import clean_url, is_public
 from caslie_ray.profiles import ImageSettings
 
@@ -27,11 +28,10 @@ REDIRECTS = 5
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 _CHUNK = 64 * 1024
-_HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "caslie-ray/0.1"}
 _PASSING = {408, 425, 429}
 _MEANS = {
-    401: "it wants a login; give a public URL",
-    403: "the server refuses; give another URL",
+    401: "it wants a login; give a public URL, or a header with the login (images.headers)",
+    403: "the server refuses; give another URL, or the headers that it wants (images.headers: User-Agent, Referer)",
     404: "the image is not there (any more); give another URL",
     410: "the image is gone; give another URL",
     429: "the server asks for fewer requests; lower images.concurrency and run again",
@@ -70,12 +70,18 @@ class Downloader:
     - Busy servers, time-outs and broken connections are tried again after growing, jittered pauses, or
       after what ``Retry-After`` says.
     - Only http and https; no address outside the public internet unless allowed, on no redirect either.
+    - Credentials among the headers go to the hosts that the profile names, and not past a redirect to another origin.
 
-    Limits: no proxy is used, and no cookies or credentials are sent.
+    Limits: no proxy is used, and cookies that servers set are not kept.
+
+    Args:
+        limits: settings of downloads.
+        headers: what each request says.
     """
 
-    def __init__(self, limits: ImageSettings) -> None:
+    def __init__(self, limits: ImageSettings, headers: RequestHeaders) -> None:
         self._limits = limits
+        self._headers = headers
         self._slots = asyncio.Semaphore(limits.concurrency)
 
     async def __aenter__(self) -> Self:
@@ -83,7 +89,7 @@ class Downloader:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._limits.concurrency, resolver=resolver),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_timeout_s),
-            headers=_HEADERS,
+            headers={"Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
@@ -132,14 +138,18 @@ class Downloader:
             raise ImageError(f"invalid URL: {_short(error)}") from None
 
     async def _follow(self, url: str) -> bytes:
+        trusted = self._headers.are_trusted(url)
         for _ in range(REDIRECTS + 1):
             self._check(url)
-            async with self._session.get(URL(url, encoded=True), allow_redirects=False) as answer:
+            headers = {**self._headers.common, **(self._headers.credentials if trusted else {})}
+            async with self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
-                    url = _redirected(url, answer.headers["Location"])
+                    target = _redirected(url, answer.headers["Location"])
+                    trusted = trusted and same_origin(url, target)
+                    url = target
                     continue
                 if answer.status != 200:
-                    raise _of_status(answer)
+                    raise _of_status(answer, trusted)
                 return await self._body(answer)
         raise ImageError(f"too many redirects: more than {REDIRECTS}; give the image's own URL")
 
@@ -179,12 +189,13 @@ class _PassingError(Exception):
         self.pause_s = pause_s
 
 
-def _of_status(answer: aiohttp.ClientResponse) -> Exception:
+def _of_status(answer: aiohttp.ClientResponse, trusted: bool) -> Exception:
     host, status = answer.url.host, answer.status
     reason = f"HTTP {status}: {host}: {_MEANS.get(status, answer.reason or 'no image')}"
     if status in _PASSING or status >= 500:
         return _PassingError(reason, _retry_after(answer.headers.get("Retry-After")))
-    return ImageError(reason)
+    # The next run may have another credential, and nothing that is stored shows whether it has.
+    return ImageError(reason, retryable=trusted and status in (401, 403))
 
 
 def _retry_after(value: str | None) -> float | None:

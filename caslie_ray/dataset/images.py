@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from caslie_ray.dataset.decoding import ImageError, StoredImage, decode
 from caslie_ray.dataset.downloading import Downloader
 from caslie_ray.dataset.files import read_file
+from caslie_ray.dataset.headers import RequestHeaders
 from caslie_ray.profiles import ImageSettings
 
 __all__ = ["Outcome", "read_images", "try_decode"]
@@ -38,21 +39,21 @@ def try_decode(data: bytes, limits: ImageSettings) -> Outcome:
         return Outcome(None, error.reason, error.retryable)
 
 
-def read_images(locators: Sequence[str], limits: ImageSettings) -> list[Outcome]:
+def read_images(locators: Sequence[str], limits: ImageSettings, headers: RequestHeaders) -> list[Outcome]:
     """Fetch and decode each locator (``url:``, ``file:`` or ``store:``), in order; raises for none of them.
 
     While some downloads wait, others are decoded, one picture at a time in a process: a large one can take
     hundreds of megabytes.
     """
-    return asyncio.run(_read_all(locators, limits))
+    return asyncio.run(_read_all(locators, limits, headers))
 
 
-async def _read_all(locators: Sequence[str], limits: ImageSettings) -> list[Outcome]:
+async def _read_all(locators: Sequence[str], limits: ImageSettings, headers: RequestHeaders) -> list[Outcome]:
     loop = asyncio.get_running_loop()
     # Tasks, not whole bodies, may pile up: no more are in flight than may download.
     slots = asyncio.Semaphore(limits.concurrency)
     with ThreadPoolExecutor(max_workers=1) as decoder:
-        async with Downloader(limits) as downloader:
+        async with Downloader(limits, headers) as downloader:
 
             async def one(locator: str) -> Outcome:
                 async with slots:

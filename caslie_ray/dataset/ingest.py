@@ -9,6 +9,7 @@ anew with the same rows are left alone.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from caslie_ray.dataset._ray import Lost, each, each_of_stream
 from caslie_ray.dataset._resolve import Group, Resolver
 from caslie_ray.dataset._tables import TABLES, Writer, Written
 from caslie_ray.dataset.columns import Columns
+from caslie_ray.dataset.headers import request_headers
 from caslie_ray.dataset.images import Outcome
 from caslie_ray.dataset.reading import SourceFile, find_sources
 from caslie_ray.dataset.summary import IngestSummary, counted
@@ -64,6 +66,7 @@ def ingest(
 
     Raises:
         SourceError: a source is not there.
+        ProfileError: a request header takes its value from an environment variable that is not set.
         RunError: the run cannot be written, or workers die again and again.
     """
     started = time.monotonic()
@@ -81,6 +84,7 @@ class _Ingest:
         self._profile = profile
         self._quiet = quiet
         self._tasks = tasks
+        self._headers = request_headers(profile.images, os.environ)
         self._held = Held(run, profile, tasks)
         self._concurrency = profile.ingest.concurrency
 
@@ -139,7 +143,7 @@ class _Ingest:
 
     def _fetch(self, wanted: Sequence[Wanted]) -> None:
         """Fetch references in blocks; what dies with its worker is tried again in smaller ones."""
-        fetcher = Fetcher(self._run, self._profile.images)
+        fetcher = Fetcher(self._run, self._profile.images, self._headers)
         size = min(_BLOCK, -(-len(wanted) // (4 * self._concurrency)))
         left = list(wanted)
         rejected = 0

@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from caslie_ray.engines.base import EngineError
+from caslie_ray.engines.registry import AUTO
 from caslie_ray.engines.spec import EngineSpec, LoraShape
 
 __all__ = ["AUTO", "Chosen", "choose_engine"]
 
 log = logging.getLogger(__name__)
-
-AUTO = "auto"
 
 
 class Chosen(NamedTuple):

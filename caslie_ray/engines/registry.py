@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 import importlib
+import re
+from typing import NamedTuple
 
 from caslie_ray.engines.base import Engine, EngineError
 from caslie_ray.engines.spec import EngineSpec
 
-__all__ = ["ENGINES", "load_engine", "overlap"]
+__all__ = ["AUTO", "ENGINES", "Registered", "check_name", "load_engine", "overlap"]
 
-# Each module has `load(spec) -> Engine`. They are imported when used: each brings a large library with it.
-ENGINES = {"transformers": "caslie_ray.engines.transformers", "vllm": "caslie_ray.engines.vllm"}
-# Calls that one engine answers together; all others answer one at a time.
-_OVERLAP = {"vllm": 4}
+
+class Registered(NamedTuple):
+    """An engine of this package.
+
+    Attributes:
+        module: has `load(spec) -> Engine`; it is imported when used, since it brings a large library with it.
+        overlap: calls that one engine answers at once.
+    """
+
+    module: str
+    overlap: int = 1
+
+
+ENGINES = {
+    "transformers": Registered("caslie_ray.engines.transformers"),
+    "vllm": Registered("caslie_ray.engines.vllm", overlap=4),
+}
+AUTO = "auto"
+"""In a profile: vLLM where it supports the checkpoint, else transformers; see `choosing`."""
+_OF_A_USER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def check_name(name: str) -> str:
+    """Return the name of an engine as a profile may have it.
+
+    Raises:
+        ValueError: there is no such engine; the message lists those that there are.
+    """
+    if name in (AUTO, *ENGINES) or _OF_A_USER.fullmatch(name):
+        return name
+    raise ValueError(_unknown(name, AUTO))
 
 
 def load_engine(spec: EngineSpec) -> Engine:
@@ -26,8 +55,8 @@ def load_engine(spec: EngineSpec) -> Engine:
     module, _, function = spec.engine.partition(":")
     if not function:
         if module not in ENGINES:
-            raise EngineError(f"there is no engine {module!r}; there are: {', '.join(ENGINES)}, module:function")
-        module, function = ENGINES[module], "load"
+            raise EngineError(_unknown(module))
+        module, function = ENGINES[module].module, "load"
     try:
         load = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
@@ -38,4 +67,9 @@ def load_engine(spec: EngineSpec) -> Engine:
 
 def overlap(engine: str) -> int:
     """How many threads may ask one engine of that name at once."""
-    return _OVERLAP.get(engine, 1)
+    return ENGINES[engine].overlap if engine in ENGINES else 1
+
+
+def _unknown(name: str, *others: str) -> str:
+    known = ", ".join((*others, *ENGINES))
+    return f"there is no engine {name!r}; there are: {known}, and your own as module:function"

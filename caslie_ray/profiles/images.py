@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
 
-from caslie_ray.profiles._base import Positive, Seconds, Settings, Whole
+from pydantic import Field, model_validator
+
+from caslie_ray.profiles._base import Listed, Positive, Seconds, Settings, Whole
+from caslie_ray.profiles.headers import check_headers, is_credential
 
 __all__ = ["ImageSettings"]
 
@@ -38,3 +41,28 @@ class ImageSettings(Settings):
 
     root: str | None = None
     """Folder or URI that relative references start from; null takes the folder of the source file."""
+
+    headers: dict[str, str] = Field(default={}, repr=False)
+    """Request headers for downloads, such as `User-Agent` and `Referer`; by default the User-Agent names this package.
+    `${NAME}` in a value is replaced by an environment variable of the job. What is a credential (`Authorization`,
+    `Cookie`, a name with key, token or the like, any value from the environment) is sent to `credential_hosts` alone,
+    and not after a redirect to another host."""
+
+    credential_hosts: Listed[str] = ()
+    """Hosts that are sent the headers that are credentials; their subdomains are too."""
+
+    @model_validator(mode="after")
+    def _safe_headers(self) -> Self:
+        check_headers(self.headers)
+        credentials = [name for name, value in self.headers.items() if is_credential(name, value)]
+        if credentials and not self.credential_hosts:
+            raise ValueError(
+                f"headers {', '.join(credentials)} are credentials; name the hosts that are sent them in"
+                " images.credential_hosts, since a data set may name any host"
+            )
+        for host in self.credential_hosts:
+            if not host.strip(".") or any(mark in host for mark in "/@* "):
+                raise ValueError(
+                    f"credential_hosts: {host!r} is no host; give its name alone, such as cdn.shop.example"
+                )
+        return self

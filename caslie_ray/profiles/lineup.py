@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from caslie_ray.engines.fingerprint import weight_bytes
+from caslie_ray.engines.registry import check_name
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.profiles._base import Listed, Positive, Settings
 
 __all__ = ["Alone", "Captioner", "Generation", "Lineup", "Model", "Pool", "Resources", "Workers"]
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-EngineName = Annotated[str, Field(pattern=r"^(auto|transformers|vllm|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
+EngineName = Annotated[str, AfterValidator(check_name)]
 
 
 class Resources(Settings):

@@ -21,10 +21,12 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
-from caslie_ray.cluster import can_grow, room
+from caslie_ray.capacity import cluster_shortage
+from caslie_ray.cluster import connect
 from caslie_ray.engines import EngineError
 from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.runs import Run, RunError
+from caslie_ray.shortage import Need
 from caslie_ray.training._learner import TrainingError
 from caslie_ray.training._order import MODELS, TrainingOrder
 from caslie_ray.training._worker import Assignment, Item, work
@@ -101,19 +103,11 @@ def fit(run: Run, items: Sequence[Item], board: Any) -> None:
 
 
 def _refuse_what_cannot_fit(settings: TrainingSettings, resources: dict[str, float]) -> None:
-    """Say that this machine is too small, where Ray Train would wait for a larger one; a cluster may grow."""
-    if can_grow():
-        return
-    held = room()
-    for unit, need in resources.items():
-        together, here = need * settings.num_workers.min, held.get(unit, 0.0)
-        if together > here + 1e-6:
-            size, name = (_GIB, " GiB") if unit == "memory" else (1, f" {unit}s")
-            raise TrainingError(
-                f"{settings.num_workers.min} workers need {together / size:g}{name} and this machine has"
-                f" {here / size:g}: lower training.num_workers or training.resources, or submit the job to a larger"
-                " cluster"
-            )
+    """Refuse workers that can never run together; Ray Train would wait for them."""
+    count = settings.num_workers.min
+    shortage = cluster_shortage([Need(f"{count} training workers", resources, count)], connect())
+    if shortage is not None:
+        raise TrainingError(f"{shortage.reason}; lower training.num_workers or training.resources, or {shortage.mend}")
 
 
 def forget_if_broken(run: Run, folder: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from aiohttp.resolver import ThreadedResolver
 
 from caslie_ray.dataset import downloading
+from caslie_ray.dataset.headers import request_headers
 from caslie_ray.dataset.images import Outcome, read_images
 from caslie_ray.dataset.urls import is_public
 from caslie_ray.profiles import ImageSettings
@@ -19,6 +20,7 @@ from tests.dataset.world import Site, drip, png
 
 OPEN = ImageSettings(allow_private=True, timeout_s=1.0, connect_timeout_s=0.5, retries=2)
 CLOSED = OPEN.model_copy(update={"allow_private": False})
+HEADERS = request_headers(OPEN, {})
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +35,7 @@ def one_public(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fetch(url: str, limits: ImageSettings = OPEN) -> Outcome:
-    return read_images([f"url:{url}"], limits)[0]
+    return read_images([f"url:{url}"], limits, HEADERS)[0]
 
 
 def test_an_image_arrives(site: Site) -> None:
@@ -88,7 +90,7 @@ def test_a_slow_server_runs_into_the_time_limit(site: Site) -> None:
     site.pages["/b"] = drip(1.5)
     limits = OPEN.model_copy(update={"timeout_s": 0.3, "retries": 0})
     begun = time.monotonic()
-    slow, endless = read_images([f"url:{site.url(path)}" for path in ("/a", "/b")], limits)
+    slow, endless = read_images([f"url:{site.url(path)}" for path in ("/a", "/b")], limits, HEADERS)
     assert time.monotonic() - begun < 1.5
     for done in (slow, endless):
         assert (done.reason or "").startswith("time-out: 127.0.0.1 took more than 0.3 s")
@@ -217,7 +219,7 @@ def test_no_more_downloads_at_once_than_allowed(site: Site) -> None:
     for number in range(20):
         site.pages[f"/{number}"] = page
         locators.append(f"url:{site.url(f'/{number}')}")
-    done = read_images(locators, OPEN.model_copy(update={"concurrency": 4}))
+    done = read_images(locators, OPEN.model_copy(update={"concurrency": 4}), HEADERS)
     assert all(one.image is not None for one in done)
     assert 2 <= site.open_most <= 4
 
@@ -227,7 +229,7 @@ def test_files_and_urls_together_in_order(site: Site, tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(bytes(20_000))
     site.pages["/b.png"] = png(2)
     names = ["file:/no/such/file.png", f"file:{tmp_path}/a.png", f"url:{site.url('/b.png')}", f"file:{tmp_path}"]
-    done = read_images([*names, f"file:{tmp_path}/large.png"], OPEN.model_copy(update={"max_bytes": 19_999}))
+    done = read_images([*names, f"file:{tmp_path}/large.png"], OPEN.model_copy(update={"max_bytes": 19_999}), HEADERS)
     assert [one.image is not None for one in done] == [False, True, True, False, False]
     assert [(one.reason or "").split(":")[0] for one in done] == [
         "missing file",

@@ -12,6 +12,7 @@ from caslie_ray.adapters import with_local_adapters
 from caslie_ray.engines import Engine, EngineSpec, Failure, Generation, Request, load_engine
 from caslie_ray.fusion import fuse
 from caslie_ray.lineup import Role
+from caslie_ray.placement import PoolDown
 from caslie_ray.prediction import answerers_of, plan_prediction, predict
 from caslie_ray.prediction._work import PREDICTIONS, PredictOrder
 from caslie_ray.profiles import Profile, load_profile
@@ -289,3 +290,10 @@ def test_adapters_on_an_object_store_answer_alike(run: Run) -> None:
         fetched.choose(question, ("yes", "no"))[0].probabilities
         == near.choose(question, ("yes", "no"))[0].probabilities
     )
+
+
+def test_a_base_that_no_machine_here_can_hold_is_refused_at_once(trained: Path) -> None:
+    with pytest.raises(
+        PoolDown, match=r"unim3: 50 CPUs are needed and this machine has 2; lower resources, alone or pool.min"
+    ):
+        predict(open_run(str(trained)), chosen("lineup.base.alone.cpus=50", "storage.block_rows=17"), quiet=True)

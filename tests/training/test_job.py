@@ -148,7 +148,9 @@ def test_a_rate_that_breaks_the_loss_ends_the_job_with_the_samples(run: Run) -> 
 
 def test_a_machine_that_is_too_small_is_named_before_anything_starts(run: Run) -> None:
     large = load_profile("mini", [*SETTINGS, "training.num_workers={min: 50, max: 50}"])
-    with pytest.raises(TrainingError, match=r"50 workers need 25 CPUs and this machine has \d+: lower training.num"):
+    with pytest.raises(
+        TrainingError, match=r"50 training workers: 25 CPUs are needed and this machine has \d+; lower training.num"
+    ):
         train(run, large, quiet=True)
 
 

@@ -1,0 +1,93 @@
+"""Request headers of image downloads, and which server is sent which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from caslie_ray import __version__
+from caslie_ray.ids import content_id
+from caslie_ray.profiles import ImageSettings, ProfileError
+from caslie_ray.profiles.headers import VARIABLE, check_value, is_credential
+
+__all__ = ["RequestHeaders", "header_settings", "request_headers", "same_origin"]
+
+_DEFAULT = {"Accept": "image/*,*/*;q=0.5", "User-Agent": f"caslie_ray/{__version__}"}
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class RequestHeaders:
+    """Headers with their values; credentials apart.
+
+    Attributes:
+        common: sent to every server.
+        credentials: sent to `hosts` alone.
+        hosts: names of hosts in ASCII. Subdomains count too, but not those of a single label, such as `com`.
+    """
+
+    common: Mapping[str, str]
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hosts: tuple[str, ...] = ()
+
+    def are_trusted(self, url: str) -> bool:
+        """Whether the server of a URL is sent credentials; False where there are none."""
+        host = urlsplit(url).hostname or ""
+        return bool(self.credentials) and any(
+            host == one or ("." in one and host.endswith(f".{one}")) for one in self.hosts
+        )
+
+
+def request_headers(settings: ImageSettings, environment: Mapping[str, str]) -> RequestHeaders:
+    """Return the headers of a profile, with values from the environment put in.
+
+    Raises:
+        ProfileError: a variable is not set, or its value may not stand in a header; the message does not show it.
+    """
+    common, credentials = dict(_DEFAULT), {}
+    for name, text in settings.headers.items():
+        missing = [one for one in VARIABLE.findall(text) if one not in environment]
+        if missing:
+            raise ProfileError(f"images.headers.{name}: the environment variable {missing[0]} is not set")
+        value = VARIABLE.sub(lambda found: environment[found[1]].strip(), text)
+        try:
+            check_value(name, value)
+        except ValueError as error:
+            raise ProfileError(f"images.headers.{error}") from None
+        if is_credential(name, text):
+            credentials[name] = value
+            continue
+        for other in [other for other in common if other.lower() == name.lower()]:
+            del common[other]
+        common[name] = value
+    hosts = tuple(_ascii(host.strip(".").lower()) for host in settings.credential_hosts)
+    return RequestHeaders(common, credentials, hosts)
+
+
+def header_settings(settings: ImageSettings) -> str:
+    """Return what a failed download depends on of the headers, as text that may be stored: no credential is part of it.
+
+    Empty where the profile sets none.
+    """
+    if not settings.headers:
+        return ""
+    parts = [
+        f"{name.lower()}:{'' if is_credential(name, value) else value}" for name, value in settings.headers.items()
+    ]
+    return content_id(*sorted(parts), *sorted(settings.credential_hosts))[:12]
+
+
+def same_origin(url: str, other: str) -> bool:
+    """Whether a redirect stays with its server; going from http to https of one host does."""
+    one, two = urlsplit(url), urlsplit(other)
+    if one.hostname != two.hostname:
+        return False
+    ports = [part.port or _PORTS.get(part.scheme) for part in (one, two)]
+    if (one.scheme, two.scheme) == ("http", "https") and ports == [80, 443]:
+        return True
+    return one.scheme == two.scheme and ports[0] == ports[1]
+
+
+def _ascii(host: str) -> str:
+    return host if host.isascii() else host.encode("idna").decode()

@@ -1,0 +1,224 @@
+"""Request headers: a server that wants some, hosts that must not see some, and what is kept of them in a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import caslie_ray
+from caslie_ray.dataset import ingest
+from caslie_ray.dataset.headers import header_settings, request_headers, same_origin
+from caslie_ray.dataset.images import Outcome, read_images
+from caslie_ray.profiles import ImageSettings, Profile, ProfileError, load_profile
+from caslie_ray.runs import open_run
+from tests.dataset.world import Site, category, png, write_json
+
+SECRET = "s3cret-of-the-shop"
+AGENT = "Mozilla/5.0 (compatible; shop; rows=1,2)"
+
+
+def settings(**images: Any) -> ImageSettings:
+    return ImageSettings(allow_private=True, timeout_s=5.0, retries=0, **images)
+
+
+def fetch(url: str, limits: ImageSettings, **environment: str) -> Outcome:
+    return read_images([f"url:{url}"], limits, request_headers(limits, environment))[0]
+
+
+class Seen:
+    """Pages that note the headers of requests, by path."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.headers: dict[str, list[dict[str, str]]] = {}
+
+    def image(self, path: str) -> str:
+        return self._page(path, lambda handler: handler.answer(200, png()))
+
+    def redirect(self, path: str, target: str) -> str:
+        return self._page(path, lambda handler: handler.answer(302, Location=target))
+
+    def _page(self, path: str, answer: Any) -> str:
+        def page(handler: Any) -> None:
+            self.headers.setdefault(path, []).append({name.lower(): value for name, value in handler.headers.items()})
+            answer(handler)
+
+        self.site.pages[path] = page
+        return self.site.url(path)
+
+
+def choosy(handler: Any) -> None:
+    """A shop that answers browsers which come from its own page."""
+    told = handler.headers
+    fine = told["User-Agent"] == AGENT and told["Referer"] == "https://shop.example/" and told["Host"]
+    handler.answer(*((200, png()) if fine else (403, b"")))
+
+
+def test_a_server_is_told_who_asks(site: Site) -> None:
+    seen = Seen(site)
+    assert fetch(seen.image("/a"), settings()).image is not None
+    (told,) = seen.headers["/a"]
+    assert told["user-agent"] == f"caslie_ray/{caslie_ray.__version__}"
+    assert told["accept"].startswith("image/*")
+    assert not {"referer", "cookie", "authorization"} & set(told)
+    assert fetch(seen.image("/b"), settings(headers={"user-agent": AGENT, "ACCEPT": "*/*"})).image is not None
+    (told,) = seen.headers["/b"]
+    assert (told["user-agent"], told["accept"], told["accept-encoding"]) == (AGENT, "*/*", "identity")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_refused_images_are_fetched_with_other_headers_and_no_others(tmp_path: Path, site: Site) -> None:
+    site.pages["/plain"] = png(1)
+    site.pages["/choosy"] = choosy
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = [site.url("/plain"), site.url("/choosy"), "broken.png"]
+    source = write_json(tmp_path / "rows.json", [category(f"t{n}", image) for n, image in enumerate(images)])
+    run = open_run(str(tmp_path / "run"))
+
+    def bring(*headers: str) -> tuple[int, int]:
+        profile = load_profile("mini", ["images.allow_private=true", "images.retries=0", *headers])
+        summary = ingest(run, [source], profile, quiet=True)
+        return summary.images, summary.fetched
+
+    agent, referer = f"images.headers.User-Agent={AGENT}", "images.headers.Referer=https://shop.example/"
+    assert bring() == (1, 3)
+    assert bring() == (1, 0)
+    assert bring(agent) == (1, 1), "what was refused, and nothing else"
+    assert bring(agent, referer) == (2, 1)
+    assert bring("images.headers.User-Agent=other") == (2, 0), "what is there is not fetched again"
+    assert (site.count("/plain"), site.count("/choosy")) == (1, 3)
+
+
+def test_credentials_go_to_their_hosts_alone(site: Site) -> None:
+    """127.0.0.1 and 127.0.0.2 are two hosts."""
+    seen = Seen(site)
+    headers = {
+        "Authorization": "Bearer ${SHOP}",
+        "Cookie": "a=b",
+        "X-Api-Key": "k",
+        "X-Shop": "${SHOP}",
+        "Referer": "r",
+    }
+    limits = settings(headers=headers, credential_hosts=["127.0.0.1"])
+    secrets = {"authorization", "cookie", "x-api-key", "x-shop"}
+
+    def told(url: str, path: str) -> dict[str, str]:
+        assert fetch(url, limits, SHOP=SECRET).image is not None
+        found = seen.headers[path][-1]
+        assert found["referer"] == "r"
+        return {name: value for name, value in found.items() if name in secrets}
+
+    there = seen.image("/a")
+    everything = {"authorization": f"Bearer {SECRET}", "cookie": "a=b", "x-api-key": "k", "x-shop": SECRET}
+    assert told(there, "/a") == everything
+    assert told(site.url("/a", "127.0.0.2"), "/a") == {}
+    assert told(seen.redirect("/same", "/a"), "/a") == everything
+    assert told(seen.redirect("/away", site.url("/a", "127.0.0.2")), "/a") == {}
+    # Once it was elsewhere it may be anybody's redirect.
+    seen.redirect("/back", there)
+    assert told(seen.redirect("/out", site.url("/back", "127.0.0.2")), "/a") == {}
+    assert {"authorization"} <= set(seen.headers["/out"][0])
+
+
+@pytest.mark.parametrize(
+    ("url", "other", "same"),
+    [
+        ("http://a.example/x", "http://a.example/y", True),
+        ("http://a.example/x", "https://a.example/x", True),
+        ("https://a.example/x", "http://a.example/x", False),
+        ("https://a.example/x", "https://a.example:8443/x", False),
+        ("https://a.example:443/x", "https://a.example/x", True),
+        ("https://a.example/x", "https://b.a.example/x", False),
+    ],
+)
+def test_which_redirects_stay_with_their_server(url: str, other: str, same: bool) -> None:
+    assert same_origin(url, other) == same
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted"),
+    [
+        ("shop.example", True), ("cdn.shop.example", True), ("SHOP.example", True), ("xn--lger-loa.example", True),
+        ("shop.example.org", False), ("myshop.example", False), ("example", False), ("internal", True),
+        ("x.internal", False),
+    ],
+)  # fmt: skip
+def test_which_hosts_are_sent_credentials(host: str, trusted: bool) -> None:
+    hosts = ["Shop.example", "läger.example", "internal"]
+    made = request_headers(settings(headers={"Cookie": "a"}, credential_hosts=hosts), {})
+    assert made.are_trusted(f"https://{host.lower()}/a.png") == trusted
+    assert not request_headers(settings(headers={"Referer": "a"}, credential_hosts=hosts), {}).are_trusted(
+        f"https://{host}/"
+    )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_secret_is_nowhere_in_the_run_and_a_better_one_is_tried(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = f"Bearer {SECRET}"
+    site.pages["/a"] = lambda h: h.answer(*((200, png()) if h.headers["Authorization"] == right else (401, b"")))
+    source = write_json(tmp_path / "rows.json", [category("t", site.url("/a"))])
+    run = open_run(str(tmp_path / "run"))
+    chosen = load_profile(
+        "mini",
+        [
+            "images.allow_private=true",
+            "images.headers.Authorization=Bearer ${SHOP}",
+            "images.credential_hosts=[127.0.0.1]",
+        ],
+    )
+    with pytest.raises(ProfileError, match=r"images\.headers\.Authorization: the environment variable SHOP is not set"):
+        ingest(run, [source], chosen, quiet=True)
+    for value, images in (("wrong-one", 0), (f"{SECRET}\n", 1)):
+        monkeypatch.setenv("SHOP", value)
+        assert ingest(run, [source], chosen, quiet=True).images == images
+    assert SECRET not in repr(chosen) + caplog.text + repr(request_headers(chosen.images, {"SHOP": SECRET}))
+    files = [path for path in Path(run.root).rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert not any(text.encode() in path.read_bytes() for text in (SECRET, "wrong-one")), path
+    assert header_settings(settings(headers={"Cookie": "a"}, credential_hosts=["b.c"])) == header_settings(
+        settings(headers={"cookie": "z"}, credential_hosts=["b.c"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("{Host: a}", "Host is set by the client itself"),
+        ("{content-LENGTH: '1'}", "content-LENGTH is set by the client itself"),
+        ("{Connection: close}", "Connection is set by the client itself"),
+        ("{Proxy-Authorization: a}", "Proxy-Authorization is set by the client itself"),
+        ("{'User Agent': a}", "'User Agent' is no name of a header"),
+        ("{'': a}", "'' is no name of a header"),
+        ("{'Bad:': a}", "'Bad:' is no name of a header"),
+        ('{Referer: "a\\r\\nHost: b"}', "Referer: the value has a line break"),
+        ("{User-Agent: läufer}", "User-Agent: the value has a line break or another character"),
+        ("{Referer: '${A B}'}", "Referer: a value from the environment is written"),
+        ("{Accept: a, accept: b}", "accept is set twice"),
+        ("{X-Auth-Token: topsecret}", "headers X-Auth-Token are credentials; name the hosts"),
+        ("{X-Shop: '${SHOP}'}", "headers X-Shop are credentials; name the hosts"),
+    ],
+)
+def test_headers_that_are_refused(given: str, reason: str) -> None:
+    with pytest.raises(ProfileError) as refused:
+        load_profile("mini", [f"images.headers={given}"])
+    assert reason in str(refused.value)
+    assert "topsecret" not in str(refused.value).replace(given, "")
+
+
+@pytest.mark.parametrize("host", ["https://shop.example", "*.shop.example", "", ".", "me@shop.example"])
+def test_hosts_that_are_refused(host: str) -> None:
+    with pytest.raises(ProfileError, match=r"credential_hosts: .* is no host"):
+        load_profile("mini", [f"images.credential_hosts={json.dumps([host])}"])
+
+
+def test_a_line_break_from_the_environment_is_refused_and_not_shown(profile: Profile) -> None:
+    limits = settings(headers={"X-Shop": "${SHOP}"}, credential_hosts=["shop.example"])
+    with pytest.raises(ProfileError, match=r"images\.headers\.X-Shop: the value has a line break") as refused:
+        request_headers(limits, {"SHOP": f"{SECRET}\r\nHost: evil.example"})
+    assert SECRET not in str(refused.value)
