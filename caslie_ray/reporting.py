@@ -57,6 +57,7 @@ def show_ingest(summary: Mapping[str, Any]) -> list[str]:
     by_split = " · ".join(f"{split} {splits[split]:,}" for split in SPLITS if split in splits)
     lines = [
         f"rows             {summary['rows']:,} in {summary['files']:,} files",
+        *_readings(summary),
         f"samples          {summary['samples']:,} · {by_split}",
         f"images           {summary['images']:,} distinct · {summary['image_bytes'] / 1e6:.1f} MB",
         f"views            {summary['views']:,} · {summary['repeated_views']:,} repeats saved",
@@ -67,6 +68,17 @@ def show_ingest(summary: Mapping[str, Any]) -> list[str]:
     idle = not (summary["parsed_rows"] or summary["fetched"] or summary["written_files"])
     did = "nothing to do" if idle else f"{summary['parsed_rows']:,} rows read · {summary['fetched']:,} images fetched"
     lines.append(f"this session     {did} · {clock(summary['seconds'])}")
+    return lines
+
+
+def _readings(summary: Mapping[str, Any]) -> list[str]:
+    """What was read in a way that a user may not expect, and what was left out."""
+    lines = []
+    for how, cell in summary.get("read_as", {}).items():
+        more = f" and {cell['files'] - 1:,} more" if cell["files"] > 1 else ""
+        lines.append(f"  {cell['rows']:>6,}  read as: {how} · {cell['names'][0]}{more}")
+    if skipped := summary.get("run_files", 0):
+        lines.append(f"  {skipped:>6,}  files of runs in the source folders left out")
     return lines
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -35,10 +36,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The paths of a group's sorted files, by kind, and how many rows of sources they come from."""
+    """The outcome of one group.
+
+    Attributes:
+        files: the paths of its sorted files, by kind.
+        rows: rows of sources that they come from.
+        notes: rows by the place of their source among the sources, and how they were read.
+    """
 
     files: dict[str, str]
     rows: int
+    notes: Counter[tuple[int, str]] = field(default_factory=Counter)
 
 
 class Resolver:
@@ -59,10 +67,12 @@ class Resolver:
         samples: list[Row] = []
         rejects: list[Row] = []
         rows_read = 0
+        notes: Counter[tuple[int, str]] = Counter()
         for place, path in group.files:
             for row, fates in self._rows(path):
                 row["order"] = (place << _FILE_BITS) + row.pop("number")
                 rows_read += 1
+                notes.update((place, note) for note in row.pop("notes") or ())
                 if row["reason"] is not None:
                     rejects.append(row | {"key": content_id(row["location"])})
                 else:
@@ -75,7 +85,7 @@ class Resolver:
             written = write_sorted(self._run, "sorted", f"{kind}-{group.name}", kind, table)
             if written is not None:
                 files[kind] = written
-        return Resolved(files, rows_read)
+        return Resolved(files, rows_read, notes)
 
     def _rows(self, path: str) -> Iterator[tuple[Row, list[Row]]]:
         """Yield the parsed rows of a file, each with the fates of its references."""

@@ -9,7 +9,9 @@ anew with the same rows are left alone.
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -26,7 +28,7 @@ from caslie_ray.dataset._tables import TABLES, Writer, Written
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.images import Outcome
 from caslie_ray.dataset.reading import SourceFile, find_sources
-from caslie_ray.dataset.summary import IngestSummary, counted
+from caslie_ray.dataset.summary import IngestSummary, counted, readings
 from caslie_ray.dataset.working import FOLDER
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
@@ -36,6 +38,8 @@ from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS, Task
 
 __all__ = ["ingest"]
+
+log = logging.getLogger(__name__)
 
 _UNKNOWN = Fate(None, "lost: the image was read and is gone; run ingest again", retryable=True)
 _STAMP = f"{FOLDER}/tables.json"
@@ -62,14 +66,20 @@ def ingest(
         tasks: the tasks to read; those that are installed where None.
 
     Raises:
-        SourceError: a source is not there.
+        SourceError: a source is not there, or is a run.
         RunError: the run cannot be written, or workers die again and again.
     """
     started = time.monotonic()
-    files, ignored = find_sources(sources)
+    files, skipped = find_sources(sources, run)
+    if skipped.run_files:
+        log.info("%d files in the source folders belong to runs and are left out", skipped.run_files)
     told = _Ingest(run, profile, quiet, TASKS if tasks is None else tasks).bring(files)
     seconds = round(time.monotonic() - started, 3)
-    return IngestSummary(files=len(files), ignored_files=ignored, seconds=seconds, **told)
+    for how, found in told["read_as"].items():
+        log.info("%s: %d rows of %d files, such as %s", how, found["rows"], found["files"], found["names"][0])
+    return IngestSummary(
+        files=len(files), ignored_files=skipped.others, run_files=skipped.run_files, seconds=seconds, **told
+    )
 
 
 class _Ingest:
@@ -107,7 +117,7 @@ class _Ingest:
             planned.fates[one.locator] = ledger.fate(one.key) or _UNKNOWN
         for locator in planned.gone:
             planned.fates[locator] = ledger.fate(locator) or _UNKNOWN
-        told = self._tables(folders, planned.fates)
+        told = self._tables(files, folders, planned.fates)
         ledger.keep_only(planned.keys)
         self._held.clean(folders)
         return {"parsed_rows": parsed_rows, "fetched": len(planned.wanted), **told}
@@ -118,7 +128,9 @@ class _Ingest:
         for _, folder in jobs:
             self._run.delete(self._held.chunks(folder))
         counts = {folder: [0, 0] for _, folder in jobs}
-        read = partial(chunks, columns=Columns.of(settings.keys), chunk_rows=settings.chunk_rows)
+        read = partial(
+            chunks, columns=Columns.of(settings.keys), chunk_rows=settings.chunk_rows, encoding=settings.encoding
+        )
         parse = Parser(self._run, self._profile.images, self._tasks)
         try:
             with self._progress("read", None, "rows") as progress:
@@ -158,7 +170,7 @@ class _Ingest:
         lost = Outcome(None, reason, retryable=True)
         write_fetched(self._run, self._profile.images, [(one.key, lost) for one in left])
 
-    def _tables(self, folders: Sequence[str], fates: dict[str, Fate]) -> dict[str, Any]:
+    def _tables(self, sources: Sequence[SourceFile], folders: Sequence[str], fates: dict[str, Fate]) -> dict[str, Any]:
         """Write the tables, unless they stand there already, and return what the summary says of them."""
         names = partitions(self._profile.storage.partition_digits)
         table = fate_table(fates)
@@ -167,7 +179,7 @@ class _Ingest:
         if stamp is not None and stamp["key"] == key and stamp["files"] == self._held.table_files():
             return {**stamp["told"], "written_files": 0}
         connect()
-        rows, files = self._resolve(folders, table)
+        rows, notes, files = self._resolve(folders, table)
         written = self._write(files, names)
         for name in TABLES:
             standing = self._run.files(name)
@@ -175,27 +187,32 @@ class _Ingest:
                 # Readers look for the table even where it has no rows.
                 written.files.append(self._run.write(name, names[0], SCHEMAS[name].empty_table()))
             self._run.delete(set(standing) - set(written.files))
-        told = counted(rows, written.counts, written.reasons)
+        told = counted(rows, written.counts, written.reasons, written.examples)
+        told["read_as"] = readings(notes, [source.name for source in sources])
         self._run.write_json(_STAMP, {"key": key, "files": self._held.table_files(), "told": told})
         return {**told, "written_files": written.changed}
 
-    def _resolve(self, folders: Sequence[str], fates: pa.Table) -> tuple[int, dict[str, list[str]]]:
-        """Sort the parsed rows by partition; return how many they are, and the files by kind."""
+    def _resolve(
+        self, folders: Sequence[str], fates: pa.Table
+    ) -> tuple[int, Counter[tuple[int, str]], dict[str, list[str]]]:
+        """Sort the parsed rows by partition; return how many they are, how they were read, and the files by kind."""
         self._run.delete(self._run.files(f"{FOLDER}/sorted"))
         parts = [(place, path) for place, folder in enumerate(folders) for path in self._held.chunks(folder)]
         size = min(_GROUP, -(-len(parts) // (2 * self._concurrency))) or 1
         starts = range(0, len(parts), size)
         groups = [Group(f"{start:06d}", tuple(parts[start : start + size])) for start in starts]
         rows = 0
+        notes: Counter[tuple[int, str]] = Counter()
         files: dict[str, list[str]] = {"images": sorted(self._run.files(f"{FOLDER}/pending"))}
         try:
             for _, found in each(groups, Resolver(self._run, fates), concurrency=self._concurrency):
                 rows += found.rows
+                notes += found.notes
                 for kind, path in found.files.items():
                     files.setdefault(kind, []).append(path)
         except Lost as error:
             raise RunError(f"{error} while sorting rows: lower ingest.chunk_rows and run again") from None
-        return rows, {kind: sorted(paths) for kind, paths in files.items()}
+        return rows, notes, {kind: sorted(paths) for kind, paths in files.items()}
 
     def _write(self, files: Mapping[str, Sequence[str]], names: Sequence[str]) -> Written:
         """Write the partitions."""

@@ -30,6 +30,7 @@ PARSED = pa.schema(
         ("number", pa.int64()),
         ("location", pa.string()),
         ("reason", pa.string()),
+        ("notes", _LISTS),
         *_SAMPLE,
         ("locators", _LISTS),
         ("sources", _LISTS),
