@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from types import FrameType
 from caslie_ray.dataset import SourceError
 from caslie_ray.engines import EngineError
 from caslie_ray.holding import Holding
+from caslie_ray.output import tolerant_output
 from caslie_ray.profiles import Profile, ProfileError, load_profile
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.tasks import UnknownTask
@@ -76,7 +76,8 @@ def main(
 ) -> int:
     """Run a job from the command line and return its exit code.
 
-    While it works it holds the run: a second job on it is refused.
+    While it works it holds the run: a second job on it is refused. Where the reader of its output ends, as ``head``
+    does, the job goes on without output.
 
     Args:
         description: the job's docstring, shown by ``--help``.
@@ -85,6 +86,13 @@ def main(
         status: whether the job takes ``--status``.
         argv: the arguments; those of the process where None.
     """
+    with tolerant_output():
+        return _main(description, job, source, status, argv)
+
+
+def _main(
+    description: str, job: Callable[[Arguments], int], source: bool, status: bool, argv: Sequence[str] | None
+) -> int:
     parser = _parser(description, source, status)
     options = parser.parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
@@ -100,9 +108,6 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     signal.signal(signal.SIGTERM, _stop)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
     holding: Holding | None = None
     try:
         if arguments.plan or arguments.status:

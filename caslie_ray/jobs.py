@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 
 from caslie_ray.captioning import caption, caption_status, context_free_job, plan_captions
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
-from caslie_ray.dataset import ingest, plan_ingest
+from caslie_ray.dataset import ingest, plan_ingest, unusable
 from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.fusion import fuse, plan_fusion
 from caslie_ray.lineup import captioning_models, engine_lines, needed_names, resolve
@@ -28,7 +28,11 @@ __all__ = ["caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_jo
 
 
 def ingest_job(arguments: Arguments) -> int:
-    """Read the sources into samples, images, views and rejects."""
+    """Read the sources into samples, images, views and rejects.
+
+    Raises:
+        JobError: no row of the sources could be used; the tables say why.
+    """
     if arguments.plan:
         if arguments.sources:
             _say("ingest", plan_ingest(arguments.run, arguments.sources, arguments.profile).lines())
@@ -39,6 +43,8 @@ def ingest_job(arguments: Arguments) -> int:
     summary = ingest(arguments.run, sources, arguments.profile, quiet=arguments.quiet).as_dict()
     arguments.run.write_json("summary/ingest.json", {"job": "ingest", "run": arguments.run.label, **summary})
     _say("ingest", show_ingest(summary))
+    if not summary["samples"]:
+        raise JobError(unusable(summary, arguments.run.label))
     return COMPLETE
 
 

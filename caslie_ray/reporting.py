@@ -57,17 +57,28 @@ def show_ingest(summary: Mapping[str, Any]) -> list[str]:
     by_split = " · ".join(f"{split} {splits[split]:,}" for split in SPLITS if split in splits)
     lines = [
         f"rows             {summary['rows']:,} in {summary['files']:,} files",
+        *_readings(summary),
         f"samples          {summary['samples']:,} · {by_split}",
         f"images           {summary['images']:,} distinct · {summary['image_bytes'] / 1e6:.1f} MB",
         f"views            {summary['views']:,} · {summary['repeated_views']:,} repeats saved",
         f"rejected         {sum(summary['rejects'].values()):,}"
         + (f" · {summary['retryable_rejects']:,} tried again by the next run" if summary["retryable_rejects"] else ""),
         *_rejects(summary["reject_reasons"]),
-        *(f"  {count:>6,}  rows: {way}" for way, count in summary.get("read_as", {}).items()),
     ]
     idle = not (summary["parsed_rows"] or summary["fetched"] or summary["written_files"])
     did = "nothing to do" if idle else f"{summary['parsed_rows']:,} rows read · {summary['fetched']:,} images fetched"
     lines.append(f"this session     {did} · {clock(summary['seconds'])}")
+    return lines
+
+
+def _readings(summary: Mapping[str, Any]) -> list[str]:
+    """What was read in a way that a user may not expect, and what was left out."""
+    lines = []
+    for how, cell in summary.get("read_as", {}).items():
+        more = f" and {cell['files'] - 1:,} more" if cell["files"] > 1 else ""
+        lines.append(f"  {cell['rows']:>6,}  read as: {how} · {cell['names'][0]}{more}")
+    if skipped := summary.get("run_files", 0):
+        lines.append(f"  {skipped:>6,}  files of runs in the source folders left out")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Rows of JSON text, read as a stream: an array, values one after the other, or an object a line.
+"""Rows of JSON text, read as a stream: arrays, values one after the other, rows below keys, or an object a line.
 
 The standard library's decoder is run over a moving buffer, which holds a few rows at a time. It takes the
 NaN that Python and pandas write, and where a row is damaged the reading goes on at the next one.
@@ -6,25 +6,37 @@ NaN that Python and pandas write, and where a row is damaged the reading goes on
 
 from __future__ import annotations
 
+import enum
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
 
-from caslie_ray.dataset._text import TextStream
+from caslie_ray.dataset import _text
+from caslie_ray.dataset._shapes import BELOW, DEPTH, FIRST, IN_COLUMNS, Damage, Found, Shapes
+from caslie_ray.dataset._text import TextStream, Undecodable
 
-__all__ = ["Damage", "read_lines", "read_values"]
+__all__ = ["read_lines", "read_values"]
 
 LONGEST_ROW = 64 << 20
-_SPACE = re.compile(r"[ \t\r\n]*")
+"""Characters of a row, and of all that is held of a file at a time."""
+
+_BLANK = " \t\r\n\ufeff"
+# A byte order mark stands between values where files were put together.
+_SPACE = re.compile(f"[{_BLANK}]*")
 _LITERAL = 16
+_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*$')
+_KEY_LENGTH = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A stretch of a file that holds no row; `reason` says why."""
+class _End(enum.Enum):
+    """What became of a list or an object, where it is not returned as a value."""
 
-    reason: str
+    ENTERED = enum.auto()
+    """Its rows were yielded."""
+    LOST = enum.auto()
+    """It is damaged: the buffer is at the next row, or at the end of the text."""
+    TOO_LONG = enum.auto()
+    """It holds no rows and is too long to be held."""
 
 
 def _parsed(text: str) -> object:
@@ -41,8 +53,8 @@ def _odd(error: ValueError | RecursionError) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
 
 
-def read_lines(text: TextStream) -> Iterator[tuple[int, object]]:
-    """Yield the number and the value, or `Damage`, of each line that is not blank."""
+def read_lines(text: TextStream, shapes: Shapes) -> Iterator[Found]:
+    """Yield the rows, or `Damage`, of each line that is not blank, numbered by their line."""
     number = 0
     tail: list[str] = []
     held = 0
@@ -52,24 +64,53 @@ def read_lines(text: TextStream) -> Iterator[tuple[int, object]]:
         held += len(first)
         for line in rest:
             number += 1
-            yield from _line(number, tail, held)
+            yield from _line(text, shapes, number, tail, held)
             tail, held = [line], len(line)
-    if not text.broken:
-        yield from _line(number + 1, tail, held)
+    last = _line(text, shapes, number + 1, tail, held)
+    if text.broken:
+        yield from (found for found in last if not isinstance(found.value, Damage))
+        yield Found(number + 1, Damage(f"broken file: it ends early: {text.broken}; copy it again"))
     else:
-        for _, value in _line(number + 1, tail, held):
-            if not isinstance(value, Damage):
-                yield number + 1, value
-        yield number + 1, Damage(f"broken file: it ends early: {text.broken}; copy it again")
+        yield from last
 
 
-def _line(number: int, parts: list[str], length: int) -> Iterator[tuple[int, object]]:
+def _line(text: TextStream, shapes: Shapes, number: int, parts: list[str], length: int) -> Iterator[Found]:
     if length > LONGEST_ROW:
-        yield number, _too_long()
+        yield Found(number, _too_long())
         return
-    line = "".join(parts)
-    if line and not line.isspace():
-        yield number, _parsed(line)
+    line = "".join(parts).strip(_BLANK)
+    if not line or line.isspace():
+        return
+    notes: tuple[str, ...] = ()
+    if text.is_damaged(line):
+        try:
+            line, name = text.repaired(line)
+        except Undecodable as error:
+            yield Found(number, Damage(str(error)))
+            return
+        notes = (name,)
+    for value in _values_of(line):
+        for found in shapes.expand(value, notes=notes):
+            yield found._replace(number=number)
+
+
+def _values_of(line: str) -> list[object]:
+    """Return the value of a line; several where lines lost the break between them."""
+    value = _parsed(line)
+    if not (isinstance(value, Damage) and "Extra data" in value.reason):
+        return [value]
+    decoder = json.JSONDecoder(strict=False)
+    values: list[object] = []
+    at = 0
+    while at < len(line):
+        try:
+            one, at = decoder.raw_decode(line, at)
+        except (ValueError, RecursionError):
+            return [value]
+        values.append(one)
+        match = _SPACE.match(line, at)
+        at = match.end() if match else at
+    return values if all(isinstance(one, Mapping) for one in values) else [value]
 
 
 def _too_long() -> Damage:
@@ -77,13 +118,19 @@ def _too_long() -> Damage:
 
 
 class _Buffer:
-    """A moving window over a text, and the place in it where reading stands."""
+    """A moving window over a text, and the position in it."""
 
     def __init__(self, text: TextStream) -> None:
         self._text = text
+        self._dropped = 0
         self.data = ""
         self.at = 0
         self.ended = False
+
+    @property
+    def position(self) -> int:
+        """Characters of the text that were read."""
+        return self._dropped + self.at
 
     def grow(self) -> bool:
         """Drop what was read and append more; False at the end of the text."""
@@ -91,9 +138,15 @@ class _Buffer:
             return False
         piece = self._text.more()
         self.ended = not piece
+        self._dropped += self.at
         self.data = self.data[self.at :] + piece
         self.at = 0
         return not self.ended
+
+    def stop(self) -> None:
+        """Read no more of the text."""
+        self.ended = True
+        self.data, self.at = "", 0
 
     def peek(self) -> str:
         """Skip white space and return the next character; ``""`` at the end."""
@@ -104,6 +157,16 @@ class _Buffer:
                 return self.data[self.at]
             if not self.grow():
                 return ""
+
+    def whole(self) -> tuple[object, int] | None:
+        """Return the object that starts here and where it ends, if it lies within one piece of the text."""
+        decoder = json.JSONDecoder(strict=False)
+        while True:
+            try:
+                return decoder.raw_decode(self.data, self.at)
+            except (ValueError, RecursionError):
+                if len(self.data) - self.at >= _text.PIECE or not self.grow():
+                    return None
 
     def value(self) -> tuple[object, int]:
         """Return the value that starts here and where it ends; `Damage` and where it was noticed."""
@@ -132,43 +195,247 @@ class _Buffer:
                 pass
 
 
-def read_values(text: TextStream, in_array: bool, is_row: Callable[[object], bool]) -> Iterator[tuple[int, object]]:
-    """Yield the number, from 1, and the value of each element; `Damage` where there is none.
+def read_values(text: TextStream, shapes: Shapes) -> Iterator[Found]:
+    """Yield the rows of arrays and objects that stand one after the other; `Damage` where there is none.
 
-    Args:
-        text: the file.
-        in_array: whether the values stand in an array, or bare one after the other.
-        is_row: tells a row from a value inside a row; by it the next row is found after a damaged one.
+    An object that fits into the buffer is read at once. One that is larger or damaged is entered: the rows in its lists
+    are yielded one by one, whatever its size, and what lies beside them is skipped.
     """
-    buffer = _Buffer(text)
-    number = 1
-    if in_array:
-        buffer.peek()
+    return _Reader(text, shapes).read()
+
+
+class _Reader:
+    """Reads one text.
+
+    A method that enters a list or an object yields its rows, and returns its value where it holds none.
+    """
+
+    def __init__(self, text: TextStream, shapes: Shapes) -> None:
+        self._text = text
+        self._shapes = shapes
+        self._buffer = _Buffer(text)
+        self._number = 0
+        self._over = False  # a damaged row has no row after it
+
+    def read(self) -> Iterator[Found]:
+        buffer = self._buffer
+        after_array = lost = False
+        split: str | None = None
+        while mark := buffer.peek():
+            if mark == "," or (lost and mark in "]}:"):
+                buffer.at += 1
+            elif mark == "[":
+                after_array = True
+                end = yield from self._list(split, None, entered=True)
+                lost = lost or end is _End.LOST
+            elif mark == "{":
+                whole = buffer.whole()
+                if whole is not None and not self._text.is_damaged(buffer.data, buffer.at, whole[1]):
+                    yield from self._take(*whole, split)
+                else:
+                    value = yield from self._object(split, 0)
+                    lost = lost or value is _End.LOST
+            elif after_array and not lost:
+                yield self._damage("text after the array: it was not read; one file holds one array")
+                return
+            else:
+                value, end_at = buffer.value()
+                if isinstance(value, str) and lost:  # a key between two lists of a damaged object
+                    split = self._shapes.split(value, None)
+                    buffer.at = end_at
+                elif isinstance(value, Damage):
+                    yield from self._lose(value, end_at)
+                    lost = True
+                else:
+                    yield from self._take(value, end_at, split)
+        if self._text.broken and not self._over:
+            yield self._damage(f"broken file: it ends early: {self._text.broken}; copy it again")
+
+    def _damage(self, reason: str) -> Found:
+        self._number += 1
+        return Found(self._number, Damage(reason))
+
+    def _emit(self, found: Iterator[Found]) -> Iterator[Found]:
+        for row in found:
+            self._number += 1
+            yield row._replace(number=self._number)
+
+    def _decoded(self, value: object, end: int) -> tuple[object, tuple[str, ...]]:
+        """Return the value that ends there with its letters repaired, and the encoding that they were in."""
+        buffer = self._buffer
+        if not self._text.is_damaged(buffer.data, buffer.at, end):
+            return value, ()
+        try:
+            text, name = self._text.repaired(buffer.data[buffer.at : end])
+        except Undecodable as error:
+            return Damage(str(error)), ()
+        return _parsed(text), (name,)
+
+    def _take(
+        self, value: object, end: int, split: str | None, header: list[str] | None = None, notes: tuple[str, ...] = ()
+    ) -> Iterator[Found]:
+        """Yield the rows of the value that was read here, and move behind it."""
+        value, encoding = self._decoded(value, end)
+        self._buffer.at = end
+        if header is not None:
+            value, notes = self._shapes.with_header(header, value), (*notes, IN_COLUMNS)
+        for found in self._emit(self._shapes.expand(value, split, encoding)):
+            yield found._replace(notes=tuple(dict.fromkeys((*notes, *found.notes))))
+
+    def _lose(self, damage: Damage, noticed: int) -> Generator[Found, None, str | None]:
+        """Yield a damage and move to the next row; return the key of the list that it begins, if it begins one."""
+        yield self._damage(damage.reason)
+        key = _skip_to_row(self._buffer, noticed, self._shapes.is_row)
+        self._over = not self._buffer.peek()
+        return key
+
+    def _list(
+        self, split: str | None, outer: str | None, header: list[str] | None = None, *, entered: bool = False
+    ) -> Generator[Found, None, object]:
+        """Read the list that starts here.
+
+        Args:
+            split: the split of its rows.
+            outer: the split of the lists beside it.
+            header: the names of the columns of rows that are lists of cells.
+            entered: whether its elements are rows, whatever they look like.
+        """
+        buffer, shapes = self._buffer, self._shapes
+        notes = () if entered else (BELOW,)
+        first: list[tuple[object, tuple[str, ...]]] = []
+        begun = buffer.position
+        too_long = False
         buffer.at += 1
-    while mark := buffer.peek():
-        if mark == ",":
-            buffer.at += 1
-            continue
-        if mark == "]" and in_array:
-            buffer.at += 1
-            if buffer.peek():
-                yield number, Damage("text after the array: it was not read; one file holds one array")
-            return
-        value, end = buffer.value()
-        yield number, value
-        number += 1
-        if not isinstance(value, Damage):
+        while mark := buffer.peek():
+            if mark == ",":
+                buffer.at += 1
+                continue
+            if mark == "]":
+                buffer.at += 1
+                if entered:
+                    return _End.ENTERED
+                return _End.TOO_LONG if too_long else [value for value, _ in first]
+            value, end = buffer.value()
+            if isinstance(value, Damage):
+                key = yield from self._lose(value, end)
+                if not entered or self._over:
+                    return _End.LOST
+                split = split if key is None else shapes.split(key, outer)
+            elif entered:
+                yield from self._take(value, end, split, header, notes)
+            elif header is not None or (len(first) < FIRST and shapes.holds_rows(value)):
+                entered = True
+                for one, encoding in first:
+                    yield from self._emit(found._replace(notes=notes) for found in shapes.expand(one, split, encoding))
+                first = []
+                yield from self._take(value, end, split, header, notes)
+            else:
+                if not too_long:
+                    first.append(self._decoded(value, end))
+                buffer.at = end
+                if buffer.position - begun > LONGEST_ROW:
+                    too_long = True
+                    first = []
+        if not self._text.broken:
+            yield self._damage("truncated file: the array has no end, so rows may be missing; copy it again")
+        return _End.LOST
+
+    def _object(self, split: str | None, depth: int) -> Generator[Found, None, object]:
+        """Read the object that starts here, which lies below so many keys, member by member."""
+        buffer, shapes = self._buffer, self._shapes
+        members: dict[str, object] = {}
+        notes: tuple[str, ...] = ()
+        begun = buffer.position
+        entered = too_long = False
+        buffer.at += 1
+        while mark := buffer.peek():
+            if mark == ",":
+                buffer.at += 1
+                continue
+            if mark == "}":
+                buffer.at += 1
+                break
+            key, end = buffer.value()
+            if not isinstance(key, str):
+                damage = key if isinstance(key, Damage) else Damage("invalid JSON: a key is no text; write it again")
+                yield from self._lose(damage, end)
+                return _End.LOST
+            key = str(self._decoded(key, end)[0])
             buffer.at = end
-        elif not _skip_to_row(buffer, end, is_row):
-            return
-    if text.broken:
-        yield number, Damage(f"broken file: it ends early: {text.broken}; copy it again")
-    elif in_array:
-        yield number, Damage("truncated file: the array has no end, so rows may be missing; copy it again")
+            if buffer.peek() != ":":
+                yield from self._lose(Damage("invalid JSON: Expecting ':' delimiter; write this row again"), buffer.at)
+                return _End.LOST
+            buffer.at += 1
+            mark = buffer.peek()
+            column = shapes.is_column(key)
+            if mark == "[" and not column:
+                header = shapes.header(members) if key.lower() == "data" else None
+                value = yield from self._list(shapes.split(key, split), split, header)
+            elif mark == "{" and not column and depth < DEPTH:
+                value = yield from self._object(shapes.split(key, split), depth + 1)
+            else:
+                value, end = buffer.value()
+                if isinstance(value, Damage):
+                    if value == _too_long() and shapes.holds_columns({**members, key: [] if mark == "[" else {}}):
+                        yield from self._columns_too_long()
+                    else:
+                        yield from self._lose(value, end)
+                    return _End.LOST
+                value, encoding = self._decoded(value, end)
+                notes = tuple(dict.fromkeys((*notes, *encoding)))
+                buffer.at = end
+            if value is _End.LOST:
+                return value
+            entered = entered or value is _End.ENTERED
+            too_long = too_long or value is _End.TOO_LONG
+            if not isinstance(value, _End) and not too_long:
+                members[key] = value
+                if buffer.position - begun > LONGEST_ROW and not entered:
+                    if shapes.holds_columns(members):
+                        yield from self._columns_too_long()
+                        return _End.LOST
+                    too_long = True
+                    members = {}
+        else:
+            if not self._text.broken:
+                yield self._damage(
+                    "truncated file: it ends inside this row; the rows before it are kept, copy it again"
+                )
+            return _End.LOST
+        if entered:
+            return _End.ENTERED
+        if too_long:
+            if depth:
+                return _End.TOO_LONG
+            yield self._damage(_too_long().reason)
+            return _End.ENTERED
+        undecodable = next((value for value in members.values() if isinstance(value, Damage)), None)
+        if not depth:
+            value = undecodable or members
+            yield from self._emit(shapes.expand(value, split, notes))
+            return _End.ENTERED
+        found = list(shapes.rows(members, split, depth))
+        if not found:
+            return undecodable or members
+        rows = [Found(0, undecodable, split)] if undecodable else found
+        yield from self._emit(row._replace(notes=(*notes, *row.notes)) for row in rows)
+        return _End.ENTERED
+
+    def _columns_too_long(self) -> Iterator[Found]:
+        """Yield why a table in columns cannot be read, and end: what follows are parts of it."""
+        yield self._damage(
+            f"columns too long: a table in columns is read as a whole, up to {LONGEST_ROW:,} characters; write one"
+            " object per row, as JSON Lines"
+        )
+        self._buffer.stop()
 
 
-def _skip_to_row(buffer: _Buffer, noticed: int, is_row: Callable[[object], bool]) -> bool:
-    """Move to the next row after a damaged one; False where none follows."""
+def _skip_to_row(buffer: _Buffer, noticed: int, is_row: Callable[[object], bool]) -> str | None:
+    """Move to the next row after a damaged one, or to the end of the text where none follows.
+
+    Returns:
+        The key of the list that the row begins; None where it begins none.
+    """
     # A row that lacks its closing brace is noticed inside the next one.
     start = max(noticed - 64, buffer.at + 1)
     while True:
@@ -176,11 +443,12 @@ def _skip_to_row(buffer: _Buffer, noticed: int, is_row: Callable[[object], bool]
         if start < 0:
             buffer.at = len(buffer.data)
             if not buffer.grow():
-                return False
+                return None
             start = 0
             continue
+        before = _KEY.search(buffer.data[max(0, start - _KEY_LENGTH) : start])
         buffer.at = start
         value, _ = buffer.value()
         if is_row(value):
-            return True
+            return str(_parsed(f'"{before[1]}"')) if before else None
         start = buffer.at + 1

@@ -55,7 +55,7 @@ def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings,
         (task.name, task.code, task.instruction, task.caption_template, task.quality_template, task.labels)
         for task in tasks.values()
     ]
-    options = json.dumps([settings.chunk_rows, settings.keys.model_dump(), images.root, spelled])
+    options = json.dumps([settings.chunk_rows, settings.encoding, settings.keys.model_dump(), images.root, spelled])
     return content_id(file.path, file.name, file.version, options, *_code(tasks))
 
 
@@ -70,12 +70,14 @@ def _code(tasks: Mapping[str, Task]) -> list[bytes]:
     return [file.read_bytes() for file in sorted(files) if file.is_file()]
 
 
-def chunks(job: tuple[SourceFile, str], columns: Columns, chunk_rows: int) -> Iterator[Chunk]:
+def chunks(
+    job: tuple[SourceFile, str], columns: Columns, chunk_rows: int, encoding: str | None = None
+) -> Iterator[Chunk]:
     """Cut the records of a source file into chunks, by rows and by bytes."""
     file, folder = job
     held: list[bytes] = []
     size = index = 0
-    for record in read_source(file, columns):
+    for record in read_source(file, columns, encoding):
         held.append(_pickled(record))
         size += len(held[-1])
         if len(held) >= chunk_rows or size >= _CHUNK_BYTES:
@@ -123,6 +125,7 @@ class Parser:
     def _row(self, record: Record, base: Base, decoded: dict[str, Outcome]) -> dict[str, object]:
         source_id = _source_id((record.row or {}).get("id"))
         row: dict[str, object] = {"number": record.number, "location": record.location, "source_id": source_id}
+        row["notes"] = list(record.notes) or None
         if record.row is None:
             return row | {"reason": record.reason}
         try:
@@ -151,7 +154,7 @@ class Parser:
             "input": [{"field": name, "text": text} for name, text in sample.input],
             "options": list(sample.options),
             "output": sample.output,
-            "notes": list(sample.notes),
+            "notes": [*record.notes, *sample.notes] or None,
             "captions": [*sample.captions, *([None] * (len(references) - len(sample.captions)))],
             "locators": [reference.locator for reference in references],
             "sources": [reference.source for reference in references],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -36,17 +36,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a group became.
+    """The outcome of one group.
 
     Attributes:
         files: the paths of its sorted files, by kind.
-        rows: how many rows of sources they come from.
-        notes: how many samples were read in each way that is worth counting.
+        rows: rows of sources that they come from.
+        notes: rows by the place of their source among the sources, and how they were read.
     """
 
     files: dict[str, str]
     rows: int
-    notes: Counter[str]
+    notes: Counter[tuple[int, str]] = field(default_factory=Counter)
 
 
 class Resolver:
@@ -67,12 +67,12 @@ class Resolver:
         samples: list[Row] = []
         rejects: list[Row] = []
         rows_read = 0
-        notes: Counter[str] = Counter()
+        notes: Counter[tuple[int, str]] = Counter()
         for place, path in group.files:
             for row, fates in self._rows(path):
                 row["order"] = (place << _FILE_BITS) + row.pop("number")
                 rows_read += 1
-                notes.update(row.pop("notes") or ())
+                notes.update((place, note) for note in row.pop("notes") or ())
                 if row["reason"] is not None:
                     rejects.append(row | {"key": content_id(row["location"])})
                 else:

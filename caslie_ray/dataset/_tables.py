@@ -34,12 +34,14 @@ class Written:
         changed: how many of them were written just now.
         counts: rows, by what they are.
         reasons: rejects by kind and reason, up to its first colon.
+        examples: for each of these the reason in full, the first in alphabetical order.
     """
 
     files: list[str] = field(default_factory=list)
     changed: int = 0
     counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def add(self, other: Written) -> None:
         """Add what stands for other partitions."""
@@ -47,6 +49,12 @@ class Written:
         self.changed += other.changed
         self.counts += other.counts
         self.reasons += other.reasons
+        for key, reason in other.examples.items():
+            self.add_example(key, reason)
+
+    def add_example(self, key: tuple[str, str], reason: str) -> None:
+        """Keep a reason in full, if it comes before the one that is kept."""
+        self.examples[key] = min(reason, self.examples.get(key, reason))
 
 
 class Writer:
@@ -132,7 +140,9 @@ class Writer:
         )
         rejects.sort(key=lambda row: row["order"])
         for row in rejects:
-            written.reasons[row["kind"], _heading(row["reason"])] += 1
+            kind = (row["kind"], _heading(row["reason"]))
+            written.reasons[kind] += 1
+            written.add_example(kind, row["reason"])
             written.counts["retryable",] += row["retryable"]
         schema = SCHEMAS["rejects"]
         rejected = fold(({name: row.get(name) for name in schema.names} for row in rejects), schema)

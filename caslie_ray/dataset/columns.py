@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from caslie_ray.profiles import SourceKeys
@@ -31,8 +32,10 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def _plain(name: object) -> str:
-    return re.sub(r"[\s_-]+", "_", str(name).strip().lower())
+    # A byte order mark before the first column's name is left over from a conversion.
+    return re.sub(r"[\s_-]+", "_", str(name).strip("\ufeff \t\r\n").lower())
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class Columns:
             for name, aliases in _ALIASES.items()
         }
         return cls(names, {_plain(source): released for source, released in keys.fields.items()})
+
+    def known(self, key: object) -> str | None:
+        """Return the released name of a column; None where it is none of the release's."""
+        name = _plain(key)
+        return next((column for column, names in self.names.items() if name in names), None)
 
     def is_row(self, value: object) -> bool:
         """Whether a JSON value is a row of a data set, and not something inside of one."""

@@ -9,6 +9,7 @@ anew with the same rows are left alone.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -29,7 +30,7 @@ from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.headers import request_headers
 from caslie_ray.dataset.images import Outcome
 from caslie_ray.dataset.reading import SourceFile, find_sources
-from caslie_ray.dataset.summary import IngestSummary, counted
+from caslie_ray.dataset.summary import IngestSummary, counted, readings
 from caslie_ray.dataset.working import FOLDER
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
@@ -39,6 +40,8 @@ from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS, Task
 
 __all__ = ["ingest"]
+
+log = logging.getLogger(__name__)
 
 _UNKNOWN = Fate(None, "lost: the image was read and is gone; run ingest again", retryable=True)
 _STAMP = f"{FOLDER}/tables.json"
@@ -65,15 +68,21 @@ def ingest(
         tasks: the tasks to read; those that are installed where None.
 
     Raises:
-        SourceError: a source is not there.
+        SourceError: a source is not there, or is a run.
         ProfileError: a request header takes its value from an environment variable that is not set.
         RunError: the run cannot be written, or workers die again and again.
     """
     started = time.monotonic()
-    files, ignored = find_sources(sources)
+    files, skipped = find_sources(sources, run)
+    if skipped.run_files:
+        log.info("%d files in the source folders belong to runs and are left out", skipped.run_files)
     told = _Ingest(run, profile, quiet, TASKS if tasks is None else tasks).bring(files)
     seconds = round(time.monotonic() - started, 3)
-    return IngestSummary(files=len(files), ignored_files=ignored, seconds=seconds, **told)
+    for how, found in told["read_as"].items():
+        log.info("%s: %d rows of %d files, such as %s", how, found["rows"], found["files"], found["names"][0])
+    return IngestSummary(
+        files=len(files), ignored_files=skipped.others, run_files=skipped.run_files, seconds=seconds, **told
+    )
 
 
 class _Ingest:
@@ -112,7 +121,7 @@ class _Ingest:
             planned.fates[one.locator] = ledger.fate(one.key) or _UNKNOWN
         for locator in planned.gone:
             planned.fates[locator] = ledger.fate(locator) or _UNKNOWN
-        told = self._tables(folders, planned.fates)
+        told = self._tables(files, folders, planned.fates)
         ledger.keep_only(planned.keys)
         self._held.clean(folders)
         return {"parsed_rows": parsed_rows, "fetched": len(planned.wanted), **told}
@@ -123,7 +132,9 @@ class _Ingest:
         for _, folder in jobs:
             self._run.delete(self._held.chunks(folder))
         counts = {folder: [0, 0] for _, folder in jobs}
-        read = partial(chunks, columns=Columns.of(settings.keys), chunk_rows=settings.chunk_rows)
+        read = partial(
+            chunks, columns=Columns.of(settings.keys), chunk_rows=settings.chunk_rows, encoding=settings.encoding
+        )
         parse = Parser(self._run, self._profile.images, self._tasks)
         try:
             with self._progress("read", None, "rows") as progress:
@@ -163,7 +174,7 @@ class _Ingest:
         lost = Outcome(None, reason, retryable=True)
         write_fetched(self._run, self._profile.images, [(one.key, lost) for one in left])
 
-    def _tables(self, folders: Sequence[str], fates: dict[str, Fate]) -> dict[str, Any]:
+    def _tables(self, sources: Sequence[SourceFile], folders: Sequence[str], fates: dict[str, Fate]) -> dict[str, Any]:
         """Write the tables, unless they stand there already, and return what the summary says of them."""
         names = partitions(self._profile.storage.partition_digits)
         table = fate_table(fates)
@@ -180,11 +191,14 @@ class _Ingest:
                 # Readers look for the table even where it has no rows.
                 written.files.append(self._run.write(name, names[0], SCHEMAS[name].empty_table()))
             self._run.delete(set(standing) - set(written.files))
-        told = counted(rows, written.counts, written.reasons, notes)
+        told = counted(rows, written.counts, written.reasons, written.examples)
+        told["read_as"] = readings(notes, [source.name for source in sources])
         self._run.write_json(_STAMP, {"key": key, "files": self._held.table_files(), "told": told})
         return {**told, "written_files": written.changed}
 
-    def _resolve(self, folders: Sequence[str], fates: pa.Table) -> tuple[int, Counter[str], dict[str, list[str]]]:
+    def _resolve(
+        self, folders: Sequence[str], fates: pa.Table
+    ) -> tuple[int, Counter[tuple[int, str]], dict[str, list[str]]]:
         """Sort the parsed rows by partition; return how many they are, how they were read, and the files by kind."""
         self._run.delete(self._run.files(f"{FOLDER}/sorted"))
         parts = [(place, path) for place, folder in enumerate(folders) for path in self._held.chunks(folder)]
@@ -192,7 +206,7 @@ class _Ingest:
         starts = range(0, len(parts), size)
         groups = [Group(f"{start:06d}", tuple(parts[start : start + size])) for start in starts]
         rows = 0
-        notes: Counter[str] = Counter()
+        notes: Counter[tuple[int, str]] = Counter()
         files: dict[str, list[str]] = {"images": sorted(self._run.files(f"{FOLDER}/pending"))}
         try:
             for _, found in each(groups, Resolver(self._run, fates), concurrency=self._concurrency):

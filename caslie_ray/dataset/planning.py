@@ -60,7 +60,7 @@ def plan_ingest(
     Raises:
         SourceError: a source is not there.
     """
-    files, _ = find_sources(sources)
+    files, _ = find_sources(sources, run)
     ledger = Ledger(run, profile.images)
     held = Held(run, profile, TASKS if tasks is None else tasks)
     columns = Columns.of(profile.ingest.keys)
@@ -70,7 +70,7 @@ def plan_ingest(
         folder = held.folder(file)
         known = held.rows(folder, ledger)
         if known is None:
-            known = sum(1 for _ in read_source(file, columns))
+            known = sum(1 for _ in read_source(file, columns, profile.ingest.encoding))
             unread, unread_rows = unread + 1, unread_rows + known
         else:
             locators |= held.locators(folder)

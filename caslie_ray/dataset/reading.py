@@ -1,7 +1,8 @@
 """Reading sources: JSON arrays, JSON Lines and Parquet, each with or without gzip, alone or in folders.
 
 What a file holds is told from its content, not its name. Everything is read as a stream; a row that cannot
-be read is a record with a reason, and its neighbours are read all the same.
+be read is a record with a reason, and its neighbours are read all the same. Rows may lie below keys or in columns
+(`_shapes`), and text in another encoding than UTF-8 (`_text`); a record's notes say so.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from caslie_ray.dataset._json import Damage, read_lines, read_values
+from caslie_ray.dataset._inside import Skipped, leave_out_runs, refuse_runs
+from caslie_ray.dataset._json import read_lines, read_values
 from caslie_ray.dataset._looks import looks_like
 from caslie_ray.dataset._parquet import read_rows
-from caslie_ray.dataset._text import ByteStream, Gunzip, TextStream, encoding_of
+from caslie_ray.dataset._shapes import Damage, Found, Shapes
+from caslie_ray.dataset._text import ByteStream, Gunzip, TextStream, encoding_of, western
 from caslie_ray.dataset.columns import Columns, split_of_name
+from caslie_ray.runs import Run
 from caslie_ray.stores import RunError, StoreError, is_object_store, open_path, open_ranges, patiently
 
 __all__ = ["Record", "SourceError", "SourceFile", "find_sources", "read_source"]
@@ -62,26 +66,30 @@ class Record:
         location: file and number, for a reader.
         row: the cells; None where the row cannot be read.
         reason: why not; None where it can.
+        notes: how the row was read, where a user may not expect it, such as ``"cp1252"``.
     """
 
     number: int
     location: str
     row: dict[str, object] | None
     reason: str | None = None
+    notes: tuple[str, ...] = ()
 
 
-def find_sources(sources: Sequence[str]) -> tuple[list[SourceFile], int]:
-    """List the files of sources, each once and in order, and count the files of folders that hold no rows.
+def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[SourceFile], Skipped]:
+    """List the files of sources, each once and in order, and count the files of folders that are left out.
 
     Args:
         sources: files or folders, by path or URI. Folders are searched to the bottom for ``.json``,
-            ``.jsonl``, ``.ndjson`` and ``.parquet`` files, with or without ``.gz``; hidden ones are left out.
+            ``.jsonl``, ``.ndjson`` and ``.parquet`` files, with or without ``.gz``; hidden ones are left out,
+            and so are the files of runs.
+        run: the run that the rows go to.
 
     Raises:
-        SourceError: a source is not there, or a folder has no such file.
+        SourceError: a source is not there, is a run or a part of one, or a folder has no such file.
     """
     found: dict[str, SourceFile] = {}
-    ignored = 0
+    skipped = Skipped(0, 0)
     for source in sources:
         if re.match(r"https?://", source, re.IGNORECASE):
             raise SourceError(f"{source} is a web address: download it and give its path")
@@ -90,9 +98,11 @@ def find_sources(sources: Sequence[str]) -> tuple[list[SourceFile], int]:
             info = _look_up(filesystem, inner)
             if info.type == pafs.FileType.NotFound:
                 raise SourceError(f"there is no source {source}: check the path")
+            if (reason := refuse_runs(filesystem, info, run)) is not None:
+                raise SourceError(f"source {source} {reason}")
             if info.type == pafs.FileType.Directory:
-                files, others = _folder(filesystem, inner, source)
-                ignored += others
+                files, others = _folder(filesystem, inner, source, run)
+                skipped = Skipped(skipped.others + others.others, skipped.run_files + others.run_files)
             else:
                 path = source if "://" in source else inner
                 files = [SourceFile(source, path, f"{info.size}|{info.mtime_ns}")]
@@ -100,7 +110,7 @@ def find_sources(sources: Sequence[str]) -> tuple[list[SourceFile], int]:
             raise SourceError(f"cannot open source {source}: {error}") from error
         for file in files:
             found.setdefault(file.path, replace(file, name=_printable(file.name)))
-    return list(found.values()), ignored
+    return list(found.values()), skipped
 
 
 def _look_up(filesystem: pafs.FileSystem, path: str) -> pafs.FileInfo:
@@ -112,17 +122,19 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _folder(filesystem: pafs.FileSystem, inner: str, source: str) -> tuple[list[SourceFile], int]:
+def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | None) -> tuple[list[SourceFile], Skipped]:
     selector = pafs.FileSelector(inner, recursive=True)
     infos = patiently(filesystem, "list", source, lambda: filesystem.get_file_info(selector))
+    infos = [info for info in infos if info.type == pafs.FileType.File]
+    kept = leave_out_runs(filesystem, inner, infos, run)
     files: list[SourceFile] = []
-    ignored = 0
-    for info in sorted(infos, key=lambda info: info.path):
+    others = 0
+    for info in sorted(kept, key=lambda info: info.path):
         below = posixpath.relpath(info.path, inner)
-        if info.type != pafs.FileType.File or any(part.startswith(".") for part in below.split("/")):
+        if any(part.startswith(".") for part in below.split("/")):
             continue
         if not _DATA.search(below):
-            ignored += 1
+            others += 1
             continue
         path = info.path
         if "://" in source:
@@ -130,29 +142,36 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str) -> tuple[list[
             path = urlunsplit(parts._replace(path=posixpath.join(parts.path or "/", quote(below))))
         name = posixpath.join(source, below)
         files.append(SourceFile(name, path, f"{info.size}|{info.mtime_ns}"))
+    run_files = len(infos) - len(kept)
     if not files:
-        raise SourceError(f"folder {source} has no .json, .jsonl, .ndjson or .parquet file: name the data")
-    return files, ignored
+        besides = f" besides the {run_files:,} files of runs, which are no source" if run_files else ""
+        raise SourceError(f"folder {source} has no .json, .jsonl, .ndjson or .parquet file{besides}: name the data")
+    return files, Skipped(others, run_files)
 
 
-def read_source(file: SourceFile, columns: Columns) -> Iterator[Record]:
+def read_source(file: SourceFile, columns: Columns, encoding: str | None = None) -> Iterator[Record]:
     """Yield the rows of one file in order, whatever is wrong with some of them.
+
+    Args:
+        file: the file.
+        columns: the names that its columns may have.
+        encoding: the encoding of its text where it has no byte order mark; None to detect it.
 
     Raises:
         StoreError: an object store does not give the file; what it holds is not to pass for damaged.
     """
-    split = split_of_name(file.name)
+    named = split_of_name(file.name)
     try:
-        for number, value in _values(file, columns):
+        for number, value, split, notes in _values(file, columns, encoding):
             location = f"{file.name}:{number}" if number else file.name
             if isinstance(value, Damage):
-                yield Record(number, location, None, value.reason)
+                yield Record(number, location, None, value.reason, notes)
             elif isinstance(value, Mapping):
-                yield Record(number, location, columns.read(value, split))
+                yield _record(number, location, columns.read(value, split or named), notes, encoding)
             else:
                 kind = "null" if value is None else type(value).__name__
                 reason = f"no row: a {kind} stands where an object with the row's columns should"
-                yield Record(number, location, None, reason)
+                yield Record(number, location, None, reason, notes)
     except StoreError:
         raise
     except (OSError, RunError, pa.ArrowException) as error:
@@ -161,7 +180,33 @@ def read_source(file: SourceFile, columns: Columns) -> Iterator[Record]:
         yield Record(0, file.name, None, reason)
 
 
-def _values(file: SourceFile, columns: Columns) -> Iterator[tuple[int, object]]:
+def _record(number: int, location: str, row: dict[str, object], notes: tuple[str, ...], encoding: str | None) -> Record:
+    """Return the record of a row whose binary cells, but for images, are decoded as text."""
+    for column, cell in row.items():
+        if column == "images":
+            continue
+        try:
+            row[column] = _as_text(cell, encoding or "utf-8")
+        except UnicodeDecodeError as error:
+            reason = (
+                f"undecodable text: column {column} is binary and not {encoding or 'UTF-8'} at byte {error.start + 1};"
+                " write it as text, or name its encoding with ingest.encoding"
+            )
+            return Record(number, location, None, reason, notes)
+    return Record(number, location, row, None, notes)
+
+
+def _as_text(cell: object, encoding: str) -> object:
+    if isinstance(cell, bytes):
+        return cell.decode(encoding)
+    if isinstance(cell, list):
+        return [_as_text(one, encoding) for one in cell]
+    if isinstance(cell, dict):
+        return {_as_text(key, encoding): _as_text(one, encoding) for key, one in cell.items()}
+    return cell
+
+
+def _values(file: SourceFile, columns: Columns, encoding: str | None) -> Iterator[Found]:
     filesystem, inner = open_path(file.path)
     with _stream(filesystem, inner, packed=False) as stream:
         packed = stream.read(2) == _GZIP
@@ -173,16 +218,20 @@ def _values(file: SourceFile, columns: Columns) -> Iterator[tuple[int, object]]:
     if head[:4] == b"PAR1":
         yield from _parquet_rows(filesystem, inner, packed)
         return
-    shape = _shape(head, bool(_LINES.search(file.name)))
+    shape = _shape(head, encoding, bool(_LINES.search(file.name)))
     if shape is None:
-        yield 0, Damage(_no_rows(head))
+        yield Found(0, Damage(_no_rows(head)))
         return
+
+    def is_western() -> bool:
+        with _stream(filesystem, inner, packed) as stream:
+            return western(stream)
+
+    name = encoding_of(head, encoding)
+    look = is_western if name == "utf-8" and encoding is None else None
+    read = read_lines if shape == "lines" else read_values
     with _stream(filesystem, inner, packed) as stream:
-        text = TextStream(stream, encoding_of(head))
-        if shape == "lines":
-            yield from read_lines(text)
-        else:
-            yield from read_values(text, shape == "array", columns.is_row)
+        yield from read(TextStream(stream, name, look), Shapes(columns))
 
 
 @contextmanager
@@ -197,7 +246,7 @@ def _bytes(filesystem: pafs.FileSystem, inner: str) -> Any:
     return filesystem.open_input_stream(inner, compression=None)
 
 
-def _parquet_rows(filesystem: pafs.FileSystem, inner: str, packed: bool) -> Iterator[tuple[int, object]]:
+def _parquet_rows(filesystem: pafs.FileSystem, inner: str, packed: bool) -> Iterator[Found]:
     if not packed and is_object_store(filesystem):
         with _bytes(filesystem, inner) as stream, closing(pa.PythonFile(stream, mode="r")) as whole:
             yield from read_rows(whole)
@@ -216,27 +265,40 @@ def _parquet_rows(filesystem: pafs.FileSystem, inner: str, packed: bool) -> Iter
             yield from read_rows(whole)
 
 
-def _shape(head: bytes, named_lines: bool) -> str | None:
-    """Tell an array, lines and bare values apart by the first bytes; None where there is no JSON."""
-    text = head.decode(encoding_of(head), errors="replace").lstrip("\ufeff \t\r\n")
+def _shape(head: bytes, encoding: str | None, named_lines: bool) -> str | None:
+    """Return ``"lines"`` for an object a line, ``"values"`` for other JSON; None where there is no JSON."""
+    text = head.decode(encoding_of(head, encoding), errors="replace").lstrip("\ufeff \t\r\n")
     if text.startswith("["):
-        return "array"
-    if _has_whole_line(text) or (text.startswith("{") and named_lines):
-        return "lines"
-    if not text.startswith("{"):
-        return None
-    # One line that goes on beyond the head is a line; many that are no values are one spread-out value.
-    return "lines" if "\n" not in text.rstrip() else "values"
+        return "values"
+    first, _, rest = text.partition("\n")
+    if text.startswith("{"):
+        if not rest.strip() and not named_lines:  # a single line may be a row, or all of them below a key
+            return "values"
+        if _is_object(first) or (named_lines and not _goes_on(text, len(first))):
+            return "lines"
+        return "lines" if not _goes_on(text, len(first)) and _has_whole_line(text) else "values"
+    return "lines" if _has_whole_line(text) else None
+
+
+def _goes_on(text: str, line: int) -> bool:
+    """Whether the value at the start of a text goes on behind its first line, so far as the text shows."""
+    try:
+        return json.JSONDecoder().raw_decode(text)[1] > line
+    except json.JSONDecodeError as error:
+        return error.pos > line
+    except (ValueError, RecursionError):
+        return False
 
 
 def _has_whole_line(text: str) -> bool:
-    for line in text.split("\n")[:200]:
-        try:
-            if isinstance(json.loads(line), dict):
-                return True
-        except (ValueError, RecursionError):
-            continue
-    return False
+    return any(map(_is_object, text.split("\n")[:200]))
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line.strip("\ufeff \t\r")), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _no_rows(head: bytes) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["IngestSummary", "counted"]
+from caslie_ray.tasks import SPLITS, TASKS
+
+__all__ = ["IngestSummary", "counted", "readings", "unusable"]
 
 _SHOWN = 50
+_NAMES = 10
+_REASONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,10 @@ class IngestSummary:
     Attributes:
         files: source files read.
         ignored_files: files in source folders that hold no rows, such as pictures.
+        run_files: files in source folders that belong to runs and are left out.
         rows: rows of the sources, readable or not.
+        read_as: rows that were read in a way that a user may not expect, such as ``"cp1252"`` or ``"rows below a
+            key"``: for each way the rows, the source files, and the names of the first of these.
         samples: samples in the table.
         samples_by_task: samples by task and split.
         repeats: rows that repeat a sample of their own split, and so are no sample of their own.
@@ -31,8 +38,8 @@ class IngestSummary:
         repeated_views: positions with an image that share their view with another position.
         rejects: rows of the table `rejects`, by kind.
         reject_reasons: by kind, the most frequent reasons, each up to its first colon.
+        reject_examples: by kind, for each of the most frequent of these the reason in full.
         retryable_rejects: rejects that the next run tries again.
-        read_as: how many rows had cells that were read in a way that may surprise, by way.
         parsed_rows: rows that this run read; none where the sources were unchanged.
         fetched: references that this run fetched, with or without success.
         written_files: table files that this run wrote.
@@ -41,7 +48,9 @@ class IngestSummary:
 
     files: int = 0
     ignored_files: int = 0
+    run_files: int = 0
     rows: int = 0
+    read_as: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: int = 0
     samples_by_task: dict[str, dict[str, int]] = field(default_factory=dict)
     repeats: int = 0
@@ -53,8 +62,8 @@ class IngestSummary:
     repeated_views: int = 0
     rejects: dict[str, int] = field(default_factory=dict)
     reject_reasons: dict[str, dict[str, int]] = field(default_factory=dict)
+    reject_examples: dict[str, dict[str, str]] = field(default_factory=dict)
     retryable_rejects: int = 0
-    read_as: dict[str, int] = field(default_factory=dict)
     parsed_rows: int = 0
     fetched: int = 0
     written_files: int = 0
@@ -65,11 +74,22 @@ class IngestSummary:
         return asdict(self)
 
 
+def readings(notes: Mapping[tuple[int, str], int], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return `read_as` of a summary from rows by source and reading, and the names of the sources."""
+    found: dict[str, dict[str, Any]] = {}
+    for (place, how), count in sorted(notes.items()):
+        cell = found.setdefault(how, {"rows": 0, "files": 0, "names": []})
+        cell["rows"] += count
+        cell["files"] += 1
+        cell["names"] += [names[place]] if len(cell["names"]) < _NAMES else []
+    return dict(sorted(found.items()))
+
+
 def counted(
     rows: int,
     counts: Mapping[tuple[str, ...], int],
     reasons: Mapping[tuple[str, str], int],
-    notes: Mapping[str, int],
+    examples: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
     """Return the part of a summary that describes the tables, and so is the same for every run over them."""
     tasks: dict[str, dict[str, int]] = {}
@@ -77,6 +97,10 @@ def counted(
         if key[0] == "samples":
             tasks.setdefault(key[1], {})[key[2]] = count
     by_kind = {kind: Counter({why: n for (k, why), n in reasons.items() if k == kind}) for kind in ("sample", "image")}
+    frequent = {
+        kind: [why for _, why in sorted((-count, why) for why, count in found.items())[:_SHOWN]]
+        for kind, found in by_kind.items()
+    }
     one = {name: counts.get((name,), 0) for name in ("positions", "lost", "images", "bytes", "views")}
     return {
         "rows": rows,
@@ -90,10 +114,24 @@ def counted(
         "views": one["views"],
         "repeated_views": one["positions"] - one["lost"] - one["views"],
         "rejects": {kind: sum(found.values()) for kind, found in by_kind.items()},
-        "reject_reasons": {
-            kind: dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN])
-            for kind, found in by_kind.items()
+        "reject_reasons": {kind: {why: by_kind[kind][why] for why in names} for kind, names in frequent.items()},
+        "reject_examples": {
+            kind: {why: examples[kind, why] for why in names[:_REASONS]} for kind, names in frequent.items()
         },
         "retryable_rejects": counts.get(("retryable",), 0),
-        "read_as": dict(sorted(notes.items())),
     }
+
+
+def unusable(summary: Mapping[str, Any], run: str) -> str:
+    """Return what to tell a user of whose sources no row could be used: what was found, and what is read."""
+    rows, files = summary["rows"], summary["files"]
+    found = f"{rows:,} row{'' if rows == 1 else 's'} in {files:,} file{'' if files == 1 else 's'}"
+    counts = summary["reject_reasons"]["sample"]
+    reasons = [f"{counts[why]:,} × {reason}" for why, reason in summary["reject_examples"]["sample"].items()]
+    return (
+        f"no row could be used: {found}"
+        + (f": {' · '.join(reasons)}" if reasons else ", so there is nothing to do")
+        + ". Read are JSON arrays, JSON Lines and Parquet, also gzipped, whose rows have the columns task"
+        f" ({', '.join(TASKS)}), split ({', '.join(SPLITS)}), instruction, input, options, output and images; other"
+        f" names of columns are given with ingest.keys. {run}/rejects has each row with its reason"
+    )

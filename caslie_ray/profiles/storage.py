@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import codecs
+
+from pydantic import Field, field_validator
 
 from caslie_ray.profiles._base import Positive, Settings
 
@@ -63,5 +65,23 @@ class IngestSettings(Settings):
     concurrency: Positive = 2
     """Such tasks at once. Each downloads `images.concurrency` images at a time."""
 
+    encoding: str | None = None
+    """Encoding of JSON sources without a byte order mark, such as `cp1251` or `shift_jis`; null detects it: UTF-8,
+    UTF-16, UTF-32, or cp1252 where a file is not UTF-8 and its bytes beyond ASCII are spread as in Western text."""
+
     keys: SourceKeys = SourceKeys()
     """What the source calls its columns."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_text_encoding(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        try:
+            codecs.getincrementaldecoder(name)
+            usable = "{}".encode(name).decode(name) == "{}"
+        except (LookupError, UnicodeError):
+            usable = False
+        if not usable:
+            raise ValueError(f"{name} is no text encoding of Python; use e.g. utf-8, cp1252, cp1251 or shift_jis")
+        return name

@@ -111,7 +111,7 @@ def test_what_may_surprise_is_counted_and_said(tmp_path: Path, profile: Profile)
     ]
     run = open_run(str(tmp_path / "run"))
     summary = bring(run, profile, write_json(tmp_path / "rows.json", data))
-    assert summary.read_as == {
+    assert {way: cell["rows"] for way, cell in summary.read_as.items()} == {
         "captions of NA, nan, None or null taken as missing": 1,
         "inputs read from the row's own columns": 1,
         "outputs of true/false, 1/0 or Y/N read as yes/no": 2,
@@ -124,7 +124,7 @@ def test_what_may_surprise_is_counted_and_said(tmp_path: Path, profile: Profile)
     # "NA" is no caption of the view.
     assert {view["given_caption"] for view in rows(run, "views") if "'N'" in view["caption_prompt"]} == {None}
     said = "\n".join(show_ingest(summary.as_dict()))
-    assert "2  rows: outputs of true/false, 1/0 or Y/N read as yes/no" in said
+    assert "2  read as: outputs of true/false, 1/0 or Y/N" in said
 
 
 def test_images_as_text_and_in_objects(tmp_path: Path, profile: Profile) -> None:

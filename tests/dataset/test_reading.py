@@ -115,8 +115,8 @@ def test_a_file_that_is_no_data_set_is_one_reject(tmp_path: Path, data: bytes, r
     assert record.location == str(tmp_path / "a.json")
 
 
-def test_bytes_that_are_no_text_cost_one_character(tmp_path: Path) -> None:
-    assert told(read(tmp_path / "a.json", b'[{"task": "a\xff"}, {"task": "b"}]')) == ["a�", "b"]
+def test_bytes_that_are_no_text_cost_one_row(tmp_path: Path) -> None:
+    assert told(read(tmp_path / "a.json", b'[{"task": "a\x81"}, {"task": "b"}]')) == ["undecodable text", "b"]
 
 
 def test_gzip_that_is_cut_short_keeps_what_came_before(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_folders_are_searched_and_pictures_passed_by(tmp_path: Path) -> None:
     (tmp_path / "sub" / ".hidden" / "c.json").write_text("[]")
     files, ignored = find_sources([str(tmp_path), str(tmp_path / "b.json")])
     assert [file.name for file in files] == [f"{tmp_path}/b.json", f"{tmp_path}/sub/a.jsonl.gz"]
-    assert ignored == 1
+    assert ignored.others == 1
 
 
 def test_a_uri_is_a_source(tmp_path: Path) -> None:
