@@ -132,16 +132,20 @@ class _Buffer:
         """Characters of the text that were read."""
         return self._dropped + self.at
 
-    def grow(self) -> bool:
-        """Drop what was read and append more; False at the end of the text."""
+    def grow(self, least: int = 1) -> bool:
+        """Drop what was read and append that many characters, if there are so many; False at the end of the text."""
         if self.ended:
             return False
-        piece = self._text.more()
-        self.ended = not piece
+        pieces = [self.data[self.at :]]
+        appended = 0
+        while appended < least and not self.ended:
+            pieces.append(self._text.more())
+            appended += len(pieces[-1])
+            self.ended = not pieces[-1]
         self._dropped += self.at
-        self.data = self.data[self.at :] + piece
+        self.data = "".join(pieces)
         self.at = 0
-        return not self.ended
+        return appended > 0
 
     def stop(self) -> None:
         """Read no more of the text."""
@@ -190,16 +194,14 @@ class _Buffer:
                 return value, end
             if len(self.data) - self.at > LONGEST_ROW:
                 return _too_long(), end
-            held = len(self.data) - self.at
-            while self.grow() and len(self.data) < 2 * held:
-                pass
+            self.grow(len(self.data) - self.at)
 
 
 def read_values(text: TextStream, shapes: Shapes) -> Iterator[Found]:
     """Yield the rows of arrays and objects that stand one after the other; `Damage` where there is none.
 
-    An object that fits into the buffer is read at once. One that is larger or damaged is entered: the rows in its lists
-    are yielded one by one, whatever its size, and what lies beside them is skipped.
+    A row that fits into the buffer is read at once. Any other object is entered: the rows in its lists are yielded one
+    by one, whatever its size, and what lies beside them is skipped.
     """
     return _Reader(text, shapes).read()
 
@@ -230,7 +232,9 @@ class _Reader:
                 lost = lost or end is _End.LOST
             elif mark == "{":
                 whole = buffer.whole()
-                if whole is not None and not self._text.is_damaged(buffer.data, buffer.at, whole[1]):
+                # All others are entered, so that a large file and a small one are read alike.
+                simple = whole is not None and self._shapes.is_row(whole[0])
+                if whole is not None and simple and not self._text.is_damaged(buffer.data, buffer.at, whole[1]):
                     yield from self._take(*whole, split)
                 else:
                     value = yield from self._object(split, 0)

@@ -102,7 +102,7 @@ class Shapes:
         """Yield the rows in a value, all with number 0; the value itself where it holds none."""
         rows = list(self.rows(value, split))
         if not rows:
-            yield Found(0, _no_rows(value), split, notes)
+            yield Found(0, self._no_rows(value), split, notes)
         for row in rows:
             yield row._replace(notes=(*notes, *row.notes))
 
@@ -127,6 +127,20 @@ class Shapes:
             for key, member in value.items():
                 if isinstance(member, (Mapping, list)):
                     yield from self.rows(member, self.split(str(key), split), depth + 1)
+
+    def _no_rows(self, value: object) -> object:
+        """Return what a value without rows is: a reason where it looks like a container, or else itself."""
+        if not isinstance(value, Mapping):
+            return value
+        keys = ", ".join(repr(str(key)) for key in list(value)[:_SHOWN])
+        if any(_objects(member) for member in value.values()):
+            return Damage(
+                f"no rows: an object with the keys {keys}; the objects in it have no column task (or task_name,"
+                " task_type): add it, or name your column with ingest.keys.task"
+            )
+        if any(member == [] for member in value.values()) and not any(map(self.is_column, value)):
+            return Damage(f"no rows: an object with the keys {keys}, whose lists are empty")
+        return value
 
     def _from_columns(self, table: Mapping[str, object]) -> Iterator[object]:
         header = self.header(table)
@@ -170,20 +184,6 @@ def _unshortened(wrapper: Mapping[str, object], row: Mapping[str, object]) -> ob
         return row
     names = ", ".join(map(str, cut))
     return Damage(f"shortened row: the dataset viewer cut {names}; use the files of the data set instead")
-
-
-def _no_rows(value: object) -> object:
-    """Return what a value without rows is: a reason where it looks like a container, or else itself."""
-    if not isinstance(value, Mapping):
-        return value
-    lists = [key for key, member in value.items() if _objects(member)]
-    if not lists:
-        return value
-    keys = ", ".join(repr(str(key)) for key in list(value)[:_SHOWN])
-    return Damage(
-        f"no rows: an object with the keys {keys}; the objects in it have no column task (or task_name, task_type):"
-        " add it, or name your column with ingest.keys.task"
-    )
 
 
 def _objects(member: object) -> bool:

@@ -23,6 +23,11 @@ _MOSTLY = 5
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 # cp1252 leaves these bytes undefined.
 _UNDEFINED = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")
+# Bytes that are signs in cp1252, such as superscripts, and letters in encodings that are like it: inside of words they
+# are not signs.
+_SIGN_IN_WORD = re.compile(
+    "(?<=[A-Za-z\udcc0-\udcff])[\udca1-\udca8\udcaa-\udcac\udcaf\udcb1-\udcb3\udcb5\udcb6\udcb9\udcba\udcbc-\udcbf](?=[A-Za-z\udcc0-\udcff])"
+)
 _REJECTED = "\udcff"
 _HANDLER = "caslie_ray.mark_undecodable"
 
@@ -107,10 +112,11 @@ def western(stream: ByteStream) -> bool:
 
     It is where most of its bytes beyond ASCII are not UTF-8 (a pair such as É® is valid UTF-8 by chance), none
     is undefined in cp1252, and most stand alone or in pairs between ASCII letters, as accents and quotes do. Other
-    scripts have long runs of such bytes. A Central European encoding (cp1250) cannot be told from cp1252.
+    scripts have long runs of such bytes, and Central European text (cp1250) has what would be signs inside of words.
+    Other encodings of few letters, such as the Turkish one, cannot be told from cp1252.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
-    broken = in_long_runs = others = 0
+    broken = in_long_runs = signs = others = 0
     ended = False
     while not ended:
         try:
@@ -126,8 +132,9 @@ def western(stream: ByteStream) -> bool:
         runs = [len(run) for run in _BROKEN.findall(text)]
         broken += sum(runs)
         in_long_runs += sum(length for length in runs if length >= _LONG_RUN)
+        signs += len(_SIGN_IN_WORD.findall(text))
         others += len(_NOT_ASCII.findall(text)) - sum(runs)
-    return broken >= _MOSTLY * others and 2 * in_long_runs < broken
+    return broken >= _MOSTLY * others and 2 * in_long_runs < broken and 20 * signs < broken
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:

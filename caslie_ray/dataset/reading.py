@@ -272,7 +272,8 @@ def _shape(head: bytes, encoding: str | None, named_lines: bool) -> str | None:
         return "values"
     first, _, rest = text.partition("\n")
     if text.startswith("{"):
-        if not rest.strip() and not named_lines:  # a single line may be a row, or all of them below a key
+        # A single line may be a row, or hold all of them below a key.
+        if not rest.strip() and (not named_lines or len(head) >= _HEAD):
             return "values"
         if _is_object(first) or (named_lines and not _goes_on(text, len(first))):
             return "lines"

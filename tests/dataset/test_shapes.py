@@ -92,6 +92,11 @@ def test_rows_below_keys_in_lines_and_gzip(tmp_path: Path) -> None:
     assert reviews(read(tmp_path / "batches.json", json.dumps([ROWS[:2], ROWS[2:]]))) == EXPECTED
 
 
+def test_a_key_that_occurs_twice_loses_no_rows(tmp_path: Path) -> None:
+    one, two, three = map(json.dumps, ROWS)
+    assert reviews(read(tmp_path / "a.json", f'{{"data": [{one}, {two}], "data": [{three}]}}')) == EXPECTED
+
+
 def test_an_ordinary_row_is_no_container(tmp_path: Path) -> None:
     """Lists of objects inside of a row stay in the row, wherever the column `task` is."""
     row = {"history": [{"title": "a"}], "data": [{"x": 1}], "input": {"review": "Review 0."}, "task": "SA"}
@@ -116,6 +121,7 @@ def test_damage_below_a_key_costs_only_itself(tmp_path: Path, window: int, monke
 @pytest.mark.parametrize(
     ("document", "found"),
     [
+        ({"data": [], "version": 1}, "lists are empty"),
         ({"data": [{"title": "Mug"}], "version": 1}, "'data', 'version'"),
         ({"task": ["SA", "SA"], "split": ["test"], "input": ["a", "b"]}, "split 1"),
         ({"rows": [{"row_idx": 0, "row": sentiment(0), "truncated_cells": ["input"]}]}, "input"),
