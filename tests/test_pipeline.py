@@ -48,7 +48,7 @@ class Piped(NamedTuple):
     def table(self, heading: str) -> tuple[list[str], str]:
         """The heads of a table in Markdown, and all of it."""
         text = self.run.read_bytes(self.run.path("report/tables.md")).decode()
-        found = re.search(rf"### {heading}.*?\n\n(.*?)\n\n", text, re.DOTALL)
+        found = re.search(rf"### {heading}[^\n]*\n\n(.*?)\n(?:\n|\Z)", text, re.DOTALL)
         assert found is not None, heading
         return [cell.strip() for cell in found[1].splitlines()[0].split("|")], found[1]
 
