@@ -12,19 +12,8 @@ from tests.worlds import draw
 
 ROOT = Path(__file__).resolve().parent.parent
 
-OWN_METRIC = '''
-import numpy as np
-
-from caslie_ray.tasks import Confusion, InputField, Metrics, Task, Values, accuracy, metric
-
-
-@metric("MCC")
-def matthews(of: Confusion) -> Values:
-    """Matthews correlation."""
-    true, answered = of.counts.sum(-1), of.counts.sum(-2)
-    covariance = of.hits.sum(-1) * of.total - (true * answered).sum(-1)
-    return covariance / np.sqrt((of.total**2 - (true**2).sum(-1)) * (of.total**2 - (answered**2).sum(-1)))
-
+_OWN_TASK = """
+from caslie_ray.tasks import InputField, Task
 
 TASK = Task(
     name="return_risk",
@@ -35,10 +24,9 @@ TASK = Task(
     inputs=(InputField("title"),),
     labels=("yes", "no"),
     cues={"yes": ("yes",), "no": ("no",)},
-    metrics=Metrics("matthews", (accuracy, matthews)),
+    metrics=METRICS,
 )
-'''
-"""A task with a metric of its own."""
+"""
 
 _SPLITS = ("train", "train", "validation", "test", "test", "ood", "ood")
 
@@ -50,21 +38,21 @@ class Checkout(NamedTuple):
     source: Path
 
 
-def readme_example() -> str:
-    """The Python block of the README's section on adding a task."""
-    section = (ROOT / "README.md").read_text().partition("### Add a task")[2]
-    block = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    return block[1]
+def readme_examples() -> tuple[str, str]:
+    """The Python blocks of the README's section on adding a task: a task, and metrics."""
+    section = (ROOT / "README.md").read_text().partition("### Add a task")[2].partition("\n### ")[0]
+    task, metrics = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return task, metrics
 
 
 def checkout(root: Path) -> Checkout:
-    """Copy the package, add the README's task and one with a metric of its own, and draw data for all nine."""
+    """Copy the package, add the README's task and one with the README's metric, and draw data for all nine."""
     for name in ("caslie_ray", "jobs"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     tasks = root / "caslie_ray" / "tasks"
-    (tasks / "gift_suitability.py").write_text(readme_example())
-    (tasks / "return_risk.py").write_text(OWN_METRIC)
+    task, metrics = readme_examples()
+    (tasks / "gift_suitability.py").write_text(task)
+    (tasks / "return_risk.py").write_text(metrics + _OWN_TASK)
     source = draw(root / "source")
     records = json.loads(source.read_text())
     for code, inputs in (("GS", {"title": "Hammer", "occasion": "a birthday"}), ("RR", {"title": "Hammer"})):
@@ -85,4 +73,4 @@ def _record(code: str, number: int, split: str, inputs: dict[str, str]) -> dict[
     }
 
 
-__all__ = ["OWN_METRIC", "ROOT", "Checkout", "checkout", "readme_example"]
+__all__ = ["ROOT", "Checkout", "checkout", "readme_examples"]

@@ -36,9 +36,10 @@ class Confusion:
     @classmethod
     def of(cls, truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> Confusion:
         """Count answers; `labels` are the task's, and empty where each sample has its own options."""
-        size = max(len(labels), 1) + 1
-        rows, columns = label_indices(truth, answers, labels)
-        return cls(np.bincount(rows * size + columns, minlength=size * size).reshape(size, size).astype(np.float64))
+        from sklearn.metrics import confusion_matrix  # slow to import; workers never score
+
+        indices = label_indices(truth, answers, labels)
+        return cls(confusion_matrix(*indices, labels=range(max(len(labels), 1) + 1)).astype(np.float64))
 
     @property
     def total(self) -> Values:
