@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections import Counter
@@ -19,8 +18,6 @@ from caslie_ray.cluster import Connection, room
 from caslie_ray.shortage import Limits, Need, NodeGroup, Shortage, find_shortage
 
 __all__ = ["LAUNCHER_FILE", "capacity", "cluster_limits", "cluster_shortage", "launcher_capacity"]
-
-log = logging.getLogger(__name__)
 
 LAUNCHER_FILE = Path("~/ray_bootstrap_config.yaml")
 """Where Ray's cluster launcher puts the configuration of the autoscaler on the head node."""
