@@ -14,6 +14,8 @@ import ray
 import ray.data
 from ray.exceptions import RayError, RayTaskError
 
+from caslie_ray.stores import RunError
+
 __all__ = ["Connection", "connect", "draining_nodes", "map_partitions", "quieten", "room"]
 
 _S = TypeVar("_S")
@@ -31,9 +33,19 @@ class Connection(NamedTuple):
 
 
 def connect() -> Connection:
-    """Join the cluster that RAY_ADDRESS names, or start a Ray of this process's own; connects once."""
-    connection = Connection(joined=bool(os.environ.get("RAY_ADDRESS")))
+    """Join the cluster that RAY_ADDRESS names, or start a Ray of this process's own; connects once.
+
+    Raises:
+        RunError: RAY_ADDRESS is that of a dashboard, which takes submitted jobs only.
+    """
+    given = os.environ.get("RAY_ADDRESS", "")
+    connection = Connection(joined=bool(given))
     if not ray.is_initialized():
+        if given.startswith(("http://", "https://")):
+            raise RunError(
+                f"RAY_ADDRESS={given} is the address of a dashboard: submit the job to it with `ray job submit`, or"
+                " `unset RAY_ADDRESS` to use this machine alone"
+            )
         asked = signal.getsignal(signal.SIGTERM)
         # Without an address Ray would join what any other user has started on this machine.
         address, dashboard = (None, None) if connection.joined else ("local", False)

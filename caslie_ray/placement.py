@@ -115,6 +115,8 @@ def size_pools(plans: Sequence[PoolPlan], rows: int, limits: Mapping[str, float]
 def refuse_what_cannot_fit(plans: Sequence[PoolPlan], connection: Connection) -> None:
     """Check that the minimum of replicas of pools that run together fits the cluster, as it is or can become.
 
+    On a joined cluster, models that the job goes on without are not counted: it gives them up after a while.
+
     Args:
         plans: the pools that are to run together.
         connection: how this process is connected to Ray.
@@ -122,7 +124,8 @@ def refuse_what_cannot_fit(plans: Sequence[PoolPlan], connection: Connection) ->
     Raises:
         PoolDown: it can never fit; the message says what is missing and what to do.
     """
-    shortage = cluster_shortage([Need(plan.name, plan.needs, plan.minimum) for plan in plans], connection)
+    counted = [plan for plan in plans if plan.needed or not connection.joined]
+    shortage = cluster_shortage([Need(plan.name, plan.needs, plan.minimum) for plan in counted], connection)
     if shortage is None:
         return
     mend = "run one model at a time (schedule=staged), " if len(plans) > 1 and shortage.alone else ""

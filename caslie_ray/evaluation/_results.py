@@ -63,7 +63,7 @@ def measure(run: Run, answerers: Sequence[Answerer], splits: Collection[str], re
     if found.left_out:
         count = sum(sum(splits.values()) for splits in found.left_out.values())
         log.warning(
-            "%d samples are not measured, for their true answer is none of their options, such as %s;"
+            "%d samples are not measured, for their true answer is none of their options or labels, such as %s;"
             " correct the source and run ingest again",
             count, found.example,
         )  # fmt: skip

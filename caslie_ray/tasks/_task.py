@@ -97,6 +97,11 @@ class Task:
         if not all(map(strip_mark, options.texts)):
             raise RowError("an option is empty: remove it or fill it in")
         output = read_output(record.get("output"), options, self.labels, self.read_answer)
+        if self.true_label(output.text, options.texts) is None:
+            raise RowError(
+                f"the true option {output.text[:80]!r} stands for no label of {self.code}: word the options as its"
+                f" labels, {', '.join(self.labels)}"
+            )
         notes += [output.note] if output.note else []
         count = self.image_count(pairs, options.texts)
         images = read_references(record.get("images"), count)

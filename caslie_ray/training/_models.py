@@ -109,7 +109,7 @@ def _planned(run: Run, order: TrainingOrder) -> Planned:
     examples = read_examples(run, order.table, order.variant, "train", order.tasks)
     if examples.outside:
         log.warning(
-            "%d samples are left out, for their answer is none of their options: %s%s", len(examples.outside),
+            "%d samples are left out, for their answer is none of their options or labels: %s%s", len(examples.outside),
             ", ".join(examples.outside[:3]), ", …" if len(examples.outside) > 3 else "",
         )  # fmt: skip
     if not len(examples):
