@@ -195,7 +195,9 @@ def show_evaluate(summary: Mapping[str, Any]) -> list[str]:
             f" {agreement['views']:,} views on which all voted"
         )
     if left_out := summary.get("not_measured"):
-        lines.append(f"not measured     {describe_left_out(left_out)}: their true answer is none of their options or labels")
+        lines.append(
+            f"not measured     {describe_left_out(left_out)}: their true answer is none of their options or labels"
+        )
     if "tables" in summary:
         lines.append(f"tables           {' · '.join(summary['tables'])}")
     lines += [f"page             {summary['page']}", f"this session     {clock(summary['seconds'])}"]

@@ -8,7 +8,7 @@ import yaml
 
 from caslie_ray.capacity import capacity, cluster_shortage, launcher_capacity
 from caslie_ray.cluster import Connection, connect, room
-from caslie_ray.runs import open_run
+from caslie_ray.runs import RunError, open_run
 from caslie_ray.shortage import Need
 from tests.clusters import nodes
 from tests.training.test_job import write_instructions
@@ -48,6 +48,15 @@ def test_a_job_joins_what_ray_address_names(ray_cluster: None, monkeypatch: pyte
     assert connect() == JOINED
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert connect() == Connection(joined=False)
+
+
+def test_the_address_of_a_dashboard_is_refused_with_what_to_do(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(RunError, match=r"is the address of a dashboard: .*`unset RAY_ADDRESS`"):
+        connect()
 
 
 AUTOSCALED = {"autoscaler_report": {"node_type_mapping": {"192.0.2.7": "head", "192.0.2.8": "gpu_spot"}}}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from caslie_ray.capacity import cluster_limits
 from caslie_ray.cluster import Connection
 from caslie_ray.lineup import resolve
 from caslie_ray.placement import PoolDown, PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
@@ -37,6 +38,18 @@ def test_a_model_that_alone_is_too_large_is_not_told_to_run_alone(ray_cluster: N
     with pytest.raises(PoolDown, match="vision: 8 CPUs are needed and this machine has 2; lower resources") as refused:
         refuse_what_cannot_fit([plan("vision", cpus=4, minimum=2)], HERE)
     assert "staged" not in str(refused.value)
+
+
+def test_a_joined_cluster_is_not_refused_for_a_model_that_the_job_can_go_on_without(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = cluster_limits(HERE)
+    monkeypatch.setattr("caslie_ray.capacity.cluster_limits", lambda connection, file: here)
+    optional = replace(plan("llama-8b", gpus=2.0), needed=False)
+    refuse_what_cannot_fit([plan("captioner"), optional], Connection(joined=True))
+    for refused, connection in ((replace(optional, needed=True), Connection(joined=True)), (optional, HERE)):
+        with pytest.raises(PoolDown, match="llama-8b: "):
+            refuse_what_cannot_fit([plan("captioner"), refused], connection)
 
 
 def endless(name: str, cpus: float = 1.0, gpus: float = 1.0, batch: int = 16, engine: str = "transformers") -> PoolPlan:

@@ -118,7 +118,7 @@ def test_an_evaluation_is_told_with_its_intervals() -> None:
     odd = _evaluation() | {"not_measured": {"AP": {"ind": 2, "ood": 1_000}}, "profile": "mini"}
     odd["figures"] |= {"failed": _figure(0.0), "truth": None}
     words = "AP ind 2, AP ood 1,000"
-    assert f"not measured     {words}: their true answer is none of their options" in show_evaluate(odd)
+    assert f"not measured     {words}: their true answer is none of their options or labels" in show_evaluate(odd)
     assert ("not measured, true answer is none of the options", words) in facts_of(odd, "runs/demo")
 
 

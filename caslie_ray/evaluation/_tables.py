@@ -137,7 +137,9 @@ def _with_notes(table: Table, results: Results) -> Table:
 def _left_out_note(left_out: Mapping[str, Mapping[str, int]]) -> str:
     if not left_out:
         return ""
-    return f"Samples left out because their true answer is none of their options or labels: {describe_left_out(left_out)}."
+    return (
+        f"Samples left out because their true answer is none of their options or labels: {describe_left_out(left_out)}."
+    )
 
 
 def _heads(results: Results, splits: Iterable[str]) -> tuple[str, ...]:

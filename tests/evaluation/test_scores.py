@@ -338,8 +338,8 @@ def test_a_true_answer_that_is_no_option_is_not_measured_and_said_so(
     }
     assert ours == 6
     tables = {table.heading: table.note for table in tables_of(measured.results)}
-    assert tables["Table A7: AP, all metrics"].endswith("none of their options: AP ind 2, AP ood 1.")
-    assert tables["Table A8: CC, all metrics"].endswith("none of their options: CC ind 1.")
+    assert tables["Table A7: AP, all metrics"].endswith("none of their options or labels: AP ind 2, AP ood 1.")
+    assert tables["Table A8: CC, all metrics"].endswith("none of their options or labels: CC ind 1.")
     assert "AP ind 2, AP ood 1, CC ind 1." in tables["Table 4: Overall performance, primary metric of each task"]
 
 

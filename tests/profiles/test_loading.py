@@ -43,6 +43,12 @@ def test_a_lineup_is_enough(tmp_path: Path) -> None:
     assert profile.votes.audit == 0.01
 
 
+def test_a_copy_of_an_older_profile_still_loads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = write(tmp_path, SMALLEST + "serving: {port: 8000}\n", "old.yaml")
+    assert load_profile(old).lineup == load_profile(write(tmp_path, SMALLEST)).lineup
+    assert "old.yaml: serving: nothing reads this group any more; delete it" in caplog.text
+
+
 def test_by_uri(tmp_path: Path) -> None:
     path = write(tmp_path, SMALLEST.replace("some/model", "mistral/m", 1))
     assert load_profile(f"file://{path}") == load_profile(path)

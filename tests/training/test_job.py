@@ -220,7 +220,10 @@ def test_answers_outside_the_options_are_left_out_and_named(run: Run, caplog: py
     odd["response"] = "perhaps"
     run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
     assert plan_training(run, small())[0].startswith("caslie    17 instructions")
-    assert f"1 samples are left out, for their answer is none of their options: {odd['sample_id']}" in caplog.text
+    assert (
+        f"1 samples are left out, for their answer is none of their options or labels: {odd['sample_id']}"
+        in caplog.text
+    )
 
 
 def test_a_checkpoint_of_another_base_is_refused_by_name(tmp_path: Path) -> None:
