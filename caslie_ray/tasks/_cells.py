@@ -28,6 +28,9 @@ OBJECT = re.compile(rf"\{{\s*{_QUOTED}\s*:")
 STRUCTURE = re.compile(r"""[\[{]\s*[bBuU]?['"{\[]""")
 """The start of a text that was meant to be a list or an object."""
 
+# `[None, 'a mug']` is a list.
+_QUOTED_ITEM = re.compile(r"""\[[^'"]*,\s*[bBuU]?['"]""")
+
 _NAMES = {"None": None, "nan": None, "NaN": None, "null": None, "True": True, "true": True, "False": False,
           "false": False}  # fmt: skip
 
@@ -36,11 +39,16 @@ class _NotALiteral(Exception):
     pass
 
 
-def decoded(value: object) -> object:
+def decoded(value: object, text: bool = False) -> object:
     """Return the value that a text cell holds, or the cell itself where it is plain text.
 
     JSON is decoded through up to 4 layers. A Python literal (``str()`` of a list or dict) is decoded where it is a
     list, tuple, set or dict; a literal string only where it holds one of these. Bytes are decoded where they hold JSON.
+
+    Args:
+        value: the cell.
+        text: whether the cell is more likely a text than a list. Then tuples, sets and literals without a quoted
+            text, as ``(5, 4)``, are plain text.
 
     Raises:
         RowError: the cell is JSON in more layers than that.
@@ -49,17 +57,17 @@ def decoded(value: object) -> object:
     for _ in range(_LAYERS):
         if not isinstance(value, str):
             return value
-        result = _decoded_once(value)
+        result = _decoded_once(value, text)
         if result is value:
             return value
         value = result
-    if isinstance(value, str) and _decoded_once(value) is not value:
+    if isinstance(value, str) and _decoded_once(value, text) is not value:
         raise RowError(f"a cell is JSON in more than {_LAYERS} layers: decode it before it is written")
     return value
 
 
 def structured(value: object, column: str, start: re.Pattern[str] = STRUCTURE) -> object:
-    """Return `decoded(value)`.
+    """Return `decoded(value)`; where `start` is another pattern than `STRUCTURE`, the cell is more likely a text.
 
     Args:
         value: a cell that holds a structure or plain text.
@@ -69,7 +77,7 @@ def structured(value: object, column: str, start: re.Pattern[str] = STRUCTURE) -
     Raises:
         RowError: the text starts as a structure does and cannot be decoded.
     """
-    result = decoded(value)
+    result = decoded(value, text=start is not STRUCTURE)
     if isinstance(result, str) and start.match(result.lstrip()):
         raise RowError(
             f"{column} cannot be decoded: the text starts like JSON or a Python literal ({result.strip()[:60]!r}) and"
@@ -87,7 +95,7 @@ def _as_str(value: object) -> object:
     return value
 
 
-def _decoded_once(cell: str) -> object:
+def _decoded_once(cell: str, plain: bool = False) -> object:
     """Return what one layer of encoding holds, or `cell` itself where it is plain text."""
     text = cell.strip()
     if text.startswith(_JSON):
@@ -104,9 +112,9 @@ def _decoded_once(cell: str) -> object:
     except _NotALiteral:
         return cell
     if isinstance(result, (list, dict)):
-        return result
+        return cell if plain and not (STRUCTURE.match(text) or _QUOTED_ITEM.match(text)) else result
     # A quoted text is a text, unless a structure was quoted.
-    if isinstance(result, str) and result.strip().startswith(("{", "[")) and _decoded_once(result) is not result:
+    if isinstance(result, str) and result.strip().startswith(("{", "[")) and _decoded_once(result, plain) is not result:
         return result
     return cell
 

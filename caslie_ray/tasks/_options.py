@@ -17,9 +17,12 @@ from caslie_ray.tasks._parsing import as_text, decoded, is_missing, structured, 
 
 __all__ = ["Options", "Output", "read_options", "read_output"]
 
-_TEXT_KEYS = ("text", "texts", "value", "values", "option", "options", "choices", "content", "name", "answer")
+_TEXT_KEYS = ("title", "text", "texts", "value", "values", "option", "options", "choice", "choices", "content", "name",
+              "answer")  # fmt: skip
 _LABEL_KEYS = ("label", "labels", "letter", "letters", "id", "ids", "key", "keys", "index", "idx")
 _MARK = re.compile(r"\s*[(\[]?([A-Za-z]|\d{1,2})(?:[)\]]\s*[.:]?|[.:]|\s+[-–]\s)\s*(?=\S)")
+_FLAGS = frozenset({"correct", "iscorrect", "isanswer", "isright", "right", "gold", "isgold", "truth", "istrue"})
+_NEGATION = re.compile(r"(?<!\w)(?:not|no|non|never|neither|nor|without|cannot|\w+n['’]t)(?!\w)", re.IGNORECASE)
 _YES = frozenset({"yes", "true", "t", "y", "1", "1.0"})
 _NO = frozenset({"no", "false", "f", "n", "0", "0.0"})
 _SPELLED = "outputs in another spelling read as their option"
@@ -67,7 +70,7 @@ def read_options(value: object, labels: Sequence[str]) -> Options:
     named = _named(cell)
     if named is not None:
         return _options(named, [text for _, text in named], labels)
-    written = text_list(cell)
+    written = text_list([_text(item) for item in cell] if isinstance(cell, (list, tuple)) else cell)
     marks = _marks(written)
     # Letters that answers are read by already are kept as they are, and so are numbers.
     if marks is None or all(strip_mark(text) != text for text in written):
@@ -120,7 +123,7 @@ def _named(value: object) -> list[tuple[str, str]] | None:
         return _of_items([item for item in items if isinstance(item, Mapping)])
     pairs = [item for item in items if isinstance(item, (list, tuple)) and len(item) == 2]
     if len(pairs) == len(items) and _in_order([as_text(pair[0]) for pair in pairs]):
-        return [(as_text(label), as_text(text)) for label, text in pairs]
+        return [(as_text(label), _text(text)) for label, text in pairs]
     return None
 
 
@@ -142,7 +145,7 @@ def _of_mapping(value: Mapping[Any, Any]) -> list[tuple[str, str]] | None:
             raise RowError(f"options have {len(labels)} labels for {len(texts)} texts: give one label per text")
         return _swapped(labels, texts)
     # A Parquet struct has every key that any row has; those of other rows are null.
-    pairs = [(as_text(key), as_text(cell)) for key, cell in value.items() if not is_missing(cell)]
+    pairs = [(as_text(key), _text(cell)) for key, cell in value.items() if not is_missing(cell)]
     return pairs or None
 
 
@@ -150,22 +153,43 @@ def _of_items(items: Sequence[Mapping[Any, Any]]) -> list[tuple[str, str]] | Non
     if all(len(item) == 1 for item in items):
         pairs = [next(iter(item.items())) for item in items]
         if _in_order([as_text(key) for key, _ in pairs]):
-            return [(as_text(key), as_text(cell)) for key, cell in pairs]
+            return [(as_text(key), _text(cell)) for key, cell in pairs]
     named: list[tuple[str, str]] = []
     for item in items:
-        cells = {str(key).strip().lower(): cell for key, cell in item.items()}
-        text_key, label_key = _keys_of(cells)
-        if label_key is None:
-            named.append(("", as_text(item)))
-            continue
-        rest = {key: cell for key, cell in cells.items() if key != label_key}
-        named.append((as_text(cells[label_key]), as_text(cells[text_key] if text_key else rest)))
+        cells = _cells_of(item)
+        _, label_key = _keys_of(cells)
+        named.append((as_text(cells[label_key]) if label_key else "", _text(item)))
     return _swapped([label for label, _ in named], [text for _, text in named])
 
 
+def _cells_of(item: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the cells of one option under lower-case keys, without the flags that mark the true one."""
+    cells = {str(key).strip().lower(): cell for key, cell in item.items()}
+    plain = {key: cell for key, cell in cells.items() if re.sub(r"[\s_-]+", "", key) not in _FLAGS}
+    worded = {key: cell for key, cell in plain.items() if not isinstance(cell, bool)}
+    # An option may itself be true or false: then nothing else is in its object but its label.
+    return worded if worded.keys() - {*_LABEL_KEYS} else plain
+
+
+def _text(option: object) -> str:
+    """Return the text of one option; of an object the title with category and brand, else the first text key."""
+    if not isinstance(option, Mapping):
+        return as_text(option)
+    cells = _cells_of(option)
+    text_key, label_key = _keys_of(cells)
+    if text_key is None or text_key == "title":
+        return as_text({key: cell for key, cell in cells.items() if key != label_key})
+    return as_text(cells[text_key])
+
+
 def _keys_of(cells: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return the keys of an option's text and of its label; a label that stands alone is the text."""
-    text = next((key for key in _TEXT_KEYS if key in cells), None)
+    """Return the keys of an option's text and of its label; a label that stands alone is the text.
+
+    A text comes before a number: in ``{"name": "Lamp", "value": 12.99}`` the value is a price.
+    """
+    present = [key for key in _TEXT_KEYS if key in cells]
+    filled = [key for key in present if not is_missing(cells[key])] or present
+    text = next((key for key in filled if not isinstance(cells[key], (bool, int, float))), next(iter(filled), None))
     label = next((key for key in _LABEL_KEYS if key in cells), None)
     if text is None and len(cells) == 1:
         return label, None
@@ -198,7 +222,11 @@ def _marks(texts: Sequence[str]) -> list[tuple[str, str]] | None:
 
 
 def read_output(
-    value: object, options: Options, labels: Sequence[str], read_answer: Callable[[str, Sequence[str]], str | None]
+    value: object,
+    options: Options,
+    labels: Sequence[str],
+    read_answer: Callable[[str, Sequence[str]], str | None],
+    label_of: Callable[[str], str],
 ) -> Output:
     """Read the `output` cell as one of the options.
 
@@ -207,6 +235,7 @@ def read_output(
         options: the record's options.
         labels: the labels of the task.
         read_answer: returns the option that a text chooses, as it reads a model's answer.
+        label_of: returns the label that an option stands for.
 
     Raises:
         RowError: it is missing, none of the options, or several of them.
@@ -215,20 +244,26 @@ def read_output(
     if not text:
         raise RowError("output is missing: give the true answer")
     exact = text in options.texts
-    text = text if exact else as_text(decoded(text))
+    # An option may look like JSON or a Python literal: `"quoted"`, `(5, 4)`.
+    readable = exact or read_answer(text, options.texts) is not None
+    text = text if readable else as_text(decoded(text))
     named = _by_name(text, options)
     if exact:
         return Output(text)
     if named is not None and not named.startswith(f"{text.upper()}: "):
         return Output(named)
-    spelled = _respelled(text)
-    words = [*labels, *map(strip_mark, options.texts)]
-    respelled = read_answer(spelled, options.texts) if spelled in map(_respelled, words) else None
+    if named is not None:
+        return Output(text)
     read = read_answer(text, options.texts) if text else None
-    # `VERY-POSITIVE` is not the option `positive`, although its last word is.
-    if respelled is not None and read != respelled and named is None:
-        return Output(respelled, _SPELLED)
-    if named is not None or read is not None:
+    spelled = _respelled(text)
+    respelled = read_answer(spelled, options.texts)
+    if respelled is not None and spelled in (_respelled(strip_mark(respelled)), _respelled(label_of(respelled))):
+        # `VERY-POSITIVE` is not the option `positive`, although its last word is.
+        return Output(text) if read == respelled else Output(respelled, _SPELLED)
+    answers = {_respelled(name) for option in options.texts for name in (label_of(option), strip_mark(option))}
+    label = read_answer(spelled, labels) if labels else None
+    other = label is not None and _respelled(label) not in answers
+    if read is not None and not other and not _negated(text, read, options.texts, read_answer):
         return Output(text)
     said = _truth(text)
     by_truth = {strip_mark(option).strip(" .").casefold(): option for option in options.texts}
@@ -244,6 +279,20 @@ def read_output(
 def _respelled(text: str) -> str:
     """Return a text in lower case with its words set apart: ``very_positive`` and ``VeryPositive`` are two words."""
     return " ".join(re.sub(r"[\s_-]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)).split()).casefold()
+
+
+def _negated(
+    text: str, read: str, options: Sequence[str], read_answer: Callable[[str, Sequence[str]], str | None]
+) -> bool:
+    """Whether a negation comes before the words by which `text` reads as the option `read`: ``not positive``."""
+    match = _NEGATION.search(text)
+    if match is None:
+        return False
+    mark = _MARK.match(text)
+    before = text[mark.end() if mark else 0 : match.end()]
+    if before and _respelled(strip_mark(read)).startswith(_respelled(before)):
+        return False  # the option's own words
+    return read_answer(text[match.end() :], options) == read
 
 
 def _by_name(text: str, options: Options) -> str | None:

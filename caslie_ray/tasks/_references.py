@@ -15,9 +15,9 @@ __all__ = ["read_references"]
 # The keys of an image object, best quality first; case, spaces and underscores do not count.
 _KEYS = (
     "bytes", "path", "hires", "highres", "highresolution", "original", "full", "fullsize", "xlarge", "large", "big",
-    "imageurl", "url", "src", "source", "contenturl", "href", "link", "uri", "imagepath", "filepath", "file",
-    "filename", "data", "base64", "b64", "b64json", "image", "img", "picture", "photo", "medium", "small", "thumb",
-    "thumbnail", "thumbnailurl",
+    "imageurl", "url", "src", "contenturl", "href", "link", "uri", "imagepath", "filepath", "filename", "base64", "b64",
+    "b64json", "image", "img", "picture", "photo", "source", "data", "file", "medium", "small", "thumb", "thumbnail",
+    "thumbnailurl",
 )  # fmt: skip
 _DEPTH = 4
 _SHOWN = 200
@@ -81,7 +81,8 @@ def _reference(item: object, depth: int = 0) -> ImageRef | None:
 
 def _of_object(item: Mapping[object, object], depth: int) -> ImageRef | None:
     cells = {_plain(key): cell for key, cell in item.items()}
-    known = [cells[key] for key in _KEYS if key in cells]
+    # A flag or a size is no reference: `{"large": true, "url": …}`.
+    known = [cells[key] for key in _KEYS if key in cells and not isinstance(cells[key], (bool, int, float))]
     for cell in known:
         if not _is_empty(cell):
             return _reference(cell, depth + 1)

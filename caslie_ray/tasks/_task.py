@@ -96,7 +96,7 @@ class Task:
             raise RowError("options are missing: give a JSON list of the answers to choose from")
         if not all(map(strip_mark, options.texts)):
             raise RowError("an option is empty: remove it or fill it in")
-        output = read_output(record.get("output"), options, self.labels, self.read_answer)
+        output = read_output(record.get("output"), options, self.labels, self.read_answer, self.label)
         if self.true_label(output.text, options.texts) is None:
             raise RowError(
                 f"the true option {output.text[:80]!r} stands for no label of {self.code}: word the options as its"
@@ -249,8 +249,12 @@ def caption_line(name: str, caption: str | None) -> list[Prompt]:
 
 
 def _captions(value: object, count: int, notes: list[str]) -> tuple[str | None, ...]:
-    """Return the captions that came with the data, one per image; none where there is no cell."""
-    cell = structured(value, "caption_info", _BROKEN_CAPTIONS)
+    """Return the captions that came with the data, one per image; none where there is no cell that can be read."""
+    try:
+        cell = structured(value, "caption_info", _BROKEN_CAPTIONS)
+    except RowError:
+        notes.append("captions that cannot be decoded taken as missing")
+        return ()
     # Plain text is one caption, whatever line breaks it holds.
     given = [as_text(cell)] if isinstance(cell, str) else text_list(cell)
     texts = [None if not text or text.casefold() in _NO_CAPTION else text for text in given]

@@ -96,12 +96,34 @@ def test_an_object_that_cannot_be_decoded_is_refused(cell: str) -> None:
     assert refusal("SA", input=cell).startswith("input cannot be decoded")
 
 
-@pytest.mark.parametrize("column", ["options", "images", "caption_info"])
+@pytest.mark.parametrize("column", ["options", "images"])
 @pytest.mark.parametrize(
     "cell", ["['a', 'b", '["a", ', "['a' 'b', 'c']", "['a' 'b' ... 'c']", "['a''b' 'c']", "{'a': f'{1}'}"]
 )
 def test_a_list_that_cannot_be_decoded_is_refused(column: str, cell: str) -> None:
     assert refusal("SA", **{column: cell}).startswith(f"{column} cannot be decoded: the text starts like JSON")
+
+
+@pytest.mark.parametrize("cell", ['{"caption": "A red', "['a', 'b", '["a", ', '["Verified"] a mug'])
+def test_a_caption_that_cannot_be_decoded_counts_as_missing(cell: str) -> None:
+    row = sample("SA", caption_info=cell)
+    assert (row.captions, row.notes) == ((), ("captions that cannot be decoded taken as missing",))
+    assert row.sample_id == sample("SA").sample_id
+
+
+@pytest.mark.parametrize("text", ["(5, 4)", '("a","b")', "{5}", "[True]", "{1: 2}", "()", "('a',)"])
+def test_a_text_that_is_a_literal_of_plain_values_is_text(text: str) -> None:
+    for cell in (text, json.dumps(text), {"review": text}):
+        assert sample("SA", input=cell).field("review") == text
+    assert sample("SA", caption_info=text).captions == (text,)
+
+
+def test_a_tuple_or_set_is_a_list_where_a_column_holds_one() -> None:
+    assert sample("SR", input="('Tent', 'Stove')") == sample("SR")
+    assert sample("CC", options="('Saws', 'Drills')", output="Saws").options == ("Saws", "Drills")
+    assert sample("CC", options="(5, 4)", output="4").options == ("5", "4")
+    assert sample("PRP", images="('a.jpg', 'b.jpg')").images == ("a.jpg", "b.jpg")
+    assert sample("PRP", caption_info="[None, 'a mug']").captions == (None, "a mug")
 
 
 def test_layers_are_bounded() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from caslie_ray.tasks import RowError, find_task
+from caslie_ray.tasks import TASKS, RowError, find_task
 from tests.tasks.records import sample
 
 TEXTS = ["positive", "negative"]
@@ -148,3 +148,114 @@ def test_options_in_one_text_are_refused(options: object) -> None:
 def test_a_reason_stays_short_however_long_the_output() -> None:
     assert len(refusal("SA", output="x" * 10**6)) < 400
     assert len(refusal("SR", options=["y" * 10**5, "z"], output="x")) < 400
+
+
+LAMPS = ("Lamp", "Tent")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"id": "B1", "title": "Lamp", "value": 12.99}, {"id": "B2", "title": "Tent", "value": 5}],
+        [{"id": "B1", "title": "Lamp", "name": "lamp-1"}, {"id": "B2", "title": "Tent", "content": "It stands."}],
+        [{"id": "B1", "title": "Lamp", "answer": True}, {"id": "B2", "title": "Tent", "answer": False}],
+        [{"id": "B1", "text": "Lamp", "is_correct": 1}, {"id": "B2", "text": "Tent", "is_correct": 0}],
+        [{"id": "B1", "name": "Lamp", "value": 12.99}, {"id": "B2", "name": "Tent", "value": 5.0}],
+        [{"id": "B1", "title": None, "text": "Lamp"}, {"id": "B2", "title": "Tent", "text": None}],
+        [{"id": "B1", "product": "Lamp", "correct": True}, {"id": "B2", "product": "Tent", "correct": False}],
+        {"id": ["B1", "B2"], "title": ["Lamp", "Tent"], "value": [12.99, 5]},
+        {"B1": {"text": "Lamp", "correct": True}, "B2": {"text": "Tent", "correct": False}},
+    ],
+)
+def test_a_product_as_option_is_its_title(options: object) -> None:
+    row = sample("CC", options=options, output="B1")
+    assert (row.options, row.output) == (LAMPS, "Lamp")
+    assert sample("CC", options=options, output="Tent").output == "Tent"
+    assert "rue" not in find_task("CC").prompt(row, [None]).text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"text": "Lamp", "correct": True}, {"text": "Tent", "correct": False}],
+        [{"Text": "Lamp", "Is Correct": "true"}, {"Text": "Tent", "Is Correct": "false"}],
+        [{"title": "Lamp", "correct": True}, {"title": "Tent", "correct": False}],
+        [{"product": "Lamp", "gold": 1}, {"product": "Tent", "gold": 0}],
+        [{"choice": "Lamp", "answer": True}, {"choice": "Tent", "answer": False}],
+    ],
+)
+def test_the_mark_of_the_true_option_is_no_part_of_its_text(options: object) -> None:
+    assert sample("CC", options=options, output="Lamp").options == LAMPS
+
+
+@pytest.mark.parametrize("key", ["id", "label"])
+def test_options_of_true_and_false_in_objects(key: str) -> None:
+    options = [{key: "A", "text": True}, {key: "B", "text": False}]
+    assert sample("PSI", options=options, output=True).options == ("A: yes", "B: no")
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["very_positive", "VERY-POSITIVE", "very positive", "Very positive.", "the review is very_negative", "neutral"],
+)
+@pytest.mark.parametrize("options", [TEXTS, list(LETTERED)])
+def test_a_label_that_is_none_of_the_options_is_refused(options: list[str], output: str) -> None:
+    assert refusal("SA", options=options, output=output).startswith(f"output '{output}' is none of the options")
+    assert find_task("SA").read_answer("Very positive.", options) == options[0]
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["not positive", "Not Positive", "it isn't positive", "isn’t very positive", "non-positive", "no positive words"],
+)
+@pytest.mark.parametrize("options", [TEXTS, list(LETTERED), SENTIMENTS])
+def test_a_negated_option_is_refused(options: list[str], output: str) -> None:
+    assert refusal("SA", options=options, output=output).startswith(f"output {output!r} is none of the options")
+    # A model's answer is read as before.
+    assert find_task("SA").read_answer("not positive", options) == next(
+        o for o in options if o.endswith("positive") and "very" not in o
+    )
+
+
+def test_negations_that_are_part_of_the_answer() -> None:
+    assert sample("PSI", output="No, it is not.").output == "No, it is not."
+    assert sample("PSI", output="Yes, not all").output == "Yes, not all"
+    assert sample("CC", options=["fit", "no fit"], output="No fit").output == "No fit"
+    assert sample("CC", options=["A: No 7 Cream", "B: Cream"], output="a. no 7 cream").output == "a. no 7 cream"
+    assert sample("MPC", output="not relevant").output == "not relevant"
+    assert sample("SA", output="positive, not bad").output == "positive, not bad"
+    assert refusal("MPC", output="not a substitute")
+
+
+@pytest.mark.parametrize("mark", ["", "C. ", "c) ", "C: ", "(C) "])
+def test_an_option_whose_own_words_negate_is_read_under_any_mark(mark: str) -> None:
+    text = "The product does not fulfill the query, but could be used in combination with it."
+    options = ["A: It satisfies all of the query.", "B: It is a substitute.", f"C: {text}"]
+    for said in (text, text.removesuffix(" with it.")):
+        assert find_task("MPC").true_label(sample("MPC", options=options, output=mark + said).output, options)
+
+
+def test_objects_among_texts_show_no_mark_of_the_true_option() -> None:
+    options = ["Lamp", {"text": "Tent", "correct": True}]
+    assert sample("CC", options=options, output="Tent").options == LAMPS
+
+
+@pytest.mark.parametrize("output", ["5", "A: 5", 5])
+def test_an_option_that_stands_for_no_label_is_refused(output: object) -> None:
+    options = ["A: 1", "B: 2", "C: 3", "D: 4", "A: 5"] if output == "A: 5" else ["1", "2", "3", "4", "5"]
+    assert refusal("SA", options=options, output=output) == (
+        f"the true option '{output}' stands for no label of SA: word the options as its labels, very positive,"
+        " positive, neutral, negative, very negative"
+    )
+
+
+def test_ap_answers_are_yes_and_no() -> None:
+    reason = refusal("AP", options=["answerable", "unanswerable"], output="answerable")
+    assert reason == "the true option 'answerable' stands for no label of AP: word the options as its labels, yes, no"
+
+
+@pytest.mark.parametrize("code", [task.code for task in TASKS.values()])
+def test_every_option_of_a_released_row_is_accepted_as_its_truth(code: str) -> None:
+    for option in sample(code).options:
+        row = sample(code, output=option)
+        assert find_task(code).true_label(row.output, row.options) is not None

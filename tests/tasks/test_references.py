@@ -36,6 +36,28 @@ def test_the_best_image_of_an_object(cell: object) -> None:
     assert sample("CC", images=json.loads(json.dumps(cell, default=bytes.decode))).images == ("p.jpg",)
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"large": True, "url": "p.jpg"},
+        {"original": 1200, "small": "p.jpg"},
+        {"full": 1.5, "src": "p.jpg"},
+        {"large": [True], "url": ["p.jpg"]},
+        {"source": "google", "image": "p.jpg"},
+        {"data": "front view", "img": "p.jpg"},
+        {"file": "front view", "photo": {"url": "p.jpg", "source": "shop"}},
+    ],
+)
+def test_a_value_that_is_no_reference_is_passed_over(cell: object) -> None:
+    assert sample("CC", images=cell).images == ("p.jpg",)
+
+
+def test_an_object_of_flags_holds_no_reference() -> None:
+    (image,) = sample("CC", images={"large": True}).images
+    assert isinstance(image, UnreadableImage)
+    assert sample("CC", images={"source": "p.jpg"}).images == ("p.jpg",)
+
+
 def test_bytes_in_objects() -> None:
     assert sample("CC", images={"image": {"bytes": b"\xff\xd8", "path": None}}).images == (b"\xff\xd8",)
     assert sample("CC", images={"bytes": [b"\xff\xd8"], "path": [None]}).images == (b"\xff\xd8",)

@@ -83,6 +83,48 @@ KNOWN: list[tuple[str, dict[str, object], str, str]] = [
         "b6067cf95f99da314c4d00790df45121",
     ),
     ("PRP", {"images": ["a.jpg", None]}, "5ff9759d660df751eac0de0d6552187d", "7ff4fb7d4b01e8a1f2c35b04f1c3f77f"),
+    (
+        "SR",
+        {"options": ['A: "quoted"', "B: Tent"], "output": '"quoted"'},
+        "984e402210f3b9c3e14ef94049f5d00e",
+        "9bf7a945dee6fdbe05f294ec96933bd7",
+    ),
+    (
+        "SR",
+        {"options": ["A: (5, 4)", "B: Tent"], "output": "(5, 4)"},
+        "69290a736d02a63540aaa18d0ff854be",
+        "0b900dae9267a5ce2301283322f45c69",
+    ),
+    (
+        "SR",
+        {"options": ["A: [1]", "B: Tent"], "output": "[1]"},
+        "237b75fca1e72cd6b15d6c491de9ebbd",
+        "92f2471c3efe186694b46f609f009c9d",
+    ),
+    (
+        "SR",
+        {"options": ["A: {5}", "B: Tent"], "output": "{5}"},
+        "d7901dbb51b80c4b0ec152327ff6627c",
+        "1fc4bca0c40b6329732351def091dc30",
+    ),
+    (
+        "SR",
+        {"options": ['A: ["a", "b"]', "B: Tent"], "output": '["a", "b"]'},
+        "e5d016ed470997bf17be279c4d6fb556",
+        "d6ce20981096baaf4e0f45c382b06c67",
+    ),
+    (
+        "SR",
+        {
+            "options": [{"id": "B1", "title": "Lamp", "value": 12.99}, {"id": "B2", "title": "Tent", "value": 5}],
+            "output": "Lamp",
+        },
+        "52dc587843180d1fa2c52ae3196631a4",
+        "75cdf9abc9e42df8f2844773287fcf0b",
+    ),
+    ("SA", {"input": "(5, 4)"}, "41656af1d31fa1ac5fa4dd3b8d9320d5", "c9f456c484357a102be4cb651e254767"),
+    ("SA", {"input": '("a","b")'}, "cc4751334c18953e8d48f3723dfa1eec", "b1b15f4fa61f79e23c2d83063e54361f"),
+    ("SA", {"input": "[True]"}, "c6a30dab0d7ebd6c9ab3b19e257f9998", "f73c36d49e9e9f96f33228190c35c588"),
 ]
 """Task, cells that differ from its record, sample id, hash of all prompts; as they were in the first release."""
 
