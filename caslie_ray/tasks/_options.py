@@ -172,12 +172,12 @@ def _cells_of(item: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _text(option: object) -> str:
-    """Return the text of one option; of an object the title with category and brand, else the first text key."""
+    """Return the text of one option; of an object with a label the first text key, of another one all its cells."""
     if not isinstance(option, Mapping):
         return as_text(option)
     cells = _cells_of(option)
     text_key, label_key = _keys_of(cells)
-    if text_key is None or text_key == "title":
+    if text_key is None or label_key is None or text_key == "title":  # of a title, category and brand are part
         return as_text({key: cell for key, cell in cells.items() if key != label_key})
     return as_text(cells[text_key])
 
