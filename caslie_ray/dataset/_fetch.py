@@ -43,13 +43,18 @@ class Fate:
     retryable: bool = False
 
 
-def _settings(images: ImageSettings, key: str, fetched: bool) -> str:
-    """Return the settings that an outcome depends on: an image on few of them, a reject on more."""
-    parts = f"{images.max_side}/{images.max_pixels}/{images.max_bytes}"
-    if fetched:
-        return parts
-    headers = header_settings(images) if key.startswith("url:") else ""
-    return f"{parts}/{images.allow_private}" + (f"/{headers}" if headers else "")
+class _Dependencies:
+    """The settings that outcomes depend on: an image on few of them, a reject on more."""
+
+    def __init__(self, images: ImageSettings) -> None:
+        headers = header_settings(images)
+        self._image = f"{images.max_side}/{images.max_pixels}/{images.max_bytes}"
+        self._reject = f"{self._image}/{images.allow_private}"
+        self._url_reject = self._reject + (f"/{headers}" if headers else "")
+
+    def of(self, key: str, fetched: bool) -> str:
+        """Return the settings of one outcome, as text."""
+        return self._image if fetched else self._url_reject if key.startswith("url:") else self._reject
 
 
 def write_fetched(run: Run, images: ImageSettings, outcomes: Sequence[tuple[str, Outcome]]) -> None:
@@ -57,10 +62,11 @@ def write_fetched(run: Run, images: ImageSettings, outcomes: Sequence[tuple[str,
     if not outcomes:
         return
     name = content_id(*(key for key, _ in outcomes))
+    settings = _Dependencies(images)
     pictures: dict[str, dict[str, object]] = {}
     rows: list[dict[str, object]] = []
     for key, outcome in outcomes:
-        row: dict[str, object] = {"key": key, "settings": _settings(images, key, outcome.image is not None)}
+        row: dict[str, object] = {"key": key, "settings": settings.of(key, outcome.image is not None)}
         row |= {"reason": outcome.reason, "retryable": outcome.retryable}
         if outcome.image is not None:
             image = outcome.image
@@ -96,7 +102,7 @@ class Ledger:
 
     def __init__(self, run: Run, images: ImageSettings) -> None:
         self._run = run
-        self._images = images
+        self._settings = _Dependencies(images)
         self._fates: dict[str, Fate] = {}
         self.refresh()
 
@@ -110,7 +116,7 @@ class Ledger:
             for row in self._run.read_file(path).to_pylist():
                 fate = Fate(row["image_id"], row["reason"], row["retryable"])
                 is_image = fate.image_id is not None
-                if row["settings"] != _settings(self._images, row["key"], is_image) or (
+                if row["settings"] != self._settings.of(row["key"], is_image) or (
                     is_image and fate.image_id not in held
                 ):
                     continue
@@ -130,7 +136,7 @@ class Ledger:
         rows: list[dict[str, object]] = []
         for key in kept:
             fate = self._fates[key]
-            settings = _settings(self._images, key, fate.image_id is not None)
+            settings = self._settings.of(key, fate.image_id is not None)
             rows.append(
                 {"key": key, "settings": settings, "image_id": fate.image_id, "reason": fate.reason}
                 | {"retryable": fate.retryable}

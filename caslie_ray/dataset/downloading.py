@@ -18,7 +18,7 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from caslie_ray.dataset.decoding import ImageError, too_large
-from caslie_ray.dataset.headers import RequestHeaders, same_origin
+from caslie_ray.dataset.headers import RequestHeaders
 from caslie_ray.dataset.urls import clean_url, is_public
 from caslie_ray.profiles import ImageSettings
 
@@ -30,7 +30,7 @@ LONGEST_PAUSE_S = 30.0
 _CHUNK = 64 * 1024
 _PASSING = {408, 425, 429}
 _MEANS = {
-    401: "it wants a login; give a public URL, or a header with the login (images.headers)",
+    401: "it wants a login; give a public URL, or a header with the login (images.headers; sent over https)",
     403: "the server refuses; give another URL, or the headers that it wants (images.headers: User-Agent, Referer)",
     404: "the image is not there (any more); give another URL",
     410: "the image is gone; give another URL",
@@ -70,7 +70,8 @@ class Downloader:
     - Busy servers, time-outs and broken connections are tried again after growing, jittered pauses, or
       after what ``Retry-After`` says.
     - Only http and https; no address outside the public internet unless allowed, on no redirect either.
-    - Credentials among the headers go to the hosts that the profile names, and not past a redirect to another origin.
+    - Credentials among the headers go to the hosts that the profile names, over https alone unless private addresses
+      are allowed, and not past a redirect to another origin.
 
     Limits: no proxy is used, and cookies that servers set are not kept.
 
@@ -138,18 +139,17 @@ class Downloader:
             raise ImageError(f"invalid URL: {_short(error)}") from None
 
     async def _follow(self, url: str) -> bytes:
-        trusted = self._headers.are_trusted(url)
-        for _ in range(REDIRECTS + 1):
+        chain = [url]
+        while len(chain) <= REDIRECTS + 1:
+            url = chain[-1]
             self._check(url)
-            headers = {**self._headers.common, **(self._headers.credentials if trusted else {})}
+            headers = {**self._headers.common, **(self._headers.credentials if self._headers.go_to(chain) else {})}
             async with self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
-                    target = _redirected(url, answer.headers["Location"])
-                    trusted = trusted and same_origin(url, target)
-                    url = target
+                    chain.append(_redirected(url, answer.headers["Location"]))
                     continue
                 if answer.status != 200:
-                    raise _of_status(answer, trusted)
+                    raise _of_status(answer)
                 return await self._body(answer)
         raise ImageError(f"too many redirects: more than {REDIRECTS}; give the image's own URL")
 
@@ -189,13 +189,12 @@ class _PassingError(Exception):
         self.pause_s = pause_s
 
 
-def _of_status(answer: aiohttp.ClientResponse, trusted: bool) -> Exception:
+def _of_status(answer: aiohttp.ClientResponse) -> Exception:
     host, status = answer.url.host, answer.status
     reason = f"HTTP {status}: {host}: {_MEANS.get(status, answer.reason or 'no image')}"
     if status in _PASSING or status >= 500:
         return _PassingError(reason, _retry_after(answer.headers.get("Retry-After")))
-    # The next run may have another credential, and nothing that is stored shows whether it has.
-    return ImageError(reason, retryable=trusted and status in (401, 403))
+    return ImageError(reason)
 
 
 def _retry_after(value: str | None) -> float | None:

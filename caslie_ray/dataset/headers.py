@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 from caslie_ray import __version__
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import ImageSettings, ProfileError
-from caslie_ray.profiles.headers import VARIABLE, check_value, is_credential
+from caslie_ray.profiles.headers import VARIABLE, ascii_host, check_value, is_credential
 
 __all__ = ["RequestHeaders", "header_settings", "request_headers", "same_origin"]
 
@@ -25,22 +26,37 @@ class RequestHeaders:
         common: sent to every server.
         credentials: sent to `hosts` alone.
         hosts: names of hosts in ASCII. Subdomains count too, but not those of a single label, such as `com`.
+        plain_http: whether credentials are sent over plain http too.
     """
 
     common: Mapping[str, str]
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     hosts: tuple[str, ...] = ()
+    plain_http: bool = False
 
-    def are_trusted(self, url: str) -> bool:
-        """Whether the server of a URL is sent credentials; False where there are none."""
+    def are_for(self, url: str) -> bool:
+        """Whether there are credentials for the host of a URL."""
         host = urlsplit(url).hostname or ""
         return bool(self.credentials) and any(
             host == one or ("." in one and host.endswith(f".{one}")) for one in self.hosts
         )
 
+    def go_to(self, chain: Sequence[str]) -> bool:
+        """Whether credentials are sent with a request: to a host that they are for, over https unless plain http is
+        allowed, and only where no redirect led to another server.
+
+        Args:
+            chain: the URL that was asked for and those that redirects led to; the last one is requested.
+        """
+        encrypted = urlsplit(chain[-1]).scheme == "https"
+        stayed = all(same_origin(one, other) for one, other in pairwise(chain))
+        return (encrypted or self.plain_http) and stayed and self.are_for(chain[-1])
+
 
 def request_headers(settings: ImageSettings, environment: Mapping[str, str]) -> RequestHeaders:
     """Return the headers of a profile, with values from the environment put in.
+
+    Credentials go over https alone, unless `images.allow_private` is true.
 
     Raises:
         ProfileError: a variable is not set, or its value may not stand in a header; the message does not show it.
@@ -61,8 +77,8 @@ def request_headers(settings: ImageSettings, environment: Mapping[str, str]) -> 
         for other in [other for other in common if other.lower() == name.lower()]:
             del common[other]
         common[name] = value
-    hosts = tuple(_ascii(host.strip(".").lower()) for host in settings.credential_hosts)
-    return RequestHeaders(common, credentials, hosts)
+    hosts = tuple(map(ascii_host, settings.credential_hosts))
+    return RequestHeaders(common, credentials, hosts, plain_http=settings.allow_private)
 
 
 def header_settings(settings: ImageSettings) -> str:
@@ -87,7 +103,3 @@ def same_origin(url: str, other: str) -> bool:
     if (one.scheme, two.scheme) == ("http", "https") and ports == [80, 443]:
         return True
     return one.scheme == two.scheme and ports[0] == ports[1]
-
-
-def _ascii(host: str) -> str:
-    return host if host.isascii() else host.encode("idna").decode()

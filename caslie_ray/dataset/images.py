@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caslie_ray.dataset.decoding import ImageError, StoredImage, decode
 from caslie_ray.dataset.downloading import Downloader
@@ -42,6 +42,9 @@ def try_decode(data: bytes, limits: ImageSettings) -> Outcome:
 def read_images(locators: Sequence[str], limits: ImageSettings, headers: RequestHeaders) -> list[Outcome]:
     """Fetch and decode each locator (``url:``, ``file:`` or ``store:``), in order; raises for none of them.
 
+    A failed download from a host that gets credentials is retryable: the next run may have other credentials, which the
+    run does not store.
+
     While some downloads wait, others are decoded, one picture at a time in a process: a large one can take
     hundreds of megabytes.
     """
@@ -55,15 +58,20 @@ async def _read_all(locators: Sequence[str], limits: ImageSettings, headers: Req
     with ThreadPoolExecutor(max_workers=1) as decoder:
         async with Downloader(limits, headers) as downloader:
 
+            async def fetch(locator: str) -> Outcome:
+                try:
+                    if locator.startswith("url:"):
+                        data = await downloader.download(locator.removeprefix("url:"))
+                    else:
+                        data = await asyncio.to_thread(read_file, locator, limits.max_bytes)
+                except ImageError as error:
+                    return Outcome(None, error.reason, error.retryable)
+                return await loop.run_in_executor(decoder, try_decode, data, limits)
+
             async def one(locator: str) -> Outcome:
                 async with slots:
-                    try:
-                        if locator.startswith("url:"):
-                            data = await downloader.download(locator.removeprefix("url:"))
-                        else:
-                            data = await asyncio.to_thread(read_file, locator, limits.max_bytes)
-                    except ImageError as error:
-                        return Outcome(None, error.reason, error.retryable)
-                    return await loop.run_in_executor(decoder, try_decode, data, limits)
+                    outcome = await fetch(locator)
+                credentials = locator.startswith("url:") and headers.are_for(locator.removeprefix("url:"))
+                return replace(outcome, retryable=True) if outcome.image is None and credentials else outcome
 
             return list(await asyncio.gather(*(one(locator) for locator in locators)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["parse"]
+__all__ = ["parse", "problem_of"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,3 +37,13 @@ _Loader.add_implicit_resolver(
 def parse(text: str) -> Any:
     """The value that a YAML text holds. Raises yaml.YAMLError where it is not YAML."""
     return yaml.load(text, Loader=_Loader)
+
+
+def problem_of(error: yaml.YAMLError, *, quote: bool) -> str:
+    """Return what is wrong with a YAML text, and where; lines of the text are part of it only where `quote` is true."""
+    if quote or not isinstance(error, yaml.MarkedYAMLError):
+        return str(error)
+    mark = error.problem_mark
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    # Tags and aliases are quoted from the text.
+    return re.sub(r"'[^'<]{2,}'", "…", error.problem or "it cannot be read") + where

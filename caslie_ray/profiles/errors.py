@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from caslie_ray.profiles._base import Settings
 
-__all__ = ["Location", "ProfileError", "explain", "known_keys", "name_of", "nearest", "unknown_key"]
+__all__ = ["Location", "ProfileError", "explain", "known_keys", "may_be_secret", "name_of", "nearest", "unknown_key"]
 
 Location = tuple[str | int, ...]
 """Where in a profile: keys, and the index in a list."""
@@ -86,6 +86,11 @@ def name_of(where: Location, document: object) -> str:
     return ".".join(steps)
 
 
+def may_be_secret(*parts: object) -> bool:
+    """Whether part of a profile may hold values of request headers, wherever they were put: messages leave them out."""
+    return any("header" in str(part).lower() for part in parts)
+
+
 def _shown(value: object) -> str:
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
@@ -110,16 +115,17 @@ def explain(
         where = problem["loc"]
         label = name_of(where, document) or "profile"
         value = problem["input"]
+        shown = label if may_be_secret(where, value) else f"{label}: {_shown(value)}"
         if problem["type"] == "extra_forbidden":
-            text = f"{label}: {_shown(value)}: {unknown_key(schema, where[:-1], str(where[-1]))}"
+            text = f"{shown}: {unknown_key(schema, where[:-1], str(where[-1]))}"
         elif problem["type"] == "missing":
             text = f"{label}: missing, but required"
         elif problem["type"] == "value_error":
             text = f"{label}: {problem['ctx']['error']}"
         elif problem["type"] in ("model_type", "model_attributes_type"):
             keys = ", ".join(known_keys(schema, where) or ())
-            text = f"{label}: {_shown(value)}: should be a group of keys: {keys}"
+            text = f"{shown}: should be a group of keys: {keys}"
         else:
-            text = f"{label}: {_shown(value)}: {_allowed(problem['msg'])}"
+            text = f"{shown}: {_allowed(problem['msg'])}"
         lines.append(f"{origin(where)}: {text}")
     return ProfileError("\n".join(lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["VARIABLE", "check_headers", "check_value", "is_credential"]
+__all__ = ["VARIABLE", "ascii_host", "check_headers", "check_value", "is_credential"]
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 """A value that is taken from the environment when images are fetched: `${NAME}`."""
@@ -17,6 +17,7 @@ _OWN = {
     "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
     "keep-alive", "range", "te", "trailer", "transfer-encoding", "upgrade",
 }  # fmt: skip
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _SECRET = re.compile(r"auth|cookie|credential|key|password|secret|session|signature|token", re.IGNORECASE)
 
 
@@ -53,3 +54,20 @@ def check_value(name: str, value: str) -> None:
 def is_credential(name: str, value: str) -> bool:
     """Whether a header is only for hosts that are trusted: by its name, or since its value is from the environment."""
     return bool(_SECRET.search(name) or VARIABLE.search(value))
+
+
+def ascii_host(text: str) -> str:
+    """Return a host's name as it stands in URLs: in lower case and ASCII (IDNA).
+
+    Raises:
+        ValueError: it is not the name of a host alone.
+    """
+    try:
+        host = text.strip(".").encode("idna").decode().lower()
+    except UnicodeError:
+        host = ""
+    if not _HOST.fullmatch(host):
+        raise ValueError(
+            f"{text!r} is no host; give its name alone, such as cdn.shop.example, and leave scheme, port and path out"
+        )
+    return host

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Listed, Positive, Seconds, Settings, Whole
-from caslie_ray.profiles.headers import check_headers, is_credential
+from caslie_ray.profiles.headers import ascii_host, check_headers, is_credential
 
 __all__ = ["ImageSettings"]
 
@@ -46,10 +46,11 @@ class ImageSettings(Settings):
     """Request headers for downloads, such as `User-Agent` and `Referer`; by default the User-Agent names this package.
     `${NAME}` in a value is replaced by an environment variable of the job. What is a credential (`Authorization`,
     `Cookie`, a name with key, token or the like, any value from the environment) is sent to `credential_hosts` alone,
-    and not after a redirect to another host."""
+    over https, and not after a redirect to another host."""
 
     credential_hosts: Listed[str] = ()
-    """Hosts that are sent the headers that are credentials; their subdomains are too."""
+    """Hosts that are sent the headers that are credentials; their subdomains are too. Names without a port. Credentials
+    go over https alone, unless `allow_private` is true: then over plain http too."""
 
     @model_validator(mode="after")
     def _safe_headers(self) -> Self:
@@ -61,8 +62,8 @@ class ImageSettings(Settings):
                 " images.credential_hosts, since a data set may name any host"
             )
         for host in self.credential_hosts:
-            if not host.strip(".") or any(mark in host for mark in "/@* "):
-                raise ValueError(
-                    f"credential_hosts: {host!r} is no host; give its name alone, such as cdn.shop.example"
-                )
+            try:
+                ascii_host(host)
+            except ValueError as error:
+                raise ValueError(f"credential_hosts: {error}") from None
         return self

@@ -13,9 +13,9 @@ import yaml
 from pyarrow import fs
 from pydantic import ValidationError
 
-from caslie_ray.profiles._yaml import parse
-from caslie_ray.profiles.errors import Location, ProfileError, explain, nearest, unknown_key
-from caslie_ray.profiles.overrides import apply_override
+from caslie_ray.profiles._yaml import parse, problem_of
+from caslie_ray.profiles.errors import Location, ProfileError, explain, may_be_secret, nearest, unknown_key
+from caslie_ray.profiles.overrides import apply_override, label_of
 from caslie_ray.profiles.schema import Profile
 
 __all__ = ["load_profile", "profile_names"]
@@ -58,7 +58,7 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
     changed: list[tuple[Location, str]] = []
     for override in overrides:
         document, where = apply_override(document, override, Profile)
-        changed.append((where, f"--set {override}"))
+        changed.append((where, label_of(override)))
 
     def origin(where: Location) -> str:
         for path, label in reversed(changed):
@@ -131,7 +131,7 @@ def _read(source: str) -> dict[str, Any]:
     try:
         document = parse(text)
     except yaml.YAMLError as error:
-        raise ProfileError(f"{source}: is not YAML: {error}") from error
+        raise ProfileError(f"{source}: is not YAML: {problem_of(error, quote=not may_be_secret(text))}") from None
     if not isinstance(document, dict):
         raise ProfileError(f"{source}: should hold keys such as {', '.join(list(Profile.model_fields)[:4])}")
     return document

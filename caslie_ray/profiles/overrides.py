@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
-from caslie_ray.profiles._yaml import parse
-from caslie_ray.profiles.errors import Location, ProfileError, known_keys, name_of, nearest, unknown_key
+from caslie_ray.profiles._yaml import parse, problem_of
+from caslie_ray.profiles.errors import (
+    Location,
+    ProfileError,
+    known_keys,
+    may_be_secret,
+    name_of,
+    nearest,
+    unknown_key,
+)
 
-__all__ = ["apply_override"]
+__all__ = ["apply_override", "label_of"]
+
+
+def label_of(text: str) -> str:
+    """Return an override as messages name it, without values of request headers."""
+    if not may_be_secret(text):
+        return f"--set {text}"
+    path = re.split(r"[=:{\s]", text.strip(), maxsplit=1)[0]
+    return f"--set {path}=…"
 
 
 def apply_override(document: dict[str, Any], text: str, schema: type[BaseModel]) -> tuple[dict[str, Any], Location]:
@@ -22,7 +39,7 @@ def apply_override(document: dict[str, Any], text: str, schema: type[BaseModel])
     Raises:
         ProfileError: there is no `=`, the value is not YAML, or the path leads nowhere.
     """
-    label = f"--set {text}"
+    label, quote = label_of(text), not may_be_secret(text)
     path, found, raw = text.partition("=")
     steps = [step.strip() for step in path.split(".")]
     if not found or not all(steps):
@@ -30,7 +47,8 @@ def apply_override(document: dict[str, Any], text: str, schema: type[BaseModel])
     try:
         value = parse(raw)
     except yaml.YAMLError as error:
-        raise ProfileError(f"{label}: the value {raw!r} is not YAML: {error}") from error
+        value = f"the value {raw!r}" if quote else "the value"
+        raise ProfileError(f"{label}: {value} is not YAML: {problem_of(error, quote=quote)}") from None
 
     changed = copy.deepcopy(document)
     node: Any = changed
@@ -49,7 +67,8 @@ def apply_override(document: dict[str, Any], text: str, schema: type[BaseModel])
         if known is not None and step not in known:
             raise ProfileError(f"{label}: {name_of((*where, step), changed)}: {unknown_key(schema, where, step)}")
         if not isinstance(node, dict):
-            raise ProfileError(f"{label}: {name_of(where, changed)} is {node!r}, which has no key {step}")
+            held = f"{node!r}, which" if quote else "a value that"
+            raise ProfileError(f"{label}: {name_of(where, changed)} is {held} has no key {step}")
         where = (*where, step)
         if last:
             node[step] = value

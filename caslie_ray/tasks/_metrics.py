@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +110,15 @@ class Metric:
 
 def metric(title: str) -> Callable[[Callable[[Confusion], Values]], Metric]:
     """Make a metric of a function, which gives it its name; `title` heads its column."""
-    return lambda function: Metric(getattr(function, "__name__", title), title, function)
+
+    def decorate(function: Callable[[Confusion], Values]) -> Metric:
+        made = Metric(getattr(function, "__name__", title), title, function)
+        if isinstance(function, FunctionType):
+            # The metric takes the function's place in its module: pickle finds the function through it.
+            function.__qualname__ += ".function"
+        return made
+
+    return decorate
 
 
 @dataclass(frozen=True)

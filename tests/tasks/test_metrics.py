@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from caslie_ray.tasks import TASKS, find_task
@@ -27,6 +29,15 @@ def test_the_primary_metrics_of_table_4() -> None:
     for task in TASKS.values():
         truth = [*(task.labels or ("A: Tent",))]
         assert task.metrics.primary in task.metrics.score(truth, truth, task.labels)
+
+
+@pytest.mark.parametrize("code", PRIMARY)
+def test_metrics_can_be_pickled(code: str) -> None:
+    task = find_task(code)
+    truth = [*(task.labels or ("A: Tent", "B: Stove"))]
+    copied = pickle.loads(pickle.dumps(task.metrics))
+    assert copied == task.metrics
+    assert copied.score(truth, truth[::-1], task.labels) == score(code, truth, truth[::-1])
 
 
 @pytest.mark.parametrize("code", PRIMARY)
