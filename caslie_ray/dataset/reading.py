@@ -178,6 +178,10 @@ def read_source(file: SourceFile, columns: Columns, encoding: str | None = None)
         detail = (str(error) or type(error).__name__).split("\n")[0][:200]
         reason = f"unreadable file: {detail}; copy it again"
         yield Record(0, file.name, None, reason)
+    except UnicodeError as error:  # no file may end the reading of the others
+        detail = (str(error) or type(error).__name__).split("\n")[0][:200]
+        reason = f"unreadable text: {detail}; write the file again in UTF-8, or name its encoding with ingest.encoding"
+        yield Record(0, file.name, None, reason)
 
 
 def _record(number: int, location: str, row: dict[str, object], notes: tuple[str, ...], encoding: str | None) -> Record:
