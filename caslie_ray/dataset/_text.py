@@ -155,7 +155,7 @@ def _utf8(raw: bytes) -> str | None:
 
 
 def _may_be_cp1252(utf8: str) -> bool:
-    """Whether valid UTF-8 in a cp1252 file may be cp1252 by chance: a single pair of bytes, such as É®, repeated or not.
+    """Whether valid UTF-8 in a cp1252 file may be cp1252 by chance: one pair of bytes, such as É®, perhaps repeated.
 
     Letters up to U+00FF do not count: in cp1252 they would be Â or Ã before a sign. From U+0800 on they have three
     bytes.

@@ -28,6 +28,7 @@ from caslie_ray.dataset._parquet import read_rows
 from caslie_ray.dataset._shapes import Damage, Found, Shapes
 from caslie_ray.dataset._text import ByteStream, Gunzip, TextStream, encoding_of, western
 from caslie_ray.dataset.columns import Columns, split_of_name
+from caslie_ray.dataset.summary import plural
 from caslie_ray.runs import Run
 from caslie_ray.stores import RunError, StoreError, is_object_store, open_path, open_ranges, patiently
 
@@ -37,6 +38,7 @@ _DATA = re.compile(r"\.(json|jsonl|ndjson|parquet)(\.gz)?$", re.IGNORECASE)
 _LINES = re.compile(r"\.(jsonl|ndjson)(\.gz)?$", re.IGNORECASE)
 _HEAD = 256 * 1024
 _FIRST_LINE = 16 << 20  # bytes in which the end of the first line is looked for
+_NAMES = 3
 _GZIP = b"\x1f\x8b"
 _BEFORE_ROWS = codecs.BOM_UTF8 + b" \t\r\n"
 
@@ -105,7 +107,11 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
                 raise SourceError(f"source {source} {reason}")
             if info.type == pafs.FileType.Directory:
                 files, others = _folder(filesystem, inner, source, run)
-                skipped = Skipped(skipped.others + others.others, skipped.run_files + others.run_files)
+                skipped = Skipped(
+                    skipped.others + others.others,
+                    skipped.run_files + others.run_files,
+                    skipped.run_folders + others.run_folders,
+                )
             else:
                 path = source if "://" in source else inner
                 files = [SourceFile(source, path, f"{info.size}|{info.mtime_ns}")]
@@ -129,7 +135,7 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | Non
     selector = pafs.FileSelector(inner, recursive=True)
     infos = patiently(filesystem, "list", source, lambda: filesystem.get_file_info(selector))
     infos = [info for info in infos if info.type == pafs.FileType.File]
-    kept = leave_out_runs(filesystem, inner, infos, run)
+    kept, runs = leave_out_runs(filesystem, inner, infos, run)
     files: list[SourceFile] = []
     others = 0
     for info in sorted(kept, key=lambda info: info.path):
@@ -147,9 +153,9 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | Non
         files.append(SourceFile(name, path, f"{info.size}|{info.mtime_ns}"))
     run_files = len(infos) - len(kept)
     if not files:
-        besides = f" besides the {run_files:,} files of runs, which are no source" if run_files else ""
+        besides = f" besides {plural(run_files, 'file')} of the runs {', '.join(runs[:_NAMES])}" if run_files else ""
         raise SourceError(f"folder {source} has no .json, .jsonl, .ndjson or .parquet file{besides}: name the data")
-    return files, Skipped(others, run_files)
+    return files, Skipped(others, run_files, runs)
 
 
 def read_source(file: SourceFile, columns: Columns, encoding: str | None = None) -> Iterator[Record]:
