@@ -20,8 +20,6 @@ class _Tolerant:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a letter must not end a job
 
     def write(self, text: str) -> int:
         try:
@@ -59,6 +57,9 @@ def tolerant_output() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     # Python has no such stream where it was closed before the start.
     out, error = (_Tolerant(open(os.devnull, "w") if stream is None else stream) for stream in before)  # noqa: SIM115
+    # A terminal that lacks a letter must not end a job. Standard error escapes such letters by default.
+    if isinstance(before[0], io.TextIOWrapper):
+        before[0].reconfigure(errors="replace")
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, error)
     try:
         yield

@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from caslie_ray.dataset.summary import plural
 from caslie_ray.evaluation import describe_left_out, names_of_sets
 from caslie_ray.fitting import describe_fit
 from caslie_ray.progress import clock
@@ -56,9 +57,9 @@ def show_ingest(summary: Mapping[str, Any]) -> list[str]:
             splits[split] = splits.get(split, 0) + count
     by_split = " · ".join(f"{split} {splits[split]:,}" for split in SPLITS if split in splits)
     lines = [
-        f"rows             {summary['rows']:,} in {summary['files']:,} files",
+        f"rows             {summary['rows']:,} in {plural(summary['files'], 'file')}",
         *_readings(summary),
-        f"samples          {summary['samples']:,} · {by_split}",
+        f"samples          {summary['samples']:,}" + (f" · {by_split}" if by_split else ""),
         f"images           {summary['images']:,} distinct · {summary['image_bytes'] / 1e6:.1f} MB",
         f"views            {summary['views']:,} · {summary['repeated_views']:,} repeats saved",
         f"rejected         {sum(summary['rejects'].values()):,}"

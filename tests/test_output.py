@@ -93,3 +93,15 @@ def test_a_stream_without_a_file_drops_what_nobody_reads(monkeypatch: pytest.Mon
     with tolerant_output():
         print("one")
         print("two")
+
+
+def test_letters_that_the_terminal_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error keeps Python's escapes, which lose nothing."""
+    streams = [io.TextIOWrapper(io.BytesIO(), "ascii", errors) for errors in ("strict", "backslashreplace")]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    with tolerant_output():
+        print("größer")
+        print("größer", file=sys.stderr)
+    written = [stream.buffer.getvalue().decode("ascii") for stream in streams]
+    assert written == ["gr??er\n", "gr\\xf6\\xdfer\n"]

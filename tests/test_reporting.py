@@ -58,6 +58,8 @@ def test_a_session_with_nothing_to_do_says_so() -> None:
 def test_the_other_summaries() -> None:
     idle = "\n".join(show_ingest(IngestSummary(files=1, rows=3, samples=3).as_dict()))
     assert "nothing to do" in idle
+    assert "3 in 1 file\n" in idle
+    assert "samples          3\n" in idle
     busy = IngestSummary(
         rows=3, samples_by_task={"x": {"ood": 1, "train": 2}}, rejects={"image": 2},
         reject_reasons={"image": {"truncated": 2}}, retryable_rejects=1, parsed_rows=3,

@@ -17,11 +17,13 @@ from caslie_ray.tables import SCHEMAS
 
 __all__ = ["Skipped", "leave_out_runs", "refuse_runs"]
 
-_DRAWN = "source"  # what a run was drawn from, such as the miniature world, lies in it and is a source
 _WRITTEN = frozenset({*SCHEMAS, FOLDER, "summary", "report", "models", "answers"})
 _STAMPS = (f"{FOLDER}/tables.json", "summary/ingest.json")
-_OF_RUN = re.compile(rf"(?:^|(.*)/)(?:{FOLDER}/tables\.json|{FOLDER}/(?:parsed|fetched|pending|sorted)/.*|"
-                     r"summary/ingest\.json|holder-[0-9a-f]{12}\.json)$")  # fmt: skip
+# Names of folders alone would match folders of the user's own.
+_OF_RUN = re.compile(
+    rf"(?:^|(.*)/)(?:{FOLDER}/tables\.json|{FOLDER}/parsed/[0-9a-f]{{32}}/\d{{6,}}\.parquet|summary/ingest\.json"
+    r"|holder-[0-9a-f]{12}\.json)$"
+)
 
 
 class Skipped(NamedTuple):
@@ -30,26 +32,26 @@ class Skipped(NamedTuple):
     Attributes:
         others: files that hold no rows by their name, such as images.
         run_files: files of runs.
+        run_folders: the runs, in order.
     """
 
     others: int
     run_files: int
+    run_folders: tuple[str, ...] = ()
 
 
 def refuse_runs(filesystem: pafs.FileSystem, source: pafs.FileInfo, run: Run | None) -> str | None:
     """Return why a source may not be read: it is a run, or something that a run has written; None where it may."""
     path = _real(filesystem, source.path)
-    folder = source.type == pafs.FileType.Directory
     mend = "give the folder or file that holds your data, or another --run"
     if run is not None and filesystem.equals(run.fs):
         below = _below(path, _real(run.fs, run.root))
         if below == "":
             return f"is the run itself: {mend}"
-        if below is not None:
-            top = below.split("/")[0]
-            if top in _WRITTEN or (folder and top != _DRAWN):
-                return f"lies inside of the run, so its own files would be read as rows: {mend}"
+        if below is not None and below.split("/")[0] in _WRITTEN:
+            return f"lies inside of the run, so its own files would be read as rows: {mend}"
     parent = posixpath.dirname(path)
+    folder = source.type == pafs.FileType.Directory
     stamps = [f"{path}/{stamp}" for stamp in _STAMPS] if folder else []
     written = posixpath.basename(path if folder else parent) in _WRITTEN
     if written:
@@ -66,8 +68,8 @@ def _are_files(filesystem: pafs.FileSystem, paths: Sequence[str]) -> list[bool]:
 
 def leave_out_runs(
     filesystem: pafs.FileSystem, folder: str, files: Sequence[pafs.FileInfo], run: Run | None
-) -> list[pafs.FileInfo]:
-    """Return those files of a folder that belong to no run: not to this one, and to no other one below the folder."""
+) -> tuple[list[pafs.FileInfo], tuple[str, ...]]:
+    """Return the files of a folder that belong to no run, neither this one nor another, and the runs left out."""
     runs = {
         posixpath.join(folder, found[1] or "").rstrip("/")
         for info in files
@@ -77,7 +79,15 @@ def leave_out_runs(
     if own is not None and (below := _below(own, _real(filesystem, folder))) is not None:
         runs.add(posixpath.join(folder, below))
     runs.discard(folder.rstrip("/"))  # a source that is a run is refused before; holder-… alone makes none
-    return [info for info in files if runs.isdisjoint(_folders_above(info.path))]
+    kept: list[pafs.FileInfo] = []
+    found_runs: set[str] = set()
+    for info in files:
+        above = [one for one in _folders_above(info.path) if one in runs]
+        if above:
+            found_runs.add(above[0])
+        else:
+            kept.append(info)
+    return kept, tuple(sorted(found_runs))
 
 
 def _folders_above(path: str) -> list[str]:

@@ -26,6 +26,8 @@ _SPACE = re.compile(f"[{_BLANK}]*")
 _LITERAL = 16
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*$')
 _KEY_LENGTH = 200
+_LOOK_AHEAD = 8  # pieces of text in which an object is looked at before it is entered
+_DECODER = json.JSONDecoder(strict=False)
 
 
 class _End(enum.Enum):
@@ -99,12 +101,11 @@ def _values_of(line: str) -> list[object]:
     value = _parsed(line)
     if not (isinstance(value, Damage) and "Extra data" in value.reason):
         return [value]
-    decoder = json.JSONDecoder(strict=False)
     values: list[object] = []
     at = 0
     while at < len(line):
         try:
-            one, at = decoder.raw_decode(line, at)
+            one, at = _DECODER.raw_decode(line, at)
         except (ValueError, RecursionError):
             return [value]
         values.append(one)
@@ -163,21 +164,20 @@ class _Buffer:
                 return ""
 
     def whole(self) -> tuple[object, int] | None:
-        """Return the object that starts here and where it ends, if it lies within one piece of the text."""
-        decoder = json.JSONDecoder(strict=False)
+        """Return the object that starts here and where it ends, if it lies within a few pieces of the text."""
         while True:
             try:
-                return decoder.raw_decode(self.data, self.at)
+                return _DECODER.raw_decode(self.data, self.at)
             except (ValueError, RecursionError):
-                if len(self.data) - self.at >= _text.PIECE or not self.grow():
+                length = len(self.data) - self.at
+                if length >= _LOOK_AHEAD * _text.PIECE or not self.grow(length):
                     return None
 
     def value(self) -> tuple[object, int]:
         """Return the value that starts here and where it ends; `Damage` and where it was noticed."""
-        decoder = json.JSONDecoder(strict=False)
         while True:
             try:
-                value, end = decoder.raw_decode(self.data, self.at)
+                value, end = _DECODER.raw_decode(self.data, self.at)
                 cut = end == len(self.data)
             except json.JSONDecodeError as error:
                 end = error.pos
@@ -306,7 +306,8 @@ class _Reader:
         """
         buffer, shapes = self._buffer, self._shapes
         notes = () if entered else (BELOW,)
-        first: list[tuple[object, tuple[str, ...]]] = []
+        first: list[object] = []
+        encodings: list[tuple[str, ...]] = []  # of the first elements only: no later one makes this a list of rows
         begun = buffer.position
         too_long = False
         buffer.at += 1
@@ -318,7 +319,7 @@ class _Reader:
                 buffer.at += 1
                 if entered:
                     return _End.ENTERED
-                return _End.TOO_LONG if too_long else [value for value, _ in first]
+                return _End.TOO_LONG if too_long else first
             value, end = buffer.value()
             if isinstance(value, Damage):
                 key = yield from self._lose(value, end)
@@ -329,17 +330,20 @@ class _Reader:
                 yield from self._take(value, end, split, header, notes)
             elif header is not None or (len(first) < FIRST and shapes.holds_rows(value)):
                 entered = True
-                for one, encoding in first:
+                for one, encoding in zip(first, encodings, strict=True):
                     yield from self._emit(found._replace(notes=notes) for found in shapes.expand(one, split, encoding))
                 first = []
                 yield from self._take(value, end, split, header, notes)
             else:
                 if not too_long:
-                    first.append(self._decoded(value, end))
+                    value, encoding = self._decoded(value, end)
+                    first.append(value)
+                    if len(encodings) < FIRST:
+                        encodings.append(encoding)
                 buffer.at = end
                 if buffer.position - begun > LONGEST_ROW:
                     too_long = True
-                    first = []
+                    first, encodings = [], []
         if not self._text.broken:
             yield self._damage("truncated file: the array has no end, so rows may be missing; copy it again")
         return _End.LOST
@@ -350,7 +354,7 @@ class _Reader:
         members: dict[str, object] = {}
         notes: tuple[str, ...] = ()
         begun = buffer.position
-        entered = too_long = False
+        entered = too_long = is_row = False
         buffer.at += 1
         while mark := buffer.peek():
             if mark == ",":
@@ -371,7 +375,8 @@ class _Reader:
                 return _End.LOST
             buffer.at += 1
             mark = buffer.peek()
-            column = shapes.is_column(key)
+            # An object inside of a row is no row, whatever its keys.
+            column = is_row or shapes.is_column(key)
             if mark == "[" and not column:
                 header = shapes.header(members) if key.lower() == "data" else None
                 value = yield from self._list(shapes.split(key, split), split, header)
@@ -394,6 +399,7 @@ class _Reader:
             too_long = too_long or value is _End.TOO_LONG
             if not isinstance(value, _End) and not too_long:
                 members[key] = value
+                is_row = is_row or shapes.names_task(key)
                 if buffer.position - begun > LONGEST_ROW and not entered:
                     if shapes.holds_columns(members):
                         yield from self._columns_too_long()

@@ -76,6 +76,10 @@ class Shapes:
         """Whether a key names a column of a data set."""
         return self._columns.known(key) is not None
 
+    def names_task(self, key: object) -> bool:
+        """Whether a key names the column `task`, which makes an object a row."""
+        return self._columns.is_row({key: None})
+
     def split(self, key: str, split: str | None) -> str | None:
         """Return the split of rows below a key: the one that it names, or else that of the keys above."""
         return split_of_name(key) or split

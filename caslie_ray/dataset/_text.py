@@ -6,6 +6,7 @@ import codecs
 import re
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 __all__ = ["CP1252", "ByteStream", "Gunzip", "TextStream", "Undecodable", "encoding_of", "western"]
@@ -14,6 +15,7 @@ PIECE = 1 << 20
 _PACKED = 1 << 16
 
 CP1252 = "cp1252"
+_UTF8_ROW = "UTF-8 in a cp1252 file"
 _CESU8 = "CESU-8"
 # A byte that is not UTF-8 is decoded to a lone surrogate and can be turned back into the byte. An escape in JSON, such
 # as \ud83d, is still plain ASCII at this point, so the two cannot be confused.
@@ -113,7 +115,7 @@ def western(stream: ByteStream) -> bool:
     It is where most of its bytes beyond ASCII are not UTF-8 (a pair such as É® is valid UTF-8 by chance), none
     is undefined in cp1252, and most stand alone or in pairs between ASCII letters, as accents and quotes do. Other
     scripts have long runs of such bytes, and Central European text (cp1250) has what would be signs inside of words.
-    Other encodings of few letters, such as the Turkish one, cannot be told from cp1252.
+    Other encodings of few letters, such as the Turkish one, cannot be distinguished from cp1252.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
     broken = in_long_runs = signs = others = 0
@@ -146,13 +148,29 @@ def _mark(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_HANDLER, _mark)
 
 
+def _utf8(raw: bytes) -> str | None:
+    with suppress(UnicodeDecodeError):
+        return raw.decode("utf-8")
+    return None
+
+
+def _may_be_cp1252(utf8: str) -> bool:
+    """Whether valid UTF-8 in a cp1252 file may be cp1252 by chance: one pair of bytes, such as É®, perhaps repeated.
+
+    Letters up to U+00FF do not count: in cp1252 they would be Â or Ã before a sign. From U+0800 on they have three
+    bytes.
+    """
+    letters = set(_NOT_ASCII.findall(utf8))
+    return len(letters) == 1 and 0x100 <= ord(letters.pop()) < 0x800
+
+
 class TextStream:
     """Decodes a byte stream, and keeps bytes that are not in its encoding until `repaired` decides on them.
 
     A stream that ends early, such as a gzip file cut short, ends here, and `broken` says why.
 
     A file in UTF-8 with a few broken rows stays UTF-8: these rows are refused, and no other row changes. The file is
-    read as cp1252 only where that is what it is throughout (`western`). To find that out costs a second pass, so it is
+    read as cp1252 only where it is mostly cp1252 (`western`). To find that out costs a second pass, so it is
     made once, when the first broken byte is met, and files without one are read once. Rows in an earlier piece were
     valid UTF-8, and stay it.
 
@@ -200,15 +218,23 @@ class TextStream:
         return _BROKEN.search(text, start, len(text) if end is None else end) is not None
 
     def repaired(self, text: str) -> tuple[str, str]:
-        """Return the text of a damaged row as it was meant, and the name of the encoding that it is in.
+        """Return the decoded text of a damaged row, and the name of its encoding for the row's notes.
+
+        A row that is valid UTF-8 stays UTF-8, even in a file that is mostly cp1252.
 
         Raises:
-            Undecodable: the encoding cannot be told.
+            Undecodable: the encoding cannot be determined.
         """
         if self._utf8:
             raw = text.encode("utf-8", "surrogateescape")
             if self._western:
-                return raw.decode(CP1252), CP1252
+                utf8 = _utf8(raw)
+                if utf8 is not None and not _may_be_cp1252(utf8):
+                    return utf8, _UTF8_ROW
+                with suppress(UnicodeDecodeError):
+                    return raw.decode(CP1252), CP1252
+                if utf8 is not None:
+                    return utf8, _UTF8_ROW
             try:
                 # Some databases and Java programs write a letter beyond U+FFFF as two surrogates of three bytes each.
                 pairs = raw.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass")

@@ -30,7 +30,7 @@ from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.headers import request_headers
 from caslie_ray.dataset.images import Outcome
 from caslie_ray.dataset.reading import SourceFile, find_sources
-from caslie_ray.dataset.summary import IngestSummary, counted, readings
+from caslie_ray.dataset.summary import IngestSummary, counted, plural, readings
 from caslie_ray.dataset.working import FOLDER
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
@@ -48,6 +48,7 @@ _STAMP = f"{FOLDER}/tables.json"
 _BLOCK = 256
 _GROUP = 10
 _WRITERS = 64
+_NAMES = 3
 
 
 def ingest(
@@ -75,11 +76,18 @@ def ingest(
     started = time.monotonic()
     files, skipped = find_sources(sources, run)
     if skipped.run_files:
-        log.info("%d files in the source folders belong to runs and are left out", skipped.run_files)
+        folders = dict.fromkeys(skipped.run_folders)
+        named = ", ".join(list(folders)[:_NAMES]) + (", …" if len(folders) > _NAMES else "")
+        log.info(
+            "%s of the source folders left out, because they belong to runs: %s",
+            plural(skipped.run_files, "file"),
+            named,
+        )
     told = _Ingest(run, profile, quiet, TASKS if tasks is None else tasks).bring(files)
     seconds = round(time.monotonic() - started, 3)
     for how, found in told["read_as"].items():
-        log.info("%s: %d rows of %d files, such as %s", how, found["rows"], found["files"], found["names"][0])
+        rows, of_files = plural(found["rows"], "row"), plural(found["files"], "file")
+        log.info("%s: %s of %s, such as %s", how, rows, of_files, found["names"][0])
     return IngestSummary(
         files=len(files), ignored_files=skipped.others, run_files=skipped.run_files, seconds=seconds, **told
     )

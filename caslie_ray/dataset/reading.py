@@ -7,6 +7,7 @@ be read is a record with a reason, and its neighbours are read all the same. Row
 
 from __future__ import annotations
 
+import codecs
 import json
 import posixpath
 import re
@@ -27,6 +28,7 @@ from caslie_ray.dataset._parquet import read_rows
 from caslie_ray.dataset._shapes import Damage, Found, Shapes
 from caslie_ray.dataset._text import ByteStream, Gunzip, TextStream, encoding_of, western
 from caslie_ray.dataset.columns import Columns, split_of_name
+from caslie_ray.dataset.summary import plural
 from caslie_ray.runs import Run
 from caslie_ray.stores import RunError, StoreError, is_object_store, open_path, open_ranges, patiently
 
@@ -35,7 +37,10 @@ __all__ = ["Record", "SourceError", "SourceFile", "find_sources", "read_source"]
 _DATA = re.compile(r"\.(json|jsonl|ndjson|parquet)(\.gz)?$", re.IGNORECASE)
 _LINES = re.compile(r"\.(jsonl|ndjson)(\.gz)?$", re.IGNORECASE)
 _HEAD = 256 * 1024
+_FIRST_LINE = 16 << 20  # bytes in which the end of the first line is looked for
+_NAMES = 3
 _GZIP = b"\x1f\x8b"
+_BEFORE_ROWS = codecs.BOM_UTF8 + b" \t\r\n"
 
 
 class SourceError(ValueError):
@@ -102,7 +107,11 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
                 raise SourceError(f"source {source} {reason}")
             if info.type == pafs.FileType.Directory:
                 files, others = _folder(filesystem, inner, source, run)
-                skipped = Skipped(skipped.others + others.others, skipped.run_files + others.run_files)
+                skipped = Skipped(
+                    skipped.others + others.others,
+                    skipped.run_files + others.run_files,
+                    skipped.run_folders + others.run_folders,
+                )
             else:
                 path = source if "://" in source else inner
                 files = [SourceFile(source, path, f"{info.size}|{info.mtime_ns}")]
@@ -126,7 +135,7 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | Non
     selector = pafs.FileSelector(inner, recursive=True)
     infos = patiently(filesystem, "list", source, lambda: filesystem.get_file_info(selector))
     infos = [info for info in infos if info.type == pafs.FileType.File]
-    kept = leave_out_runs(filesystem, inner, infos, run)
+    kept, runs = leave_out_runs(filesystem, inner, infos, run)
     files: list[SourceFile] = []
     others = 0
     for info in sorted(kept, key=lambda info: info.path):
@@ -144,9 +153,9 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | Non
         files.append(SourceFile(name, path, f"{info.size}|{info.mtime_ns}"))
     run_files = len(infos) - len(kept)
     if not files:
-        besides = f" besides the {run_files:,} files of runs, which are no source" if run_files else ""
+        besides = f" besides {plural(run_files, 'file')} of the runs {', '.join(runs[:_NAMES])}" if run_files else ""
         raise SourceError(f"folder {source} has no .json, .jsonl, .ndjson or .parquet file{besides}: name the data")
-    return files, Skipped(others, run_files)
+    return files, Skipped(others, run_files, runs)
 
 
 def read_source(file: SourceFile, columns: Columns, encoding: str | None = None) -> Iterator[Record]:
@@ -167,7 +176,8 @@ def read_source(file: SourceFile, columns: Columns, encoding: str | None = None)
             if isinstance(value, Damage):
                 yield Record(number, location, None, value.reason, notes)
             elif isinstance(value, Mapping):
-                yield _record(number, location, columns.read(value, split or named), notes, encoding)
+                row = columns.read(value, split or named)
+                yield _record(number, location, value, row, notes, encoding, columns)
             else:
                 kind = "null" if value is None else type(value).__name__
                 reason = f"no row: a {kind} stands where an object with the row's columns should"
@@ -178,22 +188,72 @@ def read_source(file: SourceFile, columns: Columns, encoding: str | None = None)
         detail = (str(error) or type(error).__name__).split("\n")[0][:200]
         reason = f"unreadable file: {detail}; copy it again"
         yield Record(0, file.name, None, reason)
+    except UnicodeError as error:  # no file may end the reading of the others
+        detail = (str(error) or type(error).__name__).split("\n")[0][:200]
+        reason = f"unreadable text: {detail}; write the file again in UTF-8, or name its encoding with ingest.encoding"
+        yield Record(0, file.name, None, reason)
 
 
-def _record(number: int, location: str, row: dict[str, object], notes: tuple[str, ...], encoding: str | None) -> Record:
-    """Return the record of a row whose binary cells, but for images, are decoded as text."""
+def _record(
+    number: int, location: str, source: Mapping[str, object], row: dict[str, object], notes: tuple[str, ...],
+    encoding: str | None, columns: Columns,
+) -> Record:  # fmt: skip
+    """Return the record of a row with its binary cells, except for images, decoded as text.
+
+    An id that is no text is written in hexadecimal. A column of another name is left out where it is no text.
+
+    Args:
+        number: the number of the row.
+        location: its file and number.
+        source: the row under the column names of the source.
+        row: the row under the released names.
+        notes: how it was read.
+        encoding: the encoding of binary text; UTF-8 where None.
+        columns: the names that columns may have.
+    """
+    name = encoding or "utf-8"
     for column, cell in row.items():
         if column == "images":
             continue
+        if column == "id" and isinstance(cell, bytes):
+            row[column] = _id_text(cell, name)
+            continue
+        if column == "other_columns" and isinstance(cell, dict):
+            row[column], left_out = _decodable(cell, name)
+            notes = (*notes, *(f"undecodable column {key} left out" for key in left_out))
+            continue
         try:
-            row[column] = _as_text(cell, encoding or "utf-8")
-        except UnicodeDecodeError as error:
+            row[column] = _as_text(cell, name)
+        except UnicodeError as error:
+            names = [key for key in source if columns.known(key) == column]
+            own = next((key for key in names if source[key] is cell), names[0] if names else column)
+            at = f" at byte {error.start + 1}" if isinstance(error, UnicodeDecodeError) else ""
             reason = (
-                f"undecodable text: column {column} is binary and not {encoding or 'UTF-8'} at byte {error.start + 1};"
+                f"undecodable text: column {own} is binary and not {encoding or 'UTF-8'}{at};"
                 " write it as text, or name its encoding with ingest.encoding"
             )
             return Record(number, location, None, reason, notes)
     return Record(number, location, row, None, notes)
+
+
+def _id_text(cell: bytes, encoding: str) -> str:
+    with suppress(UnicodeError):
+        text = cell.decode(encoding)
+        if text.isprintable():  # the bytes of a UUID may be valid text by chance
+            return text
+    return cell.hex()
+
+
+def _decodable(cells: Mapping[str, object], encoding: str) -> tuple[dict[str, object], list[str]]:
+    """Return the cells that can be decoded, and the names of the others."""
+    found: dict[str, object] = {}
+    left_out: list[str] = []
+    for key, cell in cells.items():
+        try:
+            found[key] = _as_text(cell, encoding)
+        except UnicodeError:
+            left_out.append(key)
+    return found, left_out
 
 
 def _as_text(cell: object, encoding: str) -> object:
@@ -210,15 +270,13 @@ def _values(file: SourceFile, columns: Columns, encoding: str | None) -> Iterato
     filesystem, inner = open_path(file.path)
     with _stream(filesystem, inner, packed=False) as stream:
         packed = stream.read(2) == _GZIP
+    named_lines = bool(_LINES.search(file.name))
     with _stream(filesystem, inner, packed) as stream:
-        head = b""
-        with suppress(OSError):  # what is wrong further on is told when reading gets there
-            while len(head) < _HEAD and (piece := stream.read(_HEAD - len(head))):
-                head += piece
+        head = _head(stream, named_lines)
     if head[:4] == b"PAR1":
         yield from _parquet_rows(filesystem, inner, packed)
         return
-    shape = _shape(head, encoding, bool(_LINES.search(file.name)))
+    shape = _shape(head, encoding, named_lines)
     if shape is None:
         yield Found(0, Damage(_no_rows(head)))
         return
@@ -232,6 +290,20 @@ def _values(file: SourceFile, columns: Columns, encoding: str | None) -> Iterato
     read = read_lines if shape == "lines" else read_values
     with _stream(filesystem, inner, packed) as stream:
         yield from read(TextStream(stream, name, look), Shapes(columns))
+
+
+def _head(stream: ByteStream, named_lines: bool) -> bytes:
+    """Return the start of a file; in a file that is named as JSON Lines, past the end of its first line."""
+    pieces: list[bytes] = []
+    length = 0
+    line_ended = not named_lines
+    with suppress(OSError):  # reading the rows reports it
+        while (length < _HEAD or (not line_ended and length < _FIRST_LINE)) and (piece := stream.read(_HEAD)):
+            line_ended = line_ended or b"\n" in (piece if length else piece.lstrip(_BEFORE_ROWS))
+            pieces.append(piece)
+            length += len(piece)
+    head = b"".join(pieces)
+    return head if line_ended else head[:_HEAD]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from caslie_ray.tasks import SPLITS, TASKS
 
-__all__ = ["IngestSummary", "counted", "readings", "unusable"]
+__all__ = ["IngestSummary", "counted", "plural", "readings", "unusable"]
 
 _SHOWN = 50
 _NAMES = 10
@@ -122,16 +122,21 @@ def counted(
     }
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, such as ``"1 row"`` or ``"2,000 rows"``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def unusable(summary: Mapping[str, Any], run: str) -> str:
     """Return what to tell a user of whose sources no row could be used: what was found, and what is read."""
     rows, files = summary["rows"], summary["files"]
-    found = f"{rows:,} row{'' if rows == 1 else 's'} in {files:,} file{'' if files == 1 else 's'}"
+    found = f"{plural(rows, 'row')} in {plural(files, 'file')}"
     counts = summary["reject_reasons"]["sample"]
     reasons = [f"{counts[why]:,} × {reason}" for why, reason in summary["reject_examples"]["sample"].items()]
     return (
         f"no row could be used: {found}"
         + (f": {' · '.join(reasons)}" if reasons else ", so there is nothing to do")
-        + ". Read are JSON arrays, JSON Lines and Parquet, also gzipped, whose rows have the columns task"
+        + ". Accepted: JSON arrays, JSON Lines and Parquet, gzipped or not, whose rows have the columns task"
         f" ({', '.join(TASKS)}), split ({', '.join(SPLITS)}), instruction, input, options, output and images; other"
         f" names of columns are given with ingest.keys. {run}/rejects has each row with its reason"
     )

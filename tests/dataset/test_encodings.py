@@ -115,3 +115,37 @@ def test_a_setting_that_is_no_encoding_is_refused(name: str) -> None:
         load_profile("mini", [f"ingest.encoding={name}"])
     assert load_profile("mini", ["ingest.encoding=latin-1"]).ingest.encoding == "latin-1"
     assert load_profile("mini").ingest.encoding is None
+
+
+@pytest.mark.parametrize("layout", ["lines", "array", "data"])
+def test_utf8_rows_in_a_cp1252_file_keep_their_letters(tmp_path: Path, layout: str) -> None:
+    """Files that were put together: some bytes of UTF-8 are undefined in cp1252, others are two wrong letters there."""
+    old = [line("Größe paßt", "cp1252").strip()] * 20
+    texts = ["so “good”", "A 12” mug", "ÁÍÏÐ", "naïve", "NESCAFÉ® and NESCAFÉ®", "Ő"]
+    new = [line(text, "cp1252" if "®" in text else "utf-8").strip() for text in texts]
+    rows = [*old, *new]
+    data = {
+        "lines": b"\n".join(rows),
+        "array": b"[" + b",".join(rows) + b"]",
+        "data": b'{"data": [' + b",".join(rows) + b"]}",
+    }[layout]
+    records = read(tmp_path / "a.json", data)
+    assert reviews(records) == ["Größe paßt"] * 20 + texts
+    assert ["cp1252" in record.notes for record in records[20:]] == [False, False, False, False, True, False]
+    assert "UTF-8 in a cp1252 file" in records[-1].notes
+
+
+def test_a_row_in_two_encodings_is_a_reject(tmp_path: Path) -> None:
+    old = line("Größe paßt", "cp1252")
+    both = line("größer ¤", "cp1252").replace(b"\xa4", "”".encode())
+    records = read(tmp_path / "a.jsonl", old * 20 + both + old)
+    assert reviews(records) == ["Größe paßt"] * 20 + ["undecodable text", "Größe paßt"]
+
+
+@pytest.mark.parametrize("encoding", ["idna", "punycode"])
+def test_an_encoding_that_fails_costs_its_own_file_only(tmp_path: Path, encoding: str) -> None:
+    """These codecs of Python take no error handler, and raise UnicodeError for any byte beyond ASCII."""
+    (record,) = read(tmp_path / "a.jsonl", line("größer"), encoding)
+    assert record.row is None
+    assert (record.reason or "").startswith("unreadable text: ")
+    assert "ingest.encoding" in (record.reason or "")

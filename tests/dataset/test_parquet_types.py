@@ -91,3 +91,26 @@ def test_numbers_times_and_structs(tmp_path: Path) -> None:
     assert str(got["output"]) == "4.50"
     assert got["input"] == [{"review": "good", "at": datetime.datetime(2024, 1, 2, 3, 4, 5)}]
     assert str(got["options"]).startswith("2023-11-14")
+
+
+def test_a_binary_id_is_text_or_hexadecimal(tmp_path: Path) -> None:
+    """UUIDs are often stored as binary(16)."""
+    uuid = bytes.fromhex("f81d4fae7dec11d0a76500a0c91e6bf6")
+    assert cells(tmp_path, id=pa.array([uuid], pa.binary(16)))["id"] == uuid.hex()
+    assert cells(tmp_path, id=pa.array([bytes(range(16))], pa.binary(16)))["id"] == bytes(range(16)).hex()
+    assert cells(tmp_path, sku=pa.array([b"B00-7"]))["id"] == "B00-7"
+
+
+def test_other_binary_columns_are_left_out_where_they_are_no_text(tmp_path: Path) -> None:
+    table = pa.table(
+        {"task": ["SA"], "review": pa.array([b"good"]), "embedding": pa.array([b"\xff\xfe"]), "n": [{"raw": b"\xff"}]}
+    )
+    (record,) = parquet(tmp_path, table)
+    assert record.row is not None, record.reason
+    assert record.row["other_columns"] == {"review": "good"}
+    assert record.notes == ("undecodable column embedding left out", "undecodable column n left out")
+
+
+def test_the_reason_names_the_column_of_the_source(tmp_path: Path) -> None:
+    (record,) = parquet(tmp_path, pa.table({"task": ["SA"], "Answer": pa.array(["größer".encode("cp1252")])}))
+    assert (record.reason or "").startswith("undecodable text: column Answer is binary")

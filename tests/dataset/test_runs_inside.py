@@ -13,13 +13,14 @@ from caslie_ray.runs import open_run
 from tests.dataset.sources import sentiment
 
 ROWS = json.dumps([sentiment(1)])
+KEY = "0123456789abcdef" * 2
 
 
 def shop(folder: Path, run: str = "run") -> Path:
     """A folder with one data file, and a run in it as a stopped and a complete job leave it."""
     for name in (
         f"{run}/samples/0.parquet",
-        f"{run}/ingest/parsed/k/000000.parquet",
+        f"{run}/ingest/parsed/{KEY}/000000.parquet",
         f"{run}/ingest/tables.json",
         f"{run}/summary/ingest.json",
         f"{run}/holder-1.json",
@@ -97,3 +98,34 @@ def test_a_name_that_only_begins_alike_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "run-data" / "rows.json").write_text(ROWS)
     files, skipped = find_sources([str(tmp_path)], open_run(str(tmp_path / "run")))
     assert (len(files), skipped.run_files) == (1, 0)
+
+
+@pytest.mark.parametrize("source", ["run/data", "run/data/rows.json", "run/mine/train"])
+def test_a_folder_of_the_users_own_inside_the_run_is_a_source(tmp_path: Path, source: str) -> None:
+    """``--run exp --source exp/data``: no job writes a folder of this name."""
+    shop(tmp_path)
+    path = tmp_path / source
+    path = path if path.suffix else path / "rows.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(ROWS)
+    files, _ = find_sources([str(tmp_path / source)], open_run(str(tmp_path / "run")))
+    assert [file.path for file in files] == [str(path)]
+
+
+def test_folders_named_as_those_of_runs_are_sources(tmp_path: Path) -> None:
+    names = [f"cat/ingest/{folder}/x.jsonl" for folder in ("parsed", "fetched", "pending", "sorted", "parsed/k")]
+    for name in [*names, "cat/holder-1.json", "cat/rows.json"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(ROWS)
+    files, skipped = find_sources([str(tmp_path)], open_run(str(tmp_path / "new")))
+    assert (len(files), skipped.run_files) == (len(names) + 2, 0)
+
+
+@pytest.mark.parametrize("name", [f"ingest/parsed/{KEY}/000000.parquet", "holder-0123456789ab.json"])
+def test_an_interrupted_run_is_left_out_and_named(tmp_path: Path, name: str) -> None:
+    for path in (tmp_path / "old" / name, tmp_path / "old" / "source" / "a.json", tmp_path / "rows.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(ROWS)
+    files, skipped = find_sources([str(tmp_path)], open_run(str(tmp_path / "new")))
+    assert [Path(file.name).name for file in files] == ["rows.json"]
+    assert (skipped.run_files, skipped.run_folders) == (2, (str(tmp_path / "old"),))

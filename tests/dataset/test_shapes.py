@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ SHAPES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("window", [_text.PIECE, 300])
+@pytest.mark.parametrize("window", [_text.PIECE, 40])
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rows_in_every_shape(
@@ -66,7 +67,7 @@ def test_rows_in_every_shape(
     assert all(record.notes for record in records)
 
 
-@pytest.mark.parametrize("window", [_text.PIECE, 300])
+@pytest.mark.parametrize("window", [_text.PIECE, 40])
 @pytest.mark.parametrize("below", [False, True])
 def test_a_split_key_gives_the_split_of_rows_that_name_none(
     tmp_path: Path, below: bool, window: int, monkeypatch: pytest.MonkeyPatch
@@ -106,7 +107,7 @@ def test_an_ordinary_row_is_no_container(tmp_path: Path) -> None:
         assert (record.row["task"], record.notes) == ("SA", ())
 
 
-@pytest.mark.parametrize("window", [_text.PIECE, 300])
+@pytest.mark.parametrize("window", [_text.PIECE, 40])
 def test_damage_below_a_key_costs_only_itself(tmp_path: Path, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_text, "PIECE", window)
     a, b, c = map(json.dumps, NO_SPLIT)
@@ -162,3 +163,40 @@ def test_a_large_file_below_a_key_is_read_in_flat_memory(tmp_path: Path) -> None
             most = max(most, process.memory_info().rss - before)
     assert seen == count
     assert most < 80 << 20
+
+
+@pytest.mark.parametrize("key", ["meta", "history"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("layout", ["lines", "values"])
+def test_an_object_inside_a_large_row_is_no_row(tmp_path: Path, key: str, first: bool, layout: str) -> None:
+    """Rows of 1.6 MB, as images in base64 make them, with an object inside that has a column `task` too."""
+    inside = {"meta": {"task": "x", "by": "me"}, "history": [{"task": "y"}, {"task": "z"}]}[key]
+    large = sentiment(0, images=["A" * 1_600_000])
+    row = {key: inside, **large} if first else {**large, key: inside}
+    text = json.dumps(row)
+    data = f"{text}\n\n{text}\n" if layout == "lines" else f"{text} {text}"
+    records = read(tmp_path / ("a.jsonl" if layout == "lines" else "a.json"), data)
+    assert reviews(records) == ["Review 0.", "Review 0."]
+    assert [record.number for record in records] == ([1, 3] if layout == "lines" else [1, 2])
+    assert all(record.row and record.row["task"] == "sentiment_analysis" for record in records)
+    packed = gzip.compress(data.encode(), 1)
+    assert [record.number for record in read(tmp_path / "b.jsonl.gz", packed)] == [record.number for record in records]
+
+
+def test_rows_below_a_key_of_one_long_line_named_jsonl(tmp_path: Path) -> None:
+    rows = [sentiment(number, note="words " * 40_000) for number in range(3)]
+    for break_ in ("", "\n"):
+        text = '{"data": [' + f",{break_}".join(map(json.dumps, rows)) + "]}\n"
+        assert reviews(read(tmp_path / "a.jsonl", text)) == EXPECTED
+
+
+def test_a_list_without_rows_costs_little_memory(tmp_path: Path) -> None:
+    """200 KB of numbers before the rows: they are held as they are, not one by one with what was noted on them."""
+    numbers = ",".join("7" * 100_000)
+    text = f'{{"vocabulary": [{numbers}], "data": {json.dumps(ROWS)}}}'
+    tracemalloc.start()
+    try:
+        assert reviews(read(tmp_path / "a.json", text)) == EXPECTED
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()

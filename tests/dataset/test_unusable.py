@@ -40,7 +40,14 @@ def test_no_usable_row_is_a_failure_each_time(
             job(given)
         told = str(caught.value)
         assert found in told
-        for part in ("no row could be used", "JSON Lines", "Parquet", "instruction", "sentiment_analysis", "rejects"):
+        for part in (
+            "no row could be used",
+            "JSON Lines",
+            "Accepted: JSON arrays, JSON Lines and Parquet, gzipped or not",
+            "instruction",
+            "sentiment_analysis",
+            "rejects",
+        ):
             assert part in told
     assert "caption\n" not in capsys.readouterr().out
     assert given.run.read_json("summary/ingest.json")["samples"] == 0
@@ -48,7 +55,9 @@ def test_no_usable_row_is_a_failure_each_time(
     assert not given.run.files("captions")
 
 
-def test_one_usable_row_is_enough(tmp_path: Path, profile: Profile, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_usable_row_is_enough(
+    tmp_path: Path, profile: Profile, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "p.jpg").write_bytes(png())
     rows = [{"data": [sentiment(1)]}, {"title": "Mug"}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -56,8 +65,11 @@ def test_one_usable_row_is_enough(tmp_path: Path, profile: Profile, capsys: pyte
         json.dumps(sentiment(2, input={"review": "größer"}), ensure_ascii=False).encode("cp1252")
     )
     given = arguments(tmp_path, profile, str(tmp_path / "rows.jsonl"), str(tmp_path / "old.jsonl"))
+    caplog.set_level("INFO")
     for _ in range(2):
+        caplog.clear()
         assert ingest_job(given) == 0
+        assert "cp1252: 1 row of 1 file," in caplog.text
         printed = capsys.readouterr().out
         assert "cp1252" in printed
         assert "old.jsonl" in printed
