@@ -16,7 +16,7 @@ __all__ = ["tolerant_output"]
 
 
 class _Tolerant:
-    """A text stream that drops what is written once nobody reads it."""
+    """A text stream that discards writes after its reader has closed the pipe."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -30,7 +30,9 @@ RAY = str(Path(sys.executable).parent / "ray")
 MODELS = ["training.variants=[caslie]", "training.epochs=1", "experiments.shuffled=false", "votes.rule=always"]
 DONE = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("### A cluster on one machine")[2]
-STARTED, SUBMITTED = re.search(r"```bash\n(.*?)(ray job submit.*?)```", SECTION, re.DOTALL).groups()  # type: ignore[union-attr]
+BLOCK = re.search(r"```bash\n(.*?)(ray job submit.*?)```", SECTION, re.DOTALL)
+assert BLOCK is not None, "the README's lines to paste"
+STARTED, SUBMITTED = BLOCK.groups()
 # Other clusters may run on this machine: ours has ports and a folder of its own.
 SHELL = """
 set -e

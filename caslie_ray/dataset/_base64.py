@@ -51,7 +51,7 @@ def _is_image(data: bytes, whole: int | None) -> bool:
     """Whether bytes start as an image does; `whole` is their number where all are there."""
     if data.startswith(b"\xff\xd8\xff"):
         return data[3:4] in _JPEG_MARKERS
-    if data.startswith(b"BM"):  # two letters prove little: the header tells the file's size
+    if data.startswith(b"BM"):  # other data may begin with BM too: the header states the size of the file
         return whole is None or int.from_bytes(data[2:6], "little") == whole
     if data.startswith(b"RIFF"):
         return data[8:12] == b"WEBP"

@@ -308,7 +308,7 @@ class _Reader:
         notes = () if entered else (BELOW,)
         first: list[object] = []
         encodings: list[tuple[str, ...]] = []  # of the first elements only: no later one makes this a list of rows
-        begun = buffer.position
+        start = buffer.position
         too_long = False
         buffer.at += 1
         while mark := buffer.peek():
@@ -341,7 +341,7 @@ class _Reader:
                     if len(encodings) < FIRST:
                         encodings.append(encoding)
                 buffer.at = end
-                if buffer.position - begun > LONGEST_ROW:
+                if buffer.position - start > LONGEST_ROW:
                     too_long = True
                     first, encodings = [], []
         if not self._text.broken:
@@ -353,7 +353,7 @@ class _Reader:
         buffer, shapes = self._buffer, self._shapes
         members: dict[str, object] = {}
         notes: tuple[str, ...] = ()
-        begun = buffer.position
+        start = buffer.position
         entered = too_long = is_row = False
         buffer.at += 1
         while mark := buffer.peek():
@@ -400,7 +400,7 @@ class _Reader:
             if not isinstance(value, _End) and not too_long:
                 members[key] = value
                 is_row = is_row or shapes.names_task(key)
-                if buffer.position - begun > LONGEST_ROW and not entered:
+                if buffer.position - start > LONGEST_ROW and not entered:
                     if shapes.holds_columns(members):
                         yield from self._columns_too_long()
                         return _End.LOST

@@ -30,7 +30,7 @@ from caslie_ray.dataset._text import ByteStream, Gunzip, TextStream, encoding_of
 from caslie_ray.dataset.columns import Columns, split_of_name
 from caslie_ray.dataset.summary import plural
 from caslie_ray.runs import Run
-from caslie_ray.stores import RunError, StoreError, is_object_store, open_path, open_ranges, patiently
+from caslie_ray.stores import RunError, StoreError, brief, is_object_store, open_path, open_ranges, patiently
 
 __all__ = ["Record", "SourceError", "SourceFile", "find_sources", "read_source"]
 
@@ -185,12 +185,11 @@ def read_source(file: SourceFile, columns: Columns, encoding: str | None = None)
     except StoreError:
         raise
     except (OSError, RunError, pa.ArrowException) as error:
-        detail = (str(error) or type(error).__name__).split("\n")[0][:200]
-        reason = f"unreadable file: {detail}; copy it again"
+        reason = f"unreadable file: {brief(error)[:200]}; copy it again"
         yield Record(0, file.name, None, reason)
     except UnicodeError as error:  # no file may end the reading of the others
-        detail = (str(error) or type(error).__name__).split("\n")[0][:200]
-        reason = f"unreadable text: {detail}; write the file again in UTF-8, or name its encoding with ingest.encoding"
+        mend = "write the file again in UTF-8, or name its encoding with ingest.encoding"
+        reason = f"unreadable text: {brief(error)[:200]}; {mend}"
         yield Record(0, file.name, None, reason)
 
 

@@ -57,7 +57,7 @@ def is_credential(name: str, value: str) -> bool:
 
 
 def ascii_host(text: str) -> str:
-    """Return a host's name as it stands in URLs: in lower case and ASCII (IDNA).
+    """Return a host name in the form used in URLs: lower case, ASCII (IDNA).
 
     Raises:
         ValueError: it is not the name of a host alone.

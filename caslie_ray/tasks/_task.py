@@ -133,14 +133,14 @@ class Task:
         cell = structured(record.get("input"), "input", self.broken_input)
         text = cell.lstrip() if isinstance(cell, str) else ""
         bare = re.match(r"\{\s*(\w[\w ]*?)\s*:", text)
-        if bare and bare[1].lower().replace("_", " ") in names:
+        if bare and _field_name(bare[1]) in names:
             raise RowError(f"input cannot be decoded: {text[:60]!r} is no JSON; put its keys in double quotes")
         if not is_missing(cell):
             return cell
         others = record.get("other_columns")
         columns = dict(others) if isinstance(others, Mapping) else {}
-        found = {key: columns[key] for key in columns if str(key).strip().lower().replace("_", " ") in names}
-        present = {str(key).strip().lower().replace("_", " ") for key in found}
+        found = {key: columns[key] for key in columns if _field_name(key) in names}
+        present = set(map(_field_name, found))
         complete = all(present & {item.name, *item.aliases} for item in self.inputs if item.required)
         if found and complete and "input" not in record:
             notes.append("inputs read from the row's own columns")
@@ -163,7 +163,7 @@ class Task:
             if len(required) != 1:
                 raise RowError(f"input is no mapping: give a JSON object with {', '.join(required)}")
             value = {required[0]: value}
-        cells = {str(key).strip().lower().replace("_", " "): cell for key, cell in value.items()}
+        cells = {_field_name(key): cell for key, cell in value.items()}
         pairs: list[tuple[str, str]] = []
         for item in self.inputs:
             key = next((key for key in (item.name, *item.aliases) if key in cells), None)
@@ -246,6 +246,11 @@ def caption_line(name: str, caption: str | None) -> list[Prompt]:
         return []
     line = f"{name}: {text}"
     return [Prompt(line, captions=((len(line) - len(text), len(line)),))]
+
+
+def _field_name(key: object) -> str:
+    """Return a key of the input as it is compared with the names of fields."""
+    return str(key).strip().lower().replace("_", " ")
 
 
 def _captions(value: object, count: int, notes: list[str]) -> tuple[str | None, ...]:

@@ -6,12 +6,23 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from caslie_ray.tasks import Sample, find_task
+import pytest
+
+from caslie_ray.tasks import RowError, Sample, find_task
 
 PRP_OPTIONS = [
     "A: Users who buy product 1 may also buy product 2.",
     "B: Users who view product 1 may also view product 2.",
     "C: The product 1 is similar with the product 2.",
+]
+
+MPC_OPTIONS = [
+    "A: The product is relevant to the query, and satisfies all the query specifications.",
+    "B: The product is somewhat relevant. It fails to fulfill some aspects of the query but the product can be used as"
+    " a functional substitute.",
+    "C: The product does not fulfill the query, but could be used in combination with a product exactly matching the"
+    " query.",
+    "D: The product is irrelevant to the query.",
 ]
 
 RECORDS: Mapping[str, Mapping[str, object]] = {
@@ -68,6 +79,13 @@ def record(code: str, **changes: object) -> dict[str, object]:
 def sample(code: str, **changes: object) -> Sample:
     """The same, parsed."""
     return find_task(code).parse(record(code, **changes))
+
+
+def refusal(code: str, **changes: object) -> str:
+    """Why it is refused."""
+    with pytest.raises(RowError) as caught:
+        sample(code, **changes)
+    return str(caught.value)
 
 
 def input_of(code: str) -> Any:

@@ -7,17 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from caslie_ray.tasks import find_task, strip_mark
-from tests.tasks.records import PRP_OPTIONS
+from tests.tasks.records import MPC_OPTIONS, PRP_OPTIONS
 
 SA = ["A: very positive", "B: positive", "C: neutral", "D: negative", "E: very negative"]
-MPC = [
-    "A: The product is relevant to the query, and satisfies all the query specifications.",
-    "B: The product is somewhat relevant. It fails to fulfill some aspects of the query but the product can be used as"
-    " a functional substitute.",
-    "C: The product does not fulfill the query, but could be used in combination with a product exactly matching the"
-    " query.",
-    "D: The product is irrelevant to the query.",
-]
 CC = ["A: Power Drills", "B: Drills", "C: Hand Saws"]
 
 
@@ -37,7 +29,7 @@ def read(code: str, text: str, options: Sequence[str]) -> str | None:
         ("SA", "E: very negative", SA, "very negative"),
         ("SA", "E", SA, "very negative"),
         ("SA", "A: great", ["A: great", "B: bad"], None),  # an option, which stands for no label
-        ("MPC", MPC[1], MPC, "substitute"),
+        ("MPC", MPC_OPTIONS[1], MPC_OPTIONS, "substitute"),
         ("CC", "Power Drills", ["A: Power Drills", "B: Drills"], "A: Power Drills"),
         ("CC", "Sanders", ["A: Power Drills", "B: Drills"], None),
     ],
@@ -108,8 +100,8 @@ def test_very_positive_is_not_positive(options: list[str]) -> None:
 
 def test_label_words_choose_the_option_that_stands_for_them() -> None:
     labels = find_task("MPC").labels
-    assert [read("MPC", label.title(), MPC) for label in labels] == MPC
-    assert [find_task("MPC").label(option) for option in MPC] == list(labels)
+    assert [read("MPC", label.title(), MPC_OPTIONS) for label in labels] == MPC_OPTIONS
+    assert [find_task("MPC").label(option) for option in MPC_OPTIONS] == list(labels)
     assert [find_task("PRP").label(option) for option in PRP_OPTIONS] == list(find_task("PRP").labels)
     assert [find_task("SA").label(option) for option in SA] == list(find_task("SA").labels)
     assert find_task("CC").label(CC[0]) == CC[0]

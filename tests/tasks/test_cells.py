@@ -9,16 +9,10 @@ import pytest
 
 from caslie_ray.tasks import RowError, find_task
 from caslie_ray.tasks._cells import decoded
-from tests.tasks.records import record, sample
+from tests.tasks.records import record, refusal, sample
 
 REVIEW = {"review": 'It\'s "fine".'}
 CHOICES = ["positive", "negative"]
-
-
-def refusal(code: str, **changes: object) -> str:
-    with pytest.raises(RowError) as caught:
-        sample(code, **changes)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

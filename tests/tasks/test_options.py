@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from caslie_ray.tasks import TASKS, RowError, find_task
-from tests.tasks.records import sample
+from caslie_ray.tasks import TASKS, find_task
+from tests.tasks.records import refusal, sample
 
 TEXTS = ["positive", "negative"]
 LETTERED = ("A: positive", "B: negative")
 SENTIMENTS = ["very positive", "positive", "neutral", "negative", "very negative"]
-
-
-def refusal(code: str, **changes: object) -> str:
-    with pytest.raises(RowError) as caught:
-        sample(code, **changes)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

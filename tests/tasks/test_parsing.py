@@ -13,18 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caslie_ray.tasks import TASKS, RowError, find_task, read_split
-from tests.tasks.records import RECORDS, input_of, record, sample
+from tests.tasks.records import RECORDS, input_of, record, refusal, sample
 
 CODES = [*RECORDS]
 NAN = float("nan")
 NOTHING: tuple[object, ...] = (None, NAN, "", "  ", [], {})
 LONE = "\ud83d"
-
-
-def refusal(code: str, **changes: object) -> str:
-    with pytest.raises(RowError) as caught:
-        sample(code, **changes)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("code", CODES)

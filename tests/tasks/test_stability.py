@@ -6,16 +6,7 @@ import pytest
 
 from caslie_ray.ids import content_id
 from caslie_ray.tasks import TASKS
-from tests.tasks.records import sample
-
-MPC = [
-    "A: The product is relevant to the query, and satisfies all the query specifications.",
-    "B: The product is somewhat relevant. It fails to fulfill some aspects of the query but the product can be used as"
-    " a functional substitute.",
-    "C: The product does not fulfill the query, but could be used in combination with a product exactly matching the"
-    " query.",
-    "D: The product is irrelevant to the query.",
-]
+from tests.tasks.records import MPC_OPTIONS, sample
 
 KNOWN: list[tuple[str, dict[str, object], str, str]] = [
     ("AP", {}, "20829e2cdd88e0fba7c2779cc9327a7b", "afe8c926c2e7c7196b4968f9059635a0"),
@@ -33,7 +24,12 @@ KNOWN: list[tuple[str, dict[str, object], str, str]] = [
         "fcc302330cdb2dc6d2b723dfed70eb88",
         "8fc188ded1548af8040027bf88892790",
     ),
-    ("MPC", {"options": MPC, "output": MPC[2]}, "aeedee40a18415d73934aebe7127b24f", "fca491fb1b2885bb4fabe0389a0521f3"),
+    (
+        "MPC",
+        {"options": MPC_OPTIONS, "output": MPC_OPTIONS[2]},
+        "aeedee40a18415d73934aebe7127b24f",
+        "fca491fb1b2885bb4fabe0389a0521f3",
+    ),
     (
         "PRP",
         {"options": ["also buy", "also view", "similar"], "output": "also_buy"},
