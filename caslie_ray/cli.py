@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -114,19 +114,25 @@ def _main(
             return job(arguments)
         name = Path(sys.argv[0]).stem if argv is None else parser.prog
         with Holding(arguments.run, name, submission=_submission(os.environ), lost=_end_main_thread) as holding:
-            return job(arguments)
+            return job(replace(arguments, run=holding.run))
     except (ProfileError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     except (RunError, EngineError, JobError, UnknownTask) as error:
+        if holding is not None and holding.taken:
+            return _taken_over()
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         if holding is not None and holding.taken:
-            print("stopped: another job has taken the run over, since this one gave no sign of life", file=sys.stderr)
-            return UNFINISHED
+            return _taken_over()
         print("stopped: what was finished is kept; run the same command again", file=sys.stderr)
         return UNFINISHED
+
+
+def _taken_over() -> int:
+    print("stopped: another job has taken the run over, since this one gave no sign of life", file=sys.stderr)
+    return UNFINISHED
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -1,9 +1,10 @@
-"""One job at a time on a run: the claim that a job has on it.
+"""One job at a time on a run: a lease, with fencing.
 
-A job writes ``RUN/holder-<id>.json``, then looks who else has one. A claim whose holder is dead is taken over at
-once: its process is gone on this machine, or its lease has run out, since a living holder renews it. Two jobs
-that claim in the same moment both see both claims and step back for a random while, so that never two hold a
-run; this needs a store that shows a file to all as soon as it is written, as local disks and object stores do.
+Whoever creates the claim of the next epoch holds the run, see `caslie_ray.lease`; creating it only if it is absent is
+the one operation that has to be atomic. A newcomer may claim where the last holder has released the run, where the
+holder's process is gone from this machine, or where the holder's counter did not change for the length of its lease,
+measured on the newcomer's own clock: clocks of two machines are never compared. A former holder that wakes up finds
+the later claim before its next write or delete, which is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import socket
 import threading
 import time
@@ -26,6 +26,9 @@ from typing import Self
 import psutil
 import pyarrow.fs as pafs
 
+from caslie_ray.conditional import create_if_absent
+from caslie_ray.lease import LEASE, Fence, LeaseFiles, lease_path
+from caslie_ray.local_files import local_path
 from caslie_ray.runs import Run, RunError, StoreError
 
 __all__ = ["Claim", "Holding", "RunHeld", "holders"]
@@ -33,13 +36,11 @@ __all__ = ["Claim", "Holding", "RunHeld", "holders"]
 log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
-"""Seconds without a renewal after which a holder on another machine counts as dead."""
+"""Seconds without a renewal after which another job may take a run over."""
 
-_PREFIX = "holder-"
 _RENEWALS = 6
 _LOOK_S = 0.5
-_BOTH_S = 0.2
-_TIMES = 20
+_ATTEMPTS = 20
 
 
 class RunHeld(RunError):
@@ -48,20 +49,19 @@ class RunHeld(RunError):
 
 @dataclass(frozen=True)
 class Claim:
-    """What a holder says of itself.
+    """What a holder states about itself.
 
     Attributes:
-        id: its own name.
+        id: unique; tells a claim from any other.
         job: the job, such as `caption`.
         host: name of its machine.
         machine: its machine as far as process ids go; differs between containers.
         pid: its process.
         started: when the process started, in seconds since 1970.
         submission: the id under which it was submitted to a cluster; empty where it was not.
-        since: when it claimed the run, in seconds since 1970.
-        renewed: when it last said that it lives.
-        lease_s: for how many seconds that holds.
-        held: it has looked, and nobody else was there.
+        since: when it claimed the run, in seconds since 1970, for messages.
+        lease_s: seconds without a renewal after which it may be taken over.
+        renewed: time stamp of the store at its last renewal, in seconds since 1970, for messages; 0 in the file.
     """
 
     id: str
@@ -72,15 +72,12 @@ class Claim:
     started: float
     submission: str
     since: float
-    renewed: float
     lease_s: float
-    held: bool = False
+    renewed: float = 0.0
 
-    def dead(self) -> bool:
-        """Whether its process is gone on this machine, or its lease has run out."""
-        if time.time() - self.renewed > self.lease_s:
-            return True
-        return self.machine == _machine() and not _runs(self.pid, self.started)
+    def is_here(self) -> bool:
+        """Whether its process runs, or ran, on this machine."""
+        return self.machine == _machine()
 
     def __str__(self) -> str:
         submitted = f", submitted as {self.submission}" if self.submission else ""
@@ -89,8 +86,18 @@ class Claim:
 
 
 def holders(run: Run) -> list[Claim]:
-    """Return the claims on a run whose holders live; there is at most one that is `held`."""
-    return [claim for _, claim in _claims(run) if not claim.dead()]
+    """Return the claim that holds a run, as a list of at most one.
+
+    A holder on another machine counts until it has released the run or was taken over; see its `renewed`.
+    """
+    files = _lease_files(run)
+    epoch = files.latest
+    if not epoch or epoch in files.done:
+        return []
+    claim = _read_claim(run, epoch)
+    if claim is None or (claim.is_here() and _process_status(claim) is None):
+        return []
+    return [replace(claim, renewed=files.alive.get(epoch, files.claims[epoch]) / 1e9)]
 
 
 class Holding:
@@ -105,7 +112,7 @@ class Holding:
 
     Raises:
         RunHeld: another job is at work on the run.
-        RunError: the store refuses.
+        RunError: the store refuses, or cannot create a file only if it is absent.
     """
 
     def __init__(
@@ -117,25 +124,28 @@ class Holding:
         lease_s: float = LEASE_S,
         lost: Callable[[], None] | None = None,
     ) -> None:
-        now = time.time()
         me = psutil.Process()
+        self.run = run
+        """The run as the job is to use it: its writers check the lease."""
+        self.taken = False
+        """Whether the run was taken over."""
         # A renewal that waits for the store as long as other work does would come when the lease is over.
-        self._run = replace(run, patience=replace(run.patience, total_s=min(run.patience.total_s, lease_s / _RENEWALS)))
+        patience = replace(run.patience, total_s=min(run.patience.total_s, lease_s / _RENEWALS))
+        self._run = replace(run, patience=patience, fence=None)
         self._lost = lost
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._epoch = 0
         self._claim = Claim(
-            uuid.uuid4().hex[:12], job, socket.gethostname(), _machine(), me.pid, me.create_time(), submission,
-            now, now, lease_s,
+            uuid.uuid4().hex, job, socket.gethostname(), _machine(), me.pid, me.create_time(), submission,
+            time.time(), lease_s,
         )  # fmt: skip
-        self.taken = False
-        """Whether the run was taken over."""
 
     def __enter__(self) -> Self:
         try:
             self._acquire()
         except BaseException:
-            self._withdraw()
+            self._release()
             raise
         self._thread = threading.Thread(target=self._renew, name="holding", daemon=True)
         self._thread.start()
@@ -147,95 +157,140 @@ class Holding:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-        self._withdraw()
+        self._release()
 
-    @property
-    def _path(self) -> str:
-        return self._run.path(f"{_PREFIX}{self._claim.id}.json")
+    def _path(self, epoch: int, kind: str) -> str:
+        return lease_path(self._run.lease_folder, epoch, kind)
 
     def _acquire(self) -> None:
-        for _ in range(_TIMES):
-            self._write()
-            others = self._others()
-            if not others:
-                self._claim = replace(self._claim, held=True)
-                self._write()
+        for _ in range(_ATTEMPTS):
+            last = _lease_files(self._run).latest
+            if (not last or self._is_free(last)) and self._create(last + 1):
+                files = _lease_files(self._run)
+                self.run = replace(self.run, fence=Fence(self._epoch, files.takeovers()))
+                self._run.delete(self._path(epoch, "alive") for epoch in files.alive if epoch < self._epoch)
                 return
-            held = next((claim for claim in others if claim.held), None)
-            if held is None:
-                self._withdraw()
-                time.sleep(random.uniform(0.0, _BOTH_S))
-            elif held.machine == self._claim.machine or self._watch(held):
-                raise RunHeld(
-                    f"{self._run.label} is held by {held}: one job at a time works on a run; wait for it, or stop it"
-                )
         raise RunHeld(f"{self._run.label} is being claimed by other jobs: run the same command again")
 
-    def _others(self) -> list[Claim]:
-        """Return the living claims of others; those of the dead are removed."""
-        living: list[Claim] = []
-        for path, claim in _claims(self._run):
-            if claim.id == self._claim.id:
-                continue
-            if claim.dead():
-                log.info("the run was left by %s, which is gone: taken over", claim)
-                self._run.delete([path])
-            else:
-                living.append(claim)
-        return living
+    def _create(self, epoch: int) -> bool:
+        """Create the claim of an epoch; return whether this job has it."""
+        path = self._path(epoch, "json")
+        data = json.dumps(asdict(self._claim), indent=2).encode() + b"\n"
 
-    def _watch(self, other: Claim) -> bool:
-        """Look at a claim from another machine until it is renewed (true), or is over."""
-        log.info("the run is held by %s: looking whether it lives, %g s at most", other, other.lease_s)
+        def create() -> bool:
+            # After a lost answer the next attempt finds this job's own claim.
+            return create_if_absent(self._run.fs, path, data) or self._is_mine(epoch)
+
+        if not self._run.patiently("write", path, create):
+            return False
+        self._epoch = epoch
+        return True
+
+    def _is_mine(self, epoch: int) -> bool:
+        claim = _read_claim(self._run, epoch)
+        return claim is not None and claim.id == self._claim.id
+
+    def _is_free(self, epoch: int) -> bool:
+        """Whether the run may be claimed from the holder of an epoch; false where others have claimed it meanwhile.
+
+        Raises:
+            RunHeld: the holder is alive.
+        """
+        claim = _read_claim(self._run, epoch)
+        lease_s = claim.lease_s if claim is not None else self._claim.lease_s
+        here = claim is not None and claim.is_here()
+        watched_s, counter = 0.0, self._counter(epoch)
         begun = time.monotonic()
-        while time.monotonic() - begun < other.lease_s:
-            self._write()
-            now = next((claim for _, claim in _claims(self._run) if claim.id == other.id), None)
-            if now is None or now.dead():
-                return False
-            if now.renewed != other.renewed:
+        while True:
+            files = _lease_files(self._run)
+            if files.latest != epoch or epoch in files.done:
+                return files.latest == epoch
+            status = _process_status(claim) if claim is not None and here else None
+            if here and status is None:
+                log.info("the last job on the run is gone: %s", claim)
                 return True
-            time.sleep(_LOOK_S)
-        self._run.delete([self._run.path(f"{_PREFIX}{other.id}.json")])
-        return False
+            # A process of this machine that is stopped may never go on.
+            if (here and status != psutil.STATUS_STOPPED) or self._counter(epoch) != counter:
+                raise RunHeld(
+                    f"{self._run.label} is held by {claim or f'epoch {epoch} of its lease'}: one job at a time works on"
+                    " a run; wait for it, or stop it"
+                )
+            if watched_s >= lease_s:
+                log.info("the run is taken over from %s, which did not renew its lease", claim or f"epoch {epoch}")
+                return True
+            if not watched_s:
+                log.info("the run is held by %s: watching it for %g s", claim or f"epoch {epoch}", lease_s)
+            time.sleep(min(_LOOK_S, lease_s / _RENEWALS))
+            # Taken before the next look, which has to come a whole lease after the first one.
+            watched_s = time.monotonic() - begun
 
-    def _write(self) -> None:
-        self._claim = replace(self._claim, renewed=time.time())
-        self._run.put(self._path, json.dumps(asdict(self._claim), indent=2).encode() + b"\n")
-
-    def _withdraw(self) -> None:
-        with suppress(RunError, OSError):  # its lease will run out
-            self._run.delete([self._path])
-        if isinstance(self._run.fs, pafs.LocalFileSystem):
-            with suppress(OSError):  # a job that wrote nothing leaves no folder
-                Path(self._run.root).rmdir()
-
-    def _renew(self) -> None:
-        while not self._over.wait(self._claim.lease_s / _RENEWALS):
-            try:
-                if self._run.info([self._path])[0].type == pafs.FileType.NotFound:
-                    self.taken = True
-                    if self._lost is not None:
-                        self._lost()
-                    return
-                self._write()
-            except RunError as error:
-                log.warning("the claim on the run cannot be renewed: %s", str(error).split("\n")[0])
-
-
-def _claims(run: Run) -> list[tuple[str, Claim]]:
-    """Return the claims on a run with their paths; one that is damaged is in nobody's way."""
-    found: list[tuple[str, Claim]] = []
-    for info in run.listed(run.root):
-        if not (info.base_name.startswith(_PREFIX) and info.base_name.endswith(".json")):
-            continue
+    def _counter(self, epoch: int) -> bytes | None:
+        """Return what the holder of an epoch wrote at its last renewal; None before the first one."""
+        path = self._path(epoch, "alive")
+        if self._run.info([path])[0].type == pafs.FileType.NotFound:
+            return None
         try:
-            found.append((info.path, Claim(**json.loads(run.read_bytes(info.path)))))
+            return self._run.read_bytes(path)
         except StoreError:
             raise
-        except (RunError, ValueError, TypeError):  # it was just given up, or is damaged
-            continue
-    return found
+        except RunError:  # the next holder has removed it
+            return None
+
+    def _renew(self) -> None:
+        count = 0
+        while not self._over.wait(self._claim.lease_s / _RENEWALS):
+            count += 1
+            try:
+                self._run.put(self._path(self._epoch, "alive"), b"%d\n" % count)
+            except RunError as error:
+                log.warning("the lease on the run cannot be renewed: %s", str(error).split("\n")[0])
+            try:
+                self._look()
+            except RunError:  # the store does not answer; nor can another job have the run from it
+                continue
+            if self.taken:
+                if self._lost is not None:
+                    self._lost()
+                return
+
+    def _look(self) -> None:
+        """Find out whether a later epoch has the run."""
+        later = self._run.info([self._path(self._epoch + 1, "json")])[0]
+        self.taken = self.taken or later.type != pafs.FileType.NotFound
+
+    def _release(self) -> None:
+        if not self._epoch:
+            return
+        with suppress(RunError, OSError):  # others will see that the lease is not renewed
+            self._look()
+            if self.taken:
+                return
+            if self._epoch == 1 and (root := self._unused()) is not None:
+                self._run.delete(self._path(1, kind) for kind in ("alive", "json"))
+                (root / LEASE).rmdir()
+                root.rmdir()
+                return
+            self._run.put(self._path(self._epoch, "done"), b"\n")
+            self._run.delete([self._path(self._epoch, "alive")])
+
+    def _unused(self) -> Path | None:
+        """Return the run's folder where nothing but this job's lease is in it: a job that wrote nothing leaves none."""
+        root = local_path(self._run.fs, self._run.root)
+        return Path(root) if root is not None and os.listdir(root) == [LEASE] else None
+
+
+def _lease_files(run: Run) -> LeaseFiles:
+    return LeaseFiles.of(run.listed(run.lease_folder))
+
+
+def _read_claim(run: Run, epoch: int) -> Claim | None:
+    """Return the claim of an epoch; None where it is damaged, or just being written or removed."""
+    try:
+        return Claim(**json.loads(run.read_bytes(lease_path(run.lease_folder, epoch, "json"))))
+    except StoreError:
+        raise
+    except (RunError, ValueError, TypeError):
+        return None
 
 
 def _machine() -> str:
@@ -248,9 +303,12 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _runs(pid: int, started: float) -> bool:
+def _process_status(claim: Claim) -> str | None:
+    """Return the status of a claim's process on this machine; None where it is gone."""
     try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
+        process = psutil.Process(claim.pid)
+        status = process.status()
+        is_gone = status == psutil.STATUS_ZOMBIE or abs(process.create_time() - claim.started) >= 1.0
     except psutil.NoSuchProcess:
-        return False
+        return None
+    return None if is_gone else str(status)

@@ -201,6 +201,7 @@ def _miniature_world(arguments: Arguments) -> str:
         raise JobError(f"profile {arguments.profile.name} reads real data: name it with --source PATH|URI")
     size = WorldSize(**settings.model_dump(exclude={"draw", "seed"}))
     run = arguments.run
+    run.check_lease()
     if isinstance(run.fs, pafs.LocalFileSystem):
         return str(write_dataset(Path(run.path("source")), size, settings.seed))
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,10 @@
 The files are the ledger. A table is the folder ``RUN/<name>/`` of Parquet files; a file is named after its
 partition, ``<partition>.parquet`` or ``<partition>-<what>.parquet``, so that writing the same part again
 overwrites it. Files appear whole or not at all.
+
+A job that holds the run adds its epoch to these names, as ``<partition>-<what>-e<epoch>.parquet``, and checks before
+each write and each delete that no later job has taken the run over; see `caslie_ray.lease`. What it replaces of
+former jobs it deletes after it has written.
 """
 
 from __future__ import annotations
@@ -24,10 +28,13 @@ import pyarrow.parquet as pq
 
 from caslie_ray.damage import DAMAGED, mend_for, mismatches
 from caslie_ray.ids import content_id
+from caslie_ray.lease import LEASE, Fence, LeaseFiles, epoch_name, epoch_of, lease_path, without_epoch
+from caslie_ray.local_files import local_path, replace_file
 from caslie_ray.stores import (
     ABOUT_A_MINUTE,
     Patience,
     RunError,
+    RunLost,
     StoreError,
     brief,
     is_object_store,
@@ -36,7 +43,7 @@ from caslie_ray.stores import (
 )
 from caslie_ray.tables import ANSWERS, IDS, SCHEMAS
 
-__all__ = ["Run", "RunError", "StoreError", "open_path", "open_run", "partition_of", "partitions"]
+__all__ = ["Run", "RunError", "RunLost", "StoreError", "open_path", "open_run", "partition_of", "partitions"]
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +92,8 @@ class Run:
         patience: how long it is asked again while it does not answer.
         known: files of one partition by table, oldest first, listed before; see `knowing`.
         borrowed: the root of the run that a table is read from, where it is not this one; see `borrowing`.
+        fence: the lease that its writers work under; None where nobody holds the run for them.
+        leased: the root whose lease it is under, where it is not its own; see `below`.
     """
 
     fs: pafs.FileSystem
@@ -93,6 +102,8 @@ class Run:
     patience: Patience = field(default=ABOUT_A_MINUTE, compare=False, repr=False)
     known: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
     borrowed: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    fence: Fence | None = field(default=None, compare=False, repr=False)
+    leased: str = field(default="", compare=False, repr=False)
 
     def path(self, *parts: str) -> str:
         """Return a path inside the run."""
@@ -101,7 +112,8 @@ class Run:
     def below(self, name: str) -> Run:
         """Return the run, or other folder, that lies in this one under a name."""
         head, mark, query = self.uri.partition("?")
-        return replace(self, root=self.path(name), uri=f"{head.rstrip('/')}/{name}{mark}{query}", known={}, borrowed={})
+        uri = f"{head.rstrip('/')}/{name}{mark}{query}"
+        return replace(self, root=self.path(name), uri=uri, known={}, borrowed={}, leased=self.leased or self.root)
 
     def borrowing(self, tables: Iterable[str], other: Run) -> Run:
         """Return this run with some tables read from another one on the same store; it must not write these."""
@@ -155,7 +167,26 @@ class Run:
         ]
         if partition is not None:
             found = [info for info in found if self.partition(info.base_name) == partition]
-        return [info.path for info in sorted(found, key=lambda info: (info.mtime_ns or 0, info.path))]
+        found = self._without_late(found)
+        # Stores that count whole seconds show the writes of two epochs as simultaneous.
+        found.sort(key=lambda info: (info.mtime_ns or 0, epoch_of(info.base_name) or 0, info.path))
+        return [info.path for info in found]
+
+    def _without_late(self, files: list[pafs.FileInfo]) -> list[pafs.FileInfo]:
+        """Leave out files that a former job wrote after the run had been taken over from it."""
+        own = self.fence.epoch if self.fence is not None else None
+        if all(epoch_of(info.base_name) in (None, own) for info in files):
+            return files
+        if self.fence is not None:
+            takeovers = self.fence.takeovers
+        else:
+            takeovers = LeaseFiles.of(self.listed(self.lease_folder)).takeovers()
+
+        def is_late(info: pafs.FileInfo) -> bool:
+            taken = takeovers.get(epoch_of(info.base_name) or 0)
+            return taken is not None and (info.mtime_ns or 0) >= taken
+
+        return [info for info in files if not is_late(info)]
 
     def by_partition(self, table: str) -> dict[str, list[str]]:
         """Return a table's files by partition, oldest first; the table is listed once."""
@@ -173,6 +204,32 @@ class Run:
         """Return the partition that a file belongs to."""
         return posixpath.basename(path).removesuffix(".parquet").split("-", 1)[0]
 
+    @staticmethod
+    def stem(path: str) -> str:
+        """Return what a table's file was written as: its name without its epoch."""
+        return without_epoch(path)
+
+    def table_path(self, table: str, stem: str) -> str:
+        """Return the path under which this run writes a table's file."""
+        return self.path(table, epoch_name(stem, self.fence.epoch if self.fence is not None else None))
+
+    @property
+    def lease_folder(self) -> str:
+        """The folder that says which job holds the run."""
+        return posixpath.join(self.leased or self.root, LEASE)
+
+    def check_lease(self) -> None:
+        """Make sure that no other job has taken the run over; what is done without a lease is not checked.
+
+        Raises:
+            RunLost: one has.
+        """
+        if self.fence is None:
+            return
+        claim = lease_path(self.lease_folder, self.fence.epoch + 1, "json")
+        if self.info([claim])[0].type != pafs.FileType.NotFound:
+            raise RunLost(f"another job has taken over {self.label} ({claim}): this one writes and deletes no more")
+
     def write(
         self,
         table: str,
@@ -183,6 +240,8 @@ class Run:
     ) -> str:
         """Write ``RUN/<table>/<stem>.parquet`` whole, over whatever stood there; return its path.
 
+        Under a lease the name ends in the epoch; who replaces files of former epochs deletes them after writing.
+
         Args:
             table: its name.
             stem: the partition, or ``<partition>-<what>``.
@@ -192,6 +251,7 @@ class Run:
 
         Raises:
             RunError: the rows do not fit the table's schema, or the store refused the file.
+            RunLost: another job has taken the run over.
         """
         schema = schema or SCHEMAS[table]
         try:
@@ -205,36 +265,44 @@ class Run:
         pq.write_table(
             rows, sink, compression=codec, row_group_size=_PICTURES if "image" in schema.names else _ROW_GROUP
         )
-        path = self.path(table, f"{stem}.parquet")
+        path = self.table_path(table, stem)
         self.put(path, sink.getvalue())
         return path
 
     def put(self, path: str, data: pa.Buffer | bytes) -> None:
-        """Write a file so that it appears whole or not at all.
+        """Write a file atomically; on disks it also survives a power cut.
 
         Raises:
             RunError: the store is full or refuses.
+            RunLost: another job has taken the run over.
         """
+        self.check_lease()
         if is_object_store(self.fs):
             whole = memoryview(data)
             self.patiently("write", path, lambda: self._put_object(path, whole))
             return
         try:
-            folder, name = posixpath.split(path)
-            self.fs.create_dir(folder, recursive=True)
-            temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
-            try:
-                with self.fs.open_output_stream(temporary) as stream:
-                    stream.write(data)
-                self.fs.move(temporary, path)
-            except BaseException:
-                # SIGTERM too may fall in between.
-                self.delete([temporary])
-                raise
+            if (local := local_path(self.fs, path)) is not None:
+                replace_file(local, data)
+            else:
+                self._put_and_move(path, data)
         except OSError as error:
             raise StoreError(
                 f"cannot write {path}: {brief(error)}; nothing of it was kept, mend that and run again"
             ) from error
+
+    def _put_and_move(self, path: str, data: pa.Buffer | bytes) -> None:
+        folder, name = posixpath.split(path)
+        self.fs.create_dir(folder, recursive=True)
+        temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with self.fs.open_output_stream(temporary) as stream:
+                stream.write(data)
+            self.fs.move(temporary, path)
+        except BaseException:
+            # SIGTERM too may fall in between.
+            self._delete(temporary)
+            raise
 
     def _put_object(self, path: str, data: memoryview) -> None:
         def put() -> None:
@@ -246,8 +314,13 @@ class Run:
             aside.submit(put).result()
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete files; those already gone are no error."""
+        """Delete files; those already gone are no error.
+
+        Raises:
+            RunLost: another job has taken the run over.
+        """
         for path in paths:
+            self.check_lease()
             self.patiently("delete", path, lambda path=path: self._delete(path))  # type: ignore[misc]  # bound here
 
     def _delete(self, path: str) -> None:
@@ -256,7 +329,12 @@ class Run:
                 self.fs.delete_file(path)
 
     def delete_folder(self, path: str) -> None:
-        """Delete a folder with all that is in it; one already gone is no error."""
+        """Delete a folder with all that is in it; one already gone is no error.
+
+        Raises:
+            RunLost: another job has taken the run over.
+        """
+        self.check_lease()
 
         def delete() -> None:
             with suppress(FileNotFoundError):

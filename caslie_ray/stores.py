@@ -24,6 +24,7 @@ __all__ = [
     "NoAnswer",
     "Patience",
     "RunError",
+    "RunLost",
     "StoreError",
     "brief",
     "is_object_store",
@@ -66,6 +67,10 @@ class RunError(RuntimeError):
 
 class StoreError(RunError):
     """A store does not answer or refuses; it says nothing about whether the file is whole."""
+
+
+class RunLost(StoreError):
+    """Another job has taken the run over: this one may not write to it any more."""
 
 
 class NoAnswer(StoreError):

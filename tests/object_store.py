@@ -69,6 +69,20 @@ class _Fault:
 
 
 @dataclass
+class _Atomic:
+    """Serves one conditional put at a time: moto looks, then puts, which a real store does in one step."""
+
+    app: _App
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if "HTTP_IF_NONE_MATCH" not in environ or environ["REQUEST_METHOD"] != "PUT":
+            return self.app(environ, start)
+        with self.lock:
+            return list(self.app(environ, start))
+
+
+@dataclass
 class _Faulty:
     """A WSGI application that lets another one answer, unless a fault is on.
 
@@ -296,7 +310,7 @@ def _serve(port: int, buckets: Sequence[str]) -> None:
     for bucket in buckets:
         made = Client(app).put(f"/{bucket}", base_url=f"http://127.0.0.1:{port}")
         assert made.status_code == 200, made.text
-    make_server("127.0.0.1", port, _Faulty(app), threaded=True).serve_forever()
+    make_server("127.0.0.1", port, _Faulty(_Atomic(app)), threaded=True).serve_forever()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ _KEY, _COUNTS = "caslie.settled", "caslie.counts"
 def settled(run: Run, partition: str, lineup: ResolvedLineup) -> Counts | None:
     """Return the counts of a partition in which nothing is left to do or to ask again; None where that is not known."""
     files = run.files("captions", partition)
-    if len(files) != 1 or files[0] != run.path("captions", f"{partition}.parquet"):
+    if len(files) != 1 or run.stem(files[0]) != partition:
         return None
     try:
         note = run.note_of(files[0])

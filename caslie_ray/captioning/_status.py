@@ -81,8 +81,14 @@ class CaptionStatus:
             rate = self.recent / self.seconds
             left = f" · {clock(self.left / rate)} left" if self.left else ""
             lines.append(f"rate         about {rate:.1f} views/s over {clock(self.seconds)}{left}")
-        lines.append(f"held by      {self.holder}" if self.holder is not None else "held by      no job")
+        lines.append(f"held by      {self._holder()}")
         return lines
+
+    def _holder(self) -> str:
+        if self.holder is None:
+            return "no job"
+        # By the store's clock and this one: fit for a person, not for a decision.
+        return f"{self.holder}, last renewed {clock(max(0.0, time.time() - self.holder.renewed))} ago"
 
 
 def caption_status(run: Run) -> CaptionStatus:

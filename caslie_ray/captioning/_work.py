@@ -96,6 +96,7 @@ def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
     """
     ledger = load(run, partition, lineup)
     kept: list[dict[str, Any]] = []
+    whole: str | None = None
     waiting = 0
     for row in advance(ledger.views, lineup, ledger.known):
         stored = ledger.stored.get(row.view.view_id)
@@ -105,7 +106,6 @@ def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
         elif stored is not None:
             kept.append(stored)
     kept.sort(key=lambda row: str(row["view_id"]))
-    whole = run.path("captions", f"{partition}.parquet")
     _set_aside(run, partition, ledger, kept)
     for path in ledger.broken:
         run.keep_copy(path)
@@ -113,8 +113,8 @@ def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
         counts = count_rows({view.view_id: view.task for view in ledger.views}, kept, lineup)
         open_ = waiting or counts.totals["missing"] or counts.totals["orphans"] or counts.totals["retryable"]
         note = None if open_ else settled_note(run, partition, lineup, counts)
-        run.write("captions", partition, caption_rows(kept), note=note)
-    run.delete(path for path in {*ledger.files, *ledger.broken} if path != whole or not kept)
+        whole = run.write("captions", partition, caption_rows(kept), note=note)
+    run.delete(path for path in {*ledger.files, *ledger.broken} if path != whole)
     return waiting
 
 

@@ -142,10 +142,9 @@ class Ledger:
                 | {"retryable": fate.retryable}
             )
         table = fold(rows, FETCHED)
-        path = self._run.path(_TABLE, f"{_KEPT}.parquet")
-        if paths == [path] and self._run.read_file(path).equals(table):
+        if list(map(self._run.stem, paths)) == [_KEPT] and self._run.read_file(paths[0]).equals(table):
             return
-        self._run.write(_TABLE, _KEPT, table, FETCHED)
+        path = self._run.write(_TABLE, _KEPT, table, FETCHED)
         self._run.delete(other for other in paths if other != path)
 
 

@@ -11,18 +11,19 @@ from typing import NamedTuple
 import pyarrow.fs as pafs
 
 from caslie_ray.dataset.working import FOLDER
+from caslie_ray.lease import LEASE
 from caslie_ray.runs import Run
 from caslie_ray.stores import patiently
 from caslie_ray.tables import SCHEMAS
 
 __all__ = ["Skipped", "leave_out_runs", "refuse_runs"]
 
-_WRITTEN = frozenset({*SCHEMAS, FOLDER, "summary", "report", "models", "answers"})
+_WRITTEN = frozenset({*SCHEMAS, FOLDER, "summary", "report", "models", "answers", LEASE})
 _STAMPS = (f"{FOLDER}/tables.json", "summary/ingest.json")
 # Names of folders alone would match folders of the user's own.
 _OF_RUN = re.compile(
-    rf"(?:^|(.*)/)(?:{FOLDER}/tables\.json|{FOLDER}/parsed/[0-9a-f]{{32}}/\d{{6,}}\.parquet|summary/ingest\.json"
-    r"|holder-[0-9a-f]{12}\.json)$"
+    rf"(?:^|(.*)/)(?:{FOLDER}/tables\.json|{FOLDER}/parsed/[0-9a-f]{{32}}/\d{{6,}}(?:-e\d{{8}})?\.parquet|summary/ingest\.json"
+    rf"|{LEASE}/epoch-\d{{8}}\.json|holder-[0-9a-f]{{12}}\.json)$"
 )
 
 
@@ -78,7 +79,7 @@ def leave_out_runs(
     own = _real(run.fs, run.root) if run is not None and filesystem.equals(run.fs) else None
     if own is not None and (below := _below(own, _real(filesystem, folder))) is not None:
         runs.add(posixpath.join(folder, below))
-    runs.discard(folder.rstrip("/"))  # a source that is a run is refused before; holder-… alone makes none
+    runs.discard(folder.rstrip("/"))  # a source that is a run is refused before; a lease alone makes none
     kept: list[pafs.FileInfo] = []
     found_runs: set[str] = set()
     for info in files:

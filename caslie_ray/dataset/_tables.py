@@ -90,9 +90,9 @@ class Writer:
         return _firsts(rows, "view_id").select(SCHEMAS["views"].names)
 
     def _images(self, partition: str, needed: list[str], written: Written) -> None:
-        path = self._run.path("images", f"{partition}.parquet")
         standing = [one for one in self._run.files("images") if _overlap(self._run.partition(one), partition)]
-        if standing == [path]:
+        if len(standing) == 1 and self._run.stem(standing[0]) == partition:
+            path = standing[0]
             held = self._run.read_file(path, ["image_id", "width"])
             if held["image_id"].to_pylist() == needed:
                 written.files.append(path)
@@ -155,9 +155,12 @@ class Writer:
         """Write a file unless it stands there already; no rows, no file."""
         if not rows.num_rows:
             return
-        path = self._run.path(table, f"{partition}.parquet")
-        if path not in self._run.files(table, partition) or not self._run.read_file(path).equals(rows):
-            self._run.write(table, partition, rows)
+        standing = self._run.files(table, partition)
+        if len(standing) == 1 and self._run.read_file(standing[0]).equals(rows):
+            path = standing[0]
+        else:
+            path = self._run.write(table, partition, rows)
+            self._run.delete(one for one in standing if one != path)
             written.changed += 1
         written.files.append(path)
 

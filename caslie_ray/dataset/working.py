@@ -102,7 +102,7 @@ def write_sorted(run: Run, folder: str, stem: str, kind: str, rows: pa.Table) ->
     sink = pa.BufferOutputStream()
     codec = "none" if kind == "images" else "zstd"
     pq.write_table(rows, sink, compression=codec, row_group_size=_GROUP[kind], write_statistics=[key])
-    path = run.path(FOLDER, folder, f"{stem}.parquet")
+    path = run.table_path(f"{FOLDER}/{folder}", stem)
     run.put(path, sink.getvalue())
     return path
 

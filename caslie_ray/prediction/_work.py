@@ -198,13 +198,13 @@ def tidy(order: PredictOrder, partition: str) -> None:
         return
     for question in stale:
         held.rows[question.place]["source_ids"] = question.row["source_ids"]
-    whole = order.run.path(PREDICTIONS, f"{partition}.parquet")
+    whole: str | None = None
     kept = [held.rows[place] for place in sorted(held.rows)]
     for path in held.broken:
         order.run.keep_copy(path)
     if kept:
-        order.run.write(PREDICTIONS, partition, pa.Table.from_pylist(kept, schema=SCHEMAS[PREDICTIONS]))
-    order.run.delete(path for path in {*held.files, *held.broken} if path != whole or not kept)
+        whole = order.run.write(PREDICTIONS, partition, pa.Table.from_pylist(kept, schema=SCHEMAS[PREDICTIONS]))
+    order.run.delete(path for path in {*held.files, *held.broken} if path != whole)
 
 
 def _held(order: PredictOrder, partition: str) -> _Held:

@@ -178,5 +178,6 @@ def _write_merged(run: Run, order: TrainingOrder, folder: str, kept: str) -> Non
 
 
 def _copy(run: Run, file: Path, target: str) -> None:
+    run.check_lease()
     run.fs.create_dir(target.rpartition("/")[0], recursive=True)
     pafs.copy_files(str(file), target, source_filesystem=pafs.LocalFileSystem(), destination_filesystem=run.fs)
