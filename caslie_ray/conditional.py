@@ -7,13 +7,14 @@ tested on a local server; GCS and Azure follow the documentation of obstore and 
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs as pafs
 
 from caslie_ray.local_files import create_file, local_path
-from caslie_ray.stores import RunError, brief
+from caslie_ray.stores import RunError, StoreError, brief
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -36,7 +37,7 @@ def create_if_absent(filesystem: pafs.FileSystem, path: str, data: bytes) -> boo
         data: its content.
 
     Raises:
-        RunError: the store has no such operation.
+        RunError: the store has no such operation, or no such bucket.
         OSError: the store refuses or does not answer, as one of the subclasses that `stores.patiently` tells apart.
     """
     if (local := local_path(filesystem, path)) is not None:
@@ -55,14 +56,23 @@ def create_if_absent(filesystem: pafs.FileSystem, path: str, data: bytes) -> boo
     except AlreadyExistsError:
         return False
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise PermissionError(brief(error)) from error
+        raise PermissionError(f"no permission to create it ({_reason(error)})") from error
     except FileNotFoundError as error:
-        raise PermissionError(f"there is no bucket {bucket}: {brief(error)}") from error
+        raise StoreError(
+            f"cannot write {path}: there is no bucket {bucket}; make the bucket or correct its name, and run the same"
+            " command again"
+        ) from error
     except ValueError as error:
         raise RunError(f"cannot write {path}: {brief(error)}; name the run by another path") from error
     except BaseError as error:
-        raise ConnectionError(brief(error)) from error
+        raise ConnectionError(_reason(error)) from error
     return True
+
+
+def _reason(error: Exception) -> str:
+    """Return the error code in a store's answer; else the first line, which is long."""
+    code = re.search(r"<Code>(\w+)</Code>", str(error))
+    return code[1] if code else brief(error)
 
 
 def _object_store(filesystem: pafs.FileSystem, bucket: str) -> ObjectStore:

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow.fs as pafs
 import pytest
 
+from caslie_ray.holding import holders
 from caslie_ray.miniature import WorldSize
 from caslie_ray.runs import Run, RunError, open_run
 from tests import faulty
@@ -251,7 +252,7 @@ def stopped_driver(lab: Lab) -> Seen:
     seen.take(job)
     seen.facts["seconds"] = time.monotonic() - since
     seen.facts["kept"] = done_of(seen.run)
-    seen.facts["claims"] = [info.base_name for info in seen.run.listed(seen.run.root) if "holder" in info.base_name]
+    seen.facts["claims"] = holders(seen.run)
     seen.take(lab.caption(seen))
     return seen
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from caslie_ray.fusion import VARIANTS, _Captions, _drawn, fuse, plan_fusion
+from caslie_ray.lease import Fence
 from caslie_ray.profiles import load_profile
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.tables import SCHEMAS
@@ -189,6 +191,20 @@ def test_late_writers_make_no_second_row(run: Run) -> None:
     do_fuse(run)
     assert run.read("instructions").num_rows == len(VARIANTS)
     assert sum(run.count_rows(path) for path in run.files("instructions")) == len(VARIANTS)
+
+
+def test_a_later_job_replaces_the_files_of_a_former_one(run: Run) -> None:
+    first, second = (replace(run, fence=Fence(epoch, {})) for epoch in (1, 2))
+    for stem, view in (("0", "tent"), ("1", "stove")):
+        put(first, "samples", stem, sample_row("CC", [view], output=f"Option {stem}"))
+        put(first, "captions", stem, caption_row(view, f"A {view}.", verdict=True))
+    assert do_fuse(first)["files_written"] == 2
+    put(second, "captions", "1", caption_row("stove", "A pan.", verdict=True))
+    assert do_fuse(second)["files_written"] == 1
+    names = sorted(path.rpartition("/")[2] for path in run.files("instructions"))
+    assert names == ["0-e00000001.parquet", "1-e00000002.parquet"]
+    assert sum("A pan." in row["prompt"] for row in run.read("instructions").to_pylist()) == 2
+    assert not any("A stove." in row["prompt"] for row in run.read("instructions").to_pylist())
 
 
 def stamps(run: Run) -> dict[str, tuple[int, int]]:

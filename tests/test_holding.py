@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
@@ -103,7 +104,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         return
     store: ObjectStore = request.getfixturevalue("server")
     store.heal()
-    yield Place(store.uri("shop", f"{tmp_path.name}/läufe/run"), store)
+    yield Place(store.uri("shop", f"{tmp_path.name}/l%C3%A4ufe%20%231/run"), store)
     store.heal()
 
 
@@ -187,6 +188,7 @@ def test_a_renewal_that_lands_after_a_takeover_gives_nothing_back(
     with Holding(run, "caption", lease_s=1.2, lost=told.set) as former:
         if place.store is not None:
             place.store.fault("slow", requests=1, delay=5, only="PUT")
+            time.sleep(0.5)  # longer than from one renewal to the next
         else:
             assert waits.wait(5)
         monkeypatch.setattr(holding, "_machine", lambda: "b")
@@ -196,7 +198,7 @@ def test_a_renewal_that_lands_after_a_takeover_gives_nothing_back(
             assert told.wait(15)
             assert former.taken
             assert [claim.job for claim in holders(place.run())] == ["fuse"]
-            with pytest.raises(RunLost, match="another job has taken over .*run"):
+            with pytest.raises(RunLost, match=r"another job has taken over .*run"):
                 former.run.write("images", "0", images("0"))
             with pytest.raises(RunLost):
                 former.run.write_json("summary/caption.json", {})
@@ -206,7 +208,9 @@ def test_a_renewal_that_lands_after_a_takeover_gives_nothing_back(
     assert place.run().read("images")["image"].to_pylist() == [b"new"]
 
 
-def test_a_clock_that_is_a_minute_ahead_takes_no_living_job_s_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_a_minute_ahead_takes_no_living_job_s_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with other_process(place.uri, lease_s=3.0) as other:
         monkeypatch.setattr(holding, "_machine", lambda: "another machine")
         ahead = {name: getattr(time, name) for name in ("monotonic", "sleep", "strftime", "gmtime")}
@@ -222,6 +226,7 @@ def test_a_stopped_holder_is_taken_over_and_does_nothing_more(place: Place) -> N
         assert other.ask("write 0") == "done"
         assert other.ask("late 1") == "checked"
         other.process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: psutil.Process(other.process.pid).status() == psutil.STATUS_STOPPED)
         begun = time.monotonic()
         with Holding(place.run(), "fuse", lease_s=1.2) as later:
             assert 1.0 < time.monotonic() - begun < 30
@@ -261,11 +266,11 @@ def rounds(worker: int, uri: str, number: int, machine: str, barrier: Any, resul
         except Exception as error:
             errors.append(repr(error))
             barrier.abort()
-            raise
+            break
     results.put((worker, won, errors))
 
 
-@pytest.mark.parametrize(("workers", "number", "machine"), [(2, 12, ""), (8, 6, ""), (8, 2, "machine")])
+@pytest.mark.parametrize(("workers", "number", "machine"), [(2, 8, ""), (8, 3, ""), (8, 1, "machine")])
 def test_of_processes_that_claim_at_once_exactly_one_has_the_run(
     place: Place, workers: int, number: int, machine: str
 ) -> None:
@@ -284,6 +289,7 @@ def test_of_processes_that_claim_at_once_exactly_one_has_the_run(
         for process in processes:
             process.kill()
             process.join()
+    assert [errors for _, _, errors in found if errors] == []
     assert sorted(one for _, won, _ in found for one in won) == list(range(number))
     # A run in which nothing was written is left as it was, on disks.
     assert place.store is None or len(place.lease()) == 2 * number

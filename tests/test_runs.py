@@ -23,7 +23,18 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caslie_ray.runs import Run, RunError, StoreError, last_of_each, open_path, open_run, partition_of, partitions
+from caslie_ray.lease import Fence
+from caslie_ray.runs import (
+    Run,
+    RunError,
+    RunLost,
+    StoreError,
+    last_of_each,
+    open_path,
+    open_run,
+    partition_of,
+    partitions,
+)
 from caslie_ray.tables import IDS, SCHEMAS
 
 ROOT = Path(__file__).parents[1]
@@ -471,3 +482,107 @@ def test_a_run_may_read_tables_of_another_and_never_write_them(tmp_path: Path) -
 )
 def test_a_label_holds_no_secrets(uri: str, label: str) -> None:
     assert Run(pafs.LocalFileSystem(), "x", uri).label == label
+
+
+# Under a lease.
+
+
+def under(run: Run, epoch: int, **takeovers: int) -> Run:
+    return replace(run, fence=Fence(epoch, {int(name[1:]): stamp for name, stamp in takeovers.items()}))
+
+
+def lease_file(run: Run, name: str, at: float) -> None:
+    run.put(run.path("lease", name), b"{}")
+    os.utime(run.path("lease", name), (at, at))
+
+
+def written_at(run: Run, stem: str, at: float, *ids: str) -> str:
+    path = run.write("images", stem, images(*ids))
+    os.utime(path, (at, at))
+    return path
+
+
+def test_a_data_file_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+
+    def noted(name: str) -> Callable[..., Any]:
+        function = getattr(os, name)
+
+        def call(*arguments: Any) -> Any:
+            kind = " folder" if name == "fsync" and Path(f"/proc/self/fd/{arguments[0]}").resolve().is_dir() else ""
+            steps.append(f"{name}{kind}")
+            return function(*arguments)
+
+        return call
+
+    for name in ("fsync", "replace", "rename"):
+        monkeypatch.setattr(os, name, noted(name))
+    local(tmp_path).write("images", "0", images("01"))
+    assert steps == ["fsync", "replace", "fsync folder"]
+
+
+def test_names_under_a_lease(run: Run) -> None:
+    held = under(run, 12)
+    paths = [held.write("images", stem, images(stem)) for stem in ("3f", "3f-0e123456", "all")]
+    assert [path.rpartition("/")[2] for path in paths] == [
+        "3f-e00000012.parquet", "3f-0e123456-e00000012.parquet", "all-e00000012.parquet",
+    ]  # fmt: skip
+    for reader in (held, run):
+        assert {reader.partition(path) for path in reader.files("images")} == {"3f", "all"}
+        assert sorted(reader.stem(path) for path in reader.files("images", "3f")) == ["3f", "3f-0e123456"]
+    # A second write by the same job, such as of a task that was run again, overwrites.
+    held.write("images", "3f", images("3f", width=9))
+    assert len(run.files("images", "3f")) == 2
+    assert held.below("other").write("images", "3f", images("3f")).endswith("/other/images/3f-e00000012.parquet")
+
+
+def test_files_count_up_to_the_moment_of_a_takeover(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    below = run.below("other")
+    now = time.time()
+    written_at(run, "0-none", now + 999, "a")
+    for epoch, at in ((1, 100), (1, 150), (2, 150), (2, 200), (2, 250), (3, 299), (3, 300), (4, 999)):
+        written_at(under(run, epoch), f"0-{epoch}x{at}", now + at, f"{epoch}{at}")
+    # A folder below the run is under the same lease.
+    written_at(under(below, 2), "0", now + 201, "a")
+    written_at(under(below, 4), "1", now + 201, "a")
+    for epoch, at in ((1, now), (2, now + 100), (3, now + 200), (4, now + 300)):
+        lease_file(run, f"epoch-{epoch:08d}.json", at)
+    lease_file(run, "epoch-00000001.done", now + 50)  # released before 2; 2 was taken over
+    lease_file(run, "epoch-00000003.done", now + 301)  # written by a job that did not know
+    taken = {f"e{epoch}": os.stat(run.path("lease", f"epoch-{epoch + 1:08d}.json")).st_mtime_ns for epoch in (2, 3)}
+    wanted = {"0-none", "0-1x100", "0-1x150", "0-2x150", "0-3x299", "0-4x999"}
+    for reader in (run, under(run, 4, **taken), under(run, 5, **taken), below.borrowing(["images"], run)):
+        assert {reader.stem(path) for path in reader.files("images")} == wanted
+        assert {reader.stem(path) for path in reader.by_partition("images")["0"]} == wanted
+    for reader in (below, under(below, 4, **taken)):
+        assert [reader.stem(path) for path in reader.files("images")] == ["1"]
+
+
+def test_of_writes_in_one_second_the_later_epoch_counts(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    for epoch in (10, 9):
+        written_at(under(run, epoch), f"0-{epoch}", 2000, "a")
+    for epoch in (10, 9):
+        lease_file(run, f"epoch-{epoch:08d}.json", 1000)
+        lease_file(run, f"epoch-{epoch:08d}.done", 1000)
+    assert [run.stem(path) for path in run.files("images")] == ["0-9", "0-10"]
+
+
+def test_a_run_that_was_taken_over_is_neither_written_nor_deleted_from(run: Run) -> None:
+    held: Run = pickle.loads(pickle.dumps(under(run, 1))) if "memory" not in run.uri else under(run, 1)
+    path = held.write("images", "0", images("a"))
+    run.put(run.path("lease", "epoch-00000002.json"), b"{}")
+    for refused in (
+        lambda: held.write("images", "1", images("b")),
+        lambda: held.write_json("summary/x.json", {}),
+        lambda: held.delete([path]),
+        lambda: held.delete_folder(held.path("images")),
+        lambda: held.below("other").put(held.path("other/x"), b""),
+    ):
+        with pytest.raises(RunLost, match=r"another job has taken over .*: this one writes and deletes no more"):
+            refused()
+    assert run.files("images") == [path]
+    assert run.listed(run.path("summary")) == []
+    under(run, 2).delete([path])
+    assert run.listed(run.path("images")) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._summary import count_partition, kind_of_error
 from caslie_ray.captioning._work import WorkOrder, tidy, work
 from caslie_ray.engines import Choice, Failure, Generation
+from caslie_ray.lease import Fence
 from caslie_ray.lineup import resolve
 from caslie_ray.runs import Run, RunError, open_run
 from tests.worlds import VOTERS, caption_here, edit_views, fresh_run, profile, rows, voter
@@ -298,3 +300,50 @@ def test_a_run_is_left_with_a_file_a_partition_however_small_its_blocks(world: P
         reports = list(work(order, name, told))
         assert len(reports) == survey(run, name, lineup).views
     assert sorted(run.files("captions")) == [run.path("captions", f"{name}.parquet") for name in names]
+
+
+def test_a_job_after_another_leaves_one_file_a_partition(world: Path, tmp_path: Path, told: Any) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    lineup = resolve(profile())
+    names = sorted({run.partition(path) for path in run.files("views")})
+
+    def work_in(epoch: int, blocks: int | None = None, stage: str | None = None) -> None:
+        order = WorkOrder(replace(run, fence=Fence(epoch, {})), lineup, 1, lineup.names, stage)
+        for name in names:
+            reports = work(order, name, told)
+            for _ in reports if blocks is None else range(blocks):
+                next(reports, None)
+
+    work_in(1, blocks=2)  # killed after two blocks of each partition
+    calls = dict(told.calls)
+    assert calls
+    work_in(2)
+    assert [run.stem(path) for path in sorted(run.files("captions"))] == names
+    assert len(run.listed(run.path("captions"))) == len(names)
+    assert all(settled(run, name, lineup) is not None for name in names)
+    # Nothing was asked twice: without the first job it would have been as many calls.
+    assert sum(told.calls.values()) == sum(_calls_of(world, tmp_path / "other").values())
+    work_in(3)
+    assert {path.rpartition("-")[2] for path in run.files("captions")} <= {"e00000002.parquet", "e00000003.parquet"}
+    assert len(run.listed(run.path("captions"))) == len(names)
+
+
+def test_answers_of_a_stage_are_brought_together_across_jobs(world: Path, tmp_path: Path, told: Any) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    lineup = resolve(profile())
+    name = run.partition(run.files("views")[0])
+    for epoch, blocks in ((1, 1), (2, None)):
+        order = WorkOrder(replace(run, fence=Fence(epoch, {})), lineup, 1, lineup.names, lineup.captioner.name)
+        reports = work(order, name, told)
+        for _ in reports if blocks is None else range(blocks):
+            next(reports, None)
+    folder = WorkOrder(run, lineup, 1, lineup.names, lineup.captioner.name).stage_folder
+    assert [path.rpartition("/")[2] for path in run.files(folder)] == [f"{name}-e00000002.parquet"]
+
+
+def _calls_of(world: Path, folder: Path) -> dict[str, int]:
+    run, ask = fresh_run(world, folder), Told()
+    lineup = resolve(profile())
+    for name in sorted({run.partition(path) for path in run.files("views")}):
+        list(work(WorkOrder(run, lineup, 1, lineup.names), name, ask))
+    return ask.calls

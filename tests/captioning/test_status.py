@@ -34,8 +34,9 @@ def told(run: Path) -> str:
 
 
 def held_by(run: Path, since: float) -> None:
-    claim = Claim("f00", "caption", "far", "far away", 17, 0.0, "raysubmit_1", since, time.time(), 60.0, held=True)
-    (run / "holder-f00.json").write_text(json.dumps(asdict(claim)))
+    claim = Claim("f00", "caption", "far", "far away", 17, 0.0, "raysubmit_1", since, 60.0)
+    (run / "lease").mkdir()
+    (run / "lease" / "epoch-00000001.json").write_text(json.dumps(asdict(claim)))
 
 
 def test_half_a_run_while_a_job_is_at_work(world: Path, tmp_path: Path) -> None:
@@ -57,6 +58,7 @@ def test_half_a_run_while_a_job_is_at_work(world: Path, tmp_path: Path) -> None:
     said = told(tmp_path / "run")
     assert re.search(rf"done +{status.done} \(\d+\.\d%\)", said)
     assert "held by      caption (process 17 on far, submitted as raysubmit_1, since " in said
+    assert re.search(r"UTC\), last renewed \S+ ago", said)
     assert re.search(r"rate +about \d+\.\d views/s over \d+s · \S+ left", said)
     assert "1 not whole, their rows are asked again" in said
 

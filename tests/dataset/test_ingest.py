@@ -16,6 +16,7 @@ from PIL import Image
 
 from caslie_ray.dataset import IngestSummary, SourceError, ingest, plan_ingest
 from caslie_ray.ids import content_id
+from caslie_ray.lease import Fence
 from caslie_ray.profiles import ImageSettings, Profile
 from caslie_ray.runs import Run, open_run
 from caslie_ray.tables import SCHEMAS
@@ -341,3 +342,33 @@ def test_sources_without_a_readable_row_give_empty_tables(tmp_path: Path, profil
         assert run.read(table).num_rows == (1 if table == "rejects" else 0)
     with pytest.raises(SourceError):
         bring(run, profile, str(tmp_path / "nowhere.json"))
+
+
+def test_jobs_one_after_the_other_replace_what_they_change(tmp_path: Path, profile: Profile) -> None:
+    for n in range(6):
+        (tmp_path / f"{n}.png").write_bytes(png(n))
+    first = write_json(tmp_path / "first.json", [category(f"t{n}", f"{n}.png") for n in range(6)])
+    second = write_json(tmp_path / "second.json", [category(f"t{n}", f"{n}.png") for n in (0, 1, 2)])
+    run = open_run(str(tmp_path / "run"))
+
+    def in_epoch(epoch: int, *sources: str) -> IngestSummary:
+        return bring(dataclasses.replace(run, fence=Fence(epoch, {})), profile, *sources)
+
+    in_epoch(1, first)
+    before = state(run)
+    assert before
+    assert all(path.endswith("-e00000001.parquet") for path in before)
+    again = in_epoch(2, first)
+    assert (again.parsed_rows, again.fetched, again.written_files) == (0, 0, 0)
+    assert state(run) == before
+    # A table that lost a file is written anew, what still holds is kept.
+    run.delete(run.files("samples")[:1])
+    in_epoch(3, first)
+    assert len(set(before) - set(state(run))) == len(set(state(run)) - set(before)) == 1
+    assert in_epoch(4, second).samples == 3
+    fresh = open_run(str(tmp_path / "fresh"))
+    bring(fresh, profile, second)
+    assert the_same(run, fresh)
+    for table in (*TABLES, "ingest/fetched"):
+        stems = [run.stem(path) for path in run.files(table)]
+        assert sorted(stems) == sorted(fresh.stem(path) for path in fresh.files(table)), table

@@ -23,7 +23,7 @@ def shop(folder: Path, run: str = "run") -> Path:
         f"{run}/ingest/parsed/{KEY}/000000.parquet",
         f"{run}/ingest/tables.json",
         f"{run}/summary/ingest.json",
-        f"{run}/holder-1.json",
+        f"{run}/lease/epoch-00000001.json",
         f"{run}/source/dataset.json",
         "rows.json",
     ):
@@ -42,8 +42,8 @@ def test_a_run_inside_of_its_source_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_only_begun_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "holder-1.json").write_text("{}")
+    (tmp_path / "run" / "lease").mkdir(parents=True)
+    (tmp_path / "run" / "lease" / "epoch-00000001.json").write_text("{}")
     (tmp_path / "rows.json").write_text(ROWS)
     files, skipped = find_sources([str(tmp_path)], open_run(str(tmp_path / "run")))
     assert ([Path(file.name).name for file in files], skipped.run_files) == (["rows.json"], 1)
@@ -121,7 +121,15 @@ def test_folders_named_as_those_of_runs_are_sources(tmp_path: Path) -> None:
     assert (len(files), skipped.run_files) == (len(names) + 2, 0)
 
 
-@pytest.mark.parametrize("name", [f"ingest/parsed/{KEY}/000000.parquet", "holder-0123456789ab.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"ingest/parsed/{KEY}/000000.parquet",
+        f"ingest/parsed/{KEY}/000000-e00000002.parquet",
+        "lease/epoch-00000001.json",
+        "holder-0123456789ab.json",
+    ],
+)
 def test_an_interrupted_run_is_left_out_and_named(tmp_path: Path, name: str) -> None:
     for path in (tmp_path / "old" / name, tmp_path / "old" / "source" / "a.json", tmp_path / "rows.json"):
         path.parent.mkdir(parents=True, exist_ok=True)
