@@ -195,8 +195,8 @@ def test_late_writers_make_no_second_row(run: Run) -> None:
 
 def test_a_later_job_replaces_the_files_of_a_former_one(run: Run) -> None:
     first, second = (replace(run, fence=Fence(epoch, {})) for epoch in (1, 2))
-    for stem, view in (("0", "tent"), ("1", "stove")):
-        put(first, "samples", stem, sample_row("CC", [view], output=f"Option {stem}"))
+    for stem, view, code in (("0", "tent", "CC"), ("1", "stove", "SA")):
+        put(first, "samples", stem, sample_row(code, [view]))
         put(first, "captions", stem, caption_row(view, f"A {view}.", verdict=True))
     assert do_fuse(first)["files_written"] == 2
     put(second, "captions", "1", caption_row("stove", "A pan.", verdict=True))

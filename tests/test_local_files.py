@@ -37,7 +37,7 @@ def test_of_many_that_create_a_file_one_does(tmp_path: Path, link: Callable[[str
     with ThreadPoolExecutor(8) as threads:
         for number in range(25):
             path = str(tmp_path / str(number))
-            made = list(threads.map(lambda n, path=path: create_file(path, b"%d" % n * 1000, link), range(8)))  # type: ignore[misc]  # bound here
+            made = list(threads.map(lambda n, path=path: create_file(path, b"%d" % n * 1000, link), range(8)))
             assert made.count(True) == 1
             assert Path(path).read_bytes() == b"%d" % made.index(True) * 1000
     assert len(os.listdir(tmp_path)) == 25

@@ -546,8 +546,8 @@ def test_files_count_up_to_the_moment_of_a_takeover(tmp_path: Path) -> None:
     # A folder below the run is under the same lease.
     written_at(under(below, 2), "0", now + 201, "a")
     written_at(under(below, 4), "1", now + 201, "a")
-    for epoch, at in ((1, now), (2, now + 100), (3, now + 200), (4, now + 300)):
-        lease_file(run, f"epoch-{epoch:08d}.json", at)
+    for epoch in (1, 2, 3, 4):
+        lease_file(run, f"epoch-{epoch:08d}.json", now + 100 * (epoch - 1))
     lease_file(run, "epoch-00000001.done", now + 50)  # released before 2; 2 was taken over
     lease_file(run, "epoch-00000003.done", now + 301)  # written by a job that did not know
     taken = {f"e{epoch}": os.stat(run.path("lease", f"epoch-{epoch + 1:08d}.json")).st_mtime_ns for epoch in (2, 3)}
