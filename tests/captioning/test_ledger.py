@@ -223,8 +223,6 @@ def test_a_partition_whose_files_are_known_is_not_listed(world: Path, tmp_path: 
     run = fresh_run(world, tmp_path / "run")
     caption_here(run, profile(), told)
     lineup = resolve(profile())
-    assert lineup.captioner is not None
-    captioner = lineup.captioner.name
     name = run.partition(run.files("views")[0])
     tables = ["views", "images", "captions", "answers/kept", *(role.answers for role in lineup.roles)]
     files = {table: run.by_partition(table).get(name, []) for table in tables}
@@ -333,6 +331,8 @@ def test_a_job_after_another_leaves_one_file_a_partition(world: Path, tmp_path: 
 def test_answers_of_a_stage_are_brought_together_across_jobs(world: Path, tmp_path: Path, told: Any) -> None:
     run = fresh_run(world, tmp_path / "run")
     lineup = resolve(profile())
+    assert lineup.captioner is not None
+    captioner = lineup.captioner.name
     name = run.partition(run.files("views")[0])
     for epoch, blocks in ((1, 1), (2, None)):
         order = WorkOrder(replace(run, fence=Fence(epoch, {})), lineup, 1, lineup.names, captioner)
