@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from caslie_ray.cli import COMPLETE, FAILED, UNFINISHED, WRONG_ARGUMENTS, Arguments, JobError, main
 from caslie_ray.engines import EngineError
+from caslie_ray.holding import Holding
 from caslie_ray.profiles import ProfileError
-from caslie_ray.runs import RunError
+from caslie_ray.runs import RunError, open_run
 from caslie_ray.tasks import UnknownTask
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +177,41 @@ def test_a_stopped_process_says_run_again(number: signal.Signals, tmp_path: Path
     assert process.returncode == UNFINISHED
     assert told == "stopped: what was finished is kept; run the same command again\n"
     assert (tmp_path / "summary/kept.json").exists()
+
+
+_TAKEN = """
+import functools, sys, time
+from caslie_ray import cli
+cli.Holding = functools.partial(cli.Holding, lease_s=1.2)
+def job(arguments):
+    arguments.run.write_json("summary/first.json", True)
+    print("ready", flush=True)
+    if sys.stdin.readline() == "wait\\n":
+        time.sleep(60)
+    arguments.run.write_json("summary/late.json", True)
+    return 0
+sys.exit(cli.main("A job.", job))
+"""
+
+
+@pytest.mark.parametrize("then", ["wait", "write"])
+def test_a_job_whose_run_was_taken_over_says_so_and_writes_no_more(then: str, tmp_path: Path) -> None:
+    run = open_run(str(tmp_path / "run"))
+    with subprocess.Popen(
+        [sys.executable, "-c", _TAKEN, "--run", run.root],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGSTOP)
+        while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
+        with Holding(run, "fuse", lease_s=1.2):
+            process.send_signal(signal.SIGCONT)
+            _, stderr = process.communicate(f"{then}\n", timeout=60)
+    assert process.returncode == UNFINISHED
+    assert stderr == "stopped: another job has taken the run over, since this one gave no sign of life\n"
+    assert [info.base_name for info in run.listed(run.path("summary"))] == ["first.json"]
 
 
 _WAITS_FOR_RAY = """
