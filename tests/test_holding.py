@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import obstore
 import psutil
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -24,9 +27,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]  # it has none
 
 from caslie_ray import holding
+from caslie_ray.conditional import create_if_absent
 from caslie_ray.holding import Claim, Holding, RunHeld, holders
 from caslie_ray.runs import Run, RunError, RunLost, open_run
-from caslie_ray.stores import StoreError
+from caslie_ray.stores import StoreError, open_path
 from caslie_ray.tables import SCHEMAS
 from tests.object_store import ObjectStore, object_store
 
@@ -36,6 +40,7 @@ HOLDER = """
 import sys
 import pyarrow as pa
 from caslie_ray import holding
+from caslie_ray.conditional import create_if_absent
 from caslie_ray.runs import Run, open_run
 from caslie_ray.tables import SCHEMAS
 
@@ -444,3 +449,28 @@ def test_keys_in_the_uri_are_used(server: ObjectStore, tmp_path: Path, monkeypat
     uri = server.uri("shop", tmp_path.name).replace("s3://", "s3://KEY:SECRET@")
     with Holding(open_run(uri), "caption") as held:
         assert held.run.fence is not None
+
+
+@pytest.mark.parametrize("source", ["environment", "profile of ~/.aws", "environment without boto3"])
+def test_credentials_are_found_where_arrow_finds_them(
+    server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(obstore, "put", lambda store, *_, **__: asked.append(_access_key(store)))
+    if source.startswith("profile"):
+        (tmp_path / "credentials").write_text("[caslie]\naws_access_key_id = OFPROFILE\naws_secret_access_key = x\n")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        monkeypatch.setenv("AWS_PROFILE", "caslie")
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    elif source.endswith("boto3"):
+        monkeypatch.setitem(sys.modules, "obstore.auth.boto3", None)
+    filesystem, path = open_path(server.uri("shop", tmp_path.name))
+    assert create_if_absent(filesystem, f"{path}/x", b"")
+    assert asked == ["OFPROFILE" if source.startswith("profile") else "testing"]
+
+
+def _access_key(store: Any) -> str:
+    """The key with which a store signs: it is in every URL that it signs."""
+    signed = urlsplit(obstore.sign(store, "GET", "x", timedelta(seconds=9)))
+    return parse_qs(signed.query)["X-Amz-Credential"][0].partition("/")[0]
