@@ -13,6 +13,7 @@ from caslie_ray.dataset.roots import Root
 __all__ = ["look_up"]
 
 _BLOCK = 5000
+_WAVE = 4
 _LOST = "worker lost: looking at this image's file ended its process; run ingest again"
 
 Found = list[tuple[str, "str | ImageError"]]
@@ -31,8 +32,8 @@ class _LookUp:
 def look_up(locators: Sequence[str], roots: Sequence[Root], concurrency: int) -> Iterator[tuple[str, str | ImageError]]:
     """Yield each locator of a file with its key, as `Files.keys` gives it, in no order.
 
-    Blocks are looked up in waves, and a store that does not answer is left out of the next waves: it costs one wait,
-    not one per block.
+    Blocks are looked up in waves, at first one of each store. A store that does not answer is left out of the next
+    waves: it costs one wait, not one per block.
 
     Args:
         locators: ``file:`` and ``store:``.
@@ -40,10 +41,11 @@ def look_up(locators: Sequence[str], roots: Sequence[Root], concurrency: int) ->
         concurrency: tasks at once.
     """
     blocks = _blocks(locators)
+    size = len({store_of(block[0]) for block in blocks})
     silent: set[str] = set()
     work = _LookUp(roots)
     while blocks:
-        wave, blocks = blocks[: 2 * concurrency], blocks[2 * concurrency :]
+        wave, blocks, size = blocks[:size], blocks[size:], _WAVE * concurrency
         try:
             for block, (found, fell_silent) in each(wave, work, concurrency=concurrency):
                 if fell_silent:
