@@ -140,11 +140,12 @@ def _draw(folder: Path) -> dict[str, str]:
     ):
         path.write_bytes(png(number))
     os.mkfifo(shop / "images/pipe.png")
-    for name, target in {
+    links: dict[str, str | Path] = {
         "inside.png": "images/a.png", "media.png": media / "d.png", "elsewhere": private, "zero.png": "/dev/zero",
         "leaves.png": "../private/passport.png", "leaves-to-nothing.png": "../private/nothing.png",
         "circle.png": "circle.png",
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, target in links.items():
         (shop / name).symlink_to(target)
     return {"shop": str(shop), "media": str(media), "private": str(private)}
 
