@@ -162,15 +162,18 @@ class Files:
             opened = os.open(real, flags)
         except FileNotFoundError:
             raise _missing(path) from None
-        with open(opened, "rb") as file:
+        try:
             if os.path.isdir(_OPENED):
                 self._refuse_outside(os.readlink(f"{_OPENED}/{opened}"))
             found = os.fstat(opened)
             if not stat.S_ISREG(found.st_mode):
-                raise _no_file(path, "no regular file")
+                raise _no_file(path, "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file")
             if found.st_size > max_bytes:
                 raise ImageError(too_large(found.st_size, max_bytes))
-            return file.read(max_bytes + 1)
+            with open(opened, "rb", closefd=False) as file:
+                return file.read(max_bytes + 1)
+        finally:
+            os.close(opened)
 
 
 def store_of(locator: str) -> str:
