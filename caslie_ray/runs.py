@@ -40,6 +40,7 @@ from caslie_ray.stores import (
     is_object_store,
     open_path,
     patiently,
+    public_uri,
 )
 from caslie_ray.tables import ANSWERS, IDS, SCHEMAS
 
@@ -98,7 +99,7 @@ class Run:
 
     fs: pafs.FileSystem
     root: str
-    uri: str
+    uri: str = field(repr=False)
     patience: Patience = field(default=ABOUT_A_MINUTE, compare=False, repr=False)
     known: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
     borrowed: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -152,8 +153,7 @@ class Run:
     @property
     def label(self) -> str:
         """The URI without what may be secret in it, keys and options: fit for a page that is passed on."""
-        scheme, mark, rest = self.uri.partition("?")[0].rpartition("://")
-        return f"{scheme}{mark}{rest.rpartition('@')[2] if mark else rest}"
+        return public_uri(self.uri)
 
     def files(self, table: str, partition: str | None = None) -> list[str]:
         """Return a table's files, oldest first; those of one partition where it is named."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -31,6 +32,8 @@ __all__ = [
     "open_path",
     "open_ranges",
     "patiently",
+    "public_uri",
+    "without_credentials",
 ]
 
 log = logging.getLogger(__name__)
@@ -58,6 +61,15 @@ _PASSING = {
 _LOCKED = re.compile(
     r"access.?denied|access.?key|signature|token|permission|authoriz|authenticat|HTTP status 40[13]", re.I
 )
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
+# An authority of these may have a port; one of the others has a colon only in front of a password.
+_WITH_PORTS = ("hdfs", "viewfs", "http", "https")
+# Options of a URI that name no credential, so that a message may show their values.
+_PLAIN_OPTIONS = {
+    *("scheme", "endpoint_override", "region", "retry_limit_seconds", "allow_delayed_open", "enable_tls"),
+    *("blob_storage_authority", "dfs_storage_authority", "blob_storage_scheme", "dfs_storage_scheme"),
+}
+_SHORTEST_SECRET = 4
 _NO_BUCKET = re.compile(r"no.?such.?bucket|container.?not.?found|bucket does not exist", re.I)
 
 
@@ -100,7 +112,7 @@ def open_path(path: str) -> tuple[pafs.FileSystem, str]:
     """Return the file system of a local path or URI, and the path within it.
 
     Raises:
-        RunError: the URI's scheme is unknown or its credentials are refused.
+        RunError: the URI's scheme is unknown or its credentials are refused; the message does not show them.
     """
     if "://" not in path:
         return pafs.LocalFileSystem(), str(Path(path).expanduser().absolute())
@@ -114,9 +126,51 @@ def open_path(path: str) -> tuple[pafs.FileSystem, str]:
         filesystem, inner = pafs.FileSystem.from_uri(uri)
         if isinstance(filesystem, pafs.S3FileSystem):
             filesystem = _patient_s3(filesystem)
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot open {path}: {brief(error)}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        # Arrow quotes the URI; without a cause, no traceback shows it either.
+        raise RunError(f"cannot open {public_uri(path)}: {_without_secrets_of(path, uri, error)}") from None
     return filesystem, inner
+
+
+def public_uri(location: str) -> str:
+    """Return a path as it is, and a URI without user info and options: fit for messages and for tables.
+
+    User info whose special characters are not percent-encoded is recognised too. A location that has a password and
+    an ``@`` in its path loses the path up to there.
+    """
+    scheme, mark, rest = location.partition("://")
+    if not mark:
+        return location
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    password = ":" in authority and ("@" in authority or scheme.lower() not in _WITH_PORTS)
+    before_options = rest.partition("?")[0]
+    if password:
+        rest = (before_options if "@" in before_options else rest).rpartition("@")[2]
+    elif "@" in authority:
+        rest = rest.partition("@")[2]
+    return f"{scheme}://{rest.partition('?')[0]}"
+
+
+def without_credentials(text: str) -> str:
+    """Return a text with the public form of each URI in it."""
+    return _URI.sub(lambda found: public_uri(found[0]), text)
+
+
+def _without_secrets_of(location: str, opened: str, error: Exception) -> str:
+    """Return why a location cannot be opened, in one line, without anything secret of the location."""
+    text = str(error).replace(opened, public_uri(location)).replace(location, public_uri(location))
+    text = without_credentials(_first_line(text))
+    rest, _, query = location.partition("://")[2].partition("?")
+    user_info = rest.rpartition("@")[0]
+    secrets = {user_info, *user_info.split(":"), *map(unquote, user_info.split(":"))}
+    for option in query.split("&"):
+        name, given, value = option.partition("=")
+        if name not in _PLAIN_OPTIONS:
+            secrets |= {value, unquote(value)} if given else {name}
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "…")
+    return text
 
 
 def _with_option(uri: str, name: str, value: str) -> str:
@@ -271,5 +325,10 @@ def _mend(said: str) -> str:
 
 
 def brief(error: Exception) -> str:
-    """Return why something failed, in one line: Arrow says some things on many, and the first one tells."""
-    return (str(error) or type(error).__name__).split("\n")[0].strip().removesuffix(":")
+    """Return why something failed, in one line and without credentials."""
+    return without_credentials(_first_line(str(error) or type(error).__name__))
+
+
+def _first_line(text: str) -> str:
+    """Arrow reports some errors on many lines, and the first one has the cause."""
+    return text.split("\n")[0].strip().removesuffix(":")

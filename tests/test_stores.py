@@ -25,8 +25,9 @@ import pytest
 from caslie_ray.captioning._ledger import read_whole
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.decoding import ImageError
-from caslie_ray.dataset.files import file_keys, read_file
+from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.reading import find_sources, read_source
+from caslie_ray.dataset.roots import Root
 from caslie_ray.dataset.working import read_range, write_sorted
 from caslie_ray.profiles import SourceKeys
 from caslie_ray.runs import Run, RunError, open_run
@@ -381,15 +382,17 @@ def test_ranges_read_like_a_file(store: ObjectStore, run: Run) -> None:
 
 def test_pictures_of_a_store_that_hiccups(store: ObjectStore, run: Run) -> None:
     run.put(run.path("a.png"), b"picture")
-    locator = "store:" + store.uri("shop", f"{run.root.removeprefix('shop/')}/a.png")
+    root = Root.of(run.uri)
+    locator = root.locator(f"{root.path}/a.png")
+    files = Files([root])
     store.fault("500", seconds=1.5)
     with ThreadPoolExecutor(2) as pool:
-        data, keys = pool.submit(read_file, locator, 100), pool.submit(file_keys, [locator])
+        data, keys = pool.submit(files.read, locator, 100), pool.submit(files.keys, [locator])
         assert data.result() == b"picture"
         assert isinstance(keys.result()[locator], str)
     store.fault("403")
     with pytest.raises(ImageError, match=r"unreadable file: .*ACCESS_DENIED.*; check the path and the rights"):
-        read_file(locator, 100)
+        files.read(locator, 100)
 
 
 def test_google_s_store_is_understood_too(running: ObjectStore) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from caslie_ray.dataset.decoding import ImageError
-from caslie_ray.dataset.files import file_keys
+from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.headers import RequestHeaders, header_settings
 from caslie_ray.dataset.images import Outcome, read_images
+from caslie_ray.dataset.roots import Root
 from caslie_ray.dataset.working import FETCHED, FOLDER, SORTED, fold, write_sorted
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import ImageSettings
@@ -81,14 +82,16 @@ def write_fetched(run: Run, images: ImageSettings, outcomes: Sequence[tuple[str,
 class Fetcher:
     """Fetches, decodes and keeps a block of references."""
 
-    def __init__(self, run: Run, images: ImageSettings, headers: RequestHeaders) -> None:
+    def __init__(self, run: Run, images: ImageSettings, headers: RequestHeaders, roots: Sequence[Root]) -> None:
         self._run = run
         self._images = images
         self._headers = headers
+        self._roots = roots
 
     def __call__(self, block: Sequence[Wanted]) -> int:
         """Fetch the block and return how many of it gave no image."""
-        outcomes = read_images([wanted.locator for wanted in block], self._images, self._headers)
+        locators = [wanted.locator for wanted in block]
+        outcomes = read_images(locators, self._images, self._headers, Files(self._roots))
         keys = [wanted.key for wanted in block]
         write_fetched(self._run, self._images, list(zip(keys, outcomes, strict=True)))
         return sum(outcome.image is None for outcome in outcomes)
@@ -129,6 +132,10 @@ class Ledger:
         """Return what became of a reference, None where nobody knows."""
         return self._fates.get(key)
 
+    def files_without_change(self) -> set[str]:
+        """Return the locators of files that need not be fetched, unless they have changed since."""
+        return {file_of(key) for key, fate in self._fates.items() if is_file(key) and not fate.retryable}
+
     def keep_only(self, keys: Iterable[str]) -> None:
         """Write the ledger anew, as one file, with these keys."""
         kept = sorted(key for key in set(keys) if key in self._fates)
@@ -154,38 +161,70 @@ class Plan:
 
     Attributes:
         fates: what is known already, by locator.
+        files: locators of files whose keys are not known yet.
         wanted: what is to be fetched; failures that may pass are among it.
         gone: locators of bytes that came with a row and are not in the run.
-        keys: the ledger's keys of all of them.
+        keys: the ledger's keys of all but `files`.
     """
 
     fates: dict[str, Fate] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
     wanted: list[Wanted] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
 
-
-def plan(locators: set[str], ledger: Ledger) -> Plan:
-    """Look up each locator, and each file behind one."""
-    made = Plan()
-    found = file_keys(one for one in locators if one.startswith(("file:", "store:")))
-    for locator in sorted(locators):
-        key = found.get(locator, locator)
-        if isinstance(key, ImageError):
-            made.fates[locator] = Fate(None, key.reason, key.retryable)
-            continue
-        if locator.startswith("bad:"):
-            made.fates[locator] = Fate(None, locator.removeprefix("bad:"))
-            continue
-        made.keys.add(key)
+    def place(self, locator: str, key: str, ledger: Ledger) -> None:
+        """Sort in a reference whose key is known."""
+        self.keys.add(key)
         fate = ledger.fate(key)
         if fate is not None and not fate.retryable:
-            made.fates[locator] = fate
+            self.fates[locator] = fate
         elif locator.startswith("bytes:"):
-            made.gone.append(locator)
+            self.gone.append(locator)
         else:
-            made.wanted.append(Wanted(locator, key))
+            self.wanted.append(Wanted(locator, key))
+
+    def place_files(self, found: Iterable[tuple[str, str | ImageError]], ledger: Ledger) -> list[tuple[str, Outcome]]:
+        """Sort in the files, with what a look at each has found.
+
+        Returns:
+            The failures that the ledger does not have; their key is the locator.
+        """
+        failures: list[tuple[str, Outcome]] = []
+        for locator, key in found:
+            if not isinstance(key, ImageError):
+                self.place(locator, key, ledger)
+                continue
+            self.keys.add(locator)
+            fate = self.fates[locator] = Fate(None, key.reason, key.retryable)
+            if ledger.fate(locator) != fate:
+                failures.append((locator, Outcome(None, key.reason, key.retryable)))
+        self.files = []
+        return failures
+
+
+def plan(locators: Iterable[str], ledger: Ledger) -> Plan:
+    """Sort references by what the ledger has of them; no file is looked at."""
+    made = Plan()
+    for locator in sorted(locators):
+        if locator.startswith("bad:"):
+            made.fates[locator] = Fate(None, locator.removeprefix("bad:"))
+        elif is_file(locator):
+            made.files.append(locator)
+        else:
+            made.place(locator, locator, ledger)
     return made
+
+
+def is_file(locator: str) -> bool:
+    """Whether a locator or key is that of a file, on this machine or in a store."""
+    return locator.startswith(("file:", "store:"))
+
+
+def file_of(key: str) -> str:
+    """Return the locator of a file's key; a failed look-up has the locator as its key."""
+    parts = key.rsplit("|", 2)
+    return parts[0] if len(parts) == 3 and parts[2].lstrip("-").isdigit() and parts[1].isdigit() else key
 
 
 def fate_table(fates: dict[str, Fate]) -> pa.Table:

@@ -17,12 +17,13 @@ from caslie_ray.dataset._fetch import write_fetched
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.images import Outcome, try_decode
 from caslie_ray.dataset.reading import Record, SourceFile, read_source
-from caslie_ray.dataset.references import Base, Reference, base_of, read_reference
+from caslie_ray.dataset.references import Reference, read_reference
+from caslie_ray.dataset.roots import Roots, given_roots, roots_of
 from caslie_ray.dataset.working import FOLDER, PARSED, fold
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import ImageSettings, IngestSettings
 from caslie_ray.prompts import Prompt
-from caslie_ray.runs import Run, open_path
+from caslie_ray.runs import Run
 from caslie_ray.tasks import RowError, Task, find_task
 from caslie_ray.tasks._parsing import as_text
 
@@ -55,8 +56,10 @@ def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings,
         (task.name, task.code, task.instruction, task.caption_template, task.quality_template, task.labels)
         for task in tasks.values()
     ]
-    options = json.dumps([settings.chunk_rows, settings.encoding, settings.keys.model_dump(), images.root, spelled])
-    return content_id(file.path, file.name, file.version, options, *_code(tasks))
+    options = json.dumps([settings.chunk_rows, settings.encoding, settings.keys.model_dump(), spelled])
+    roots = roots_of(file.path, file.source, images.root is not None, given_roots(images))
+    places = [root.identity for root in (roots.base, *roots.allowed)]
+    return content_id(file.name, file.version, options, json.dumps(places), *_code(tasks))
 
 
 def _code(tasks: Mapping[str, Task]) -> list[bytes]:
@@ -107,41 +110,40 @@ class Parser:
     def __init__(self, run: Run, images: ImageSettings, tasks: Mapping[str, Task]) -> None:
         self._run = run
         self._images = images
+        self._given = given_roots(images)
         self._tasks = dict(tasks)
 
     def __call__(self, chunk: Chunk) -> tuple[str, int]:
         """Write the chunk's parsed rows; return its folder and how many they are."""
-        root = self._images.root
-        base = base_of(chunk.file.path)
-        if root is not None:
-            base = Base(root if "://" in root else open_path(root)[1])
+        file = chunk.file
+        roots = roots_of(file.path, file.source, self._images.root is not None, self._given)
         decoded: dict[str, Outcome] = {}
-        rows = [self._row(pickle.loads(record), base, decoded) for record in chunk.records]
+        rows = [self._row(pickle.loads(record), roots, decoded) for record in chunk.records]
         # The images first: parsed rows promise them.
         write_fetched(self._run, self._images, list(decoded.items()))
         self._run.write(f"{FOLDER}/{chunk.folder}", f"{chunk.index:06d}", fold(rows, PARSED), PARSED)
         return chunk.folder, len(rows)
 
-    def _row(self, record: Record, base: Base, decoded: dict[str, Outcome]) -> dict[str, object]:
+    def _row(self, record: Record, roots: Roots, decoded: dict[str, Outcome]) -> dict[str, object]:
         source_id = _source_id((record.row or {}).get("id"))
         row: dict[str, object] = {"number": record.number, "location": record.location, "source_id": source_id}
         row["notes"] = list(record.notes) or None
         if record.row is None:
             return row | {"reason": record.reason}
         try:
-            return row | self._sample(record, base, decoded)
+            return row | self._sample(record, roots, decoded)
         except RowError as error:
             return row | {"reason": str(error)}
         except Exception as error:  # a row of unforeseen shape must not cost its neighbours
             return row | {"reason": f"unreadable row: {type(error).__name__}: {str(error)[:200]}"}
 
-    def _sample(self, record: Record, base: Base, decoded: dict[str, Outcome]) -> dict[str, object]:
+    def _sample(self, record: Record, roots: Roots, decoded: dict[str, Outcome]) -> dict[str, object]:
         cells = record.row or {}
         task = self._task(cells.get("task"))
         sample = task.parse(cells)
         prompts = task.view_prompts(sample)
         references = [
-            self._reference(read_reference(value, base, f"{record.location}, image {place}"), decoded)
+            self._reference(read_reference(value, roots, f"{record.location}, image {place}"), decoded)
             for place, value in enumerate(sample.images, 1)
         ]
         if len(prompts) != len(references):

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 
 from caslie_ray.dataset.decoding import ImageError, StoredImage, decode
 from caslie_ray.dataset.downloading import Downloader
-from caslie_ray.dataset.files import read_file
+from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.headers import RequestHeaders
 from caslie_ray.profiles import ImageSettings
+from caslie_ray.stores import brief
 
 __all__ = ["Outcome", "read_images", "try_decode"]
+
+_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,11 @@ def try_decode(data: bytes, limits: ImageSettings) -> Outcome:
         return Outcome(None, error.reason, error.retryable)
 
 
-def read_images(locators: Sequence[str], limits: ImageSettings, headers: RequestHeaders) -> list[Outcome]:
-    """Fetch and decode each locator (``url:``, ``file:`` or ``store:``), in order; raises for none of them.
+def read_images(
+    locators: Sequence[str], limits: ImageSettings, headers: RequestHeaders, files: Files | None = None
+) -> list[Outcome]:
+    """Fetch and decode each locator (``url:``, ``file:`` or ``store:``), in order; raises for none of them. Without
+    `files` no path and no object may be read.
 
     A failed download from a host that gets credentials is retryable: the next run may have other credentials, which the
     run does not store.
@@ -48,10 +54,12 @@ def read_images(locators: Sequence[str], limits: ImageSettings, headers: Request
     While some downloads wait, others are decoded, one picture at a time in a process: a large one can take
     hundreds of megabytes.
     """
-    return asyncio.run(_read_all(locators, limits, headers))
+    return asyncio.run(_read_all(locators, limits, headers, files or Files(())))
 
 
-async def _read_all(locators: Sequence[str], limits: ImageSettings, headers: RequestHeaders) -> list[Outcome]:
+async def _read_all(
+    locators: Sequence[str], limits: ImageSettings, headers: RequestHeaders, files: Files
+) -> list[Outcome]:
     loop = asyncio.get_running_loop()
     # Tasks, not whole bodies, may pile up: no more are in flight than may download.
     slots = asyncio.Semaphore(limits.concurrency)
@@ -63,9 +71,12 @@ async def _read_all(locators: Sequence[str], limits: ImageSettings, headers: Req
                     if locator.startswith("url:"):
                         data = await downloader.download(locator.removeprefix("url:"))
                     else:
-                        data = await asyncio.to_thread(read_file, locator, limits.max_bytes)
+                        data = await asyncio.to_thread(files.read, locator, limits.max_bytes)
                 except ImageError as error:
                     return Outcome(None, error.reason, error.retryable)
+                except Exception as error:  # no reference may end the job, whatever it makes a library raise
+                    reason = f"unreadable reference: {brief(error)[:_SHOWN]}; give another one"
+                    return Outcome(None, reason)
                 return await loop.run_in_executor(decoder, try_decode, data, limits)
 
             async def one(locator: str) -> Outcome:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from caslie_ray.cluster import connect
 from caslie_ray.dataset._fetch import Fate, Fetcher, Ledger, Wanted, fate_table, plan, write_fetched
 from caslie_ray.dataset._held import Held
+from caslie_ray.dataset._lookup import look_up
 from caslie_ray.dataset._parse import Parser, chunks
 from caslie_ray.dataset._ray import Lost, each, each_of_stream
 from caslie_ray.dataset._resolve import Group, Resolver
@@ -30,6 +31,7 @@ from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.headers import request_headers
 from caslie_ray.dataset.images import Outcome
 from caslie_ray.dataset.reading import SourceFile, find_sources
+from caslie_ray.dataset.roots import Root, given_roots, roots_of
 from caslie_ray.dataset.summary import IngestSummary, counted, plural, readings
 from caslie_ray.dataset.working import FOLDER
 from caslie_ray.ids import content_id
@@ -121,9 +123,14 @@ class _Ingest:
             ledger.refresh()
         locators = {one for folder in folders for one in self._held.locators(folder)}
         planned = plan(locators, ledger)
+        roots = self._roots(files)
+        found = look_up(planned.files, roots, self._concurrency)
+        failures = planned.place_files(found, ledger)
+        write_fetched(self._run, self._profile.images, failures)
         if planned.wanted:
             connect()
-            self._fetch(planned.wanted)
+            self._fetch(planned.wanted, roots)
+        if planned.wanted or failures:
             ledger.refresh()
         for one in planned.wanted:
             planned.fates[one.locator] = ledger.fate(one.key) or _UNKNOWN
@@ -160,9 +167,16 @@ class _Ingest:
             self._run.write_json(f"{FOLDER}/{folder}/done.json", {"chunks": parts, "rows": count})
         return sum(count for _, count in counts.values())
 
-    def _fetch(self, wanted: Sequence[Wanted]) -> None:
+    def _roots(self, files: Sequence[SourceFile]) -> list[Root]:
+        """Return the roots below which the files of all references lie."""
+        images = self._profile.images
+        given = given_roots(images)
+        found = [roots_of(file.path, file.source, images.root is not None, given) for file in files]
+        return list(dict.fromkeys(root for roots in found for root in roots.allowed))
+
+    def _fetch(self, wanted: Sequence[Wanted], roots: Sequence[Root]) -> None:
         """Fetch references in blocks; what dies with its worker is tried again in smaller ones."""
-        fetcher = Fetcher(self._run, self._profile.images, self._headers)
+        fetcher = Fetcher(self._run, self._profile.images, self._headers, roots)
         size = min(_BLOCK, -(-len(wanted) // (4 * self._concurrency)))
         left = list(wanted)
         rejected = 0

@@ -26,7 +26,8 @@ class IngestPlan:
         rows: rows of all of them.
         unread_rows: rows that must be read.
         references: distinct references of the rows that were read before.
-        to_fetch: those of them that must be fetched, failures that may pass among them.
+        to_fetch: those of them that must be fetched, failures that may pass among them. No file is looked at: one that
+            was fetched counts as unchanged.
     """
 
     files: int
@@ -76,4 +77,5 @@ def plan_ingest(
             locators |= held.locators(folder)
         rows += known
     planned = plan(locators, ledger)
-    return IngestPlan(len(files), unread, rows, unread_rows, len(locators), len(planned.wanted))
+    to_fetch = len(planned.wanted) + len(set(planned.files) - ledger.files_without_change())
+    return IngestPlan(len(files), unread, rows, unread_rows, len(locators), to_fetch)

@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -30,7 +30,17 @@ from caslie_ray.dataset._text import ByteStream, Gunzip, TextStream, encoding_of
 from caslie_ray.dataset.columns import Columns, split_of_name
 from caslie_ray.dataset.summary import plural
 from caslie_ray.runs import Run
-from caslie_ray.stores import RunError, StoreError, brief, is_object_store, open_path, open_ranges, patiently
+from caslie_ray.stores import (
+    RunError,
+    StoreError,
+    brief,
+    is_object_store,
+    open_path,
+    open_ranges,
+    patiently,
+    public_uri,
+    without_credentials,
+)
 
 __all__ = ["Record", "SourceError", "SourceFile", "find_sources", "read_source"]
 
@@ -52,14 +62,16 @@ class SourceFile:
     """One file of a source.
 
     Attributes:
-        name: how messages and rejects name it.
-        path: its absolute path or URI.
+        name: how messages and rejects name it; without credentials.
+        path: its absolute path or URI, with the options and credentials of its source.
         version: changes when the file does.
+        source: the folder that was given as a source, in the form of `path`; empty where the file itself was.
     """
 
     name: str
-    path: str
+    path: str = field(repr=False)
     version: str
+    source: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +108,16 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
     found: dict[str, SourceFile] = {}
     skipped = Skipped(0, 0)
     for source in sources:
+        shown = public_uri(source)
         if re.match(r"https?://", source, re.IGNORECASE):
-            raise SourceError(f"{source} is a web address: download it and give its path")
+            raise SourceError(f"{shown} is a web address: download it and give its path")
         try:
             filesystem, inner = open_path(source)
             info = _look_up(filesystem, inner)
             if info.type == pafs.FileType.NotFound:
-                raise SourceError(f"there is no source {source}: check the path")
+                raise SourceError(f"there is no source {shown}: check the path")
             if (reason := refuse_runs(filesystem, info, run)) is not None:
-                raise SourceError(f"source {source} {reason}")
+                raise SourceError(f"source {shown} {reason}")
             if info.type == pafs.FileType.Directory:
                 files, others = _folder(filesystem, inner, source, run)
                 skipped = Skipped(
@@ -114,9 +127,9 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
                 )
             else:
                 path = source if "://" in source else inner
-                files = [SourceFile(source, path, f"{info.size}|{info.mtime_ns}")]
+                files = [SourceFile(shown, path, f"{info.size}|{info.mtime_ns}")]
         except (OSError, RunError) as error:
-            raise SourceError(f"cannot open source {source}: {error}") from error
+            raise SourceError(f"cannot open source {shown}: {without_credentials(str(error))}") from None
         for file in files:
             found.setdefault(file.path, replace(file, name=_printable(file.name)))
     return list(found.values()), skipped
@@ -132,8 +145,9 @@ def _printable(name: str) -> str:
 
 
 def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | None) -> tuple[list[SourceFile], Skipped]:
+    shown = public_uri(source)
     selector = pafs.FileSelector(inner, recursive=True)
-    infos = patiently(filesystem, "list", source, lambda: filesystem.get_file_info(selector))
+    infos = patiently(filesystem, "list", inner, lambda: filesystem.get_file_info(selector))
     infos = [info for info in infos if info.type == pafs.FileType.File]
     kept, runs = leave_out_runs(filesystem, inner, infos, run)
     files: list[SourceFile] = []
@@ -149,12 +163,13 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | Non
         if "://" in source:
             parts = urlsplit(source)
             path = urlunsplit(parts._replace(path=posixpath.join(parts.path or "/", quote(below))))
-        name = posixpath.join(source, below)
-        files.append(SourceFile(name, path, f"{info.size}|{info.mtime_ns}"))
+        name = posixpath.join(shown, below)
+        given = source if "://" in source else inner
+        files.append(SourceFile(name, path, f"{info.size}|{info.mtime_ns}", given))
     run_files = len(infos) - len(kept)
     if not files:
         besides = f" besides {plural(run_files, 'file')} of the runs {', '.join(runs[:_NAMES])}" if run_files else ""
-        raise SourceError(f"folder {source} has no .json, .jsonl, .ndjson or .parquet file{besides}: name the data")
+        raise SourceError(f"folder {shown} has no .json, .jsonl, .ndjson or .parquet file{besides}: name the data")
     return files, Skipped(others, run_files, runs)
 
 

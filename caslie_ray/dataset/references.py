@@ -5,61 +5,35 @@ text, or the bytes themselves. It is turned into one string, the locator, by whi
 
 =================  ==========================================================================
 ``url:<URL>``      to be downloaded
-``file:<path>``    an absolute path on this machine
-``store:<URI>``    an object in a store, for pyarrow
+``file:<path>``    an absolute path on this machine, below a root
+``store:<URI>``    an object in a store, below a root; see `roots`
 ``bytes:<hash>``   bytes that came with the row
-``bad:<reason>``   nothing that could be fetched
+``bad:<reason>``   nothing that may be fetched, or could be
 =================  ==========================================================================
+
+References are data: a row decides neither which store is asked with which credentials nor which folder is read.
 """
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
+from urllib.parse import unquote, unquote_to_bytes
 
 from caslie_ray.dataset._base64 import decode_base64, read_base64_image
-from caslie_ray.dataset.urls import clean_url, quoted
+from caslie_ray.dataset.roots import STORES, RefusedPath, Roots
+from caslie_ray.dataset.urls import clean_url
 from caslie_ray.ids import content_id
 from caslie_ray.tasks import ImageRef, UnreadableImage
 
-__all__ = ["Base", "Reference", "base_of", "read_reference"]
+__all__ = ["Reference", "read_reference"]
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 _BASE64_HEAD = re.compile(r"(?:data:[^,]{0,200}?|(?:image/[\w.+-]{1,40}\s*;)?\s*)base64\s*,", re.IGNORECASE)
 _SHOWN = 60
 _PATH_BYTES = 4096
 _NAME_BYTES = 255
-_STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The folder that relative references start from.
-
-    Attributes:
-        path: an absolute path, or a URI of a store.
-    """
-
-    path: str
-
-    def locate(self, relative: str) -> str:
-        """Return the locator of a relative reference."""
-        if "://" not in self.path:
-            return "file:" + posixpath.normpath(posixpath.join(self.path, relative))
-        parts = urlsplit(self.path)
-        joined = posixpath.normpath(posixpath.join("/" + unquote(parts.path).lstrip("/"), relative))
-        return "store:" + urlunsplit(parts._replace(path=quote(joined)))
-
-
-def base_of(file: str) -> Base:
-    """Return the folder of a source file, given by its absolute path or URI."""
-    if "://" not in file:
-        return Base(posixpath.dirname(file))
-    parts = urlsplit(file)
-    return Base(urlunsplit(parts._replace(path=posixpath.dirname(parts.path))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +51,12 @@ class Reference:
     data: Callable[[], bytes] | None = None
 
 
-def read_reference(value: ImageRef | None, base: Base, place: str) -> Reference:
-    """Read one reference.
+def read_reference(value: ImageRef | None, roots: Roots, place: str) -> Reference:
+    """Read one reference. Nothing is opened or looked up.
 
     Args:
         value: as the data set has it; None where the row names no image at this position.
-        base: where relative paths start.
+        roots: where relative paths start, and below what paths and URIs of stores may lie.
         place: names the position for a reader, such as ``"rows.parquet:12, image 1"``.
     """
     if value is None or value == "":
@@ -103,18 +77,21 @@ def read_reference(value: ImageRef | None, base: Base, place: str) -> Reference:
         return Reference(_url("https:" + value), value)
     if name in ("http", "https"):
         return Reference(_url(value), value)
+    slashes = value[len(name) + 1 :].startswith("//")
     if name == "file":
-        parts = urlsplit(value)
-        if parts.netloc not in ("", "localhost"):
-            reason = f"unsupported reference: the file is on host {parts.netloc!r}; give a URL"
-            return Reference(f"bad:{reason}", value)
-        return _path(unquote(parts.path), base, value)
-    if name in _STORES:
-        return Reference("store:" + quoted(value), value)
-    if scheme and value[len(name) + 1 :].startswith("//"):
+        path = unquote(value[len(name) + 1 :])
+        if slashes:
+            host, slash, path = path[2:].partition("/")
+            path = slash + path
+            if host not in ("", "localhost"):
+                return Reference("bad:unsupported reference: the file is on another host; give a URL", value)
+        return _file(path, _locate(path, roots), value)
+    if name in STORES and slashes:
+        return _file(value, roots.object, value)
+    if scheme and slashes:
         reason = f"unsupported reference: {name}:// is not read; give http(s), a path or a store"
         return Reference(f"bad:{reason}", value)
-    return _path(value, base, value)
+    return _file(value, _locate(value, roots), value)
 
 
 def _bytes(data: bytes, source: str) -> Reference:
@@ -126,7 +103,11 @@ def _cut(source: str) -> str:
     return source if len(source) <= 100 else f"{source[:_SHOWN]}… ({len(source):,} characters)"
 
 
-def _path(path: str, base: Base, source: str) -> Reference:
+def _locate(path: str, roots: Roots) -> Callable[[str], str]:
+    return roots.absolute if path.startswith("/") else roots.relative
+
+
+def _file(path: str, locate: Callable[[str], str], source: str) -> Reference:
     if "\0" in path:
         return Reference("bad:unsupported reference: the path holds a NUL character", source)
     if len(path) > _PATH_BYTES or max(map(len, path.split("/"))) > _NAME_BYTES:
@@ -135,9 +116,10 @@ def _path(path: str, base: Base, source: str) -> Reference:
             " data:image/jpeg;base64, before it"
         )
         return Reference(f"bad:{reason}", _cut(source))
-    if path.startswith("/"):
-        return Reference("file:" + posixpath.normpath(path), source)
-    return Reference(base.locate(path), source)
+    try:
+        return Reference(locate(path), source)
+    except RefusedPath as error:
+        return Reference(f"bad:{error}", source)
 
 
 def _url(url: str) -> str:

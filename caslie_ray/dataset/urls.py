@@ -7,6 +7,44 @@ from urllib.parse import quote, urlsplit
 
 __all__ = ["clean_url", "is_public", "quoted"]
 
+# Lists of our own, since those of the module `ipaddress` differ with the version of Python: IANA's special-purpose
+# registries, also where these call a block globally reachable, since no images are served from there.
+_SPECIAL_V4 = [
+    ipaddress.IPv4Network(block)
+    for block in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # shared by a provider's customers; a cloud's metadata at 100.100.100.200
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # the host of an Azure machine
+        "169.254.0.0/16",  # link-local; metadata of most clouds at 169.254.169.254
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments; Oracle's metadata at 192.0.0.192
+        "192.0.2.0/24",  # documentation
+        "192.31.196.0/24",  # AS112
+        "192.52.193.0/24",  # AMT
+        "192.88.99.0/24",  # relays of 6to4
+        "192.168.0.0/16",  # private
+        "192.175.48.0/24",  # AS112
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+    )
+]
+# Only this block is handed out. Outside of it are loopback, fc00::/7, fe80::/10, fec0::/10, ff00::/8, 100::/64,
+# 5f00::/16, 64:ff9b:1::/48, and metadata of clouds at fd00:ec2::254 and fd20:ce::254.
+_GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
+_SPECIAL_V6 = [
+    ipaddress.IPv6Network(block)
+    for block in (
+        "2001::/23",  # protocol assignments: Teredo, ORCHID, benchmarks
+        "2001:db8::/32",  # documentation
+        "2620:4f:8000::/48",  # AS112
+        "3fff::/20",  # documentation
+    )
+]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SAFE = "%/:?#[]@!$&'()*+,;=-._~"
 
@@ -21,13 +59,14 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address.split("%", 1)[0])
     except ValueError:
         return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is None and ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    if isinstance(ip, ipaddress.IPv4Address):
+        return not any(ip in block for block in _SPECIAL_V4)
+    inner = ip.ipv4_mapped or ip.sixtofour
+    if inner is None and ip in _NAT64:
+        inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    if inner is not None:
+        return is_public(str(inner))
+    return ip in _GLOBAL_V6 and not any(ip in block for block in _SPECIAL_V6)
 
 
 def quoted(text: str) -> str:

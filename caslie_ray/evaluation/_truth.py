@@ -49,7 +49,7 @@ def read_truth(run: Run, profile: Profile) -> dict[str, KnownView] | None:
     if any(info.type != pafs.FileType.File for info in place.info([views, images])):
         if named is None:
             return None
-        raise RunError(f"{named} holds no truth: views.parquet and images.parquet are wanted (evaluation.truth)")
+        raise RunError(f"{place.label} holds no truth: views.parquet and images.parquet are wanted (evaluation.truth)")
     pictures = {row["image"]: row for row in place.read_file(images).to_pylist()}
     samples = run.read("samples", ["sample_id", "view_ids"])
     view_ids = dict(zip(samples["sample_id"].to_pylist(), samples["view_ids"].to_pylist(), strict=True))

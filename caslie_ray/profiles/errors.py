@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from caslie_ray.profiles._base import Settings
+from caslie_ray.stores import without_credentials
 
 __all__ = ["Location", "ProfileError", "explain", "known_keys", "may_be_secret", "name_of", "nearest", "unknown_key"]
 
@@ -16,10 +18,15 @@ Location = tuple[str | int, ...]
 """Where in a profile: keys, and the index in a list."""
 
 SHOWN = 80
+# User info or options.
+_URI_WITH_MORE = re.compile(r"://[^\s'\"]*[@?]")
 
 
 class ProfileError(ValueError):
-    """A profile that cannot be used. The message names file, key, value and what is allowed."""
+    """A profile that cannot be used. The message names file, key, value and what is allowed, and no credentials."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
@@ -87,8 +94,9 @@ def name_of(where: Location, document: object) -> str:
 
 
 def may_be_secret(*parts: object) -> bool:
-    """Whether part of a profile may hold values of request headers, wherever they were put: messages leave them out."""
-    return any("header" in str(part).lower() for part in parts)
+    """Whether part of a profile may hold values of request headers or credentials of a URI, wherever they were put:
+    messages leave them out."""
+    return any("header" in str(part).lower() or _URI_WITH_MORE.search(str(part)) for part in parts)
 
 
 def _shown(value: object) -> str:

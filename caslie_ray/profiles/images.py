@@ -8,8 +8,11 @@ from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Listed, Positive, Seconds, Settings, Whole
 from caslie_ray.profiles.headers import ascii_host, check_headers, is_credential
+from caslie_ray.stores import public_uri
 
 __all__ = ["ImageSettings"]
+
+_ROOT_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
 
 
 class ImageSettings(Settings):
@@ -39,8 +42,13 @@ class ImageSettings(Settings):
     allow_private: bool = False
     """Whether URLs may lead to private, loopback or link-local addresses."""
 
-    root: str | None = None
-    """Folder or URI that relative references start from; null takes the folder of the source file."""
+    root: str | None = Field(default=None, repr=False)
+    """Folder or URI that relative references start from; null takes the folder of the source file. Rows may name any
+    file below it."""
+
+    allow: Listed[str] = Field(default=(), repr=False)
+    """Absolute folders and URIs of stores below which rows may name files, beside `root` and the folder of their
+    source."""
 
     headers: dict[str, str] = Field(default={}, repr=False)
     """Request headers for downloads, such as `User-Agent` and `Referer`; by default the User-Agent names this package.
@@ -66,4 +74,15 @@ class ImageSettings(Settings):
                 ascii_host(host)
             except ValueError as error:
                 raise ValueError(f"credential_hosts: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _known_roots(self) -> Self:
+        for name, place in (("root", self.root), *(("allow", one) for one in self.allow)):
+            scheme, mark, rest = (place or "").partition("://")
+            if mark and scheme.lower() not in _ROOT_SCHEMES:
+                known = ", ".join(_ROOT_SCHEMES)
+                raise ValueError(f"{name}: {public_uri(place or '')} is no folder and no URI of a store ({known})")
+            if name == "allow" and not rest and not scheme.startswith("/"):
+                raise ValueError(f"allow: {scheme!r} should be an absolute folder or the URI of a store")
         return self

@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 import yaml
-from pyarrow import fs
 from pydantic import ValidationError
 
 from caslie_ray.profiles._yaml import parse, problem_of
 from caslie_ray.profiles.errors import Location, ProfileError, explain, may_be_secret, nearest, unknown_key
 from caslie_ray.profiles.overrides import apply_override, label_of
 from caslie_ray.profiles.schema import Profile
+from caslie_ray.stores import RunError, open_path, public_uri
 
 __all__ = ["load_profile", "profile_names"]
 
@@ -82,9 +82,9 @@ def _layers(reference: str, before: tuple[str, ...]) -> list[_Layer]:
         raise ProfileError(f"{before[-1]}: extends: {reference}: profiles extend each other in a circle")
     document = _read(source)
     parent = document.pop(EXTENDS, None)
-    document.setdefault("name", source.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+    document.setdefault("name", public_uri(source).rsplit("/", 1)[-1].rsplit(".", 1)[0])
     for key in _UNUSED & document.keys():
-        log.warning("%s: %s: nothing reads this group any more; delete it", source, key)
+        log.warning("%s: %s: nothing reads this group any more; delete it", public_uri(source), key)
         del document[key]
     unknown = [key for key in document if key not in Profile.model_fields]
     if unknown:
@@ -120,14 +120,11 @@ def _find(reference: str, base: str | None) -> str:
 def _read(source: str) -> dict[str, Any]:
     """The keys of one file."""
     try:
-        if "://" in source:
-            filesystem, path = fs.FileSystem.from_uri(source)
-        else:
-            filesystem, path = fs.LocalFileSystem(), str(Path(source).expanduser().absolute())
+        filesystem, path = open_path(source)
         with filesystem.open_input_stream(path) as stream:
             text = stream.read().decode("utf-8")
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise ProfileError(f"{source}: cannot be read: {error}") from error
+    except (OSError, pa.ArrowException, UnicodeDecodeError, RunError) as error:
+        raise ProfileError(f"{source}: cannot be read: {error}") from None
     try:
         document = parse(text)
     except yaml.YAMLError as error:

@@ -12,8 +12,10 @@ import pytest
 from aiohttp.resolver import ThreadedResolver
 
 from caslie_ray.dataset import downloading
+from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.headers import request_headers
 from caslie_ray.dataset.images import Outcome, read_images
+from caslie_ray.dataset.roots import Root
 from caslie_ray.dataset.urls import is_public
 from caslie_ray.profiles import ImageSettings
 from tests.dataset.world import Site, drip, png
@@ -228,13 +230,18 @@ def test_files_and_urls_together_in_order(site: Site, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     (tmp_path / "large.png").write_bytes(bytes(20_000))
     site.pages["/b.png"] = png(2)
-    names = ["file:/no/such/file.png", f"file:{tmp_path}/a.png", f"url:{site.url('/b.png')}", f"file:{tmp_path}"]
-    done = read_images([*names, f"file:{tmp_path}/large.png"], OPEN.model_copy(update={"max_bytes": 19_999}), HEADERS)
-    assert [one.image is not None for one in done] == [False, True, True, False, False]
+    names = [
+        "file:/no/such/file.png", f"file:{tmp_path}/no.png", f"file:{tmp_path}/a.png", f"url:{site.url('/b.png')}",
+        f"file:{tmp_path}", f"file:{tmp_path}/large.png",
+    ]  # fmt: skip
+    files = Files([Root.of(str(tmp_path))])
+    done = read_images(names, OPEN.model_copy(update={"max_bytes": 19_999}), HEADERS, files)
+    assert [one.image is not None for one in done] == [False, False, True, True, False, False]
     assert [(one.reason or "").split(":")[0] for one in done] == [
+        "refused path",
         "missing file",
         "",
         "",
-        "missing file",
+        "not a file",
         "too many bytes",
     ]

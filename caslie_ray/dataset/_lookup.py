@@ -1,0 +1,69 @@
+"""Looking up files behind references, in Ray tasks: the driver opens nothing that a row names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from caslie_ray.dataset._ray import Lost, each
+from caslie_ray.dataset.decoding import ImageError
+from caslie_ray.dataset.files import Files, store_of
+from caslie_ray.dataset.roots import Root
+
+__all__ = ["look_up"]
+
+_BLOCK = 5000
+_WAVE = 4
+_LOST = "worker lost: looking at this image's file ended its process; run ingest again"
+
+Found = list[tuple[str, "str | ImageError"]]
+
+
+class _LookUp:
+    def __init__(self, roots: Sequence[Root]) -> None:
+        self._roots = roots
+
+    def __call__(self, block: Sequence[str]) -> tuple[Found, bool]:
+        """Return what was found, and whether the store of the block went silent."""
+        files = Files(self._roots)
+        return list(files.keys(block).items()), bool(files.silent)
+
+
+def look_up(locators: Sequence[str], roots: Sequence[Root], concurrency: int) -> Iterator[tuple[str, str | ImageError]]:
+    """Yield each locator of a file with its key, as `Files.keys` gives it, in no order.
+
+    Blocks are looked up in waves, at first one of each store. A store that does not answer is left out of the next
+    waves: it costs one wait, not one per block.
+
+    Args:
+        locators: ``file:`` and ``store:``.
+        roots: what may be opened.
+        concurrency: tasks at once.
+    """
+    blocks = _blocks(locators)
+    size = len({store_of(block[0]) for block in blocks})
+    silent: set[str] = set()
+    work = _LookUp(roots)
+    while blocks:
+        wave, blocks, size = blocks[:size], blocks[size:], _WAVE * concurrency
+        try:
+            for block, (found, fell_silent) in each(wave, work, concurrency=concurrency):
+                if fell_silent:
+                    silent.add(store_of(block[0]))
+                yield from found
+        except Lost as error:
+            for place in error.items:
+                yield from ((locator, ImageError(_LOST, retryable=True)) for locator in wave[place])
+        for block in (block for block in blocks if store_of(block[0]) in silent):
+            yield from ((locator, ImageError(Files.SILENT, retryable=True)) for locator in block)
+        blocks = [block for block in blocks if store_of(block[0]) not in silent]
+
+
+def _blocks(locators: Sequence[str]) -> list[list[str]]:
+    """Return blocks of one store each, the first of every store before the second of any."""
+    numbered: list[tuple[int, list[str]]] = []
+    for _, group in groupby(sorted(locators, key=store_of), key=store_of):
+        members = list(group)
+        starts = range(0, len(members), _BLOCK)
+        numbered += ((start, members[start : start + _BLOCK]) for start in starts)
+    return [block for _, block in sorted(numbered, key=lambda one: one[0])]
