@@ -6,6 +6,7 @@ times the memory of the image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -75,11 +76,14 @@ class _Values(NamedTuple):
         """Take the range of the type where it is known, else that of the values."""
         if image.mode.startswith("I;16"):
             return cls(0.0, 65535.0)
-        least = min(0.0, *(_finite(band).min(initial=0.0) for _, band in _bands(image)))
-        most = max(0.0, *(_finite(band).max(initial=0.0) for _, band in _bands(image)))
-        whole = cls(least, most, least, most)
-        low = min(float(whole._replaced(band).min()) for _, band in _bands(image))
-        high = max(float(whole._replaced(band).max()) for _, band in _bands(image))
+        finite = [_finite_range(band) for _, band in _bands(image)]
+        low, high = min(low for low, _, _ in finite), max(high for _, high, _ in finite)
+        least, most = min(low, 0.0), max(high, 0.0)
+        if not all(complete for _, _, complete in finite):
+            # What is not finite counts as the value that replaces it.
+            replacing = cls(low, high, least, most)
+            ranges = [(values.min(), values.max()) for _, band in _bands(image) for values in [replacing._floats(band)]]
+            low, high = float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))
         if low >= 0.0 and image.mode == "F" and high <= 1.0:
             low, high = 0.0, 1.0
         elif low >= 0.0 and high <= 255.0:
@@ -91,16 +95,19 @@ class _Values(NamedTuple):
     def scaled(self, band: Image.Image) -> Image.Image:
         """Return the band in mode RGB."""
         span = self.high - self.low
-        values = self._replaced(band)
+        values = self._floats(band)
         scaled = (values - self.low) * (255.0 / span) if span > 0 else np.zeros_like(values)
         return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
 
-    def _replaced(self, band: Image.Image) -> _Floats:
+    def _floats(self, band: Image.Image) -> _Floats:
         values = np.asarray(band).astype(np.float64)
         return np.nan_to_num(values, nan=0.0, posinf=self.most, neginf=self.least)
 
 
-def _finite(band: Image.Image) -> _Floats:
-    values = np.asarray(band).astype(np.float64)
-    finite: _Floats = values[np.isfinite(values)]
-    return finite
+def _finite_range(band: Image.Image) -> tuple[float, float, bool]:
+    """Return the least and the greatest finite value, infinite where there is none, and whether all are finite."""
+    values = np.asarray(band)
+    finite = np.isfinite(values)
+    complete = bool(finite.all())
+    known = values if complete else values[finite]
+    return (float(known.min()), float(known.max()), complete) if known.size else (math.inf, -math.inf, complete)

@@ -23,7 +23,14 @@ _RLE_BYTES = 4
 # Bytes a source row or column: Lanczos has 6 coefficients of 8 bytes for it.
 _RESIZE_BYTES = 48
 
-_TIFF_BITS, _TIFF_SAMPLES, _TIFF_ROWS, _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 258, 277, 278, 322, 323
+_TIFF_BITS, _TIFF_ORIENTATION, _TIFF_SAMPLES, _TIFF_ROWS, _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = (
+    258,
+    274,
+    277,
+    278,
+    322,
+    323,
+)
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
@@ -67,17 +74,18 @@ def decoding_memory(source: Image.Image, data: bytes, max_side: int, jpeg: JpegH
     return total
 
 
-def _buffers(source: Image.Image, own: int, jpeg: JpegHeader | None) -> int:
+def _buffers(source: Any, own: int, jpeg: JpegHeader | None) -> int:
     """Return what the decoder of the format takes beside the image itself."""
-    pixels = source.width * source.height
+    decoder = source.tile[0][0] if source.tile else ""
     if jpeg is not None:
         return jpeg.coefficient_bytes
     if source.format == "WEBP":
         return webp_memory(source.width, source.height)
     if source.format == "BMP":
-        return _RLE_BYTES * pixels if any(tile[0] == "bmp_rle" for tile in source.tile) else 0  # type: ignore[attr-defined]
+        return _RLE_BYTES * source.width * source.height if decoder == "bmp_rle" else 0
     if source.format == "TIFF":
-        return own + _segment(source)  # Pillow applies the orientation with a copy
+        upright = source.tag_v2.get(_TIFF_ORIENTATION, 1) == 1  # otherwise Pillow makes a copy that is
+        return (0 if upright else own) + (_segment(source) if decoder == "libtiff" else 0)
     if source.format == "GIF":
         return own
     return 0
