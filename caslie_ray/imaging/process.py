@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from caslie_ray.imaging.frames import ANSWER, REASON_BYTES, REQUEST, Kind
@@ -17,6 +18,7 @@ from caslie_ray.imaging.storing import ImageError, StoredImage
 
 __all__ = ["DecoderProcess"]
 
+_COMMAND = (sys.executable, "-P", "-m", "caslie_ray.imaging.worker")
 _START_S = 120.0
 _EXIT_S = 0.5
 _WALL_FACTOR = 10
@@ -36,9 +38,13 @@ class DecoderProcess:
       blamed for another.
 
     Thread-safe. Not for use after a fork. Address space is limited on Linux alone.
+
+    Args:
+        command: starts the process; its standard input is the socket.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str] = _COMMAND) -> None:
+        self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -75,11 +81,10 @@ class DecoderProcess:
         # None of the job's environment, such as credentials, is for a process that reads hostile data.
         environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PATH") if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", "-m", "caslie_ray.imaging.worker"]
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment
+                    self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment
                 )
             self._receive(ANSWER.size, time.monotonic() + _START_S)
         except OSError as error:
@@ -114,7 +119,7 @@ class DecoderProcess:
         if kind == Kind.REJECTED:
             raise ImageError(body.decode("utf-8", "replace"), retryable)
         stored = StoredImage(data if kind == Kind.KEPT else body, width, height)
-        if not _is_valid(stored, limits):
+        if kind not in (Kind.KEPT, Kind.CONVERTED) or not _is_valid(stored, limits):
             self._end()
             raise ImageError("damaged decoder: its answer is no image; this file may be an attack on it")
         return stored

@@ -1,7 +1,7 @@
 """The decoder process: reads files from its standard input, a socket, and answers with what is stored of each.
 
-Started by `DecoderProcess`. It ends when its parent does, since the socket closes; when its address space has grown;
-and by SIGPROF when an image takes more CPU time than allowed, also inside of a decoder's C code.
+Started by `DecoderProcess`. It ends when its parent does, since the socket closes; when it is idle for a minute; when
+its address space has grown; and by SIGPROF when an image takes more CPU time than allowed, also inside of C code.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import resource
+import select
 import signal
 from contextlib import suppress
 
@@ -24,10 +25,11 @@ __all__ = ["serve"]
 _IMPORTED = (GifImagePlugin, ImageCms, ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 _SOCKET = 0
 _MAY_GROW = 128 << 20
+_IDLE_S = 60.0
 
 
 def serve() -> None:
-    """Answer requests until the parent is gone."""
+    """Answer requests until the parent is gone or has none for a while."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
@@ -38,7 +40,7 @@ def serve() -> None:
             resource.setrlimit(limit, (0, 0))
     start = space.size()
     _send(ANSWER.pack(Kind.READY, False, 0, 0, 0))
-    while (request := _receive(REQUEST.size)) is not None:
+    while select.select([_SOCKET], [], [], _IDLE_S)[0] and (request := _receive(REQUEST.size)) is not None:
         length, *limits = REQUEST.unpack(request)
         data = _receive(length)
         if data is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import ray
@@ -32,7 +33,7 @@ def test_a_task_asks_for_no_more_than_a_node_has(ray_cluster: None) -> None:
     """So that it runs on a small machine, alone."""
     spans = [span for _, span in each([1, 2, 3], interval, concurrency=2, memory=1 << 50)]
     spans.sort()
-    assert all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
 
 
 def test_memory_follows_the_settings() -> None:

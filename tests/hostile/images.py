@@ -9,8 +9,8 @@ from struct import pack
 from PIL import Image
 
 __all__ = [
-    "apng", "bmp_rle", "deflated_zeros", "gif", "jpeg_with_scans", "jpeg_with_segments", "looping_mpo", "png", "png_chunk",
-    "tiff", "tiff_chain", "webp",
+    "apng", "bmp_rle", "deflated_zeros", "gif", "jpeg_with_scans", "jpeg_with_segments", "looping_mpo", "png",
+    "png_chunk", "tiff", "tiff_chain", "webp",
 ]  # fmt: skip
 
 

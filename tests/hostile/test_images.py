@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import base64
+import json
+import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from struct import pack
 from typing import Any, NamedTuple
 
@@ -12,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from caslie_ray.dataset import ingest
 from caslie_ray.dataset.decoding import decoder
 from caslie_ray.dataset.images import Outcome, try_decode
-from caslie_ray.profiles import ImageSettings
-from tests.dataset.world import encoded, picture
+from caslie_ray.profiles import ImageSettings, load_profile
+from caslie_ray.runs import open_run
+from tests.dataset.world import category, encoded, picture, png, write_json
 from tests.hostile import images as make
 from tests.measuring import measured
 
@@ -75,6 +80,19 @@ def with_exif(orientation: bytes) -> bytes:
     return make.jpeg_with_segments(0xE1, exif, 1)
 
 
+def zeros() -> bytes:
+    return make.deflated_zeros(1 << 30)
+
+
+def patched_tile(side: int) -> bytes:
+    """A tile whose size is a lie, with hardly any data."""
+    return (
+        tiled_tiff(16)
+        .replace(pack("<HHII", 322, 4, 1, 16), pack("<HHII", 322, 4, 1, side))
+        .replace(pack("<HHII", 323, 4, 1, 16), pack("<HHII", 323, 4, 1, side))
+    )
+
+
 JPEG, PNG = encoded(picture(), "JPEG"), encoded(picture())
 SMALL = (40, 30)
 
@@ -110,8 +128,8 @@ HOSTILE: dict[str, Row] = {
     "GIF, 65,535 x 65,535": Row(lambda: make.gif(65535, 65535), "too many pixels"),
     "GIF, a frame far outside": Row(lambda: make.gif(10, 10, frame=(65000, 65000, 500, 500)), "too many pixels"),
     "BMP, 50 megapixels of skips": Row(lambda: make.bmp_rle(7071, 7071, b"\0\2\0\xff" * 28), (500, 500), 30, 600),
-    "PNG, text of 1 GB": Row(lambda: make.png(10, 10, extra=make.png_chunk(b"zTXt", b"k\0\0" + ZEROS())), "damaged"),
-    "PNG, profile of 1 GB": Row(lambda: make.png(10, 10, extra=make.png_chunk(b"iCCP", b"k\0\0" + ZEROS())), "damaged"),
+    "PNG, text of 1 GB": Row(lambda: make.png(10, 10, extra=make.png_chunk(b"zTXt", b"k\0\0" + zeros())), "damaged"),
+    "PNG, profile of 1 GB": Row(lambda: make.png(10, 10, extra=make.png_chunk(b"iCCP", b"k\0\0" + zeros())), "damaged"),
     "PNG, pixels of 5 GB": Row(lambda: make.png(10, 10, pixels=make.deflated_zeros(5 << 30)), (10, 10)),
     "JPEG, EXIF of 16 MB": Row(lambda: make.jpeg_with_segments(0xE1, b"Exif\0\0" + bytes(65000), 250), SMALL),
     "JPEG, EXIF of 4 GB, it says": Row(lambda: with_exif(pack("<I", 26)), SMALL),
@@ -144,19 +162,6 @@ HOSTILE: dict[str, Row] = {
 }
 
 
-def ZEROS() -> bytes:
-    return make.deflated_zeros(1 << 30)
-
-
-def patched_tile(side: int) -> bytes:
-    """A tile whose size is a lie, with hardly any data."""
-    return (
-        tiled_tiff(16)
-        .replace(pack("<HHII", 322, 4, 1, 16), pack("<HHII", 322, 4, 1, side))
-        .replace(pack("<HHII", 323, 4, 1, 16), pack("<HHII", 323, 4, 1, side))
-    )
-
-
 def decode_once(data: bytes, settings: dict[str, Any]) -> Outcome:
     """Decode and wait for the decoder's end, so that its memory is counted."""
     outcome = try_decode(data, ImageSettings(**settings))
@@ -179,3 +184,83 @@ def test_a_hostile_image_costs_little(name: str) -> None:
         assert (outcome.image.width, outcome.image.height) == row.expected
     assert done.cost.seconds < row.seconds
     assert done.cost.mib < row.mib
+
+
+def tiles(side: int, tile: int) -> bytes:
+    """A TIFF of compressed tiles, the last of each row and column not full."""
+    across = -(-side // tile)
+    parts = [zlib.compress(bytes([10 + number] * tile * tile)) for number in range(across * across)]
+    offsets = [8 + sum(map(len, parts[:number])) for number in range(len(parts))]
+    shape = {256: (4, (side,)), 257: (4, (side,)), 258: (3, (8,)), 259: (3, (8,)), 262: (3, (1,)), 277: (3, (1,))}
+    shape |= {322: (4, (tile,)), 323: (4, (tile,))}
+    shape |= {324: (4, tuple(offsets)), 325: (4, tuple(map(len, parts)))}
+    return make.tiff(shape, b"".join(parts))
+
+
+def large(pixels: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    return picture(size=(400, 300)).resize(pixels).convert(mode)
+
+
+def deep(side: int) -> Image.Image:
+    return Image.fromarray(np.arange(side * side, dtype=np.uint16).reshape(side, side))
+
+
+HONEST: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
+    "JPEG, 48 megapixels": (lambda: encoded(large((8000, 6000)), "JPEG"), (500, 375)),
+    "JPEG, progressive, 24 megapixels": (lambda: encoded(large((6000, 4000)), "JPEG", progressive=True), (500, 333)),
+    "JPEG, CMYK, 12 megapixels": (lambda: encoded(large((4000, 3000), "CMYK"), "JPEG"), (500, 375)),
+    "WebP, 24 megapixels": (lambda: encoded(large((6000, 4000)), "WEBP", method=0), (500, 333)),
+    "WebP, animated": (
+        lambda: encoded(picture(), "WEBP", save_all=True, append_images=[picture(n) for n in range(1, 9)]),
+        SMALL,
+    ),
+    "GIF, animated": (
+        lambda: encoded(picture(), "GIF", save_all=True, append_images=[picture(n) for n in range(1, 9)]),
+        SMALL,
+    ),
+    "PNG, 16 bits": (lambda: encoded(deep(2000)), (500, 500)),
+    "PNG, 24 megapixels with alpha": (lambda: encoded(large((6000, 4000), "RGBA"), compress_level=1), (500, 333)),
+    "TIFF, tiles": (lambda: tiles(1000, 256), (500, 500)),
+    "TIFF, LZW, 12 megapixels": (lambda: encoded(large((4000, 3000)), "TIFF", compression="tiff_lzw"), (500, 375)),
+    "BMP, run lengths": (lambda: make.bmp_rle(300, 200, (b"\xff\1\x2d\2\0\0") * 200 + b"\0\1"), (300, 200)),
+    "long and thin": (lambda: encoded(large((20_000, 50)), "JPEG"), (500, 1)),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_image_goes_through(name: str) -> None:
+    data, size = HONEST[name]
+    outcome = try_decode(data(), ImageSettings(max_bytes=100_000_000))
+    assert outcome.image is not None, outcome.reason
+    assert (outcome.image.width, outcome.image.height) == size
+
+
+def test_a_job_goes_through_all_of_them(ray_cluster: None, tmp_path: Path) -> None:
+    """Each costs its own row; rows beside them are read."""
+    profile = load_profile("mini")
+    cheap = {name: row for name, row in HOSTILE.items() if not row.settings and row.mib <= 300}
+    (tmp_path / "images").mkdir()
+    listed = []
+    for number, (name, row) in enumerate(cheap.items()):
+        (tmp_path / "images" / f"{number}.bin").write_bytes(row.data())
+        (tmp_path / "images" / f"{number}.png").write_bytes(png(number))
+        listed += [category(name, f"images/{number}.bin"), category(f"honest {number}", f"images/{number}.png")]
+    inside = base64.b64encode(make.webp(7071, 7071)).decode()
+    listed += [category("inside", f"data:image/webp;base64,{inside}"), category("honest inside", "images/0.png")]
+    run = open_run(str(tmp_path / "run"))
+    begun = time.monotonic()
+    summary = ingest(run, [write_json(tmp_path / "rows.json", listed)], profile, quiet=True)
+    assert time.monotonic() - begun < 150
+
+    reasons = {row["source"]: row["reason"] for row in run.read("rejects").to_pylist()}
+    used = {json.loads(json.dumps(row["input"]))[0]["text"]: row["view_ids"] for row in run.read("samples").to_pylist()}
+    for number, (name, row) in enumerate(cheap.items()):
+        assert used[f"honest {number}"] != [None]
+        if isinstance(row.expected, str):
+            assert row.expected in reasons.pop(f"images/{number}.bin"), name
+        else:
+            assert used[name] != [None], name
+    assert used["honest inside"] != [None]
+    ((_, reason),) = reasons.items()
+    assert "too much memory" in reason
+    assert summary.rejects["image"] == sum(isinstance(row.expected, str) for row in cheap.values()) + 1
