@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Mapping, Sequence
 from struct import pack
 
 from PIL import Image
@@ -112,7 +113,7 @@ def webp(width: int, height: int) -> bytes:
     return b"RIFF" + pack("<I", 12 + len(body)) + b"WEBPVP8L" + pack("<I", len(body)) + body
 
 
-def tiff(tags: dict[int, tuple[int, tuple[int, ...]]], body: bytes, *, following: int = 0) -> bytes:
+def tiff(tags: Mapping[int, tuple[int, Sequence[int]]], body: bytes, *, following: int = 0) -> bytes:
     """A TIFF with one directory; `tags` are types (3: 16 bits, 4: 32 bits) and values by number; `body` lies at 8."""
     size = {3: 2, 4: 4}
     outside = b""
