@@ -33,7 +33,7 @@ class DecoderProcess:
     - An image that exceeds `decode_timeout_s` of CPU time, crashes the decoder, or takes more than `max_memory` is an
       `ImageError`; the next one gets a fresh process.
     - CPU time is limited, not wall-clock time, so a busy machine refuses nothing. Wall-clock time is limited to ten
-      times as much: a process that is stopped or starved does not block its parent for ever.
+      times as much and a minute: a process that is stopped or starved does not block its parent for ever.
     - Where a process that has decoded other images dies, the image is tried once more in a fresh one, so that none is
       blamed for another.
 
@@ -41,10 +41,12 @@ class DecoderProcess:
 
     Args:
         command: starts the process; its standard input is the socket.
+        slack_s: wall-clock seconds that decoding may take beside ten times the CPU time that it may take.
     """
 
-    def __init__(self, command: Sequence[str] = _COMMAND) -> None:
+    def __init__(self, command: Sequence[str] = _COMMAND, slack_s: float = 60.0) -> None:
         self._command = command
+        self._slack_s = slack_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -101,7 +103,7 @@ class DecoderProcess:
             _DiedError: the process died.
         """
         assert self._socket is not None
-        limit_s = _WALL_FACTOR * limits.decode_timeout_s
+        limit_s = _WALL_FACTOR * limits.decode_timeout_s + self._slack_s
         deadline = time.monotonic() + limit_s
         longest = max(REASON_BYTES, 6 * limits.max_side**2 + 65536)
         try:

@@ -113,6 +113,6 @@ def _send(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    # EBADF would tell of a process started by hand; a parent that is gone is no error.
+    # A parent that is gone is no error.
     with suppress(BrokenPipeError, ConnectionResetError):
         serve()

@@ -112,7 +112,8 @@ def test_the_limit_is_for_one_image(decoder: DecoderProcess) -> None:
     assert decoder.pid == pid
 
 
-def test_a_stopped_process_is_ended(decoder: DecoderProcess) -> None:
+def test_a_stopped_process_is_ended() -> None:
+    decoder = DecoderProcess(slack_s=1.0)
     assert works(decoder)
     pid = decoder.pid
     assert pid is not None
@@ -123,6 +124,7 @@ def test_a_stopped_process_is_ended(decoder: DecoderProcess) -> None:
     assert caught.value.retryable
     assert not psutil.pid_exists(pid)
     assert works(decoder)
+    decoder.close()
 
 
 def test_memory_is_limited_also_where_the_header_is_wrong() -> None:
