@@ -50,7 +50,8 @@ class _Dependencies:
     def __init__(self, images: ImageSettings) -> None:
         headers = header_settings(images)
         self._image = f"{images.max_side}/{images.max_pixels}/{images.max_bytes}"
-        self._reject = f"{self._image}/{images.allow_private}"
+        guards = f"{images.max_memory}/{images.max_scans}/{images.decode_timeout_s}"
+        self._reject = f"{self._image}/{images.allow_private}/{guards}"
         self._url_reject = self._reject + (f"/{headers}" if headers else "")
 
     def of(self, key: str, fetched: bool) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import caslie_ray.ids
+import caslie_ray.imaging
 import caslie_ray.prompts
 import caslie_ray.tasks
 from caslie_ray.dataset._fetch import write_fetched
@@ -63,10 +64,10 @@ def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings,
 
 
 def _code(tasks: Mapping[str, Task]) -> list[bytes]:
-    """Return the code that reads rows and writes prompts, so that a change of it is noticed."""
+    """Return the code that reads rows, decodes images and writes prompts, so that a change is noticed."""
     files = {Path(caslie_ray.ids.__file__), Path(caslie_ray.prompts.__file__)}
-    for folder in (Path(__file__).parent, Path(caslie_ray.tasks.__file__).parent):
-        files |= set(folder.glob("*.py"))
+    for module in (__file__, str(caslie_ray.imaging.__file__), str(caslie_ray.tasks.__file__)):
+        files |= set(Path(module).parent.glob("*.py"))
     for task in tasks.values():
         with suppress(TypeError, OSError):  # a class typed in at a prompt has no file
             files.add(Path(inspect.getfile(type(task))))

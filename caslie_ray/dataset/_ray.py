@@ -32,7 +32,12 @@ class Lost(RuntimeError):
 
 
 def each(
-    items: Sequence[Item], work: Callable[[Item], Result], *, concurrency: int, cpus: float = 0.5
+    items: Sequence[Item],
+    work: Callable[[Item], Result],
+    *,
+    concurrency: int,
+    cpus: float = 0.5,
+    memory: int = 0,
 ) -> Iterator[tuple[Item, Result]]:
     """Yield each item and its result, as they come.
 
@@ -41,6 +46,7 @@ def each(
         work: what to do with one; an exception of its is raised here as it is.
         concurrency: tasks at once at most.
         cpus: CPUs of a task.
+        memory: bytes of memory of a task, so that Ray runs no more of them on a node than it has memory for.
 
     Raises:
         Lost: at the end, where items have no result because their worker died, time after time.
@@ -51,7 +57,7 @@ def each(
     connect()
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     pool = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    mapped = start.map(_Guarded(work), num_cpus=cpus, compute=pool, max_retries=_RETRIES)
+    mapped = start.map(_Guarded(work), num_cpus=cpus, memory=_memory(memory), compute=pool, max_retries=_RETRIES)
     seen: set[int] = set()
     for place, result in _results(mapped):
         seen.add(place)
@@ -66,8 +72,11 @@ def each_of_stream(
     work: Callable[[Part], Result],
     *,
     concurrency: int,
+    memory: int = 0,
 ) -> Iterator[Result]:
     """Split every item into parts, one task an item, and yield the results of the parts, as they come.
+
+    `memory` is what a task that works on a part asks Ray for, in bytes.
 
     Raises:
         Lost: at the end, where an item or a part has no result because its worker died, time after time.
@@ -81,7 +90,7 @@ def each_of_stream(
     readers = TaskPoolStrategy(size=min(concurrency, len(rows)))
     parts = start.flat_map(_Split(split), num_cpus=0.25, compute=readers, max_retries=_RETRIES)
     pool = TaskPoolStrategy(size=concurrency)
-    mapped = parts.map(_Guarded(work), num_cpus=0.5, compute=pool, max_retries=_RETRIES)
+    mapped = parts.map(_Guarded(work), num_cpus=0.5, memory=_memory(memory), compute=pool, max_retries=_RETRIES)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
     for place, result in _results(mapped):
@@ -92,6 +101,13 @@ def each_of_stream(
             yield result
     if expected != seen:
         raise Lost([place for place in expected if expected[place] != seen[place]])
+
+
+def _memory(wanted: int) -> int | None:
+    """Return what a task asks for: not more than the largest node with CPUs has, since it would wait for ever."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    largest = max((int(one.get("memory", 0)) for one in resources if one.get("CPU")), default=wanted)
+    return min(wanted, largest) or None
 
 
 class _Count:

@@ -1,191 +1,54 @@
-"""From the bytes of a picture file to the image that is stored.
+"""Decodes image files to stored images, in a decoder process that this process keeps.
 
 The stored image is a JPEG or PNG in RGB, upright, with no side longer than the limit. The same bytes and
 limits give the same stored bytes, and so the same image_id, on every machine with the same Pillow.
-
-A JPEG or PNG that already is all that is kept byte for byte. Otherwise pixels that were stored with loss
-become a JPEG of quality 95, and pixels that were stored without loss a PNG, unless that is a photo of whose
-PNG a JPEG would be a third or less.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
-from dataclasses import dataclass
+import atexit
+import os
+from functools import lru_cache
 
-from PIL import Image, UnidentifiedImageError
-
-from caslie_ray.dataset._looks import looks_like
-from caslie_ray.dataset._modes import to_rgb
+from caslie_ray.imaging.limits import DecodeLimits
+from caslie_ray.imaging.process import DecoderProcess
+from caslie_ray.imaging.storing import ImageError, StoredImage
 from caslie_ray.profiles import ImageSettings
 
-__all__ = ["ImageError", "StoredImage", "decode"]
-
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-_QUALITY = 95
-_SMALL_PNG = 100_000
-_ORIENTATION = 0x0112
-_PNG_END = b"IEND\xaeB`\x82"
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredImage:
-    """An image as it is stored.
-
-    Attributes:
-        data: JPEG or PNG bytes, RGB.
-        width: in pixels.
-        height: in pixels.
-    """
-
-    data: bytes
-    width: int
-    height: int
-
-
-class ImageError(Exception):
-    """An image that cannot be used.
-
-    Attributes:
-        reason: what is wrong and what mends it: a short name, a colon, the details.
-        retryable: whether the same reference may well work later.
-    """
-
-    def __init__(self, reason: str, retryable: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retryable = retryable
+__all__ = ["ImageError", "StoredImage", "decode", "decoder", "too_large"]
 
 
 def decode(data: bytes, limits: ImageSettings) -> StoredImage:
-    """Decode a picture file safely and return what is stored of it.
+    """Decode an image file in the decoder process and return what is stored of it.
 
     Args:
         data: the bytes of a JPEG, PNG, GIF, WebP, BMP or TIFF file; of an animation the first frame counts.
-        limits: sides and pixels, and the bytes of the file.
+        limits: limits on size, memory and time.
 
     Raises:
-        ImageError: the bytes are empty, too many, truncated, damaged, no image, or too many pixels.
+        ImageError: the file is empty, truncated, damaged, no image, or over a limit.
     """
     if not data:
         raise ImageError("empty file: it has no bytes; fetch or copy the image again")
     if len(data) > limits.max_bytes:
         raise ImageError(too_large(len(data), limits.max_bytes))
-    with warnings.catch_warnings():
-        # Pillow warns of large and of odd files; our own limits decide.
-        warnings.simplefilter("ignore")
-        try:
-            return _stored(data, limits)
-        except ImageError:
-            raise
-        except UnidentifiedImageError:
-            raise ImageError(_unidentified(data)) from None
-        except Image.DecompressionBombError:
-            raise ImageError("too many pixels: more than is safe to decode; shrink the image") from None
-        except MemoryError:
-            reason = "out of memory: too little to decode the image; lower images.max_pixels"
-            raise ImageError(reason, retryable=True) from None
-        except Exception as error:  # hostile bytes make Pillow's readers raise almost anything
-            detail = str(error).split("\n")[0][:200] or type(error).__name__
-            raise ImageError(f"truncated or damaged image: {detail}; fetch or export it again") from None
+    return decoder().decode(data, DecodeLimits(*(getattr(limits, name) for name in DecodeLimits._fields)))
+
+
+def decoder() -> DecoderProcess:
+    """Return the decoder of this process. It is started with its first image and ends with this process."""
+    return _decoder_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _decoder_of(pid: int) -> DecoderProcess:
+    """Cache by process id: after a fork, parent and child must not share a decoder."""
+    made = DecoderProcess()
+    atexit.register(made.close)
+    return made
 
 
 def too_large(size: int | None, limit: int) -> str:
     """Return the reason of a file that is over the byte limit; `size` is None where only that is known."""
     amount = f"{size:,} bytes are" if size is not None else "it is"
     return f"too many bytes: {amount} more than images.max_bytes {limit:,}; shrink the image or raise the limit"
-
-
-def _unidentified(data: bytes) -> str:
-    starts = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF"}
-    starts |= {b"MM\0*": "TIFF", b"RIFF": "WebP"}
-    for mark, name in starts.items():
-        if data.startswith(mark):
-            found = f"it starts as a {name} but cannot be read"
-            return f"truncated or damaged image: {found}; fetch or export it again"
-    found = looks_like(data)
-    return f"not an image: it looks like {found}; give a JPEG, PNG, GIF, WebP, BMP or TIFF"
-
-
-def _stored(data: bytes, limits: ImageSettings) -> StoredImage:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as source:
-        width, height = source.size
-        if width * height > limits.max_pixels:
-            raise ImageError(
-                f"too many pixels: {width} x {height} is more than images.max_pixels {limits.max_pixels:,};"
-                " shrink the image or raise the limit"
-            )
-        if width < 1 or height < 1:
-            raise ImageError(f"truncated or damaged image: its size is {width} x {height}")
-        source.load()
-        if source.format == "PNG" and _PNG_END not in data[-65536:]:
-            # Pillow is content once it has the pixels.
-            raise ImageError("truncated or damaged image: the PNG has no end; fetch or export it again")
-        orientation = _orientation(source)
-        fits = max(width, height) <= limits.max_side
-        if fits and orientation == 1 and _is_plain(source, data):
-            return StoredImage(data, width, height)
-        lossless = _is_lossless(source, data)
-        image = to_rgb(source)
-    if not fits:
-        scale = limits.max_side / max(width, height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    return StoredImage(_encoded(image, lossless), image.width, image.height)
-
-
-def _orientation(source: Image.Image) -> int:
-    try:
-        return int(source.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block says nothing about the pixels
-        return 1
-
-
-def _is_plain(source: Image.Image, data: bytes) -> bool:
-    """Whether the file can be stored as it is: one 8-bit RGB picture that hides nothing large beside it."""
-    if source.mode != "RGB" or "transparency" in source.info or getattr(source, "is_animated", False):
-        return False
-    if len(data) > 3 * source.width * source.height + 65536:
-        return False
-    if source.format == "PNG":
-        # Byte 24 of a PNG is its bit depth; Pillow shows 16-bit colour as RGB too.
-        return data[24] == 8
-    return source.format == "JPEG"
-
-
-def _is_lossless(source: Image.Image, data: bytes) -> bool:
-    if source.format == "WEBP":
-        exact, lossy = data.find(b"VP8L"), data.find(b"VP8 ")
-        return exact >= 0 and not 0 <= lossy < exact
-    if source.format == "TIFF":
-        return source.info.get("compression") != "jpeg"
-    return source.format not in ("JPEG", "MPO")
-
-
-def _encoded(image: Image.Image, lossless: bool) -> bytes:
-    png = _saved(image, "PNG") if lossless else b""
-    if lossless and len(png) <= _SMALL_PNG:
-        return png
-    jpeg = _saved(image, "JPEG", quality=_QUALITY, subsampling=0)
-    return png if lossless and len(png) < 3 * len(jpeg) else jpeg
-
-
-def _saved(image: Image.Image, kind: str, **options: int) -> bytes:
-    sink = io.BytesIO()
-    # A copy without `info`, so that no profile, comment or EXIF of the source comes along.
-    plain = Image.new("RGB", image.size)
-    plain.paste(image)
-    plain.save(sink, kind, **options)
-    return sink.getvalue()

@@ -14,7 +14,10 @@ from caslie_ray.dataset.headers import RequestHeaders
 from caslie_ray.profiles import ImageSettings
 from caslie_ray.stores import brief
 
-__all__ = ["Outcome", "read_images", "try_decode"]
+__all__ = ["Outcome", "read_images", "task_memory", "try_decode"]
+
+# The worker process with its imports, and the images of a block before they are written.
+_WORKER_BYTES = 512 << 20
 
 _SHOWN = 200
 
@@ -34,6 +37,11 @@ class Outcome:
     retryable: bool = False
 
 
+def task_memory(limits: ImageSettings, files: int) -> int:
+    """Return the memory, in bytes, of a task that decodes images and holds a number of undecoded files at once."""
+    return _WORKER_BYTES + limits.max_memory + files * limits.max_bytes
+
+
 def try_decode(data: bytes, limits: ImageSettings) -> Outcome:
     """Decode bytes; a refusal is an outcome, not an exception."""
     try:
@@ -51,8 +59,7 @@ def read_images(
     A failed download from a host that gets credentials is retryable: the next run may have other credentials, which the
     run does not store.
 
-    While some downloads wait, others are decoded, one picture at a time in a process: a large one can take
-    hundreds of megabytes.
+    While some downloads wait, others are decoded, one at a time, in the decoder process of this worker.
     """
     return asyncio.run(_read_all(locators, limits, headers, files or Files(())))
 

@@ -29,7 +29,7 @@ from caslie_ray.dataset._resolve import Group, Resolver
 from caslie_ray.dataset._tables import TABLES, Writer, Written
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.headers import request_headers
-from caslie_ray.dataset.images import Outcome
+from caslie_ray.dataset.images import Outcome, task_memory
 from caslie_ray.dataset.reading import SourceFile, find_sources
 from caslie_ray.dataset.roots import Root, given_roots, roots_of
 from caslie_ray.dataset.summary import IngestSummary, counted, plural, readings
@@ -151,9 +151,11 @@ class _Ingest:
             chunks, columns=Columns.of(settings.keys), chunk_rows=settings.chunk_rows, encoding=settings.encoding
         )
         parse = Parser(self._run, self._profile.images, self._tasks)
+        memory = task_memory(self._profile.images, files=1)
         try:
             with self._progress("read", None, "rows") as progress:
-                for folder, count in each_of_stream(jobs, read, parse, concurrency=self._concurrency):
+                results = each_of_stream(jobs, read, parse, concurrency=self._concurrency, memory=memory)
+                for folder, count in results:
                     counts[folder][0] += 1
                     counts[folder][1] += count
                     progress.add(count)
@@ -176,7 +178,9 @@ class _Ingest:
 
     def _fetch(self, wanted: Sequence[Wanted], roots: Sequence[Root]) -> None:
         """Fetch references in blocks; what dies with its worker is tried again in smaller ones."""
-        fetcher = Fetcher(self._run, self._profile.images, self._headers, roots)
+        images = self._profile.images
+        fetcher = Fetcher(self._run, images, self._headers, roots)
+        memory = task_memory(images, files=images.concurrency)
         size = min(_BLOCK, -(-len(wanted) // (4 * self._concurrency)))
         left = list(wanted)
         rejected = 0
@@ -185,7 +189,8 @@ class _Ingest:
                 size = 1 if alone else size
                 blocks = [left[start : start + size] for start in range(0, len(left), size)]
                 try:
-                    for block, refused in each(blocks, fetcher, concurrency=self._concurrency):
+                    results = each(blocks, fetcher, concurrency=self._concurrency, memory=memory)
+                    for block, refused in results:
                         rejected += refused
                         progress.add(len(block), f"{rejected:,} rejected" if rejected else "")
                     return

@@ -23,12 +23,12 @@ import pyarrow.fs as pafs
 
 from caslie_ray.dataset._inside import Skipped, leave_out_runs, refuse_runs
 from caslie_ray.dataset._json import read_lines, read_values
-from caslie_ray.dataset._looks import looks_like
 from caslie_ray.dataset._parquet import read_rows
 from caslie_ray.dataset._shapes import Damage, Found, Shapes
 from caslie_ray.dataset._text import ByteStream, Gunzip, TextStream, encoding_of, western
 from caslie_ray.dataset.columns import Columns, split_of_name
 from caslie_ray.dataset.summary import plural
+from caslie_ray.imaging.file_types import looks_like
 from caslie_ray.runs import Run
 from caslie_ray.stores import (
     RunError,

@@ -27,6 +27,15 @@ class ImageSettings(Settings):
     max_bytes: Positive = 20_000_000
     """Bytes of a source file at most; more is a reject."""
 
+    max_memory: Positive = 1_000_000_000
+    """Bytes of memory that decoding one image may take, by its header and in fact; more is a reject."""
+
+    max_scans: Positive = 100
+    """Scans that a progressive JPEG may have; more is a reject. Encoders write about ten."""
+
+    decode_timeout_s: Seconds = 10.0
+    """CPU seconds that decoding one image may take; more is a reject."""
+
     connect_timeout_s: Seconds = 5.0
     """Seconds to reach a server."""
 

@@ -1,0 +1,42 @@
+"""Tasks that decode images ask Ray for the memory they use."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import ray
+
+from caslie_ray.dataset._ray import each, each_of_stream
+from caslie_ray.dataset.images import task_memory
+from caslie_ray.profiles import ImageSettings
+
+
+def assigned(item: int) -> float:
+    return float(ray.get_runtime_context().get_assigned_resources().get("memory", 0.0))
+
+
+def interval(item: int) -> tuple[float, float]:
+    begun = time.time()
+    time.sleep(0.5)
+    return begun, time.time()
+
+
+def test_a_task_asks_for_what_it_uses(ray_cluster: None) -> None:
+    wanted = 100 << 20
+    assert [found for _, found in each([1, 2], assigned, concurrency=2, memory=wanted)] == [wanted] * 2
+    found = each_of_stream([1, 2], lambda item: iter([item]), assigned, concurrency=2, memory=wanted)
+    assert list(found) == [wanted] * 2
+
+
+def test_a_task_asks_for_no_more_than_a_node_has(ray_cluster: None) -> None:
+    """So that it runs on a small machine, alone."""
+    spans = [span for _, span in each([1, 2, 3], interval, concurrency=2, memory=1 << 50)]
+    spans.sort()
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
+
+
+def test_memory_follows_the_settings() -> None:
+    limits = ImageSettings(max_memory=10**9, max_bytes=10**7)
+    assert task_memory(limits, files=16) - task_memory(limits, files=1) == 15 * 10**7
+    assert task_memory(limits, files=0) > 10**9
