@@ -31,6 +31,7 @@ _LOOK_AHEAD = 8  # pieces of text in which an object is looked at before it is e
 _STEP = 16 << 10  # characters that are read at a time in a damaged file
 _RECOVERY = 16 << 20  # characters that may be parsed in vain, besides those in proportion to the text
 _RECOVERY_SHARE = 4
+_ATTEMPT = 64  # characters that an attempt to parse counts as, at least
 _DECODER = json.JSONDecoder(strict=False)
 
 
@@ -493,7 +494,7 @@ class _Reader:
             buffer.at += 1
             mark = buffer.peek()
             # An object inside of a row is no row, whatever its keys.
-            column = is_row or shapes.is_column(key)
+            column = mark not in "[{" or is_row or shapes.is_column(key)
             if mark == "[" and not column:
                 header = shapes.header(members) if key.lower() == "data" else None
                 value = yield from self._list(shapes.split(key, split), split, header)
@@ -599,6 +600,6 @@ def _skip_to_row(buffer: _Buffer, noticed: int, is_row: Callable[[object], bool]
             return str(_parsed(f'"{key[1]}"')) if key else None
         if isinstance(value, _Skipped):
             continue
-        if not buffer.spend(end - buffer.at):
+        if not buffer.spend(max(_ATTEMPT, end - buffer.at)):
             raise _Hopeless
         buffer.at += 1

@@ -21,6 +21,7 @@ from caslie_ray.dataset._sizes import sizes_of
 __all__ = ["read_rows"]
 
 _BATCH = 128
+_FOOTER_END = 8  # bytes of the footer's length and the magic number
 _NODES = 3  # nodes of a Parquet schema for a level of lists
 
 
@@ -76,6 +77,10 @@ def _open(file: pa.NativeFile | pa.PythonFile, limits: Limits) -> tuple[pq.Parqu
     """Open a file, and return the paths of the columns whose values are read as dictionaries."""
     parquet = pq.ParquetFile(file, schema_depth_limit=_NODES * limits.nesting)
     metadata = parquet.metadata
+    file.seek(file.size() - _FOOTER_END)
+    if int.from_bytes(file.read(4), "little") != metadata.serialized_size:
+        # A signature follows the footer. Asking for the metadata of an encrypted column would end the process.
+        raise pa.ArrowInvalid("the file is encrypted: write it without encryption")
     if metadata.num_columns > limits.columns:
         raise OverLimit(
             f"source refused: {metadata.num_columns:,} columns, more than {limits.columns:,}; leave out what is no"
@@ -89,7 +94,9 @@ def _open(file: pa.NativeFile | pa.PythonFile, limits: Limits) -> tuple[pq.Parqu
         and chunk.physical_type == "BYTE_ARRAY"
     }
     if found:
-        parquet = pq.ParquetFile(file, metadata=metadata, read_dictionary=sorted(found))
+        parquet = pq.ParquetFile(
+            file, metadata=metadata, read_dictionary=sorted(found), schema_depth_limit=_NODES * limits.nesting
+        )
     return parquet, found
 
 

@@ -66,8 +66,16 @@ def each_of_stream(
     work: Callable[[Part], Result],
     *,
     concurrency: int,
+    memory: int,
 ) -> Iterator[Result]:
     """Split every item into parts, one task an item, and yield the results of the parts, as they come.
+
+    Args:
+        items: anything that pickles.
+        split: turns an item into parts.
+        work: what to do with a part; an exception of its or of `split` is raised here as it is.
+        concurrency: tasks of each step at once.
+        memory: bytes that a task needs to split an item; no more such tasks run on a machine than it has memory for.
 
     Raises:
         Lost: at the end, where an item or a part has no result because its worker died, time after time.
@@ -79,7 +87,7 @@ def each_of_stream(
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
     readers = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    parts = start.flat_map(_Split(split), num_cpus=0.25, compute=readers, max_retries=_RETRIES)
+    parts = start.flat_map(_Split(split), num_cpus=0.25, memory=memory, compute=readers, max_retries=_RETRIES)
     pool = TaskPoolStrategy(size=concurrency)
     mapped = parts.map(_Guarded(work), num_cpus=0.5, compute=pool, max_retries=_RETRIES)
     expected = dict.fromkeys(range(len(rows)), -1)

@@ -101,8 +101,8 @@ def excess(text: str, start: int, end: int, limits: Limits) -> Damage | None:
 
 def too_nested(limits: Limits) -> Damage:
     """Return the reason of a row that is nested too deeply."""
-    reason = f"invalid JSON: nested too deeply, more than {limits.nesting} levels; flatten it, or raise ingest.max_nesting"
-    return Damage(reason, limited=True)
+    levels = f"more than {limits.nesting} levels"
+    return Damage(f"invalid JSON: nested too deeply, {levels}; flatten it, or raise ingest.max_nesting", limited=True)
 
 
 def too_many_values(limits: Limits) -> Damage:

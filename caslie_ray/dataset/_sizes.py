@@ -48,8 +48,10 @@ def _sizes(array: Any) -> tuple[_Counts, _Counts]:
     if isinstance(array, (pa.ListArray, pa.LargeListArray, pa.MapArray)):
         # Offsets count from the start of the values that slices share.
         offsets = array.offsets.to_numpy().astype(np.int64)
-        held = array.values if not isinstance(array, pa.MapArray) else pa.StructArray.from_arrays(
-            [array.keys, array.items], ["key", "value"]
+        held = (
+            array.values
+            if not isinstance(array, pa.MapArray)
+            else pa.StructArray.from_arrays([array.keys, array.items], ["key", "value"])
         )
         first, last = int(offsets[0]), int(offsets[-1])
         of_sizes, of_values = _sizes(held.slice(first, last - first))
@@ -64,7 +66,7 @@ def _sizes(array: Any) -> tuple[_Counts, _Counts]:
 
 
 def _is_large(kind: pa.DataType) -> bool:
-    return pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    return bool(pa.types.is_large_string(kind) or pa.types.is_large_binary(kind))
 
 
 def _lengths(lengths: Any) -> _Counts:

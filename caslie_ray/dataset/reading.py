@@ -281,9 +281,7 @@ def _as_text(cell: object, encoding: str) -> object:
     return cell
 
 
-def _values(
-    file: SourceFile, columns: Columns, encoding: str | None, limits: Limits, ratio: Ratio
-) -> Iterator[Found]:
+def _values(file: SourceFile, columns: Columns, encoding: str | None, limits: Limits, ratio: Ratio) -> Iterator[Found]:
     """Yield the values of a file; `ratio` learns its size."""
     filesystem, inner = open_path(file.path)
     with _stream(filesystem, inner) as stream:
