@@ -16,9 +16,18 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
 __all__ = [
-    "claiming", "claiming_page", "deep_lists", "encrypted", "in_members", "overlapping", "packed", "parquet", "repeated",
-    "rows", "with_cell",
-]  # fmt: skip
+    "claiming",
+    "claiming_page",
+    "deep_lists",
+    "encrypted",
+    "in_members",
+    "overlapping",
+    "packed",
+    "parquet",
+    "repeated",
+    "rows",
+    "with_cell",
+]
 
 
 def rows(count: int) -> str:
