@@ -11,7 +11,7 @@ from ray.data import Dataset, TaskPoolStrategy
 
 from caslie_ray.cluster import connect
 
-__all__ = ["Lost", "each", "each_of_stream"]
+__all__ = ["RETRIES", "Lost", "each", "each_of_stream"]
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 # Small blocks, so that one step starts on what the step before it has just finished.
 _BLOCK_BYTES = 4 << 20
 # Without a bound, a task that kills its worker is started again without end.
-_RETRIES = 2
+RETRIES = 2
 
 
 class Lost(RuntimeError):
@@ -51,7 +51,7 @@ def each(
     connect()
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     pool = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    mapped = start.map(_Guarded(work), num_cpus=cpus, compute=pool, max_retries=_RETRIES)
+    mapped = start.map(_Guarded(work), num_cpus=cpus, compute=pool, max_retries=RETRIES)
     seen: set[int] = set()
     for place, result in _results(mapped):
         seen.add(place)
@@ -67,6 +67,7 @@ def each_of_stream(
     *,
     concurrency: int,
     memory: int,
+    retries: int = RETRIES,
 ) -> Iterator[Result]:
     """Split every item into parts, one task an item, and yield the results of the parts, as they come.
 
@@ -76,6 +77,8 @@ def each_of_stream(
         work: what to do with a part; an exception of its or of `split` is raised here as it is.
         concurrency: tasks of each step at once.
         memory: bytes that a task needs to split an item; no more such tasks run on a machine than it has memory for.
+        retries: how often a task is started again whose worker died. What Ray's memory monitor ends is started again
+            without end, unless this is 0.
 
     Raises:
         Lost: at the end, where an item or a part has no result because its worker died, time after time.
@@ -87,9 +90,9 @@ def each_of_stream(
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
     readers = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    parts = start.flat_map(_Split(split), num_cpus=0.25, memory=memory, compute=readers, max_retries=_RETRIES)
+    parts = start.flat_map(_Split(split), num_cpus=0.25, memory=memory, compute=readers, max_retries=retries)
     pool = TaskPoolStrategy(size=concurrency)
-    mapped = parts.map(_Guarded(work), num_cpus=0.5, compute=pool, max_retries=_RETRIES)
+    mapped = parts.map(_Guarded(work), num_cpus=0.5, compute=pool, max_retries=retries)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
     for place, result in _results(mapped):

@@ -25,7 +25,7 @@ from caslie_ray.dataset._fetch import Fate, Fetcher, Ledger, Wanted, fate_table,
 from caslie_ray.dataset._held import Held
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._parse import Chunk, Parsed, Parser, chunks
-from caslie_ray.dataset._ray import Lost, each, each_of_stream
+from caslie_ray.dataset._ray import RETRIES, Lost, each, each_of_stream
 from caslie_ray.dataset._resolve import Group, Resolver
 from caslie_ray.dataset._tables import TABLES, Writer, Written
 from caslie_ray.dataset.columns import Columns
@@ -160,12 +160,14 @@ class _Ingest:
         found: dict[str, list[Parsed]] = {}
         left = list(jobs)
         with self._progress("read", None, "rows") as progress:
-            for concurrency in (self._concurrency, 1):
+            for concurrency, retries in ((self._concurrency, RETRIES), (1, 0)):
                 for _, folder in left:
                     self._run.delete(self._held.chunks(folder))
                     found[folder] = []
                 try:
-                    for part in each_of_stream(left, read, parse, concurrency=concurrency, memory=memory):
+                    for part in each_of_stream(
+                        left, read, parse, concurrency=concurrency, memory=memory, retries=retries
+                    ):
                         found[part.folder].append(part)
                         progress.add(part.rows)
                     left = []

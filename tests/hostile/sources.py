@@ -51,7 +51,7 @@ def in_members(data: bytes, members: int) -> bytes:
 def parquet(columns: dict[str, Any], **options: Any) -> bytes:
     """A Parquet file of some columns."""
     sink = io.BytesIO()
-    options = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30} | options
+    options = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "store_schema": False} | options
     pq.write_table(pa.table(columns), sink, **options)
     return sink.getvalue()
 
