@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from caslie_ray.dataset._fetch import Ledger, plan
+from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._parse import parse_key
 from caslie_ray.dataset._tables import TABLES
 from caslie_ray.dataset.reading import SourceFile
@@ -32,14 +34,24 @@ class Held:
         key = parse_key(file, self._profile.ingest, self._profile.images, self._tasks)
         return f"parsed/{key}"
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limits of the profile by name, as a file that is over one of them is marked with."""
+        return asdict(Limits.of(self._profile.ingest))
+
     def chunks(self, folder: str) -> list[str]:
         """Return the paths of a source file's parsed rows, in order."""
         return sorted(self._run.files(f"{FOLDER}/{folder}"))
 
     def rows(self, folder: str, ledger: Ledger) -> int | None:
-        """Return how many rows of a source file are parsed; None unless all are, with the images inside."""
+        """Return how many rows of a source file are parsed; None unless all are, with the images inside.
+
+        A file that was over a limit is to be read again once the limits differ.
+        """
         done = self._run.read_json(f"{FOLDER}/{folder}/done.json")
         if done is None or done["chunks"] != len(self.chunks(folder)):
+            return None
+        if done.get("limits", self.limits) != self.limits:
             return None
         inside = {one for one in self.locators(folder) if one.startswith("bytes:")}
         return None if plan(inside, ledger).gone else int(done["rows"])

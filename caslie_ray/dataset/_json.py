@@ -10,15 +10,15 @@ import enum
 import json
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
 
 from caslie_ray.dataset import _text
+from caslie_ray.dataset._limits import Limits
+from caslie_ray.dataset._scan import Scan, excess, too_many_values, too_nested
 from caslie_ray.dataset._shapes import BELOW, DEPTH, FIRST, IN_COLUMNS, Damage, Found, Shapes
 from caslie_ray.dataset._text import TextStream, Undecodable
 
 __all__ = ["read_lines", "read_values"]
-
-LONGEST_ROW = 64 << 20
-"""Characters of a row, and of all that is held of a file at a time."""
 
 _BLANK = " \t\r\n\ufeff"
 # A byte order mark stands between values where files were put together.
@@ -26,8 +26,18 @@ _SPACE = re.compile(f"[{_BLANK}]*")
 _LITERAL = 16
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*$')
 _KEY_LENGTH = 200
+_CONTEXT = _KEY_LENGTH  # characters before the position that a buffer keeps
 _LOOK_AHEAD = 8  # pieces of text in which an object is looked at before it is entered
+_STEP = 16 << 10  # characters that are read at a time in a damaged file
+_RECOVERY = 16 << 20  # characters that may be parsed in vain, besides those in proportion to the text
+_RECOVERY_SHARE = 4
+_ATTEMPT = 64  # characters that an attempt to parse counts as, at least
 _DECODER = json.JSONDecoder(strict=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Skipped(Damage):
+    """A value that is over a limit; the buffer is behind its end."""
 
 
 class _End(enum.Enum):
@@ -37,8 +47,10 @@ class _End(enum.Enum):
     """Its rows were yielded."""
     LOST = enum.auto()
     """It is damaged: the buffer is at the next row, or at the end of the text."""
-    TOO_LONG = enum.auto()
-    """It holds no rows and is too long to be held."""
+
+
+class _Hopeless(Exception):
+    """No row was found in reasonable time."""
 
 
 def _parsed(text: str) -> object:
@@ -55,20 +67,21 @@ def _odd(error: ValueError | RecursionError) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
 
 
-def read_lines(text: TextStream, shapes: Shapes) -> Iterator[Found]:
+def read_lines(text: TextStream, shapes: Shapes, limits: Limits) -> Iterator[Found]:
     """Yield the rows, or `Damage`, of each line that is not blank, numbered by their line."""
     number = 0
     tail: list[str] = []
     held = 0
     while piece := text.more():
         first, *rest = piece.split("\n")
-        tail.append(first[: max(0, LONGEST_ROW + 1 - held)])
+        if held <= limits.row_bytes:
+            tail.append(first)
         held += len(first)
         for line in rest:
             number += 1
-            yield from _line(text, shapes, number, tail, held)
+            yield from _line(text, shapes, limits, number, tail, held)
             tail, held = [line], len(line)
-    last = _line(text, shapes, number + 1, tail, held)
+    last = _line(text, shapes, limits, number + 1, tail, held)
     if text.broken:
         yield from (found for found in last if not isinstance(found.value, Damage))
         yield Found(number + 1, Damage(f"broken file: it ends early: {text.broken}; copy it again"))
@@ -76,12 +89,17 @@ def read_lines(text: TextStream, shapes: Shapes) -> Iterator[Found]:
         yield from last
 
 
-def _line(text: TextStream, shapes: Shapes, number: int, parts: list[str], length: int) -> Iterator[Found]:
-    if length > LONGEST_ROW:
-        yield Found(number, _too_long())
+def _line(
+    text: TextStream, shapes: Shapes, limits: Limits, number: int, parts: list[str], length: int
+) -> Iterator[Found]:
+    if length > limits.row_bytes:
+        yield Found(number, _too_long(limits))
         return
     line = "".join(parts).strip(_BLANK)
     if not line or line.isspace():
+        return
+    if (over := excess(line, 0, len(line), limits)) is not None:
+        yield Found(number, over)
         return
     notes: tuple[str, ...] = ()
     if text.is_damaged(line):
@@ -108,22 +126,32 @@ def _values_of(line: str) -> list[object]:
             one, at = _DECODER.raw_decode(line, at)
         except (ValueError, RecursionError):
             return [value]
+        if not isinstance(one, Mapping):
+            return [value]
         values.append(one)
         match = _SPACE.match(line, at)
         at = match.end() if match else at
-    return values if all(isinstance(one, Mapping) for one in values) else [value]
+    return values
 
 
-def _too_long() -> Damage:
-    return Damage(f"row too long: more than {LONGEST_ROW:,} characters; is this file JSON Lines or a JSON array?")
+def _too_long(limits: Limits) -> Damage:
+    return Damage(
+        f"row too long: more than {limits.row_bytes:,} characters; is this file JSON Lines or a JSON array?"
+        " For a row of this size raise ingest.max_row_bytes",
+        limited=True,
+    )
 
 
 class _Buffer:
     """A moving window over a text, and the position in it."""
 
-    def __init__(self, text: TextStream) -> None:
+    def __init__(self, text: TextStream, limits: Limits) -> None:
         self._text = text
+        self._limits = limits
         self._dropped = 0
+        self._ahead = ""  # text behind the window that was read already, from `_next` on
+        self._next = 0
+        self._spent = 0
         self.data = ""
         self.at = 0
         self.ended = False
@@ -137,16 +165,45 @@ class _Buffer:
         """Drop what was read and append that many characters, if there are so many; False at the end of the text."""
         if self.ended:
             return False
-        pieces = [self.data[self.at :]]
+        dropped = max(0, self.at - _CONTEXT)
+        pieces = [self.data[dropped:]]
         appended = 0
         while appended < least and not self.ended:
-            pieces.append(self._text.more())
+            pieces.append(self._more())
             appended += len(pieces[-1])
             self.ended = not pieces[-1]
-        self._dropped += self.at
+        self._dropped += dropped
         self.data = "".join(pieces)
-        self.at = 0
+        self.at -= dropped
         return appended > 0
+
+    def _more(self) -> str:
+        if self._next < len(self._ahead):
+            piece = self._ahead[self._next : self._next + _STEP]
+            self._next += len(piece)
+            return piece
+        self._ahead, self._next = "", 0
+        piece = self._text.more()
+        if self._spent and len(piece) > _STEP:
+            self._ahead, self._next = piece, _STEP
+            return piece[:_STEP]
+        return piece
+
+    def take_small_steps(self) -> None:
+        """Hold less text from here on: an error of the JSON decoder takes time in proportion to its offset."""
+        self._spent = max(self._spent, 1)
+        if len(self.data) > 2 * _STEP and not self.ended:
+            dropped = max(0, self.at - _CONTEXT)
+            kept = self.at + _STEP
+            self._ahead, self._next = self.data[kept:] + self._ahead[self._next :], 0
+            self.data = self.data[dropped:kept]
+            self._dropped += dropped
+            self.at -= dropped
+
+    def spend(self, characters: int) -> bool:
+        """Count characters that were parsed in vain; False once they are out of proportion to the text."""
+        self._spent += characters
+        return self._spent < _RECOVERY + _RECOVERY_SHARE * self.position
 
     def stop(self) -> None:
         """Read no more of the text."""
@@ -166,15 +223,23 @@ class _Buffer:
     def whole(self) -> tuple[object, int] | None:
         """Return the object that starts here and where it ends, if it lies within a few pieces of the text."""
         while True:
+            length = len(self.data) - self.at
             try:
-                return _DECODER.raw_decode(self.data, self.at)
-            except (ValueError, RecursionError):
-                length = len(self.data) - self.at
-                if length >= _LOOK_AHEAD * _text.PIECE or not self.grow(length):
+                value, end = _DECODER.raw_decode(self.data, self.at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated") or error.pos >= len(self.data) - _LITERAL
+                if not cut or length >= _LOOK_AHEAD * _text.PIECE:
                     return None
+            except (ValueError, RecursionError):
+                return None
+            else:
+                return self._within_limits(value, end)
+            if excess(self.data, self.at, len(self.data), self._limits) is not None or not self.grow(length):
+                return None
 
     def value(self) -> tuple[object, int]:
         """Return the value that starts here and where it ends; `Damage` and where it was noticed."""
+        limits = self._limits
         while True:
             try:
                 value, end = _DECODER.raw_decode(self.data, self.at)
@@ -183,27 +248,59 @@ class _Buffer:
                 end = error.pos
                 cut = error.msg.startswith("Unterminated") or end >= len(self.data) - _LITERAL
                 value = Damage(f"invalid JSON: {error.msg.removesuffix(' at')}; write this row again")
-            except (ValueError, RecursionError) as error:
-                cut, end = False, self.at + 1
-                value = Damage(f"invalid JSON: {_odd(error)}")
+            except RecursionError:
+                return self._skipped(too_nested(limits))
+            except ValueError as error:  # a number with too many digits
+                return self._skipped(Damage(f"invalid JSON: {_odd(error)}"))
             if not cut or self.ended:
-                if isinstance(value, Damage) and cut:
+                if not isinstance(value, Damage):
+                    return self._within_limits(value, end)
+                if cut:
                     value = Damage(
                         "truncated file: it ends inside this row; the rows before it are kept, copy it again"
                     )
                 return value, end
-            if len(self.data) - self.at > LONGEST_ROW:
-                return _too_long(), end
-            self.grow(len(self.data) - self.at)
+            length = len(self.data) - self.at
+            if length > limits.row_bytes:
+                return self._skipped(_too_long(limits))
+            # All that is held belongs to the value. Parsed, it may take many times its length.
+            if (over := excess(self.data, self.at, len(self.data), limits)) is not None:
+                return self._skipped(over)
+            self.grow(min(length, limits.row_bytes + 1 - length) or 1)
+
+    def _within_limits(self, value: object, end: int) -> tuple[object, int]:
+        if end - self.at > self._limits.row_bytes:
+            over: Damage | None = _too_long(self._limits)
+        else:
+            over = excess(self.data, self.at, end, self._limits)
+        return (value if over is None else _Skipped(over.reason, over.limited)), end
+
+    def _skipped(self, damage: Damage) -> tuple[object, int]:
+        """Move behind the value that starts here, without parsing it; to the end of the text where it has no end."""
+        scan = Scan()
+        block = _STEP
+        while self.has_text():
+            piece = self.data[self.at : self.at + block]
+            end = scan.feed(piece)
+            if end is not None:
+                self.at += end
+                return _Skipped(damage.reason, damage.limited), self.at
+            self.at += len(piece)
+            block = min(2 * block, _text.PIECE)
+        return damage, self.at
+
+    def has_text(self) -> bool:
+        """Whether there is text at the position."""
+        return self.at < len(self.data) or self.grow()
 
 
-def read_values(text: TextStream, shapes: Shapes) -> Iterator[Found]:
+def read_values(text: TextStream, shapes: Shapes, limits: Limits) -> Iterator[Found]:
     """Yield the rows of arrays and objects that stand one after the other; `Damage` where there is none.
 
     A row that fits into the buffer is read at once. Any other object is entered: the rows in its lists are yielded one
     by one, whatever its size, and what lies beside them is skipped.
     """
-    return _Reader(text, shapes).read()
+    return _Reader(text, shapes, limits).read()
 
 
 class _Reader:
@@ -212,11 +309,13 @@ class _Reader:
     A method that enters a list or an object yields its rows, and returns its value where it holds none.
     """
 
-    def __init__(self, text: TextStream, shapes: Shapes) -> None:
+    def __init__(self, text: TextStream, shapes: Shapes, limits: Limits) -> None:
         self._text = text
         self._shapes = shapes
-        self._buffer = _Buffer(text)
+        self._limits = limits
+        self._buffer = _Buffer(text, limits)
         self._number = 0
+        self._values = 0  # of lists and objects that are held until their end
         self._over = False  # a damaged row has no row after it
 
     def read(self) -> Iterator[Found]:
@@ -237,6 +336,7 @@ class _Reader:
                 if whole is not None and simple and not self._text.is_damaged(buffer.data, buffer.at, whole[1]):
                     yield from self._take(*whole, split)
                 else:
+                    self._values = 0
                     value = yield from self._object(split, 0)
                     lost = lost or value is _End.LOST
             elif after_array and not lost:
@@ -247,7 +347,7 @@ class _Reader:
                 if isinstance(value, str) and lost:  # a key between two lists of a damaged object
                     split = self._shapes.split(value, None)
                     buffer.at = end_at
-                elif isinstance(value, Damage):
+                elif isinstance(value, Damage) and not isinstance(value, _Skipped):
                     yield from self._lose(value, end_at)
                     lost = True
                 else:
@@ -255,9 +355,9 @@ class _Reader:
         if self._text.broken and not self._over:
             yield self._damage(f"broken file: it ends early: {self._text.broken}; copy it again")
 
-    def _damage(self, reason: str) -> Found:
+    def _damage(self, reason: str, *, limited: bool = False) -> Found:
         self._number += 1
-        return Found(self._number, Damage(reason))
+        return Found(self._number, Damage(reason, limited))
 
     def _emit(self, found: Iterator[Found]) -> Iterator[Found]:
         for row in found:
@@ -288,10 +388,23 @@ class _Reader:
 
     def _lose(self, damage: Damage, noticed: int) -> Generator[Found, None, str | None]:
         """Yield a damage and move to the next row; return the key of the list that it begins, if it begins one."""
-        yield self._damage(damage.reason)
-        key = _skip_to_row(self._buffer, noticed, self._shapes.is_row)
+        yield self._damage(damage.reason, limited=damage.limited)
+        try:
+            key = _skip_to_row(self._buffer, noticed, self._shapes.is_row)
+        except _Hopeless:
+            yield self._damage("broken file: too much of it is damaged to find the next row; write it again")
+            self._buffer.stop()
+            key = None
         self._over = not self._buffer.peek()
         return key
+
+    def _hold(self, start: int, end: int, mark: str) -> bool:
+        """Count a value that is held until the end of what it lies in; False where they are too many."""
+        data = self._buffer.data
+        self._values += 1
+        if mark in "[{":
+            self._values += sum(data.count(one, start, end) for one in "[{,")
+        return self._values <= self._limits.row_values
 
     def _list(
         self, split: str | None, outer: str | None, header: list[str] | None = None, *, entered: bool = False
@@ -308,8 +421,8 @@ class _Reader:
         notes = () if entered else (BELOW,)
         first: list[object] = []
         encodings: list[tuple[str, ...]] = []  # of the first elements only: no later one makes this a list of rows
-        start = buffer.position
-        too_long = False
+        start, held = buffer.position, self._values
+        over: Damage | None = None
         buffer.at += 1
         while mark := buffer.peek():
             if mark == ",":
@@ -319,9 +432,9 @@ class _Reader:
                 buffer.at += 1
                 if entered:
                     return _End.ENTERED
-                return _End.TOO_LONG if too_long else first
+                return over or next((one for one in first if isinstance(one, Damage)), first)
             value, end = buffer.value()
-            if isinstance(value, Damage):
+            if isinstance(value, Damage) and not isinstance(value, _Skipped):
                 key = yield from self._lose(value, end)
                 if not entered or self._over:
                     return _End.LOST
@@ -333,16 +446,20 @@ class _Reader:
                 for one, encoding in zip(first, encodings, strict=True):
                     yield from self._emit(found._replace(notes=notes) for found in shapes.expand(one, split, encoding))
                 first = []
+                self._values = held
                 yield from self._take(value, end, split, header, notes)
             else:
-                if not too_long:
+                if over is None:
+                    if not self._hold(buffer.at, end, mark):
+                        over = too_many_values(self._limits)
                     value, encoding = self._decoded(value, end)
                     first.append(value)
                     if len(encodings) < FIRST:
                         encodings.append(encoding)
                 buffer.at = end
-                if buffer.position - start > LONGEST_ROW:
-                    too_long = True
+                if buffer.position - start > self._limits.row_bytes:
+                    over = _too_long(self._limits)
+                if over is not None:
                     first, encodings = [], []
         if not self._text.broken:
             yield self._damage("truncated file: the array has no end, so rows may be missing; copy it again")
@@ -353,8 +470,9 @@ class _Reader:
         buffer, shapes = self._buffer, self._shapes
         members: dict[str, object] = {}
         notes: tuple[str, ...] = ()
-        start = buffer.position
-        entered = too_long = is_row = False
+        start, held = buffer.position, self._values
+        entered = is_row = False
+        over: Damage | None = None
         buffer.at += 1
         while mark := buffer.peek():
             if mark == ",":
@@ -376,7 +494,7 @@ class _Reader:
             buffer.at += 1
             mark = buffer.peek()
             # An object inside of a row is no row, whatever its keys.
-            column = is_row or shapes.is_column(key)
+            column = mark not in "[{" or is_row or shapes.is_column(key)
             if mark == "[" and not column:
                 header = shapes.header(members) if key.lower() == "data" else None
                 value = yield from self._list(shapes.split(key, split), split, header)
@@ -384,27 +502,35 @@ class _Reader:
                 value = yield from self._object(shapes.split(key, split), depth + 1)
             else:
                 value, end = buffer.value()
-                if isinstance(value, Damage):
-                    if value == _too_long() and shapes.holds_columns({**members, key: [] if mark == "[" else {}}):
+                if isinstance(value, _Skipped):
+                    over = over or value
+                    if shapes.holds_columns({**members, key: [] if mark == "[" else {}}):
                         yield from self._columns_too_long()
-                    else:
-                        yield from self._lose(value, end)
+                        return _End.LOST
+                elif isinstance(value, Damage):
+                    yield from self._lose(value, end)
                     return _End.LOST
-                value, encoding = self._decoded(value, end)
-                notes = tuple(dict.fromkeys((*notes, *encoding)))
+                else:
+                    if not self._hold(buffer.at, end, mark):
+                        over = over or too_many_values(self._limits)
+                    value, encoding = self._decoded(value, end)
+                    notes = tuple(dict.fromkeys((*notes, *encoding)))
                 buffer.at = end
             if value is _End.LOST:
                 return value
             entered = entered or value is _End.ENTERED
-            too_long = too_long or value is _End.TOO_LONG
-            if not isinstance(value, _End) and not too_long:
-                members[key] = value
+            if not isinstance(value, _End):
+                if isinstance(value, Damage) and value.limited:
+                    over = over or value
+                elif over is None:
+                    members[key] = value
                 is_row = is_row or shapes.names_task(key)
-                if buffer.position - start > LONGEST_ROW and not entered:
-                    if shapes.holds_columns(members):
+                if buffer.position - start > self._limits.row_bytes and not entered:
+                    over = over or _too_long(self._limits)
+                if over is not None:
+                    if shapes.holds_columns(members) and not entered:
                         yield from self._columns_too_long()
                         return _End.LOST
-                    too_long = True
                     members = {}
         else:
             if not self._text.broken:
@@ -413,29 +539,36 @@ class _Reader:
                 )
             return _End.LOST
         if entered:
+            self._values = held
+            if isinstance(over, _Skipped):
+                yield self._damage(over.reason, limited=over.limited)
             return _End.ENTERED
-        if too_long:
+        if over is not None:
             if depth:
-                return _End.TOO_LONG
-            yield self._damage(_too_long().reason)
+                return over
+            yield self._damage(over.reason, limited=over.limited)
             return _End.ENTERED
         undecodable = next((value for value in members.values() if isinstance(value, Damage)), None)
         if not depth:
             value = undecodable or members
+            self._values = held
             yield from self._emit(shapes.expand(value, split, notes))
             return _End.ENTERED
         found = list(shapes.rows(members, split, depth))
         if not found:
             return undecodable or members
         rows = [Found(0, undecodable, split)] if undecodable else found
+        self._values = held
         yield from self._emit(row._replace(notes=(*notes, *row.notes)) for row in rows)
         return _End.ENTERED
 
     def _columns_too_long(self) -> Iterator[Found]:
         """Yield why a table in columns cannot be read, and end: what follows are parts of it."""
         yield self._damage(
-            f"columns too long: a table in columns is read as a whole, up to {LONGEST_ROW:,} characters; write one"
-            " object per row, as JSON Lines"
+            f"columns too long: a table in columns is read as a whole, up to {self._limits.row_bytes:,} characters and"
+            f" {self._limits.row_values:,} values; write one object per row, as JSON Lines, or raise"
+            " ingest.max_row_bytes or ingest.max_row_values",
+            limited=True,
         )
         self._buffer.stop()
 
@@ -445,20 +578,28 @@ def _skip_to_row(buffer: _Buffer, noticed: int, is_row: Callable[[object], bool]
 
     Returns:
         The key of the list that the row begins; None where it begins none.
+
+    Raises:
+        _Hopeless: the search takes time out of proportion to the text.
     """
     # A row that lacks its closing brace is noticed inside the next one.
-    start = max(noticed - 64, buffer.at + 1)
+    buffer.at = min(max(noticed - 64, buffer.at + 1), len(buffer.data))
+    buffer.take_small_steps()
     while True:
-        start = buffer.data.find("{", start)
+        start = buffer.data.find("{", buffer.at)
         if start < 0:
             buffer.at = len(buffer.data)
             if not buffer.grow():
                 return None
-            start = 0
             continue
-        before = _KEY.search(buffer.data[max(0, start - _KEY_LENGTH) : start])
+        before = buffer.data[max(0, start - _KEY_LENGTH) : start]
         buffer.at = start
-        value, _ = buffer.value()
+        value, end = buffer.value()
         if is_row(value):
-            return str(_parsed(f'"{before[1]}"')) if before else None
-        start = buffer.at + 1
+            key = _KEY.search(before)
+            return str(_parsed(f'"{key[1]}"')) if key else None
+        if isinstance(value, _Skipped):
+            continue
+        if not buffer.spend(max(_ATTEMPT, end - buffer.at)):
+            raise _Hopeless
+        buffer.at += 1

@@ -1,4 +1,9 @@
-"""Rows of a Parquet file, a few at a time."""
+"""Rows of a Parquet file, a few at a time.
+
+A few bytes of Parquet may stand for gigabytes: pages are compressed, and values repeat. Pages are unpacked once their
+headers were found to be within the limits (`_pages`), repeated values stay in dictionaries, and a row becomes
+Python objects once its size is known (`_sizes`).
+"""
 
 from __future__ import annotations
 
@@ -7,37 +12,106 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from caslie_ray.dataset._limits import Limits, OverLimit, Ratio
+from caslie_ray.dataset._pages import survey
+from caslie_ray.dataset._scan import too_many_values
 from caslie_ray.dataset._shapes import Damage, Found
+from caslie_ray.dataset._sizes import sizes_of
 
 __all__ = ["read_rows"]
 
-# Rows may hold pictures of many megabytes.
-_BATCH = 32
+_BATCH = 128
+_FOOTER_END = 8  # bytes of the footer's length and the magic number
+_NODES = 3  # nodes of a Parquet schema for a level of lists
 
 
-def read_rows(file: pa.NativeFile | pa.PythonFile) -> Iterator[Found]:
+def read_rows(file: pa.NativeFile | pa.PythonFile, limits: Limits, ratio: Ratio) -> Iterator[Found]:
     """Yield the number, from 1, and the mapping of each row; `Damage` where a stretch cannot be read.
 
     A column of type map is a mapping, at any depth.
 
+    Args:
+        file: the file.
+        limits: what it may cost.
+        ratio: knows the size that it was packed to, if it was; learns the file's size otherwise.
+
     Raises:
         pyarrow.ArrowException, OSError: the file is no Parquet file, or its end is missing.
+        OverLimit: it unpacks to too much.
     """
-    parquet = pq.ParquetFile(file)
+    ratio.size = ratio.size or file.size()
+    parquet, in_dictionaries = _open(file, limits)
     start = 1
+    unpacked = given = 0
     for group in range(parquet.num_row_groups):
         count = parquet.metadata.row_group(group).num_rows
         number = start
-        start += count
+        start += max(0, count)
         try:
-            for batch in parquet.iter_batches(_BATCH, row_groups=[group], use_threads=False):
+            pages = survey(file, parquet, group, in_dictionaries, limits)
+            unpacked += pages.unpacked
+            ratio.check(unpacked)
+            if pages.repeated > limits.batch_bytes:
+                yield Found(number, Damage(_too_repetitive(number, start - 1), limited=True))
+                continue
+            rows = max(1, min(_BATCH, limits.batch_bytes // max(1, pages.row_bytes + pages.repeated)))
+            for batch in parquet.iter_batches(rows, row_groups=[group], use_threads=False):
+                sizes, values = sizes_of(batch)
                 for row in range(batch.num_rows):
-                    yield Found(number, _row(batch, row))
+                    if sizes[row] > limits.row_bytes:
+                        yield Found(number, _too_long(limits))
+                    elif values[row] > limits.row_values:
+                        yield Found(number, too_many_values(limits))
+                    else:
+                        given += int(sizes[row])
+                        ratio.check(given)
+                        yield Found(number, _row(batch, row))
                     number += 1
         except (pa.ArrowException, OSError) as error:
             detail = str(error).split("\n")[0][:200]
             reason = f"damaged Parquet: rows {number} to {start - 1}: {detail}; copy the file again"
             yield Found(number, Damage(reason))
+
+
+def _open(file: pa.NativeFile | pa.PythonFile, limits: Limits) -> tuple[pq.ParquetFile, set[str]]:
+    """Open a file, and return the paths of the columns whose values are read as dictionaries."""
+    parquet = pq.ParquetFile(file, schema_depth_limit=_NODES * limits.nesting)
+    metadata = parquet.metadata
+    file.seek(file.size() - _FOOTER_END)
+    if int.from_bytes(file.read(4), "little") != metadata.serialized_size:
+        # A signature follows the footer. Asking for the metadata of an encrypted column would end the process.
+        raise pa.ArrowInvalid("the file is encrypted: write it without encryption")
+    if metadata.num_columns > limits.columns:
+        raise OverLimit(
+            f"source refused: {metadata.num_columns:,} columns, more than {limits.columns:,}; leave out what is no"
+            " part of the data set, or raise ingest.max_columns"
+        )
+    found = {
+        parquet.schema.column(column).path
+        for group in range(parquet.num_row_groups)
+        for column in range(metadata.num_columns)
+        if (chunk := metadata.row_group(group).column(column)).has_dictionary_page
+        and chunk.physical_type == "BYTE_ARRAY"
+    }
+    if found:
+        parquet = pq.ParquetFile(
+            file, metadata=metadata, read_dictionary=sorted(found), schema_depth_limit=_NODES * limits.nesting
+        )
+    return parquet, found
+
+
+def _too_long(limits: Limits) -> Damage:
+    return Damage(
+        f"row too long: more than {limits.row_bytes:,} bytes; for a row of this size raise ingest.max_row_bytes",
+        limited=True,
+    )
+
+
+def _too_repetitive(first: int, last: int) -> str:
+    return (
+        f"rows {first:,} to {last:,} refused: one of them may unpack to more than the reader may take; write the"
+        " file with plain or dictionary encoding and variable lengths, or raise ingest.max_row_bytes"
+    )
 
 
 def _row(batch: pa.RecordBatch, row: int) -> object:

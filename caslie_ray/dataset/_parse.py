@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import caslie_ray.ids
 import caslie_ray.imaging
 import caslie_ray.prompts
 import caslie_ray.tasks
 from caslie_ray.dataset._fetch import write_fetched
+from caslie_ray.dataset._limits import DEFAULT, Limits
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.images import Outcome, try_decode
 from caslie_ray.dataset.reading import Record, SourceFile, read_source
@@ -28,7 +30,7 @@ from caslie_ray.runs import Run
 from caslie_ray.tasks import RowError, Task, find_task
 from caslie_ray.tasks._parsing import as_text
 
-__all__ = ["Chunk", "Parser", "chunks", "parse_key"]
+__all__ = ["Chunk", "Parsed", "Parser", "chunks", "parse_key"]
 
 _CHUNK_BYTES = 32 << 20
 _ID_CHARACTERS = 1000
@@ -51,8 +53,25 @@ class Chunk:
     records: tuple[bytes, ...]
 
 
+class Parsed(NamedTuple):
+    """What became of a chunk.
+
+    Attributes:
+        folder: where its rows are kept, below ``RUN/ingest``.
+        rows: how many they are.
+        limited: whether some could not be read because of a limit of the profile.
+    """
+
+    folder: str
+    rows: int
+    limited: bool
+
+
 def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings, tasks: Mapping[str, Task]) -> str:
-    """Return a hash of all that the parsed rows of a file depend on: content, settings, tasks, and code."""
+    """Return a hash of all that the parsed rows of a file depend on: content, settings, tasks, and code.
+
+    Limits are no part of it: files that are within them need not be read again where they change (`Held`).
+    """
     spelled = [
         (task.name, task.code, task.instruction, task.caption_template, task.quality_template, task.labels)
         for task in tasks.values()
@@ -75,13 +94,17 @@ def _code(tasks: Mapping[str, Task]) -> list[bytes]:
 
 
 def chunks(
-    job: tuple[SourceFile, str], columns: Columns, chunk_rows: int, encoding: str | None = None
+    job: tuple[SourceFile, str],
+    columns: Columns,
+    chunk_rows: int,
+    encoding: str | None = None,
+    limits: Limits = DEFAULT,
 ) -> Iterator[Chunk]:
     """Cut the records of a source file into chunks, by rows and by bytes."""
     file, folder = job
     held: list[bytes] = []
     size = index = 0
-    for record in read_source(file, columns, encoding):
+    for record in read_source(file, columns, encoding, limits):
         held.append(_pickled(record))
         size += len(held[-1])
         if len(held) >= chunk_rows or size >= _CHUNK_BYTES:
@@ -114,16 +137,21 @@ class Parser:
         self._given = given_roots(images)
         self._tasks = dict(tasks)
 
-    def __call__(self, chunk: Chunk) -> tuple[str, int]:
-        """Write the chunk's parsed rows; return its folder and how many they are."""
+    def __call__(self, chunk: Chunk) -> Parsed:
+        """Write the chunk's parsed rows."""
         file = chunk.file
         roots = roots_of(file.path, file.source, self._images.root is not None, self._given)
         decoded: dict[str, Outcome] = {}
-        rows = [self._row(pickle.loads(record), roots, decoded) for record in chunk.records]
+        rows: list[dict[str, object]] = []
+        limited = False
+        for pickled in chunk.records:
+            record: Record = pickle.loads(pickled)
+            limited = limited or record.limited
+            rows.append(self._row(record, roots, decoded))
         # The images first: parsed rows promise them.
         write_fetched(self._run, self._images, list(decoded.items()))
         self._run.write(f"{FOLDER}/{chunk.folder}", f"{chunk.index:06d}", fold(rows, PARSED), PARSED)
-        return chunk.folder, len(rows)
+        return Parsed(chunk.folder, len(rows), limited)
 
     def _row(self, record: Record, roots: Roots, decoded: dict[str, Outcome]) -> dict[str, object]:
         source_id = _source_id((record.row or {}).get("id"))

@@ -11,7 +11,7 @@ from ray.data import Dataset, TaskPoolStrategy
 
 from caslie_ray.cluster import connect
 
-__all__ = ["Lost", "each", "each_of_stream"]
+__all__ = ["RETRIES", "Lost", "each", "each_of_stream"]
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 # Small blocks, so that one step starts on what the step before it has just finished.
 _BLOCK_BYTES = 4 << 20
 # Without a bound, a task that kills its worker is started again without end.
-_RETRIES = 2
+RETRIES = 2
 
 
 class Lost(RuntimeError):
@@ -57,7 +57,7 @@ def each(
     connect()
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     pool = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    mapped = start.map(_Guarded(work), num_cpus=cpus, memory=_memory(memory), compute=pool, max_retries=_RETRIES)
+    mapped = start.map(_Guarded(work), num_cpus=cpus, memory=_memory(memory), compute=pool, max_retries=RETRIES)
     seen: set[int] = set()
     for place, result in _results(mapped):
         seen.add(place)
@@ -72,11 +72,21 @@ def each_of_stream(
     work: Callable[[Part], Result],
     *,
     concurrency: int,
-    memory: int = 0,
+    memory: int,
+    part_memory: int = 0,
+    retries: int = RETRIES,
 ) -> Iterator[Result]:
     """Split every item into parts, one task an item, and yield the results of the parts, as they come.
 
-    `memory` is what a task that works on a part asks Ray for, in bytes.
+    Args:
+        items: anything that pickles.
+        split: turns an item into parts.
+        work: what to do with a part; an exception of its or of `split` is raised here as it is.
+        concurrency: tasks of each step at once.
+        memory: bytes that a task needs to split an item; no more such tasks run on a machine than it has memory for.
+        part_memory: the same of a task that works on a part.
+        retries: how often a task is started again whose worker died. What Ray's memory monitor ends is started again
+            without end, unless this is 0.
 
     Raises:
         Lost: at the end, where an item or a part has no result because its worker died, time after time.
@@ -88,9 +98,9 @@ def each_of_stream(
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
     readers = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    parts = start.flat_map(_Split(split), num_cpus=0.25, compute=readers, max_retries=_RETRIES)
+    parts = start.flat_map(_Split(split), num_cpus=0.25, memory=_memory(memory), compute=readers, max_retries=retries)
     pool = TaskPoolStrategy(size=concurrency)
-    mapped = parts.map(_Guarded(work), num_cpus=0.5, memory=_memory(memory), compute=pool, max_retries=_RETRIES)
+    mapped = parts.map(_Guarded(work), num_cpus=0.5, memory=_memory(part_memory), compute=pool, max_retries=retries)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
     for place, result in _results(mapped):

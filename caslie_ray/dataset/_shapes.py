@@ -27,9 +27,15 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A stretch of a file that holds no row; `reason` says why."""
+    """A stretch of a file that holds no row.
+
+    Attributes:
+        reason: why.
+        limited: whether it is over a limit of `Limits`, so that a higher limit may let it pass.
+    """
 
     reason: str
+    limited: bool = False
 
 
 class Found(NamedTuple):

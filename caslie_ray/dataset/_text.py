@@ -9,7 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-__all__ = ["CP1252", "ByteStream", "Gunzip", "TextStream", "Undecodable", "encoding_of", "western"]
+from caslie_ray.dataset._limits import Ratio
+
+__all__ = ["CP1252", "ByteStream", "Counted", "Gunzip", "TextStream", "Undecodable", "encoding_of", "western"]
 
 PIECE = 1 << 20
 _PACKED = 1 << 16
@@ -42,11 +44,32 @@ class ByteStream(Protocol):
         ...
 
 
-class Gunzip:
-    """Unpacks a gzip stream; of one that is cut short or damaged, all that came before is given first."""
+class Counted:
+    """Counts the bytes that are read of a stream as the size of its file."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, ratio: Ratio) -> None:
         self._stream = stream
+        self._ratio = ratio
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes; none at the end."""
+        data = self._stream.read(size)
+        self._ratio.size += len(data)
+        return data
+
+
+class Gunzip:
+    """Unpacks a gzip stream; of one that is cut short or damaged, all that came before is given first.
+
+    Args:
+        stream: the gzip data.
+        ratio: compares what is unpacked with what `stream` has read.
+    """
+
+    def __init__(self, stream: ByteStream, ratio: Ratio) -> None:
+        self._stream = stream
+        self._ratio = ratio
+        self._unpacked = 0
         self._member = zlib.decompressobj(wbits=31)
         self._left = b""
         self._between = False
@@ -56,6 +79,7 @@ class Gunzip:
 
         Raises:
             OSError: the stream is damaged or lacks its end.
+            OverLimit: it unpacks to too many times its size.
         """
         while True:
             self._left = self._left or self._stream.read(_PACKED)
@@ -72,6 +96,8 @@ class Gunzip:
             self._between = self._member.eof
             self._left = self._member.unused_data.lstrip(b"\0") if self._between else self._member.unconsumed_tail
             if data:
+                self._unpacked += len(data)
+                self._ratio.check(self._unpacked)
                 return data
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,15 +23,16 @@ import pyarrow as pa
 from caslie_ray.cluster import connect
 from caslie_ray.dataset._fetch import Fate, Fetcher, Ledger, Wanted, fate_table, plan, write_fetched
 from caslie_ray.dataset._held import Held
+from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._lookup import look_up
-from caslie_ray.dataset._parse import Parser, chunks
-from caslie_ray.dataset._ray import Lost, each, each_of_stream
+from caslie_ray.dataset._parse import Chunk, Parsed, Parser, chunks
+from caslie_ray.dataset._ray import RETRIES, Lost, each, each_of_stream
 from caslie_ray.dataset._resolve import Group, Resolver
 from caslie_ray.dataset._tables import TABLES, Writer, Written
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.headers import request_headers
 from caslie_ray.dataset.images import Outcome, task_memory
-from caslie_ray.dataset.reading import SourceFile, find_sources
+from caslie_ray.dataset.reading import Record, SourceFile, find_sources
 from caslie_ray.dataset.roots import Root, given_roots, roots_of
 from caslie_ray.dataset.summary import IngestSummary, counted, plural, readings
 from caslie_ray.dataset.working import FOLDER
@@ -51,6 +53,11 @@ _BLOCK = 256
 _GROUP = 10
 _WRITERS = 64
 _NAMES = 3
+_READER_MEMORY = 4  # times the longest row
+_DIED = (
+    "unreadable file: reading it ended its process, as happens where memory runs out; split it, or give workers more"
+    " memory"
+)
 
 
 def ingest(
@@ -142,32 +149,58 @@ class _Ingest:
         return {"parsed_rows": parsed_rows, "fetched": len(planned.wanted), **told}
 
     def _parse(self, jobs: Sequence[tuple[SourceFile, str]]) -> int:
-        """Read source files and return how many rows they had."""
+        """Read source files and return how many rows they had.
+
+        Files whose reader dies are read again one by one, and are a reject each if it dies again.
+        """
         settings = self._profile.ingest
-        for _, folder in jobs:
-            self._run.delete(self._held.chunks(folder))
-        counts = {folder: [0, 0] for _, folder in jobs}
+        limits = Limits.of(settings)
         read = partial(
-            chunks, columns=Columns.of(settings.keys), chunk_rows=settings.chunk_rows, encoding=settings.encoding
+            chunks,
+            columns=Columns.of(settings.keys),
+            chunk_rows=settings.chunk_rows,
+            encoding=settings.encoding,
+            limits=limits,
         )
         parse = Parser(self._run, self._profile.images, self._tasks)
-        memory = task_memory(self._profile.images, files=1)
-        try:
-            with self._progress("read", None, "rows") as progress:
-                results = each_of_stream(jobs, read, parse, concurrency=self._concurrency, memory=memory)
-                for folder, count in results:
-                    counts[folder][0] += 1
-                    counts[folder][1] += count
-                    progress.add(count)
-        except Lost as error:
-            names = ", ".join(jobs[place][0].name for place in error.items)
-            raise RunError(
-                f"workers died while reading {names}, as they do when memory runs out: lower"
-                " ingest.chunk_rows or ingest.concurrency and run again"
-            ) from None
-        for folder, (parts, count) in counts.items():
-            self._run.write_json(f"{FOLDER}/{folder}/done.json", {"chunks": parts, "rows": count})
-        return sum(count for _, count in counts.values())
+        memory = min(_READER_MEMORY * limits.row_bytes, 1 << 30)
+        found: dict[str, list[Parsed]] = {}
+        left = list(jobs)
+        with self._progress("read", None, "rows") as progress:
+            for concurrency, retries in ((self._concurrency, RETRIES), (1, 0)):
+                for _, folder in left:
+                    self._run.delete(self._held.chunks(folder))
+                    found[folder] = []
+                try:
+                    for part in each_of_stream(
+                        left,
+                        read,
+                        parse,
+                        concurrency=concurrency,
+                        memory=memory,
+                        part_memory=task_memory(self._profile.images, files=1),
+                        retries=retries,
+                    ):
+                        found[part.folder].append(part)
+                        progress.add(part.rows)
+                    left = []
+                except Lost as error:
+                    left = [left[place] for place in error.items]
+                if not left:
+                    break
+        for file, folder in left:
+            self._run.delete(self._held.chunks(folder))
+            reject = Record(0, file.name, None, _DIED)
+            found[folder] = [parse(Chunk(file, folder, 0, (pickle.dumps(reject),)))]
+        died = {folder for _, folder in left}
+        for folder, parts in found.items():
+            done: dict[str, Any] = {"chunks": len(parts), "rows": sum(part.rows for part in parts)}
+            if any(part.limited for part in parts):
+                done["limits"] = self._held.limits
+            if folder in died:
+                done["limits"] = None  # it may have been the machine
+            self._run.write_json(f"{FOLDER}/{folder}/done.json", done)
+        return sum(part.rows for parts in found.values() for part in parts)
 
     def _roots(self, files: Sequence[SourceFile]) -> list[Root]:
         """Return the roots below which the files of all references lie."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from caslie_ray.dataset._fetch import Ledger, plan
 from caslie_ray.dataset._held import Held
+from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.reading import find_sources, read_source
 from caslie_ray.profiles import Profile
@@ -71,7 +72,7 @@ def plan_ingest(
         folder = held.folder(file)
         known = held.rows(folder, ledger)
         if known is None:
-            known = sum(1 for _ in read_source(file, columns, profile.ingest.encoding))
+            known = sum(1 for _ in read_source(file, columns, profile.ingest.encoding, Limits.of(profile.ingest)))
             unread, unread_rows = unread + 1, unread_rows + known
         else:
             locators |= held.locators(folder)

@@ -11,11 +11,12 @@ import codecs
 import json
 import posixpath
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -23,9 +24,11 @@ import pyarrow.fs as pafs
 
 from caslie_ray.dataset._inside import Skipped, leave_out_runs, refuse_runs
 from caslie_ray.dataset._json import read_lines, read_values
+from caslie_ray.dataset._limits import DEFAULT, Limits, OverLimit, Ratio
 from caslie_ray.dataset._parquet import read_rows
+from caslie_ray.dataset._scan import excess
 from caslie_ray.dataset._shapes import Damage, Found, Shapes
-from caslie_ray.dataset._text import ByteStream, Gunzip, TextStream, encoding_of, western
+from caslie_ray.dataset._text import ByteStream, Counted, Gunzip, TextStream, encoding_of, western
 from caslie_ray.dataset.columns import Columns, split_of_name
 from caslie_ray.dataset.summary import plural
 from caslie_ray.imaging.file_types import looks_like
@@ -84,6 +87,7 @@ class Record:
         row: the cells; None where the row cannot be read.
         reason: why not; None where it can.
         notes: how the row was read, where a user may not expect it, such as ``"cp1252"``.
+        limited: whether it cannot be read because of a limit of the profile.
     """
 
     number: int
@@ -91,6 +95,7 @@ class Record:
     row: dict[str, object] | None
     reason: str | None = None
     notes: tuple[str, ...] = ()
+    limited: bool = False
 
 
 def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[SourceFile], Skipped]:
@@ -127,6 +132,8 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
                 )
             else:
                 path = source if "://" in source else inner
+                if info.type != pafs.FileType.File:  # reading a pipe or a device may never end
+                    raise SourceError(f"source {shown} is no regular file: copy its data into one")
                 files = [SourceFile(shown, path, f"{info.size}|{info.mtime_ns}")]
         except (OSError, RunError) as error:
             raise SourceError(f"cannot open source {shown}: {without_credentials(str(error))}") from None
@@ -173,23 +180,30 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | Non
     return files, Skipped(others, run_files, runs)
 
 
-def read_source(file: SourceFile, columns: Columns, encoding: str | None = None) -> Iterator[Record]:
+def read_source(
+    file: SourceFile, columns: Columns, encoding: str | None = None, limits: Limits = DEFAULT
+) -> Iterator[Record]:
     """Yield the rows of one file in order, whatever is wrong with some of them.
+
+    Of a file that is over a limit, the rows before that are yielded, and one record with the reason.
 
     Args:
         file: the file.
         columns: the names that its columns may have.
         encoding: the encoding of its text where it has no byte order mark; None to detect it.
+        limits: what the file may cost.
 
     Raises:
         StoreError: an object store does not give the file; what it holds is not to pass for damaged.
     """
     named = split_of_name(file.name)
+    ratio = Ratio(limits)
     try:
-        for number, value, split, notes in _values(file, columns, encoding):
+        for count, (number, value, split, notes) in enumerate(_values(file, columns, encoding, limits, ratio), 1):
+            ratio.check_rows(count)
             location = f"{file.name}:{number}" if number else file.name
             if isinstance(value, Damage):
-                yield Record(number, location, None, value.reason, notes)
+                yield Record(number, location, None, value.reason, notes, value.limited)
             elif isinstance(value, Mapping):
                 row = columns.read(value, split or named)
                 yield _record(number, location, value, row, notes, encoding, columns)
@@ -199,6 +213,8 @@ def read_source(file: SourceFile, columns: Columns, encoding: str | None = None)
                 yield Record(number, location, None, reason, notes)
     except StoreError:
         raise
+    except OverLimit as error:
+        yield Record(0, file.name, None, str(error), limited=True)
     except (OSError, RunError, pa.ArrowException) as error:
         reason = f"unreadable file: {brief(error)[:200]}; copy it again"
         yield Record(0, file.name, None, reason)
@@ -280,30 +296,35 @@ def _as_text(cell: object, encoding: str) -> object:
     return cell
 
 
-def _values(file: SourceFile, columns: Columns, encoding: str | None) -> Iterator[Found]:
+def _values(file: SourceFile, columns: Columns, encoding: str | None, limits: Limits, ratio: Ratio) -> Iterator[Found]:
+    """Yield the values of a file; `ratio` learns its size."""
     filesystem, inner = open_path(file.path)
-    with _stream(filesystem, inner, packed=False) as stream:
+    with _stream(filesystem, inner) as stream:
         packed = stream.read(2) == _GZIP
     named_lines = bool(_LINES.search(file.name))
-    with _stream(filesystem, inner, packed) as stream:
+
+    def again() -> AbstractContextManager[ByteStream]:
+        return _stream(filesystem, inner, Ratio(limits), packed=packed)
+
+    with again() as stream:
         head = _head(stream, named_lines)
     if head[:4] == b"PAR1":
-        yield from _parquet_rows(filesystem, inner, packed)
+        yield from _parquet_rows(filesystem, inner, packed, limits, ratio)
         return
-    shape = _shape(head, encoding, named_lines)
+    shape = _shape(head, encoding, named_lines, limits)
     if shape is None:
         yield Found(0, Damage(_no_rows(head)))
         return
 
     def is_western() -> bool:
-        with _stream(filesystem, inner, packed) as stream:
+        with again() as stream:
             return western(stream)
 
     name = encoding_of(head, encoding)
     look = is_western if name == "utf-8" and encoding is None else None
     read = read_lines if shape == "lines" else read_values
-    with _stream(filesystem, inner, packed) as stream:
-        yield from read(TextStream(stream, name, look), Shapes(columns))
+    with _stream(filesystem, inner, ratio, packed=packed) as stream:
+        yield from read(TextStream(stream, name, look), Shapes(columns), limits)
 
 
 def _head(stream: ByteStream, named_lines: bool) -> bytes:
@@ -321,9 +342,12 @@ def _head(stream: ByteStream, named_lines: bool) -> bytes:
 
 
 @contextmanager
-def _stream(filesystem: pafs.FileSystem, inner: str, packed: bool) -> Iterator[ByteStream]:
+def _stream(
+    filesystem: pafs.FileSystem, inner: str, ratio: Ratio | None = None, *, packed: bool = False
+) -> Iterator[ByteStream]:
     with _bytes(filesystem, inner) as stream:
-        yield Gunzip(stream) if packed else stream
+        counted = stream if ratio is None else Counted(stream, ratio)
+        yield Gunzip(counted, ratio) if packed and ratio is not None else counted
 
 
 def _bytes(filesystem: pafs.FileSystem, inner: str) -> Any:
@@ -332,30 +356,52 @@ def _bytes(filesystem: pafs.FileSystem, inner: str) -> Any:
     return filesystem.open_input_stream(inner, compression=None)
 
 
-def _parquet_rows(filesystem: pafs.FileSystem, inner: str, packed: bool) -> Iterator[Found]:
+def _parquet_rows(
+    filesystem: pafs.FileSystem, inner: str, packed: bool, limits: Limits, ratio: Ratio
+) -> Iterator[Found]:
     if not packed and is_object_store(filesystem):
         with _bytes(filesystem, inner) as stream, closing(pa.PythonFile(stream, mode="r")) as whole:
-            yield from read_rows(whole)
+            yield from read_rows(whole, limits, ratio)
         return
     if not packed:
         with filesystem.open_input_file(inner) as whole:
-            yield from read_rows(whole)
+            yield from read_rows(whole, limits, ratio)
         return
     # Parquet is read from its end, which gzip cannot give.
     with tempfile.TemporaryFile() as unpacked:
-        with _stream(filesystem, inner, packed) as stream:
-            while piece := stream.read(1 << 20):
-                unpacked.write(piece)
+        with _stream(filesystem, inner, ratio, packed=packed) as stream:
+            _unpack(stream, unpacked, limits)
         unpacked.seek(0)
         with closing(pa.PythonFile(unpacked, mode="r")) as whole:
-            yield from read_rows(whole)
+            yield from read_rows(whole, limits, ratio)
 
 
-def _shape(head: bytes, encoding: str | None, named_lines: bool) -> str | None:
+def _unpack(stream: ByteStream, target: BinaryIO, limits: Limits) -> None:
+    """Copy a stream to a temporary file.
+
+    Raises:
+        OverLimit: it is too large for the profile or for the disk.
+    """
+    disk = shutil.disk_usage(tempfile.gettempdir())
+    room = min(limits.temporary_bytes, disk.free - disk.total // 10)
+    size = 0
+    while piece := stream.read(1 << 20):
+        size += len(piece)
+        if size > room:
+            raise OverLimit(
+                f"source refused: it unpacks to more than the {max(0, room):,} bytes of local disk that it may take;"
+                " unpack it yourself, or raise ingest.max_temporary_bytes where the disk has room"
+            )
+        target.write(piece)
+
+
+def _shape(head: bytes, encoding: str | None, named_lines: bool, limits: Limits) -> str | None:
     """Return ``"lines"`` for an object a line, ``"values"`` for other JSON; None where there is no JSON."""
     text = head.decode(encoding_of(head, encoding), errors="replace").lstrip("\ufeff \t\r\n")
     if text.startswith("["):
         return "values"
+    if len(head) > 2 * _HEAD and excess(text, 0, len(text), limits) is not None:
+        return "lines"  # of a head of this length the first line is all; it is too much to be parsed
     first, _, rest = text.partition("\n")
     if text.startswith("{"):
         # A single line may be a row, or hold all of them below a key.

@@ -72,6 +72,29 @@ class IngestSettings(Settings):
     keys: SourceKeys = SourceKeys()
     """What the source calls its columns."""
 
+    max_rows: Positive = 200_000_000
+    """Rows of a source file; the rest is one reject."""
+
+    max_row_bytes: int = Field(default=64 << 20, ge=1 << 10, le=1 << 30)
+    """Bytes of a row, unpacked (in JSON, characters); a longer row is a reject. A Parquet page may have eight times as
+    many. A reader takes up to some six times as much memory."""
+
+    max_row_values: int = Field(default=1_000_000, ge=100)
+    """Values in a row, nested ones included, or in a JSON table that is written in columns."""
+
+    max_nesting: int = Field(default=100, ge=8, le=200)
+    """Levels of lists and objects in a row."""
+
+    max_columns: int = Field(default=10_000, ge=10)
+    """Columns of a Parquet file, nested ones included."""
+
+    max_ratio: int = Field(default=200, ge=1)
+    """Unpacked bytes per byte of a source file, gzip and Parquet alike, beyond the first 16 MiB. A row counts as 1 KiB
+    at least. The rest is one reject."""
+
+    max_temporary_bytes: Positive = 64 << 30
+    """Bytes on the reader's local disk that a `.parquet.gz` may be unpacked to. A tenth of the disk stays free."""
+
     @field_validator("encoding")
     @classmethod
     def _is_text_encoding(cls, name: str | None) -> str | None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from caslie_ray.dataset._limits import DEFAULT, Limits
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.reading import Record, find_sources, read_source
 from caslie_ray.profiles import SourceKeys
@@ -27,11 +28,11 @@ def sentiment(number: int, **cells: Any) -> dict[str, Any]:
     return row | cells
 
 
-def read(path: Path, data: bytes | str, encoding: str | None = None) -> list[Record]:
+def read(path: Path, data: bytes | str, encoding: str | None = None, limits: Limits = DEFAULT) -> list[Record]:
     """Write a file and return its records."""
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     files, _ = find_sources([str(path)])
-    return list(read_source(files[0], COLUMNS, encoding))
+    return list(read_source(files[0], COLUMNS, encoding, limits))
 
 
 def reviews(records: list[Record]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from caslie_ray.dataset import _json
+from caslie_ray.dataset._limits import DEFAULT, Limits
 from caslie_ray.dataset.columns import Columns, split_of_name
 from caslie_ray.dataset.reading import Record, SourceError, find_sources, read_source
 from caslie_ray.profiles import SourceKeys
@@ -25,10 +26,10 @@ def row(number: int) -> str:
     return json.dumps({"task": f"t{number}", "input": nested, "images": [{"path": "a"}, {"path": "b"}]})
 
 
-def read(path: Path, data: bytes | str) -> list[Record]:
+def read(path: Path, data: bytes | str, limits: Limits = DEFAULT) -> list[Record]:
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     files, _ = find_sources([str(path)])
-    return list(read_source(files[0], COLUMNS))
+    return list(read_source(files[0], COLUMNS, limits=limits))
 
 
 def told(records: list[Record]) -> list[str]:
@@ -135,11 +136,11 @@ def test_rows_longer_than_the_window_are_read(tmp_path: Path) -> None:
     assert told(read(tmp_path / "a.jsonl", f"{row(0)}\n{review}\n{row(1)}")) == ["t0", "long", "t1"]
 
 
-def test_a_row_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_json, "LONGEST_ROW", 1_000_000)
+def test_a_row_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+    limits = replace(DEFAULT, row_bytes=1_000_000)
     endless = '{"task": "x", "review": "' + "y" * 5_000_000
-    assert told(read(tmp_path / "a.jsonl", f"{row(0)}\n{endless}\n{row(1)}")) == ["t0", "row too long", "t1"]
-    assert told(read(tmp_path / "a.json", f'[{row(0)},{endless}"}},{row(1)}]')) == ["t0", "row too long", "t1"]
+    assert told(read(tmp_path / "a.jsonl", f"{row(0)}\n{endless}\n{row(1)}", limits)) == ["t0", "row too long", "t1"]
+    assert told(read(tmp_path / "a.json", f'[{row(0)},{endless}"}},{row(1)}]', limits)) == ["t0", "row too long", "t1"]
 
 
 def test_parquet(tmp_path: Path) -> None:

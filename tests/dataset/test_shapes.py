@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from caslie_ray.dataset import _json, _text
+from caslie_ray.dataset import _text
+from caslie_ray.dataset._limits import DEFAULT
 from caslie_ray.dataset.reading import find_sources, read_source
 from tests.dataset.sources import COLUMNS, read, reviews, sentiment, splits
 
@@ -136,9 +138,9 @@ def test_what_cannot_be_read_is_one_reject_that_names_it(tmp_path: Path, documen
 
 def test_a_table_in_columns_that_is_too_large_is_one_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_text, "PIECE", 1000)
-    monkeypatch.setattr(_json, "LONGEST_ROW", 5000)
+    limits = replace(DEFAULT, row_bytes=5000)
     for shape in (column_table, indexed_table):
-        (record,) = read(tmp_path / "a.json", json.dumps(shape([sentiment(n) for n in range(200)])))
+        (record,) = read(tmp_path / "a.json", json.dumps(shape([sentiment(n) for n in range(200)])), limits=limits)
         assert "columns" in (record.reason or "")
         assert "JSON Lines" in (record.reason or "")
 
