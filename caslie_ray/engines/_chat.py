@@ -204,7 +204,9 @@ class Chat:
         written: list[str] = []
         for roles in (["user"], ["system", "user"], ["user", "assistant"], ["user", "assistant", "user"],
                       ["system", "user", "assistant", "user"]):  # fmt: skip
-            turns = [{"role": role, "content": self._content(f"caslie turn {n}", False)} for n, role in enumerate(roles)]
+            turns = [
+                {"role": role, "content": self._content(f"caslie turn {n}", False)} for n, role in enumerate(roles)
+            ]
             with suppress(Exception):  # Jinja raises what the template raises: not every template has every role
                 written.append(self._turns(turns, roles[-1] == "user"))
         return written

@@ -64,9 +64,10 @@ def roles_before(literals: Iterable[str]) -> set[tuple[bool, str]]:
 class Marks:
     """Finds turn marks in user text, and texts that read like one.
 
-    Marks in brackets are found in any case. In all marks invisible characters, full-width forms and, where a mark has
-    a space, any white space are taken for what they resemble. Role words are found in the template's case: those
-    behind hashes anywhere, others only as a whole word with its colon, at the start of the text or after white space.
+    Marks in brackets are found in any case. In all marks, invisible characters inside are skipped, full-width and
+    small forms count as the characters they resemble, and any white space as a space. Letters of other alphabets that
+    look alike are not found: they are other tokens. Role words are found in the template's case: those
+    behind hashes anywhere, others only as a whole word with its colon.
 
     Args:
         tokens: special tokens, added tokens and marks in brackets.
@@ -82,7 +83,7 @@ class Marks:
             self._patterns.append(re.compile(rf"{start}(?={_spelled(word[1:])}{'' if word.endswith(':') else _END})"))
         for word in sorted(plain):
             first = _class(word[0])
-            self._patterns.append(re.compile(rf"{first}(?<![^\s{_INVISIBLE}]{first})(?={_spelled(word[1:])})"))
+            self._patterns.append(re.compile(rf"{first}(?<!\w{first})(?={_spelled(word[1:])})"))
 
     def breaks(self, text: str) -> list[int]:
         """Return the offsets, in rising order, at which a space breaks up each mark in the text."""
