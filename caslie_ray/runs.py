@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from caslie_ray.damage import DAMAGED, mend_for, mismatches
+from caslie_ray.damage import DAMAGED, DamagedFile, mend_for, mismatches
 from caslie_ray.ids import content_id
 from caslie_ray.stores import (
     ABOUT_A_MINUTE,
@@ -291,7 +291,7 @@ class Run:
 
         Raises:
             StoreError: the store does not give it.
-            RunError: it is not whole, or lacks a column that names its rows.
+            DamagedFile: it is not whole, or lacks a column that names its rows.
         """
         schema = self.schema_of(path)
 
@@ -331,7 +331,8 @@ class Run:
         except (pa.ArrowException, OSError) as error:
             wrong = self._mismatches(path)
             mend = mend_for(path, noticed=wrong is None or bool(wrong))
-            raise RunError(f"cannot read {path}: {'; '.join([*(wrong or ()), brief(error)])}; {mend}") from error
+            message = f"cannot read {path}: {'; '.join([*(wrong or ()), brief(error)])}; {mend}"
+            raise DamagedFile(message, path) from error
 
     def _mismatches(self, path: str) -> list[str] | None:
         """The columns of a file whose type is not the declared one; None where its footer cannot be read."""
@@ -417,7 +418,7 @@ class Run:
         """Read ``RUN/<path>``; None where there is no such file.
 
         Raises:
-            RunError: it is not JSON.
+            DamagedFile: it is not JSON.
         """
         if self.info([self.path(path)])[0].type == pafs.FileType.NotFound:
             return None
@@ -425,7 +426,8 @@ class Run:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise RunError(f"cannot read {self.path(path)}: {brief(error)}; {mend_for(path)}") from error
+            message = f"cannot read {self.path(path)}: {brief(error)}; {mend_for(path)}"
+            raise DamagedFile(message, self.path(path)) from error
 
 
 def _refuse_rows_without_ids(rows: pa.Table, table: str) -> None:
