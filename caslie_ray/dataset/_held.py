@@ -46,7 +46,7 @@ class Held:
     def rows(self, folder: str, ledger: Ledger) -> int | None:
         """Return how many rows of a source file are parsed; None unless all are, with the images inside."""
         done = self._run.read_json(f"{FOLDER}/{folder}/done.json")
-        if done is None or done["chunks"] != len(self.chunks(folder)):
+        if not isinstance(done, dict) or done.get("chunks") != len(self.chunks(folder)):
             return None
         inside = {one for one in self.locators(folder) if one.startswith("bytes:")}
         return None if plan(inside, ledger).gone else int(done["rows"])

@@ -203,7 +203,7 @@ class _Ingest:
         table = fate_table(fates)
         key = content_id(json.dumps([list(folders), len(names)]), *map(_content, table.columns))
         stamp = self._run.read_json(_STAMP)
-        if stamp is not None and stamp["key"] == key and stamp["files"] == self._held.table_files():
+        if isinstance(stamp, dict) and stamp.get("key") == key and stamp.get("files") == self._held.table_files():
             return {**stamp["told"], "written_files": 0}
         connect()
         rows, notes, files = self._resolve(folders, table)
