@@ -7,7 +7,9 @@ import posixpath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["DAMAGED", "mend_for", "mismatches", "salvaged"]
+from caslie_ray.stores import RunError
+
+__all__ = ["DAMAGED", "DamagedFile", "mend_for", "mismatches", "salvaged"]
 
 DAMAGED = "damaged"
 """The folder of a run in which jobs keep copies of damaged files that they replaced."""
@@ -22,6 +24,17 @@ _MENDS = {
     "experiments": "run fuse again, which writes it anew",
     **dict.fromkeys(("samples", "images", "views", "rejects"), _MOVE.format(job="ingest")),
 }
+
+
+class DamagedFile(RunError):
+    """A file of a run is not whole; the job that wrote it can replace it. `path` is its path on the run's store."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, str]]:
+        return DamagedFile, (str(self), self.path)
 
 
 def mend_for(path: str, *, noticed: bool = True) -> str:

@@ -22,7 +22,7 @@ from caslie_ray.fitting import MOST_FILES, ContextCheck, describe_fit, evenly
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
-from caslie_ray.prompts import Prompt, read_spans
+from caslie_ray.prompts import Prompt, one_line, read_spans
 from caslie_ray.quality import count
 from caslie_ray.runs import Run, RunError, StoreError
 from caslie_ray.tables import SCHEMAS
@@ -112,7 +112,7 @@ def instructions_of(
             "variant": variant,
             "prompt": prompt.text,
             "prompt_fields": [list(span) for span in prompt.fields],
-            "response": row["output"],
+            "response": one_line(row["output"]),
             "options": list(sample.options),
             "captions_used": sum(caption is not None for caption in used),
             "prompt_captions": [list(span) for span in prompt.captions],

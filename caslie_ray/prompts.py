@@ -9,13 +9,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CAPTION", "Prompt", "Span", "join", "read_spans", "render"]
+__all__ = ["CAPTION", "Prompt", "Span", "join", "one_line", "read_spans", "render"]
 
 Span = tuple[int, int]
 CAPTION = "caption"
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 # Any number of braces: {{{{caption}}}} must not become {{caption}}. Possessive: long texts stay linear.
 _TYPED_SLOT = re.compile(r"(?<!\{)\{{2,}+(\w++)\}{2,}+")
+# What str.splitlines splits at, with the white space that follows.
+_LINE_BREAK = re.compile(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]\s*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Prompt:
     captions: tuple[Span, ...] = ()
 
     def fill(self, slot: str, value: str) -> Prompt:
-        """Put `value` where ``{{slot}}`` stands first; the value is no field, so it is never cut.
+        """Put `value`, on one line, where ``{{slot}}`` stands first; the value is no field, so it is never cut.
 
         Raises:
             KeyError: the prompt has no such slot.
@@ -44,6 +46,7 @@ class Prompt:
         at = self.text.find(mark)
         if at < 0:
             raise KeyError(f"the prompt has no slot {mark}")
+        value = one_line(value)
         shift = len(value) - len(mark)
 
         def moved(spans: tuple[Span, ...]) -> tuple[Span, ...]:
@@ -56,6 +59,7 @@ class Prompt:
 def render(template: str, **fields: str) -> Prompt:
     """Fill the named slots of `template`; slots without a value stay, to be filled later.
 
+    Each value is written on one line, so that no field can imitate another line of the prompt.
     A field that itself holds a slot (``{{caption}}`` typed by a user) keeps one pair of braces of it, so that
     no user can steer where the caption goes.
     """
@@ -67,7 +71,7 @@ def render(template: str, **fields: str) -> Prompt:
         if match[1] not in fields:
             continue
         literal = template[last : match.start()]
-        value = _TYPED_SLOT.sub(r"{\1}", fields[match[1]])
+        value = _TYPED_SLOT.sub(r"{\1}", one_line(fields[match[1]]))
         start = length + len(literal)
         length = start + len(value)
         parts += [literal, value]
@@ -75,6 +79,11 @@ def render(template: str, **fields: str) -> Prompt:
         last = match.end()
     parts.append(template[last:])
     return Prompt("".join(parts), tuple(spans))
+
+
+def one_line(text: str) -> str:
+    """Return a text with each run of line breaks, and of white space after one, replaced by one space."""
+    return _LINE_BREAK.sub(" ", text)
 
 
 def read_spans(stored: Iterable[Sequence[int]] | None) -> tuple[Span, ...]:

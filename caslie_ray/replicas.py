@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
-from caslie_ray.adapters import with_local_adapters
+from caslie_ray.adapters import release_adapters, with_local_adapters
 from caslie_ray.engines import Choice, Engine, EngineSpec, Generation, Request, load_engine
 from caslie_ray.engines.load_errors import LoadError, classify
 from caslie_ray.loading import LoadPolicy
@@ -104,8 +104,9 @@ class Replica:
         return dict(self._engine.stats().details)
 
     def close(self) -> None:
-        """End the engine, and the processes that it has started."""
+        """End the engine and the processes that it has started, and remove copies of adapters that are not in use."""
         self._engine.close()
+        release_adapters()
 
 
 @dataclass(eq=False)

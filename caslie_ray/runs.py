@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from caslie_ray.damage import DAMAGED, mend_for, mismatches
+from caslie_ray.damage import DAMAGED, DamagedFile, mend_for, mismatches
 from caslie_ray.ids import content_id
 from caslie_ray.lease import LEASE, Fence, LeaseFiles, epoch_name, epoch_of, lease_path, without_epoch
 from caslie_ray.local_files import local_path, replace_file
@@ -369,7 +369,7 @@ class Run:
 
         Raises:
             StoreError: the store does not give it.
-            RunError: it is not whole, or lacks a column that names its rows.
+            DamagedFile: it is not whole, or lacks a column that names its rows.
         """
         schema = self.schema_of(path)
 
@@ -409,7 +409,8 @@ class Run:
         except (pa.ArrowException, OSError) as error:
             wrong = self._mismatches(path)
             mend = mend_for(path, noticed=wrong is None or bool(wrong))
-            raise RunError(f"cannot read {path}: {'; '.join([*(wrong or ()), brief(error)])}; {mend}") from error
+            message = f"cannot read {path}: {'; '.join([*(wrong or ()), brief(error)])}; {mend}"
+            raise DamagedFile(message, path) from error
 
     def _mismatches(self, path: str) -> list[str] | None:
         """The columns of a file whose type is not the declared one; None where its footer cannot be read."""
@@ -495,7 +496,7 @@ class Run:
         """Read ``RUN/<path>``; None where there is no such file.
 
         Raises:
-            RunError: it is not JSON.
+            DamagedFile: it is not JSON.
         """
         if self.info([self.path(path)])[0].type == pafs.FileType.NotFound:
             return None
@@ -503,7 +504,8 @@ class Run:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise RunError(f"cannot read {self.path(path)}: {brief(error)}; {mend_for(path)}") from error
+            message = f"cannot read {self.path(path)}: {brief(error)}; {mend_for(path)}"
+            raise DamagedFile(message, self.path(path)) from error
 
 
 def _refuse_rows_without_ids(rows: pa.Table, table: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import pyarrow.compute as pc
@@ -15,14 +17,19 @@ from caslie_ray.dataset._tables import TABLES
 from caslie_ray.dataset.reading import SourceFile
 from caslie_ray.dataset.working import FOLDER
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run
+from caslie_ray.runs import Run, StoreError
+from caslie_ray.stores import RunError
 from caslie_ray.tasks import Task
 
 __all__ = ["Held"]
 
+log = logging.getLogger(__name__)
+
+_DIRECTORY = pafs.FileType.Directory
+
 
 class Held:
-    """Looks into a run; changes nothing but what `clean` deletes."""
+    """Looks into a run; changes nothing but what `clean` and `discard_damaged` delete."""
 
     def __init__(self, run: Run, profile: Profile, tasks: Mapping[str, Task]) -> None:
         self._run = run
@@ -49,7 +56,7 @@ class Held:
         A file that was over a limit is to be read again once the limits differ.
         """
         done = self._run.read_json(f"{FOLDER}/{folder}/done.json")
-        if done is None or done["chunks"] != len(self.chunks(folder)):
+        if not isinstance(done, dict) or done.get("chunks") != len(self.chunks(folder)):
             return None
         if done.get("limits", self.limits) != self.limits:
             return None
@@ -69,11 +76,40 @@ class Held:
         paths = sorted(path for name in TABLES for path in self._run.files(name))
         return {info.path[len(self._run.root) :]: info.size for info in self._run.info(paths)}
 
+    def discard_damaged(self, path: str) -> set[str]:
+        """Delete a damaged file, and all others of ingest that are damaged by their footers; return their paths.
+
+        A copy of each is kept in the run's folder `damaged`, unless it is empty. What the files held counts as missing
+        from then on.
+        """
+        damaged = {path, *self._damaged()}
+        for one in sorted(damaged):
+            if self._run.keep_copy(one) is None:
+                log.warning("%s is empty; what it held is read or fetched again", one)
+        self._run.delete(damaged)
+        return damaged
+
+    def _damaged(self) -> Iterator[str]:
+        """Yield the paths of the files of ingest that cannot be read, as far as their footers show."""
+        folders = [info.path for info in self._run.listed(self._run.path(FOLDER)) if info.type == _DIRECTORY]
+        folders += [info.path for info in self._run.listed(self._run.path(FOLDER, "parsed")) if info.type == _DIRECTORY]
+        for folder in (*map(self._run.path, TABLES), self._run.path(FOLDER), *folders):
+            for info in self._run.listed(folder):
+                try:
+                    if info.base_name.endswith(".parquet"):
+                        self._run.count_rows(info.path)
+                    elif info.base_name.endswith(".json"):
+                        json.loads(self._run.read_bytes(info.path))
+                except StoreError:
+                    raise
+                except (RunError, ValueError):
+                    yield info.path
+
     def clean(self, folders: Sequence[str]) -> None:
         """Delete what the tables now hold, and what no source needs any more."""
         for folder in ("pending", "sorted"):
             self._run.delete(self._run.files(f"{FOLDER}/{folder}"))
         needed = {self._run.path(FOLDER, folder) for folder in folders}
         for info in self._run.listed(self._run.path(FOLDER, "parsed")):
-            if info.type == pafs.FileType.Directory and info.path not in needed:
+            if info.type == _DIRECTORY and info.path not in needed:
                 self._run.delete_folder(info.path)

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from caslie_ray.cluster import connect
+from caslie_ray.damage import DamagedFile
 from caslie_ray.dataset._fetch import Fate, Fetcher, Ledger, Wanted, fate_table, plan, write_fetched
 from caslie_ray.dataset._held import Held
 from caslie_ray.dataset._limits import Limits
@@ -113,9 +114,23 @@ class _Ingest:
         self._headers = request_headers(profile.images, os.environ)
         self._held = Held(run, profile, tasks)
         self._concurrency = profile.ingest.concurrency
+        self._done: Counter[str] = Counter()
 
     def bring(self, files: Sequence[SourceFile]) -> dict[str, Any]:
-        """Do all steps and return what the summary says of them."""
+        """Do all steps and return what the summary says of them.
+
+        Damaged files of an earlier run are discarded, and the steps done again: they replace what is missing.
+        """
+        discarded: set[str] = set()
+        while True:
+            try:
+                return self._bring(files)
+            except DamagedFile as error:
+                if error.path in discarded or not error.path.startswith(f"{self._run.root}/"):
+                    raise  # what was written just now cannot be read either
+                discarded |= self._held.discard_damaged(error.path)
+
+    def _bring(self, files: Sequence[SourceFile]) -> dict[str, Any]:
         ledger = Ledger(self._run, self._profile.images)
         folders = [self._held.folder(file) for file in files]
         unread = [
@@ -123,10 +138,9 @@ class _Ingest:
             for file, folder in zip(files, folders, strict=True)
             if self._held.rows(folder, ledger) is None
         ]
-        parsed_rows = 0
         if unread:
             connect()
-            parsed_rows = self._parse(unread)
+            self._done["parsed_rows"] += self._parse(unread)
             ledger.refresh()
         locators = {one for folder in folders for one in self._held.locators(folder)}
         planned = plan(locators, ledger)
@@ -137,6 +151,7 @@ class _Ingest:
         if planned.wanted:
             connect()
             self._fetch(planned.wanted, roots)
+            self._done["fetched"] += len(planned.wanted)
         if planned.wanted or failures:
             ledger.refresh()
         for one in planned.wanted:
@@ -146,7 +161,7 @@ class _Ingest:
         told = self._tables(files, folders, planned.fates)
         ledger.keep_only(planned.keys)
         self._held.clean(folders)
-        return {"parsed_rows": parsed_rows, "fetched": len(planned.wanted), **told}
+        return {"parsed_rows": self._done["parsed_rows"], "fetched": self._done["fetched"], **told}
 
     def _parse(self, jobs: Sequence[tuple[SourceFile, str]]) -> int:
         """Read source files and return how many rows they had.
@@ -240,7 +255,7 @@ class _Ingest:
         table = fate_table(fates)
         key = content_id(json.dumps([list(folders), len(names)]), *map(_content, table.columns))
         stamp = self._run.read_json(_STAMP)
-        if stamp is not None and stamp["key"] == key and stamp["files"] == self._held.table_files():
+        if isinstance(stamp, dict) and stamp.get("key") == key and stamp.get("files") == self._held.table_files():
             return {**stamp["told"], "written_files": 0}
         connect()
         rows, notes, files = self._resolve(folders, table)

@@ -108,7 +108,11 @@ def write_sorted(run: Run, folder: str, stem: str, kind: str, rows: pa.Table) ->
 
 
 def read_range(run: Run, paths: Sequence[str], kind: str, partition: str) -> pa.Table:
-    """Return the rows of `paths` whose key starts with `partition`."""
+    """Return the rows of `paths` whose key starts with `partition`.
+
+    Raises:
+        DamagedFile: a file is not whole.
+    """
     if not paths:
         return SORTED[kind].empty_table()
     key = pc.field(_KEY[kind])
@@ -119,7 +123,12 @@ def read_range(run: Run, paths: Sequence[str], kind: str, partition: str) -> pa.
         files = pads.dataset(list(paths), schema=SORTED[kind], format="parquet", filesystem=run.fs)
         return files.to_table(filter=wanted, use_threads=False)
 
-    return run.patiently("read", f"partition {partition} of {paths[0]} and {len(paths) - 1} more", read)
+    try:
+        return run.patiently("read", f"partition {partition} of {paths[0]} and {len(paths) - 1} more", read)
+    except (pa.ArrowException, OSError):
+        for path in paths:  # the error need not name the file
+            run.read_file(path)
+        raise
 
 
 def fold(rows: Iterable[dict[str, object]], schema: pa.Schema) -> pa.Table:

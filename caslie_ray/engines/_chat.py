@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from caslie_ray.engines._families import Family
+from caslie_ray.engines._marks import Marks, bracketed, is_bracketed, roles_before
 from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.cutting import Cut, Fit, cut_prompt, fit_of
 from caslie_ray.prompts import Prompt, Span
@@ -22,10 +23,8 @@ _DATE = datetime.datetime(2024, 7, 26)
 _PROBE = "caslie probe"
 # Text may be split into a few tokens more beside the template's own text, or behind a prefix space.
 _SEAM = 8
-_BRACKETED = re.compile(
-    r"<\|[^<>|\n]{1,60}\|>|</?[A-Za-z_][\w ]{0,60}>|\[/?[A-Z_]{2,40}\]|<</?[A-Z]{2,20}>>|<｜[^<>\n]{1,60}｜>"
-)
 _ANSWER = "caslie answer"
+_TURN = re.compile(r"caslie turn \d")
 
 
 class Tokenizer(Protocol):
@@ -43,10 +42,15 @@ class Tokenizer(Protocol):
 class Chat:
     """Writes prompts the way one checkpoint was taught to read them.
 
-    The chat template is the checkpoint's own. Special tokens and turn marks of the template in the text of a prompt
-    (``</s>`` or ``[INST]`` in a review) are broken up with a space, so that no text can end a turn or add an image.
-    Turn marks are the tokens that the template writes, special or not, and what it writes in brackets, such as
-    ``<|user|>`` or ``[/INST]``. Marks that are ordinary words, such as ``### Human:``, are left as they are.
+    The chat template is the checkpoint's own. Special tokens and turn marks in the text of a prompt (``</s>`` or
+    ``[INST]`` in a review) are broken up with a space, so that no text can end a turn or add an image. Turn marks are:
+
+    - the tokens that the template writes, and all added tokens in brackets, special or not;
+    - what the template writes in brackets, such as ``<|user|>``, ``[/INST]`` or ``<<SYS>>``;
+    - the role words that it writes before turns, such as ``USER:`` or ``### Human:``.
+
+    `Marks` says which variants of them are found. Other words of a template, such as its default system prompt, are
+    left as they are.
 
     Args:
         name: the checkpoint, for messages.
@@ -73,13 +77,18 @@ class Chat:
         self._template = template
         self._image_token = image_token
         self.longest_token = max(map(len, tokenizer.get_vocab()))
-        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        self._marks = {*special, *([image_token] if image_token else [])}
+        added = tokenizer.added_tokens_decoder.values()
+        tokens = {one.content for one in added if one.special or is_bracketed(one.content, added=True)}
+        tokens |= {image_token} if image_token else set()
+        roles: set[tuple[bool, str]] = set()
         self._content: Callable[[str, bool], Any] = self._parts if family.sees else self._plain
         if family.chat:
             self._content = self._probe()
-            self._marks |= self._turn_marks()
-        self._ordered_marks = sorted(self._marks, key=len, reverse=True)
+            written = self._conversations()
+            tokens |= self._turn_tokens("\n".join(written))
+            # Text up to each turn, and up to the answer.
+            roles = roles_before(literal for one in written for literal in _TURN.split(one))
+        self._marks = Marks(tokens, roles)
 
     def fit(self, prompt: Prompt, budget: int, *, image: bool) -> Cut:
         """Cut a prompt to `budget` tokens, template included.
@@ -190,28 +199,31 @@ class Chat:
                 return way
         raise EngineError(f"the chat template of {self._name} cannot write a user's turn: {reason}")
 
-    def _turn_marks(self) -> set[str]:
-        """Return the tokens that the template itself writes, and what it writes in the brackets of turn marks."""
-        user = {"role": "user", "content": self._content(_PROBE, False)}
-        system, reply = ({"role": role, "content": self._content(_ANSWER, False)} for role in ("system", "assistant"))
+    def _conversations(self) -> list[str]:
+        """Return conversations of every role as the template writes them; their contents match `_TURN`."""
         written: list[str] = []
-        for turns in ([user], [system, user], [user, reply], [user, reply, user]):
+        for roles in (["user"], ["system", "user"], ["user", "assistant"], ["user", "assistant", "user"],
+                      ["system", "user", "assistant", "user"]):  # fmt: skip
+            turns = [
+                {"role": role, "content": self._content(f"caslie turn {n}", False)} for n, role in enumerate(roles)
+            ]
             with suppress(Exception):  # Jinja raises what the template raises: not every template has every role
-                written.append(self._turns(turns, turns[-1] is user))
-        text = "\n".join(written)
+                written.append(self._turns(turns, roles[-1] == "user"))
+        return written
+
+    def _turn_tokens(self, written: str) -> set[str]:
+        """Return the tokens that the template itself writes, and what it writes or has in the brackets of marks."""
         added = {token.content for token in self._tokenizer.added_tokens_decoder.values()}
-        # A token that is named in the template belongs to a role or a case that was not tried.
-        named = {token for token in added if _BRACKETED.fullmatch(token) and token in (self._template or "")}
-        tokens = {token for token in added if not token.isspace() and not token.isalnum() and token in text}
-        single = {token for token in self._tokenizer.get_vocab() if _BRACKETED.fullmatch(token) and token in text}
-        return named | tokens | single | set(_BRACKETED.findall(text))
+        tokens = {token for token in added if not token.isspace() and not token.isalnum() and token in written}
+        single = {token for token in self._tokenizer.get_vocab() if is_bracketed(token) and token in written}
+        # The source of the template has the marks of roles and cases that were not tried.
+        return tokens | single | bracketed(written) | bracketed(self._template or "")
 
     def _guard(self, prompt: Prompt) -> Prompt:
-        """Break up special tokens and turn marks in the text of a prompt, by a space after their first character."""
-        found = [mark for mark in self._ordered_marks if len(mark) > 1 and mark in prompt.text]
-        if not found:
+        """Break up special tokens and turn marks in the text of a prompt, each by one space."""
+        spaces = self._marks.breaks(prompt.text)
+        if not spaces:
             return prompt
-        spaces = [match.start() + 1 for match in re.finditer("|".join(map(re.escape, found)), prompt.text)]
         parts = [prompt.text[a:b] for a, b in zip([0, *spaces], [*spaces, len(prompt.text)], strict=True)]
 
         def moved(spans: tuple[Span, ...]) -> tuple[Span, ...]:

@@ -22,7 +22,7 @@ class PromptTooLong(ValueError):
     """The prompt does not fit though all its user fields and captions are empty.
 
     Attributes:
-        tokens: how long it then is.
+        tokens: how long it then is; of a text that is never given to `encode` the fewest that it can be.
         budget: how long it may be.
     """
 
@@ -96,7 +96,7 @@ def cut_prompt(prompt: Prompt, budget: int, encode: Encode, longest_token: int) 
         if ids is None:
             ids = draft.shorten_fields(draft.starts)
     if ids is None:
-        raise PromptTooLong(len(encode(draft.text())), budget)
+        raise PromptTooLong(draft.tokens(), budget)
     return Cut(draft.text(), ids, draft.is_cut(draft.fields), draft.is_cut(draft.captions))
 
 
@@ -158,6 +158,12 @@ class _Draft:
             return None
         ids = self._encode(text)
         return ids if len(ids) <= self._budget else None
+
+    def tokens(self) -> int:
+        """Return the number of tokens of the prompt as it now is; of a text over the limit the fewest possible."""
+        text = self.text()
+        longest_token = self._limit // self._budget if self._budget else 0
+        return -(-len(text) // longest_token) if len(text) > self._limit and longest_token else len(self._encode(text))
 
     def is_cut(self, numbers: Sequence[int]) -> bool:
         """Return whether any of these spans lost characters."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.evaluation import _measures as measures
+from caslie_ray.evaluation._bounds import bounded, cut
 from caslie_ray.evaluation._sums import Sums
 from caslie_ray.evaluation._truth import KnownView
 from caslie_ray.evaluation.page import ShownTruth, ShownView, ShownVote, worst_first
@@ -73,7 +74,7 @@ def collect(partition: str, run: Run, judged: Judged) -> Collected:
         RunError: the run was captioned with other voters, or by another schedule of votes.
     """
     rows = {row["view_id"]: row for row in run.read("captions", _COLUMNS, partition).to_pylist()}
-    views = run.read("views", ["view_id", "image_id", "task", "caption_prompt"], partition).to_pylist()
+    views = bounded(run.read("views", ["view_id", "image_id", "task", "caption_prompt"], partition)).to_pylist()
     found = Collected(Sums(), [])
     shown = []
     for view in views:
@@ -134,19 +135,19 @@ def _count(
 def shown_view(
     view: Mapping[str, Any], row: Mapping[str, Any], known: KnownView | None, splits: tuple[str, ...] = ()
 ) -> ShownView:
-    """Return a view as the page shows it; `row` is that of `captions`."""
+    """Return a view as the page shows it, its texts cut to `LONGEST`; `row` is that of `captions`."""
     return ShownView(
         view_id=view["view_id"],
         image_id=view["image_id"],
         task=TASKS[view["task"]].code,
         splits=splits,
-        context=view["caption_prompt"],
-        caption=row["caption"],
+        context=cut(view["caption_prompt"]) or "",
+        caption=cut(row["caption"]),
         votes=tuple(
-            ShownVote(vote["voter"], vote["answer"], vote["p_yes"], vote["error"]) for vote in row["votes"] or ()
+            ShownVote(vote["voter"], vote["answer"], vote["p_yes"], cut(vote["error"])) for vote in row["votes"] or ()
         ),
         verdict=bool(row["verdict"]),
-        error=row["error"],
+        error=cut(row["error"]),
         truth=_shown_truth(known.truth, row["caption"]) if known else None,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from caslie_ray.evaluation._bounds import MOST_VIEWS, bounded
 from caslie_ray.evaluation._collect import shown_view, splits_of
 from caslie_ray.evaluation._results import Measured
 from caslie_ray.evaluation._truth import KnownView
@@ -88,9 +89,10 @@ def _shown(
         )
         # The instruction is the same for all samples of a task: what follows it tells them apart.
         text = prompts.get(sample_id, "").partition("\n")[2]
+        views = tuple(view for view in row["view_ids"] or () if view)
         shown[sample_id] = ShownSample(
-            sample_id, TASKS[row["task"]].code, row["split"], text, row["output"], answers,
-            tuple(view for view in row["view_ids"] or () if view),
+            sample_id, TASKS[row["task"]].code, row["split"], text, row["output"], answers, views[:MOST_VIEWS],
+            len(views[MOST_VIEWS:]),
         )  # fmt: skip
     return sorted(shown.values(), key=lambda one: content_id(one.sample_id))
 
@@ -107,11 +109,11 @@ def views_of(run: Run, view_ids: Collection[str], truth: Mapping[str, KnownView]
 
 
 def _rows(run: Run, table: str, columns: list[str] | None, ids: Collection[str]) -> list[dict[str, Any]]:
-    """The rows of a table with some ids, each once."""
+    """The rows of a table with some ids, each once; their texts are cut as the page shows them."""
     name = "view_id" if table in ("captions", "views") else "sample_id"
     wanted = pa.array(sorted(ids), pa.string())
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for path in run.files(table):
-        for row in run.read_file(path, columns, pc.field(name).isin(wanted)).to_pylist():
+        for row in bounded(run.read_file(path, columns, pc.field(name).isin(wanted))).to_pylist():
             found[row[name], row.get("variant"), row.get("model")] = row
     return list(found.values())

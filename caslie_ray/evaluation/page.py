@@ -1,11 +1,15 @@
 """The report page: one HTML file that shows a run's figures and its views, the worst first.
 
 The file holds all that it shows and asks nothing of any network. What it shows is data: captions and contexts
-are hostile text, which goes into the file as escaped JSON and onto the screen as text only.
+are hostile text, which goes into the file as escaped JSON and onto the screen as text only. Its content security
+policy allows its own script and style sheet by their hashes, and no others. Texts are cut, so that the file stays
+light whatever a row holds.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import math
@@ -15,6 +19,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any
 
+from caslie_ray.evaluation._bounds import cut, within_budget
 from caslie_ray.evaluation._thumbnails import thumbnails
 from caslie_ray.runs import Run
 from caslie_ray.tasks import SPLITS, TASKS
@@ -44,7 +49,6 @@ PAGE_PATH = "report/index.html"
 
 _SCRIPTS = ("dom.js", "figures.js", "curves.js", "cards.js", "samples.js", "page.js")
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-_ESCAPED = re.compile("[" + "".join(_ESCAPES) + "]")
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -166,7 +170,8 @@ class ShownAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ShownSample:
-    """A sample that one variant gets right and another wrong; `views` are ids, in the order of its images."""
+    """A sample that one variant gets right and another wrong; `views` are ids, in the order of its images, and
+    `more_views` is how many others it has."""
 
     sample_id: str
     task: str
@@ -175,6 +180,7 @@ class ShownSample:
     output: str
     answers: tuple[ShownAnswer, ...]
     views: tuple[str, ...]
+    more_views: int = 0
 
 
 def disagreement(view: ShownView) -> float:
@@ -224,23 +230,30 @@ def render_page(
     pictures = {name: number for number, name in enumerate(name for name, data in small.items() if data)}
     places = {view.view_id: number for number, view in enumerate(views)}
     voters = list(dict.fromkeys(vote.voter for view in views for vote in view.votes))
-    data = {
-        "facts": [list(fact) for fact in facts],
+    fixed = {
+        "facts": [[name, cut(value)] for name, value in facts],
         "figures": [_figure(figure) for figure in figures],
         "tasks": _in_order({view.task for view in views}, [task.code for task in TASKS.values()]),
         "splits": _in_order({split for view in views for split in view.splits}, SPLITS),
         "voters": voters,
-        "views": [_view(view, voters, pictures) for view in views],
         "worst": sorted(range(len(views)), key=lambda number: _place(views[number])),
         "leftOut": left_out,
-        "samples": [asdict(sample) | {"views": [places[v] for v in sample.views if v in places]} for sample in samples],
     }
+
+    def written(longest: int) -> str:
+        shown = [_view(view, voters, pictures, longest) for view in views]
+        return _json({**fixed, "views": shown, "samples": [_sample(sample, places, longest) for sample in samples]})
+
     folder = files("caslie_ray.evaluation") / "_page"
+    css = (folder / "page.css").read_text("utf-8")
+    js = "\n".join((folder / name).read_text("utf-8") for name in _SCRIPTS)
     parts = {
         "title": html.escape(title),
-        "css": (folder / "page.css").read_text("utf-8"),
-        "js": "\n".join((folder / name).read_text("utf-8") for name in _SCRIPTS),
-        "data": _json(data),
+        "css": css,
+        "cssHash": _hash(css),
+        "js": js,
+        "jsHash": _hash(js),
+        "data": within_budget(written),
         "pictures": _json([small[name] for name in pictures]),
     }
     return _SLOT.sub(lambda slot: parts[slot[1]], (folder / "page.html").read_text("utf-8"))
@@ -262,25 +275,43 @@ def _place(view: ShownView) -> tuple[int, float, float]:
     return 1 if view.error is not None else 2, -disagreement(view), sure
 
 
-def _view(view: ShownView, voters: Sequence[str], pictures: Mapping[str, int]) -> dict[str, Any]:
-    """What the page's script reads of a view; what is unknown is left out, the file is long enough."""
-    votes = [[voters.index(vote.voter), vote.answer, _short(vote.p_yes), vote.error] for vote in view.votes]
+def _view(view: ShownView, voters: Sequence[str], pictures: Mapping[str, int], longest: int) -> dict[str, Any]:
+    """What the page's script reads of a view, its texts cut; what is unknown is left out, the file is long enough."""
+    votes = [
+        [voters.index(vote.voter), vote.answer, _short(vote.p_yes), cut(vote.error, longest)] for vote in view.votes
+    ]
     mean, split = _short(mean_p_yes(view)), disagreement(view)
     cell = {
         "id": view.view_id,
         "picture": pictures.get(view.image_id),
         "task": view.task,
         "splits": view.splits,
-        "context": view.context,
-        "caption": view.caption,
+        "context": cut(view.context, longest),
+        "caption": cut(view.caption, longest),
         "votes": [vote if vote[3] is not None else vote[:3] for vote in votes],
         "verdict": view.verdict,
-        "error": view.error,
+        "error": cut(view.error, longest),
         "truth": asdict(view.truth) if view.truth is not None else None,
         "mean": mean,
         "disagreement": split,
     }
     return {name: value for name, value in cell.items() if value is not None}
+
+
+def _sample(sample: ShownSample, places: Mapping[str, int], longest: int) -> dict[str, Any]:
+    """What the page's script reads of a sample, its texts cut; its views by their places among those of the page."""
+    answers = [
+        asdict(one) | {"text": cut(one.text, longest), "answer": cut(one.answer, longest)} for one in sample.answers
+    ]
+    return {
+        "task": sample.task,
+        "split": sample.split,
+        "text": cut(sample.text, longest),
+        "output": cut(sample.output, longest),
+        "answers": answers,
+        "views": [places[view] for view in sample.views if view in places],
+        "moreViews": sample.more_views,
+    }
 
 
 def _figure(figure: Plot) -> dict[str, Any]:
@@ -308,7 +339,14 @@ def _in_order(found: Iterable[str], known: Sequence[str]) -> list[str]:
     return sorted(found, key=lambda name: (place.get(name, len(place)), name))
 
 
+def _hash(text: str) -> str:
+    """The source expression that allows an inline script or style sheet in a content security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 def _json(value: Any) -> str:
     """JSON that is safe inside a script element."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return _ESCAPED.sub(lambda found: _ESCAPES[found[0]], text)
+    for char, escape in _ESCAPES.items():
+        text = text.replace(char, escape)
+    return text

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from caslie_ray.prompts import Prompt, join, render
+from caslie_ray.prompts import Prompt, join, one_line, render
 from caslie_ray.tasks._answers import label_of, read_answer, strip_mark
 from caslie_ray.tasks._cells import OBJECT
 from caslie_ray.tasks._checks import check_definition
@@ -197,13 +197,15 @@ class Task:
     def prompt(self, sample: Sample, captions: Sequence[str | None]) -> Prompt:
         """Write the turn that uniM³ answers (paper 4.3): instruction, input, captions and options.
 
+        The prompt is read line by line, so texts of the sample and captions are each written on one line.
+
         Args:
             sample: the sample.
             captions: one an image, in image order; None where no caption is used, which leaves no trace.
         """
         count = self.image_count(sample.input, sample.options)
         used = list(captions) + [None] * (count - len(captions))
-        lines = [Prompt(sample.instruction), *self.body(sample, used)]
+        lines = [Prompt(one_line(sample.instruction)), *self.body(sample, used)]
         if self.shows_options:
             lines += [Prompt("options:"), *self.option_lines(sample, used)]
         return join(lines, "\n")
@@ -215,7 +217,7 @@ class Task:
 
     def option_lines(self, sample: Sample, captions: Sequence[str | None]) -> list[Prompt]:
         """Return the lines that list the options."""
-        return [Prompt(option) for option in sample.options]
+        return [Prompt(one_line(option)) for option in sample.options]
 
     def read_answer(self, text: str, options: Sequence[str]) -> str | None:
         """Return the option that a model's text chooses, or None (a failure)."""
@@ -241,7 +243,7 @@ class Task:
 
 def caption_line(name: str, caption: str | None) -> list[Prompt]:
     """Return the line of a caption that is used, with the caption's span, and nothing for one that is not used."""
-    text = (caption or "").strip()
+    text = one_line((caption or "").strip())
     if not text:
         return []
     line = f"{name}: {text}"

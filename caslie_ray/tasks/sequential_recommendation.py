@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from caslie_ray.prompts import Prompt, render
+from caslie_ray.prompts import Prompt, one_line, render
 from caslie_ray.tasks._answers import option_titles, strip_ordinal
 from caslie_ray.tasks._cells import STRUCTURE
 from caslie_ray.tasks._metrics import recall_at_1
@@ -64,7 +64,7 @@ class SequentialRecommendation(Task):
     def option_lines(self, sample: Sample, captions: Sequence[str | None]) -> list[Prompt]:
         lines: list[Prompt] = []
         for option, caption in zip(sample.options, captions[len(sample.input) :], strict=True):
-            lines.append(Prompt(option))
+            lines.append(Prompt(one_line(option)))
             lines += caption_line("information from its image", caption)
         return lines
 

@@ -264,3 +264,17 @@ def test_a_larger_budget_keeps_no_less_of_captions(parts: list[tuple[str, str, s
     except PromptTooLong:
         return
     assert len(smaller.text) <= len(larger.text)
+
+
+def test_text_that_is_no_field_is_never_encoded_where_it_cannot_fit() -> None:
+    """An option or an instruction of a million characters costs no more than a field of that length."""
+    encoded: list[int] = []
+
+    def encode(text: str) -> list[int]:
+        encoded.append(len(text))
+        return list(text.encode())
+
+    with pytest.raises(PromptTooLong) as caught:
+        cut_prompt(Prompt("x" * 1_000_000), 100, encode, 10)
+    assert encoded == []
+    assert (caught.value.tokens, caught.value.budget) == (100_000, 100)

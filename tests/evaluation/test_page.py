@@ -187,6 +187,40 @@ def test_hostile_text_is_shown_and_nothing_more(page: Page, html: str) -> None:
     assert page.text("h1") == page.run("document.title") == "A <title> & more"
 
 
+INJECTED = {
+    "a script": "<script>window.harm = 1</script>",
+    "a script of the page's own kind": '<script type="module">window.harm = 1</script>',
+    "a script with the page's name": '<script src="page.html"></script>',
+    "a handler": '<img src="data:," onerror="window.harm = 1">',
+    "a style sheet": "<style>h1 { display: none }</style>",
+    "a style attribute": '<p style="background: url(https://a.example/x)">text</p>',
+}
+
+
+@pytest.mark.parametrize("markup", INJECTED.values(), ids=INJECTED)
+def test_what_is_injected_into_the_page_is_refused(
+    chrome: webdriver.Chrome, tmp_path: Path, html: str, markup: str
+) -> None:
+    """Were a text to become markup after all: the policy allows the page's own script and style sheet alone."""
+    complaints(chrome)
+    page = Page(chrome, tmp_path).open(html.replace("<main>", f"{markup}<main>"))
+    refused = complaints(chrome)
+    assert refused
+    assert all("Content Security Policy" in complaint for complaint in refused)
+    assert page.run("window.harm") is None
+    assert page.visible("h1")
+    assert page.text("#count") == f"{len(VIEWS)} of {len(VIEWS)} views"
+
+
+def test_long_texts_are_cut_and_say_so(page: Page) -> None:
+    long = view("one", context="x" * 5_000_000, caption="y" * 5_000_000, error="z" * 5_000_000)
+    html = render_page("Title", [("Run", "r" * 5_000_000)], [], [long], {})
+    assert len(html) < 100_000
+    page.open(html)
+    for where in (".card .context", ".card .caption", ".card .failure", "#facts dd"):
+        assert page.text(where).endswith("… (5,000,000 characters)")
+
+
 def test_figures_say_their_shares_in_words_and_lengths(page: Page, html: str) -> None:
     page.open(html)
 

@@ -6,10 +6,12 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from caslie_ray.evaluation import _thumbnails as thumbs
+from caslie_ray.evaluation._bounds import LONGEST, bounded, cut
 from caslie_ray.evaluation.page import (
     Bar,
     Figure,
@@ -88,6 +90,36 @@ def test_what_is_not_a_number_is_shown_as_unknown() -> None:
     html = render_page("Title", [], [Figure("F", "", (Bar("a", float("nan")),))], [view("one", (float("nan"),))], {})
 
     assert "NaN" not in html.split('id="data">')[1].split("</script>")[0]
+
+
+def test_all_texts_together_keep_to_a_budget() -> None:
+    hostile = "<" * 1_000_000
+    views = [view(str(number), context=hostile, caption=hostile, error=hostile) for number in range(1000)]
+    html = render_page("Title", [], [], views, {})
+
+    assert 1_000_000 < len(html) < 30_000_000
+    assert "… (1,000,000 characters)" in html
+
+
+def test_texts_are_cut_once() -> None:
+    once = cut("x" * 10_000)
+
+    assert once == "x" * LONGEST + "… (10,000 characters)"
+    assert cut(once) == once
+    assert cut("x" * LONGEST) == "x" * LONGEST
+    assert cut(None) is None
+
+
+def test_texts_of_a_table_are_cut_before_python_reads_them() -> None:
+    table = pa.table({"text": ["a", None, "é" * 10_000], "number": [1, 2, 3]})
+
+    assert bounded(table).to_pylist() == [
+        {"text": "a", "number": 1},
+        {"text": None, "number": 2},
+        {"text": "é" * LONGEST + "… (10000 characters)", "number": 3},
+    ]
+    assert bounded(table.slice(0, 2)).equals(table.slice(0, 2))
+    assert bounded(table.slice(0, 0)).num_rows == 0
 
 
 def test_the_page_is_written_into_the_run(tmp_path: Path) -> None:

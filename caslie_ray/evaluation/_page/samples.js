@@ -31,6 +31,7 @@ function sampleOf(sample, data, pictures) {
     el("p", {}, el("span", { class: "quiet" }, "true answer: "), el("b", { dir: "auto" }, sample.output)),
     el("ul", { class: "answers" }, sample.answers.map(answerRow)),
     views,
+    sample.moreViews ? el("p", { class: "quiet" }, `… and ${thousands(sample.moreViews)} more images`) : null,
   );
 }
 

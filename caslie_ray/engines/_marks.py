@@ -1,0 +1,130 @@
+"""Turn marks: what a chat template writes to begin and end turns, and where user text imitates it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+__all__ = ["Marks", "bracketed", "is_bracketed", "roles_before"]
+
+_BRACKETED = re.compile(
+    r"<\|[^<>|\n]{1,60}\|>|</?[A-Za-z_][\w ]{0,60}>|\[/?[A-Z_]{2,40}\]|<</?[A-Z]{2,20}>>|<｜[^<>\n]{1,60}｜>"
+)
+_ADDED = re.compile(r"[<\[].*[>\]]", re.DOTALL)
+# Read at the end of what stands before a turn: `USER:`, `### Human:`, `### Response`.
+_ROLE = re.compile(r"(?:(?P<hashes>#+)\s*(?P<headed>[^\W\d_]\w*)|(?<!\w)(?P<plain>[^\W\d_]\w*)(?=:)):?\s*$")
+
+# Characters that a reader does not see, and that some tokenizers drop.
+_INVISIBLE = r"\x00-\x08\x0e-\x1f\x7f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff"
+_GAP = rf"[{_INVISIBLE}]*+"
+_SPACE = rf"[\s{_INVISIBLE}]*+"
+
+
+def _lookalikes() -> dict[str, str]:
+    """Return the full-width and small forms of each character that has some."""
+    found: defaultdict[str, str] = defaultdict(str)
+    for code in range(0xFE50, 0xFFEF):
+        plain = unicodedata.normalize("NFKC", chr(code))
+        if len(plain) == 1 and plain != chr(code) and not plain.isspace():
+            found[plain] += chr(code)
+            found[chr(code)] += plain
+    return found
+
+
+_LOOKALIKES = _lookalikes()
+
+
+def bracketed(text: str) -> set[str]:
+    """Return the marks in brackets that a text holds, such as ``<|user|>``, ``[/INST]`` and ``<<SYS>>``."""
+    return set(_BRACKETED.findall(text))
+
+
+def is_bracketed(token: str, *, added: bool = False) -> bool:
+    """Whether a token is a mark in brackets; an added token may have any text between them."""
+    return bool((_ADDED if added else _BRACKETED).fullmatch(token))
+
+
+def roles_before(literals: Iterable[str]) -> set[tuple[bool, str]]:
+    """Return the role words at the ends of what a template writes before turns.
+
+    Returns:
+        For each whether it stands behind hashes, and the word with its colon: ``(False, "USER:")`` and
+        ``(True, "Human:")`` for ``### Human:``.
+    """
+    roles: set[tuple[bool, str]] = set()
+    for literal in literals:
+        if match := _ROLE.search(literal):
+            colon = ":" if match[0].rstrip().endswith(":") else ""
+            roles.add((match["hashes"] is not None, (match["headed"] or match["plain"]) + colon))
+    return roles
+
+
+class Marks:
+    """Finds turn marks in user text, and texts that read like one.
+
+    Marks in brackets are found in any case. In all marks, invisible characters inside are skipped, full-width and
+    small forms count as the characters they resemble, and any white space as a space. Letters of other alphabets that
+    look alike are not found: they are other tokens. Role words are found in the template's case: those
+    behind hashes anywhere, others only as a whole word with its colon.
+
+    Args:
+        tokens: special tokens, added tokens and marks in brackets.
+        roles: as `roles_before` gives them.
+    """
+
+    def __init__(self, tokens: Iterable[str], roles: Iterable[tuple[bool, str]] = ()) -> None:
+        self._patterns = _token_patterns(tokens)
+        headed = {word for hashes, word in roles if hashes}
+        plain = {word for hashes, word in roles if not hashes}
+        for word in sorted(headed):
+            start = rf"#(?<!##)#*+{_SPACE}{_class(word[0])}"
+            self._patterns.append(re.compile(rf"{start}(?={_spelled(word[1:])}{'' if word.endswith(':') else _END})"))
+        for word in sorted(plain):
+            first = _class(word[0])
+            self._patterns.append(re.compile(rf"{first}(?<!\w{first})(?={_spelled(word[1:])})"))
+
+    def breaks(self, text: str) -> list[int]:
+        """Return the offsets, in rising order, at which a space breaks up each mark in the text."""
+        return sorted({match.end() for pattern in self._patterns for match in pattern.finditer(text)})
+
+
+_END = r"(?!\w)"
+
+
+def _token_patterns(tokens: Iterable[str]) -> list[re.Pattern[str]]:
+    """Return patterns whose matches end where a token is to be broken up: behind its first character.
+
+    What follows is looked ahead at, so that tokens which overlap are found too.
+    """
+    by_first: defaultdict[str, set[str]] = defaultdict(set)
+    for token in tokens:
+        if len(token) > 1:
+            by_first[token[0].lower()].add(token[1:].lower())
+    # One pattern per first character: the search skips to it without trying the alternatives elsewhere.
+    return [
+        re.compile(f"{_class(first)}(?={_trie(sorted(rests))})", re.IGNORECASE)
+        for first, rests in sorted(by_first.items())
+    ]
+
+
+def _trie(texts: Sequence[str]) -> str:
+    """Return a pattern of texts that shares their beginnings, so that a search takes one path and not all."""
+    if "" in texts:
+        return ""  # the shortest decides
+    if len(texts) == 1:
+        return _spelled(texts[0])
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for text in texts:
+        groups[text[0]].append(text[1:])
+    branches = [_spelled(first) + _trie(rests) for first, rests in groups.items()]
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+
+
+def _spelled(text: str) -> str:
+    return "".join(_SPACE if char.isspace() else _GAP + _class(char) for char in text)
+
+
+def _class(char: str) -> str:
+    return f"[{re.escape(char + _LOOKALIKES.get(char, ''))}]"

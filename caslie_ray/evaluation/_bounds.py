@@ -1,0 +1,52 @@
+"""Bounds of what the report page shows: the length of each text, and the size of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["LONGEST", "MOST_VIEWS", "bounded", "cut", "within_budget"]
+
+LONGEST = 4000
+"""Characters of a text that the page shows."""
+
+MOST_VIEWS = 60
+"""Views of one sample that the page shows."""
+
+_SHORTER = (LONGEST, 1000, 250, 60)
+_BUDGET = 24_000_000  # characters of JSON: a browser reads so much in about a second
+_NOTE = 40  # a text that was cut once is no longer than `LONGEST` and this
+
+
+def cut(text: str | None, longest: int = LONGEST) -> str | None:
+    """Return a text; of one that is too long its first characters and its length in words."""
+    if text is None or len(text) <= longest + _NOTE:
+        return text
+    return f"{text[:longest]}… ({len(text):,} characters)"
+
+
+def bounded(table: pa.Table) -> pa.Table:
+    """Return a table whose texts are cut, before any of them becomes a Python object."""
+    for place, field in enumerate(table.schema):
+        if not pa.types.is_string(field.type):
+            continue
+        column = table.column(place)
+        lengths = pc.utf8_length(column)
+        if (pc.max(lengths).as_py() or 0) > LONGEST + _NOTE:
+            first = pc.utf8_slice_codeunits(column, 0, LONGEST)
+            short = pc.binary_join_element_wise(first, "… (", lengths.cast(pa.string()), " characters)", "")
+            column = pc.if_else(pc.greater(lengths, LONGEST + _NOTE), short, column)
+            table = table.set_column(place, field, column)
+    return table
+
+
+def within_budget(written: Callable[[int], str]) -> str:
+    """Return what a function writes with texts of at most so many characters: the most that keeps to the budget."""
+    text = ""
+    for longest in _SHORTER:
+        text = written(longest)
+        if len(text) <= _BUDGET:
+            break
+    return text
