@@ -146,8 +146,8 @@ def test_a_run_and_its_output_hold_no_keys(world: World, output: Output) -> None
     }  # fmt: skip
     locations = {row["location"] for row in opened.read("rejects").to_pylist()}
     assert locations <= {f"s3://source/set/rows.json:{number}" for number in range(1, 7)}
-    worker: Any = ray._private.worker
-    logs = [path for path in Path(worker._global_node.get_logs_dir_path()).rglob("*") if path.is_file()]
+    node: Any = ray._private.worker._global_node
+    logs = [path for path in Path(node.get_logs_dir_path()).rglob("*") if path.is_file()]
     texts = {path.name: path.read_text(errors="replace") for path in logs}
     assert [name for name, text in texts.items() if MARK.search(text)] == []
 
