@@ -111,7 +111,7 @@ def overlapping(data: bytes, groups: int) -> bytes:
     return _with_footer(data, lambda _: sink.getvalue()[4:-8])
 
 
-class _Keys(pe.KmsClient):
+class _Keys(pe.KmsClient):  # type: ignore[misc]  # pyarrow has no types
     def __init__(self, _: object) -> None:
         super().__init__()
 
