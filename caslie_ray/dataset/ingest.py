@@ -181,6 +181,8 @@ class _Ingest:
         memory = min(_READER_MEMORY * limits.row_bytes, 1 << 30)
         found: dict[str, list[Parsed]] = {}
         left = list(jobs)
+        # The names of their folders do not tell that files were read again.
+        self._run.delete([self._run.path(_STAMP)])
         with self._progress("read", None, "rows") as progress:
             for concurrency, retries in ((self._concurrency, RETRIES), (1, 0)):
                 for _, folder in left:

@@ -100,7 +100,13 @@ TABLE = {
     ),
     "page that claims 2 GiB": Hostile("a.parquet", lambda: claiming_page(1 << 31), 0, "max_row_bytes", 10, 100),
     "a hundred million nulls": Hostile(
-        "a.parquet", lambda: overlapping(parquet({"task": pa.nulls(MB, pa.int32())}), 100), 18_000, "max_ratio", 10, 100
+        "a.parquet",
+        lambda: overlapping(parquet({"task": pa.nulls(MB, pa.int32())}), 100),
+        0,
+        "max_ratio|no column",
+        10,
+        100,
+        20_000,
     ),
     "two billion rows claimed": Hostile("a.parquet", lambda: claiming(123_457, 1 << 31), 17_000, "max_ratio", 20, 150),
     "footer of 2 GiB": Hostile(
@@ -160,7 +166,13 @@ TABLE = {
         "a.json", lambda: around('{"a"=' + ('{"a":[' + "1," * 20_000) * 90), 1, "invalid|broken", 15, 120, 3
     ),
     "damaged rows by the ten thousand": Hostile(
-        "a.json", lambda: "[" + '{"task":x},{"task":1},' * 20_000 + "]", 20_000, "invalid JSON", 20, 80, 20_000
+        "a.json",
+        lambda: "[" + '{"task":x},{"task":1},' * 20_000 + "]",
+        20_000,
+        "invalid JSON|truncated",
+        20,
+        80,
+        20_000,
     ),
     "lists in one another": Hostile("a.json", lambda: around("[" * 200_000 + "]" * 200_000), 2, "nested", 5, 80),
     "lists in one another in a line": Hostile(
@@ -172,7 +184,7 @@ TABLE = {
     "spaces": Hostile("a.json.gz", lambda: packed(" " * MB, 60), 0, "max_ratio|empty|not a data set", 10, 60),
     "zeros": Hostile("a.jsonl.gz", lambda: packed(b"\0" * MB, 60), 0, "max_ratio|not a data set", 10, 100),
     "a string without end": Hostile("a.json.gz", lambda: packed('[{"task":"' + MIB * 60), 0, "max_ratio", 10, 150),
-    "quotes": Hostile("a.json.gz", lambda: packed("[" + '"' * MB * 40), 0, "max_ratio|invalid|no row", 20, 150, 20_000),
+    "quotes": Hostile("a.json.gz", lambda: packed("[" + '"' * MB * 40), 0, "max_ratio|invalid|no row", 20, 150, 30_000),
     "braces": Hostile("a.json", lambda: "[" + "{" * 3 * MB, 0, "invalid|broken|truncated", 10, 80, 3),
     "gzip of gzip": Hostile("a.json.gz", lambda: packed(packed("{}\n", 1000)), 0, "not a data set", 5, 50),
     "ten thousand gzip members": Hostile("a.jsonl.gz", lambda: in_members(rows(3).encode(), 10_000), 3, None, 5, 50),
