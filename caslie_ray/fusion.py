@@ -27,10 +27,11 @@ from caslie_ray.quality import count
 from caslie_ray.runs import Run, RunError, StoreError
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS, Sample
+from caslie_ray.verdict_bits import VerdictBits
 
 __all__ = [
-    "CONTEXT_FREE", "EXPERIMENTS", "SHUFFLED", "VARIANTS", "Captioned", "experiments_of", "fuse", "instructions_of",
-    "plan_fusion", "sample_of",
+    "CONTEXT_FREE", "EXPERIMENTS", "SHUFFLED", "VARIANTS", "VERDICT_ONLY", "Captioned", "experiments_of", "fuse",
+    "instructions_of", "plan_fusion", "sample_of",
 ]  # fmt: skip
 
 VARIANTS = ("caslie", "uia", "text")
@@ -38,7 +39,10 @@ VARIANTS = ("caslie", "uia", "text")
 EXPERIMENTS = "experiments"
 """The table of the variants that experiments make; its rows are like those of `instructions`."""
 
-SHUFFLED, CONTEXT_FREE = "shuffled", "context-free"
+SHUFFLED, VERDICT_ONLY, CONTEXT_FREE = "shuffled", "verdict-only", "context-free"
+
+MARK = "helpful"
+"""Replaces each caption that won in the variant `verdict-only`."""
 
 
 class Captioned(NamedTuple):
@@ -49,13 +53,13 @@ class Captioned(NamedTuple):
     answers: Mapping[str, str | None] = {}
 
 
-Choose = Callable[[str, Captioned], bool]
-"""Whether a view's caption is used."""
+Choose = Callable[[str, Captioned], str | None]
+"""The text that the prompt has in the place of a view's caption; None where it has none."""
 
 _CHOOSE: Mapping[str, Choose] = {
-    "caslie": lambda _, view: view.verdict,
-    "uia": lambda _, view: True,
-    "text": lambda _, view: False,
+    "caslie": lambda _, view: view.caption if view.verdict else None,
+    "uia": lambda _, view: view.caption,
+    "text": lambda _, view: None,
 }
 
 
@@ -64,6 +68,7 @@ def experiments_of(profile: Profile) -> list[str]:
     tried = profile.experiments
     return [
         *([SHUFFLED] if tried.shuffled else []),
+        *([VERDICT_ONLY] if tried.verdict_only else []),
         *([CONTEXT_FREE] if tried.context_free else []),
         *name_sets(tried.voter_sets),
     ]
@@ -103,7 +108,7 @@ def instructions_of(
     sample = sample_of(row)
     views = [(view_id, captions[view_id]) if view_id in captions else None for view_id in row["view_ids"] or ()]
     for variant, chooses in choose.items():
-        used = [(view[1].caption or None) if view and chooses(*view) else None for view in views]
+        used = [(chooses(*view) or None) if view and view[1].caption else None for view in views]
         prompt = task.prompt(sample, used)
         yield {
             "sample_id": row["sample_id"],
@@ -141,6 +146,7 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     check = ContextCheck(profile.lineup.base)
     written = 0
     uncaptioned = 0
+    bits = VerdictBits()
     with Progress("fuse", len(partitions), "files", quiet=quiet) as progress:
         for partition in partitions:
             rows: dict[str, list[dict[str, Any]]] = {table: [] for table in tables}
@@ -150,6 +156,9 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
             for source in sources:
                 known = source.captions.of(ids)
                 if source is sources[0]:
+                    for row in samples:
+                        won = [view in known and bool(known[view].verdict) for view in row["view_ids"] or ()]
+                        bits.add(row["task"], row["split"], row["options"] or (), row["output"], won)
                     missing = Counter(view for row in samples for view in row["view_ids"] or () if view)
                     uncaptioned += sum(count for view, count in missing.items() if view not in known)
                 for row in samples:
@@ -170,6 +179,7 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
         "variants": {name: dict(count) for name, count in counts.items()},
         "fit": check.summary(),
         "views_without_caption_row": uncaptioned,
+        "verdict_bits": bits.as_dict(),
         "files_written": written,
     }
     run.write_json("summary/fuse.json", summary)
@@ -195,7 +205,9 @@ def _sources(run: Run, profile: Profile) -> list[_Source]:
     chosen: dict[str, Choose] = {}
     if profile.experiments.shuffled:
         drawn = _drawn(run, captions)
-        chosen[SHUFFLED] = lambda view_id, _: view_id in drawn
+        chosen[SHUFFLED] = lambda view_id, view: view.caption if view_id in drawn else None
+    if profile.experiments.verdict_only:
+        chosen[VERDICT_ONLY] = lambda _, view: MARK if view.verdict else None
     sets = profile.experiments.voter_sets
     for name, voters in zip(name_sets(sets), sets, strict=True):
         chosen[name] = functools.partial(_majority, voters)
@@ -209,14 +221,14 @@ def _sources(run: Run, profile: Profile) -> list[_Source]:
     return sources
 
 
-def _majority(voters: Sequence[str], _: str, view: Captioned) -> bool:
+def _majority(voters: Sequence[str], _: str, view: Captioned) -> str | None:
     lacking = [name for name in voters if name not in view.answers]
     if view.answers and lacking:
         raise RunError(
             f"{', '.join(lacking)} did not vote on every view, as experiments.voter_sets wants: run caption with the"
             " same profile and votes.schedule=full"
         )
-    return count([view.answers.get(name) for name in voters], len(voters)).verdict
+    return view.caption if count([view.answers.get(name) for name in voters], len(voters)).verdict else None
 
 
 def _drawn(run: Run, captions: _Captions) -> set[str]:

@@ -15,6 +15,7 @@ from caslie_ray.tasks import SPLITS, TASKS
 
 __all__ = ["show_caption", "show_evaluate", "show_fuse", "show_ingest", "show_train"]
 
+_TELLING = 0.03  # accuracy of the verdicts alone above that of the most frequent answer
 _ENOUGH = 50  # views; of fewer a figure says nothing, and an audit of 1% of a small run has fewer
 
 
@@ -157,6 +158,17 @@ def show_train(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _verdict_bits(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line on the tasks whose answers the verdicts alone predict, and none where there is no such task."""
+    telling = [
+        f"{code} {split} {cell['accuracy']['value']:.1%} (most frequent answer {cell['majority']['value']:.1%})"
+        for code, splits in found.items()
+        for split, cell in splits.items()
+        if cell["gain"]["low"] > _TELLING
+    ]
+    return [f"verdicts alone   predict the answer: {' · '.join(telling)}"] if telling else []
+
+
 def show_evaluate(summary: Mapping[str, Any]) -> list[str]:
     """Return the evaluate job's summary as lines; brackets hold 95% intervals."""
     figures = summary["figures"]
@@ -195,6 +207,7 @@ def show_evaluate(summary: Mapping[str, Any]) -> list[str]:
             f"voters differ    {_percent(agreement['mean_pairwise_disagreement'])} of pairs,"
             f" {agreement['views']:,} views on which all voted"
         )
+    lines += _verdict_bits(summary.get("verdict_bits", {}))
     if left_out := summary.get("not_measured"):
         lines.append(
             f"not measured     {describe_left_out(left_out)}: their true answer is none of their options or labels"

@@ -349,6 +349,27 @@ def test_as_many_captions_of_each_task_and_split_are_drawn_at_random(tmp_path: P
     assert drawn == _drawn(run, _Captions(run))
 
 
+def test_verdicts_without_captions_leave_a_mark_where_a_caption_won(tmp_path: Path) -> None:
+    run = open_run(str(tmp_path / "run"))
+    put(run, "samples", "0", sample_row("PRP", ["1", "2"]), sample_row("AP", ["3"]))
+    put(run, "captions", "0", caption_row("1", "a red mug", True), caption_row("2", "a lamp", False))
+    put(run, "captions", "1", caption_row("3", None, False, "lost"))
+    chosen = load_profile("mini", ["experiments.verdict_only=true"])
+    summary = fuse(run, chosen, quiet=True)
+    rows = {(row["variant"], row["task"]): row for row in experiments(run).values()}
+    assert {variant for variant, _ in rows} == {"verdict-only"}
+    prp = rows["verdict-only", find_task("PRP").name]
+    won = {row["variant"]: row for row in run.read("instructions").to_pylist() if row["task"] == prp["task"]}
+    assert prp["prompt"] == won["caslie"]["prompt"].replace("a red mug", "helpful")
+    assert prp["captions_used"] == 1
+    assert rows["verdict-only", find_task("AP").name]["captions_used"] == 0
+    counted = summary["verdict_bits"]
+    label = find_task("PRP").true_label(prp["response"], prp["options"])
+    assert counted["PRP"] == {prp["split"]: {"10": {label: 1}}}
+    assert list(counted["AP"][rows["verdict-only", find_task("AP").name]["split"]]) == ["0"]
+    assert fuse(run, chosen, quiet=True)["files_written"] == 0
+
+
 def test_captions_without_context_make_a_variant_of_their_own(tmp_path: Path) -> None:
     run = open_run(str(tmp_path / "run"))
     put(run, "samples", "0", sample_row("AP", ["1"]))

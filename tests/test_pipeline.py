@@ -163,7 +163,8 @@ def test_their_plans(piped: Piped) -> None:
 def test_every_experiment_takes_tasks_of_a_users_own(piped: Piped) -> None:
     settings = [
         "votes.schedule=full", "experiments.task_specific=true", "experiments.context_free=true",
-        "experiments.shuffled=true", "experiments.voter_sets=[[phi], [llama-8b, vision, mistral]]",
+        "experiments.shuffled=true", "experiments.verdict_only=true",
+        "experiments.voter_sets=[[phi], [llama-8b, vision, mistral]]",
         "training.epochs=1", f"evaluation.truth={piped.here.source.parent}/truth", "evaluation.context_free=true",
     ]  # fmt: skip
     done = job("pipeline", *piped.arguments, "--set", *settings, limit_s=2000, root=piped.here.root)

@@ -17,6 +17,7 @@ from caslie_ray.evaluation._results import TABLES_PATH, Measured, measure, summa
 from caslie_ray.evaluation._summary import describe
 from caslie_ray.evaluation._sums import Sums
 from caslie_ray.evaluation._truth import KnownView, read_truth
+from caslie_ray.evaluation._verdict_bits import predictions_of_bits
 from caslie_ray.evaluation.page import PAGE_PATH, Plot, ShownSample, render_page, write_page
 from caslie_ray.profiles import Profile
 from caslie_ray.progress import Progress
@@ -73,7 +74,11 @@ def evaluate(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, An
         "context_free_captions": len(free) if compared else None,
         "page": run.below(PAGE_PATH).label,
     }
-    measured = _measure(run, profile) if run.files("predictions") else None
+    fused = run.read_json("summary/fuse.json") or {}
+    of_bits = predictions_of_bits(fused.get("verdict_bits", {}), profile.evaluation.resamples)
+    if of_bits:
+        summary["verdict_bits"] = of_bits
+    measured = _measure(run, profile, of_bits) if run.files("predictions") else None
     if measured is not None:
         write_results(run, measured)
         summary["results"] = summary_of(measured)
@@ -108,11 +113,11 @@ def plan_evaluation(run: Run, profile: Profile) -> list[str]:
     return [*lines, f"models           {models}", f"writes           {run.below(PAGE_PATH).label}"]
 
 
-def _measure(run: Run, profile: Profile) -> Measured | None:
+def _measure(run: Run, profile: Profile, of_bits: Mapping[str, Any]) -> Measured | None:
     from caslie_ray.prediction import answerers_of  # torch takes seconds; captions alone need none
 
     _, answerers = answerers_of(run, profile, partly=True)
-    return measure(run, answerers, profile.prediction.splits, profile.evaluation.resamples)
+    return measure(run, answerers, profile.prediction.splits, profile.evaluation.resamples, of_bits)
 
 
 def _context_free(run: Run, profile: Profile, *, quiet: bool) -> dict[str, str]:

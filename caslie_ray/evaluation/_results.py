@@ -44,7 +44,13 @@ class Measured(NamedTuple):
     left_out: Mapping[str, Mapping[str, int]]
 
 
-def measure(run: Run, answerers: Sequence[Answerer], splits: Collection[str], resamples: int) -> Measured | None:
+def measure(
+    run: Run,
+    answerers: Sequence[Answerer],
+    splits: Collection[str],
+    resamples: int,
+    of_bits: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Measured | None:
     """Measure what models have answered; None where they have answered nothing.
 
     Args:
@@ -52,6 +58,7 @@ def measure(run: Run, answerers: Sequence[Answerer], splits: Collection[str], re
         answerers: the models.
         splits: of which every question should be answered.
         resamples: for intervals.
+        of_bits: what the verdicts alone predict, for the tables; see `predictions_of_bits`.
 
     Raises:
         RunError: a table cannot be read.
@@ -70,7 +77,8 @@ def measure(run: Run, answerers: Sequence[Answerer], splits: Collection[str], re
     if not found.cells and not found.left_out:
         return None
     scored = [score(cell, answered, resamples) for cell, answered in found.cells.items()]
-    return Measured(found.cells, scored, Results(scored, _used(run), found.left_out), found.missing, found.left_out)
+    results = Results(scored, _used(run), found.left_out, of_bits)
+    return Measured(found.cells, scored, results, found.missing, found.left_out)
 
 
 def write_results(run: Run, measured: Measured) -> None:

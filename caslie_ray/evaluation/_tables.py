@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from caslie_ray.evaluation._answers import describe_left_out
 from caslie_ray.evaluation._scores import Interval, Scored, difference, mean_of
-from caslie_ray.fusion import CONTEXT_FREE, SHUFFLED
+from caslie_ray.fusion import CONTEXT_FREE, SHUFFLED, VERDICT_ONLY
 from caslie_ray.tasks import TASKS
 
 __all__ = ["NAMES", "Results", "Table", "as_latex", "as_markdown", "improvement", "tables_of"]
@@ -28,6 +28,7 @@ NAMES = {
     "uia": "CASLIE-UIA, use it always",
     "caslie": "CASLIE",
     SHUFFLED: "verdicts shuffled",
+    VERDICT_ONLY: "verdicts without captions",
     CONTEXT_FREE: "without context",
     "task-specific": "task-specific",
     "base": "the base as it is",
@@ -71,13 +72,19 @@ class Results:
         scored: the cells.
         used: the shares of captions used.
         left_out: samples that are not measured, by the task's code and split; see `Answers.left_out`.
+        of_bits: what the verdicts alone predict; see `predictions_of_bits`.
     """
 
     def __init__(
-        self, scored: Sequence[Scored], used: Used, left_out: Mapping[str, Mapping[str, int]] | None = None
+        self,
+        scored: Sequence[Scored],
+        used: Used,
+        left_out: Mapping[str, Mapping[str, int]] | None = None,
+        of_bits: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.used = used
         self.left_out = left_out or {}
+        self.of_bits = of_bits or {}
         self.models = list(dict.fromkeys(one.cell.model for one in scored))
         place = {name: at for at, name in enumerate(NAMES)}
         found = {one.cell.variant for one in scored}
@@ -122,7 +129,8 @@ def _paper_numbers() -> dict[str, str]:
 def tables_of(results: Results) -> list[Table]:
     """Return all tables for which there are results."""
     made = [_overall(results), _generalist(results), _ablation(results), _captioners(results), _voters(results)]
-    return [*(_with_notes(table, results) for table in made if table is not None), *_detailed(results)]
+    bits = _verdict_bits(results)
+    return [*(_with_notes(table, results) for table in made if table is not None), *bits, *_detailed(results)]
 
 
 def _with_notes(table: Table, results: Results) -> Table:
@@ -215,7 +223,7 @@ def _generalist(results: Results) -> Table | None:
 
 
 def _ablation(results: Results) -> Table | None:
-    shown = [name for name in (*_VARIANTS, SHUFFLED, "base") if name in results.variants]
+    shown = [name for name in (*_VARIANTS, SHUFFLED, VERDICT_ONLY, "base") if name in results.variants]
     if len(shown) < 2:
         return None
     rows = []
@@ -255,6 +263,36 @@ def _ablation(results: Results) -> Table | None:
         "An answer that cannot be read counts as wrong here; the paper leaves it out (Tables A7 to A13 show both)."
         " Improvement: the mean of the relative gains in each task and split, as the paper computes it.",
     )  # fmt: skip
+
+
+def _verdict_bits(results: Results) -> list[Table]:
+    rows = [
+        (
+            _OURS,
+            f"{code} {_TITLES[split]}",
+            *(_interval(found[name]) for name in ("majority", "accuracy", "gain")),
+            _interval(found["mutual_information"], 4),
+            f"{found['n']:,}",
+        )
+        for code, splits in results.of_bits.items()
+        for split, found in splits.items()
+    ]
+    if not rows:
+        return []
+    return [
+        Table(
+            "", "What the verdicts alone tell",
+            ("", "task", "most frequent answer", "verdicts", "difference", "mutual information", "samples"),
+            tuple(rows),
+            "Accuracy of the most frequent answer of each pattern of verdicts in training, without text and captions."
+            " Where the difference is large, models learn the answer from which captions are there, not from what they"
+            " say. Mutual information of verdicts and answer is in bits.",
+        )
+    ]  # fmt: skip
+
+
+def _interval(found: Mapping[str, float], places: int = 3) -> str:
+    return f"{found['value']:.{places}f} [{found['low']:.{places}f}, {found['high']:.{places}f}]"
 
 
 def _captioners(results: Results) -> Table | None:

@@ -17,6 +17,10 @@ class ExperimentSettings(Settings):
     shuffled: bool = False
     """A control: as many captions as the verdicts choose, chosen at random. What it gains, choosing did not earn."""
 
+    verdict_only: bool = False
+    """A control: a bare mark in the place of each caption that won. What it gains, the verdict tells without the
+    caption."""
+
     task_specific: bool = False
     """A model for each task alone (Table 5)."""
 
