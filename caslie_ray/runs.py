@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 import logging
 import posixpath
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -305,13 +305,30 @@ class Run:
             raise
 
     def _put_object(self, path: str, data: memoryview) -> None:
-        def put() -> None:
-            with self.fs.open_output_stream(path, compression=None) as stream:
-                stream.write(data)
+        failures: list[BaseException] = []
+        done = threading.Event()
 
-        # A stream that is left is put as far as it got. No signal reaches another thread, so none can fall in between.
-        with ThreadPoolExecutor(1) as aside:
-            aside.submit(put).result()
+        def put() -> None:
+            try:
+                with self.fs.open_output_stream(path, compression=None) as stream:
+                    stream.write(data)
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                done.set()
+
+        # An interrupted stream would put what it has so far. Python delivers signals to the main thread alone. Its
+        # join() takes a thread for ended that is not, where a signal interrupts it: hence the event.
+        aside = threading.Thread(target=put, name="put")
+        try:
+            aside.start()
+            done.wait()
+        except BaseException:
+            if aside.ident is not None:
+                done.wait()
+            raise
+        if failures:
+            raise failures[0]
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files; those already gone are no error.

@@ -247,8 +247,11 @@ def test_a_stopped_holder_is_taken_over_and_does_nothing_more(place: Place) -> N
 # Who may have the run.
 
 
-def rounds(worker: int, uri: str, number: int, machine: str, barrier: Any, results: Any) -> None:
-    """Claim a run again and again, each time together with the other processes; say in which rounds it was had."""
+def rounds(
+    worker: int, uri: str, environment: dict[str, str], number: int, machine: str, barrier: Any, results: Any
+) -> None:
+    """Claim a run again and again, each time together with the other processes; report the rounds that were won."""
+    os.environ.update(environment)  # the fork server has that of an earlier test
     if machine:
         setattr(holding, "_machine", lambda: f"{machine} {worker}")  # noqa: B010  # the checker knows it as a function
     won: list[int] = []
@@ -277,8 +280,9 @@ def test_of_processes_that_claim_at_once_exactly_one_has_the_run(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["caslie_ray.holding"])
     barrier, results = context.Barrier(workers), context.Queue()
+    environment = place.store.environment() if place.store is not None else {}
     processes = [
-        context.Process(target=rounds, args=(worker, place.uri, number, machine, barrier, results))
+        context.Process(target=rounds, args=(worker, place.uri, environment, number, machine, barrier, results))
         for worker in range(workers)
     ]
     for process in processes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
 
 import ray
 
@@ -12,8 +13,20 @@ from caslie_ray.dataset.images import task_memory
 from caslie_ray.profiles import ImageSettings
 
 
-def assigned(item: int) -> float:
+def memory() -> float:
     return float(ray.get_runtime_context().get_assigned_resources().get("memory", 0.0))
+
+
+def assigned(item: int) -> float:
+    return memory()
+
+
+def reader_memory(item: int) -> Iterator[float]:
+    yield memory()
+
+
+def both(reader: float) -> tuple[float, float]:
+    return reader, memory()
 
 
 def interval(item: int) -> tuple[float, float]:
@@ -25,8 +38,8 @@ def interval(item: int) -> tuple[float, float]:
 def test_a_task_asks_for_what_it_uses(ray_cluster: None) -> None:
     wanted = 100 << 20
     assert [found for _, found in each([1, 2], assigned, concurrency=2, memory=wanted)] == [wanted] * 2
-    found = each_of_stream([1, 2], lambda item: iter([item]), assigned, concurrency=2, memory=wanted)
-    assert list(found) == [wanted] * 2
+    found = each_of_stream([1, 2], reader_memory, both, concurrency=2, memory=2 * wanted, part_memory=wanted)
+    assert list(found) == [(2 * wanted, wanted)] * 2
 
 
 def test_a_task_asks_for_no_more_than_a_node_has(ray_cluster: None) -> None:
