@@ -269,8 +269,13 @@ class _Buffer:
             self.grow(min(length, limits.row_bytes + 1 - length) or 1)
 
     def _within_limits(self, value: object, end: int) -> tuple[object, int]:
-        if end - self.at > self._limits.row_bytes:
-            over: Damage | None = _too_long(self._limits)
+        at, limits = self.at, self._limits
+        # Most values are so small that the limits cannot be reached.
+        opened = self.data.count("{", at, end) + self.data.count("[", at, end)
+        if opened <= limits.nesting and end - at <= min(limits.row_values, limits.row_bytes):
+            return value, end
+        if end - at > limits.row_bytes:
+            over: Damage | None = _too_long(limits)
         else:
             over = excess(self.data, self.at, end, self._limits)
         return (value if over is None else _Skipped(over.reason, over.limited)), end

@@ -41,7 +41,7 @@ class Limits:
     @property
     def batch_bytes(self) -> int:
         """Bytes of the Parquet rows that are decoded together, where there are several."""
-        return 2 * self.row_bytes
+        return 4 * self.row_bytes
 
 
 DEFAULT = Limits.of(IngestSettings())

@@ -31,23 +31,24 @@ class Pages:
     Attributes:
         unpacked: bytes that they unpack to.
         row_bytes: bytes of a row: in each column, the mean of the page where it is highest.
-        repeated: bytes that one row may take beyond its share of the pages, because a page states a value once for
-            many rows.
+        repeated: by the path of a column, bytes that one row may take beyond its share of the pages, because a page
+            states a value once for many rows.
+        in_dictionaries: paths of the columns that can be read as dictionaries, so that they do not.
     """
 
     unpacked: int
     row_bytes: int
-    repeated: int
+    repeated: dict[str, int]
+    in_dictionaries: frozenset[str]
 
 
-def survey(file: Any, parquet: pq.ParquetFile, group: int, in_dictionaries: set[str], limits: Limits) -> Pages:
+def survey(file: Any, parquet: pq.ParquetFile, group: int, limits: Limits) -> Pages:
     """Read the headers of the pages of a row group.
 
     Args:
         file: the file that `parquet` reads.
         parquet: the open Parquet file.
         group: index of the row group.
-        in_dictionaries: paths of columns whose values stay in their dictionaries when they are read.
         limits: the limits.
 
     Raises:
@@ -55,11 +56,14 @@ def survey(file: Any, parquet: pq.ParquetFile, group: int, in_dictionaries: set[
         pa.ArrowInvalid: a header cannot be read.
     """
     metadata = parquet.metadata.row_group(group)
-    unpacked = row_bytes = repeated = 0
+    unpacked = row_bytes = 0
+    repeated: dict[str, int] = {}
+    in_dictionaries: set[str] = set()
     for index in range(metadata.num_columns):
         chunk, column = metadata.column(index), parquet.schema.column(index)
         value_bytes = column.length if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else 0
         most_values = mean = 0
+        prefixed = False
         for header in _headers(file, chunk):
             size, values, encoding = _of(header)
             if size > limits.page_bytes or _VALUE * values > limits.page_bytes:
@@ -71,12 +75,15 @@ def survey(file: Any, parquet: pq.ParquetFile, group: int, in_dictionaries: set[
             most_values = max(most_values, values)
             # Of a column of lists, a page may be a single row.
             mean = max(mean, size if column.max_repetition_level else size // max(1, values))
+            prefixed = prefixed or encoding == _DELTA_BYTE_ARRAY
             repeats = encoding == _DELTA_BYTE_ARRAY or header.get(1) == _DICTIONARY_PAGE
-            if repeats and column.physical_type == "BYTE_ARRAY" and column.path not in in_dictionaries:
+            if repeats and column.physical_type == "BYTE_ARRAY":
                 value_bytes = max(value_bytes, size)
         row_bytes += mean
-        repeated += value_bytes * (most_values if column.max_repetition_level else 1)
-    return Pages(unpacked, row_bytes, repeated)
+        repeated[column.path] = value_bytes * (most_values if column.max_repetition_level else 1)
+        if chunk.has_dictionary_page and column.physical_type == "BYTE_ARRAY" and not prefixed:
+            in_dictionaries.add(column.path)
+    return Pages(unpacked, row_bytes, repeated, frozenset(in_dictionaries))
 
 
 def _of(header: dict[int, Any]) -> tuple[int, int, int | None]:

@@ -1,7 +1,7 @@
 """Rows of a Parquet file, a few at a time.
 
 A few bytes of Parquet may stand for gigabytes: pages are compressed, and values repeat. Pages are unpacked once their
-headers were found to be within the limits (`_pages`), repeated values stay in dictionaries, and a row becomes
+headers were found to be within the limits (`_pages`), values that repeat much stay in dictionaries, and a row becomes
 Python objects once its size is known (`_sizes`).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +22,7 @@ from caslie_ray.dataset._sizes import sizes_of
 __all__ = ["read_rows"]
 
 _BATCH = 128
+_LARGE = 4 << 20  # bytes; writers end a dictionary at 1 MiB
 _FOOTER_END = 8  # bytes of the footer's length and the magic number
 _NODES = 3  # nodes of a Parquet schema for a level of lists
 
@@ -40,7 +42,9 @@ def read_rows(file: pa.NativeFile | pa.PythonFile, limits: Limits, ratio: Ratio)
         OverLimit: it unpacks to too much.
     """
     ratio.size = ratio.size or file.size()
-    parquet, in_dictionaries = _open(file, limits)
+    parquet = _open(file, limits)
+    plain = parquet.schema_arrow
+    flat = all(not parquet.schema.column(one).max_repetition_level for one in range(parquet.metadata.num_columns))
     start = 1
     unpacked = given = 0
     for group in range(parquet.num_row_groups):
@@ -48,15 +52,26 @@ def read_rows(file: pa.NativeFile | pa.PythonFile, limits: Limits, ratio: Ratio)
         number = start
         start += max(0, count)
         try:
-            pages = survey(file, parquet, group, in_dictionaries, limits)
+            pages = survey(file, parquet, group, limits)
             unpacked += pages.unpacked
             ratio.check(unpacked)
-            if pages.repeated > limits.batch_bytes:
+            # Reading a dictionary as such takes longer, so only the large ones are.
+            large = {path for path in pages.in_dictionaries if pages.repeated[path] > _LARGE}
+            repeated = sum(size for path, size in pages.repeated.items() if path not in large)
+            if repeated > 2 * limits.row_bytes:
                 yield Found(number, Damage(_too_repetitive(number, start - 1), limited=True))
                 continue
-            rows = max(1, min(_BATCH, limits.batch_bytes // max(1, pages.row_bytes + pages.repeated)))
-            for batch in parquet.iter_batches(rows, row_groups=[group], use_threads=False):
-                sizes, values = sizes_of(batch)
+            rows = max(1, min(_BATCH, limits.batch_bytes // max(1, pages.row_bytes + repeated)))
+            reader = _open(file, limits, sorted(large)) if large else parquet
+            for batch in reader.iter_batches(rows, row_groups=[group], use_threads=False):
+                if flat and not large and batch.nbytes <= limits.row_bytes:
+                    # No row can be too large: the exact sizes are not needed.
+                    sizes = np.full(batch.num_rows, batch.nbytes // max(1, batch.num_rows))
+                    values = np.full(batch.num_rows, batch.num_columns)
+                else:
+                    sizes, values = sizes_of(batch)
+                if large and sizes.sum() <= limits.row_bytes:
+                    batch = batch.cast(plain)  # faster than to look each value up
                 for row in range(batch.num_rows):
                     if sizes[row] > limits.row_bytes:
                         yield Found(number, _too_long(limits))
@@ -73,9 +88,9 @@ def read_rows(file: pa.NativeFile | pa.PythonFile, limits: Limits, ratio: Ratio)
             yield Found(number, Damage(reason))
 
 
-def _open(file: pa.NativeFile | pa.PythonFile, limits: Limits) -> tuple[pq.ParquetFile, set[str]]:
-    """Open a file, and return the paths of the columns whose values are read as dictionaries."""
-    parquet = pq.ParquetFile(file, schema_depth_limit=_NODES * limits.nesting)
+def _open(file: pa.NativeFile | pa.PythonFile, limits: Limits, dictionaries: list[str] | None = None) -> pq.ParquetFile:
+    """Open a file; the columns with these paths are read as dictionaries."""
+    parquet = pq.ParquetFile(file, read_dictionary=dictionaries, schema_depth_limit=_NODES * limits.nesting)
     metadata = parquet.metadata
     file.seek(file.size() - _FOOTER_END)
     if int.from_bytes(file.read(4), "little") != metadata.serialized_size:
@@ -86,18 +101,7 @@ def _open(file: pa.NativeFile | pa.PythonFile, limits: Limits) -> tuple[pq.Parqu
             f"source refused: {metadata.num_columns:,} columns, more than {limits.columns:,}; leave out what is no"
             " part of the data set, or raise ingest.max_columns"
         )
-    found = {
-        parquet.schema.column(column).path
-        for group in range(parquet.num_row_groups)
-        for column in range(metadata.num_columns)
-        if (chunk := metadata.row_group(group).column(column)).has_dictionary_page
-        and chunk.physical_type == "BYTE_ARRAY"
-    }
-    if found:
-        parquet = pq.ParquetFile(
-            file, metadata=metadata, read_dictionary=sorted(found), schema_depth_limit=_NODES * limits.nesting
-        )
-    return parquet, found
+    return parquet
 
 
 def _too_long(limits: Limits) -> Damage:
