@@ -31,7 +31,7 @@ _MENDS = {
 
 
 class DamagedFile(RunError):
-    """A file of a run is not whole; the job that wrote it can replace it. `path` is its path on the run's store."""
+    """A file of a run is damaged; the job that wrote it can replace it. `path` is its path on the run's store."""
 
     def __init__(self, message: str, path: str) -> None:
         super().__init__(message)

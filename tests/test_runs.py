@@ -406,7 +406,9 @@ def test_a_shortage_of_memory_is_no_damage(tmp_path: Path) -> None:
 
 def test_what_pyarrow_does_not_support_is_no_damage(tmp_path: Path) -> None:
     run = local(tmp_path)
-    path = run.write("ingest/other", "0", pa.table({"key": [["a"]]}), schema=pa.schema([("key", pa.list_(pa.string()))]))
+    path = run.write(
+        "ingest/other", "0", pa.table({"key": [["a"]]}), schema=pa.schema([("key", pa.list_(pa.string()))])
+    )
     with pytest.raises(StoreError, match=r"other/0\.parquet: .*; use the pyarrow version that wrote it, or move"):
         run.read_file(path, where=pc.field("key") > "a")
 

@@ -17,7 +17,7 @@ MOST_VIEWS = 60
 """Views of one sample that the page shows."""
 
 _SHORTER = (LONGEST, 1000, 250, 60)
-_BUDGET = 24_000_000  # characters of JSON: a browser reads so much in about a second
+_BUDGET = 24_000_000  # characters of JSON: a browser parses them in about a second
 _NOTE = 40  # a text that was cut once is no longer than `LONGEST` and this
 
 
