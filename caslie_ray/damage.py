@@ -16,18 +16,22 @@ DAMAGED = "damaged"
 
 _KEEP = f"and keeps a copy of the file in {DAMAGED}/"
 _MOVE = "move it to another folder and run {job} again, which writes it anew"
+_INGEST = f"run ingest again: it reads and fetches what is missing, {_KEEP}"
+_TABLES = ("samples", "images", "views", "rejects")
 _MENDS = {
     "captions": f"run caption again: it uses the answers that can still be read, asks for the others, {_KEEP}",
     "answers": f"run caption again: it asks for the answers of this file, {_KEEP}",
     "predictions": f"run predict again: it asks the questions of this file, {_KEEP}",
     "instructions": "run fuse again, which writes it anew",
     "experiments": "run fuse again, which writes it anew",
-    **dict.fromkeys(("samples", "images", "views", "rejects"), _MOVE.format(job="ingest")),
+    # Ingest skips tables whose names and sizes have not changed.
+    **dict.fromkeys(_TABLES, f"{_INGEST}; if the error stays, move the file to another folder first"),
+    **dict.fromkeys(("fetched", "parsed", "pending"), _INGEST),
 }
 
 
 class DamagedFile(RunError):
-    """A file of a run is not whole; the job that wrote it can replace it. `path` is its path on the run's store."""
+    """A file of a run is damaged; the job that wrote it can replace it. `path` is its path on the run's store."""
 
     def __init__(self, message: str, path: str) -> None:
         super().__init__(message)
@@ -42,13 +46,17 @@ def mend_for(path: str, *, noticed: bool = True) -> str:
 
     Args:
         path: the file.
-        noticed: whether its footer shows that something is wrong. Where it does not, the caption job takes the
-            partition for finished and leaves the file alone.
+        noticed: whether its footer shows that something is wrong. Where it does not, caption takes the partition for
+            finished, and ingest the table for complete; both leave the file alone.
     """
     folder = posixpath.dirname(path)
     names = posixpath.basename(folder), posixpath.basename(posixpath.dirname(folder))
-    if "captions" in names and not noticed:
+    if not noticed and "captions" in names:
         return _MOVE.format(job="caption")
+    if not noticed and names[0] in _TABLES:
+        return _MOVE.format(job="ingest")
+    if names[0] == "ingest":
+        return _INGEST
     found = next((_MENDS[name] for name in names if name in _MENDS), None)
     return found or _MOVE.format(job="the job that wrote it")
 

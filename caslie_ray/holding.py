@@ -221,7 +221,7 @@ class Holding:
             if not watched_s:
                 log.info("the run is held by %s: watching it for %g s", claim or f"epoch {epoch}", lease_s)
             time.sleep(min(_LOOK_S, lease_s / _RENEWALS))
-            # Taken before the next look, which has to come a whole lease after the first one.
+            # Taken before the next look, which has to come a full lease after the first one.
             watched_s = time.monotonic() - begun
 
     def _counter(self, epoch: int) -> bytes | None:

@@ -26,7 +26,7 @@ def local_path(filesystem: pafs.FileSystem, path: str) -> str | None:
 
 
 def replace_file(path: str, data: pa.Buffer | bytes | memoryview) -> None:
-    """Write a file so that readers see the old content or the new one, whole.
+    """Write a file so that readers see the old content or the new one, in full.
 
     Raises:
         OSError: the disk is full, or the system refuses; the old content is kept.

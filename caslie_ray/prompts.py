@@ -37,7 +37,7 @@ class Prompt:
     captions: tuple[Span, ...] = ()
 
     def fill(self, slot: str, value: str) -> Prompt:
-        """Put `value`, on one line, where ``{{slot}}`` stands first; the value is no field, so it is never cut.
+        """Put `value`, on one line, in the place of the first ``{{slot}}``; the value is no field, so it is never cut.
 
         Raises:
             KeyError: the prompt has no such slot.

@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _ROW_GROUP = 1024
+_MOVE_AWAY = "move the file to another folder and run the job that wrote it again"
 # A block of views reads its own pictures, and little else.
 _PICTURES = 64
 
@@ -385,8 +386,8 @@ class Run:
         after the file was written.
 
         Raises:
-            StoreError: the store does not give it.
-            DamagedFile: it is not whole, or lacks a column that names its rows.
+            StoreError: the store does not give it, memory is short, or pyarrow cannot read such files.
+            DamagedFile: it is incomplete, or lacks a column that names its rows.
         """
         schema = self.schema_of(path)
 
@@ -420,11 +421,23 @@ class Run:
         return self._whole(path, lambda: pq.read_metadata(path, filesystem=self.fs))
 
     def _whole(self, path: str, read: Callable[[], _T]) -> _T:
-        """Tell a store that fails from a file that is damaged, or has a column of a type that cannot be converted."""
+        """Read a file; distinguish a damaged one, or one with a wrong column type, from one that cannot be read here.
+
+        Raises:
+            DamagedFile: the file is damaged, or a column has a type that cannot be converted.
+            StoreError: the store fails, memory is short, or this version of Arrow lacks what the file needs.
+        """
         try:
             return self.patiently("read", path, read)
+        except MemoryError as error:  # also Arrow's
+            # A damaged length in a file may ask for any amount.
+            mend = f"give the job more memory; if the error stays, {_MOVE_AWAY}"
+            raise StoreError(f"cannot read {path}: {brief(error)}; {mend}") from error
         except (pa.ArrowException, OSError) as error:
             wrong = self._mismatches(path)
+            if isinstance(error, pa.ArrowNotImplementedError) and not wrong:
+                mend = f"use the pyarrow version that wrote it, or {_MOVE_AWAY}"
+                raise StoreError(f"cannot read {path}: {brief(error)}; {mend}") from error
             mend = mend_for(path, noticed=wrong is None or bool(wrong))
             message = f"cannot read {path}: {'; '.join([*(wrong or ()), brief(error)])}; {mend}"
             raise DamagedFile(message, path) from error

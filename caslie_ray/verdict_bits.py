@@ -1,4 +1,4 @@
-"""Verdicts beside true answers, counted: whether a verdict tells the answer without its caption.
+"""Counts of verdicts by true answer: how well verdicts predict the answer without their captions.
 
 A sample's verdict bits are a character for each image in order: ``1`` where the prompt of `caslie` has its caption,
 ``0`` where it has none. A model that saw the bits alone could answer as often as the most frequent answer of each
@@ -15,7 +15,7 @@ from caslie_ray.tasks import TASKS
 __all__ = ["OTHER_BITS", "BitCounts", "VerdictBits"]
 
 OTHER_BITS = "other"
-"""Stands for all patterns beyond the first `_PATTERNS` of a task and split."""
+"""Represents all patterns beyond the first `_PATTERNS` of a task and split."""
 
 _PATTERNS = 4096
 
@@ -27,7 +27,7 @@ class VerdictBits:
     """Counts samples by their verdict bits and answer. Its size does not grow with the samples.
 
     The answer is the label of the true option, or the option's place, from 1, where the task has no labels. Samples
-    whose true option stands for no label are left out.
+    whose true option has no label are left out.
     """
 
     def __init__(self) -> None:

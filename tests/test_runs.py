@@ -23,6 +23,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caslie_ray.damage import DamagedFile
 from caslie_ray.lease import Fence
 from caslie_ray.runs import (
     Run,
@@ -360,15 +361,56 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     else:
         flipped = whole[:-40] + bytes(byte ^ 0xFF for byte in whole[-40:-8]) + whole[-8:]
         path.write_bytes({"empty": b"", "cut": whole[:-20], "text": b"hello " * 9, "flipped": flipped}[damage])
-    with pytest.raises(
-        RunError, match=r"cannot read .*/images/1\.parquet: .*; move it to another folder and run ingest"
-    ) as caught:
+    mend = "(run ingest again: it reads and fetches|move it to another folder and run ingest again)"
+    with pytest.raises(RunError, match=rf"cannot read .*/images/1\.parquet: .*; {mend}") as caught:
         run.read("images")
     assert "0.parquet" not in str(caught.value)
     if damage != "column":
         with pytest.raises(RunError, match=r"images/1\.parquet"):
             run.count_rows(str(path))
     assert run.read("images", partition="0").num_rows == 1
+
+
+_SHORT_OF_MEMORY = """
+import resource, sys
+import pyarrow as pa
+from caslie_ray.runs import StoreError, open_run
+from caslie_ray.tables import SCHEMAS
+pa.set_memory_pool(pa.system_memory_pool())
+pa.set_cpu_count(1)
+pa.set_io_thread_count(1)
+run = open_run(sys.argv[1])
+for partition, size in (("1", 10), ("0", 100_000_000)):
+    rows = pa.table({"image_id": ["01"], "image": [bytes(size)], "width": [1], "height": [1]})
+    path = run.write("images", partition, rows)
+    del rows
+run.read("images", partition="1")
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000, used + 50_000_000))
+run.read("images", partition="1")
+try:
+    run.read("images", partition="0")
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_shortage_of_memory_is_no_damage(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SHORT_OF_MEMORY, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"cannot read {tmp_path}/images/0.parquet: ")
+    assert "; give the job more memory; " in done.stdout
+
+
+def test_what_pyarrow_does_not_support_is_no_damage(tmp_path: Path) -> None:
+    run = local(tmp_path)
+    path = run.write(
+        "ingest/other", "0", pa.table({"key": [["a"]]}), schema=pa.schema([("key", pa.list_(pa.string()))])
+    )
+    with pytest.raises(StoreError, match=r"other/0\.parquet: .*; use the pyarrow version that wrote it, or move"):
+        run.read_file(path, where=pc.field("key") > "a")
 
 
 def test_a_column_of_another_type_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -399,7 +441,7 @@ def test_a_column_of_another_type_is_named_with_what_to_do(tmp_path: Path) -> No
         ("captions", "move it to another folder and run caption again"),  # its footer is whole: caption would skip it
         ("predictions", "run predict again"),
         ("instructions", "run fuse again"),
-        ("samples", "move it to another folder and run ingest again"),
+        ("samples", "move it to another folder and run ingest again"),  # its size is the same: ingest would skip it
     ],
 )
 def test_no_mend_of_a_damaged_page_costs_what_was_paid_for(tmp_path: Path, table: str, mend: str) -> None:
@@ -412,6 +454,22 @@ def test_no_mend_of_a_damaged_page_costs_what_was_paid_for(tmp_path: Path, table
     assert run.count_rows(str(path)) == 1
     with pytest.raises(RunError, match=mend):
         run.read(table)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("samples/0.parquet", "images/0.parquet", "views/0.parquet", "rejects/0.parquet"),
+        *("ingest/tables.json", "ingest/fetched/kept.parquet", "ingest/pending/0.parquet"),
+        *("ingest/parsed/0123/0.parquet", "ingest/parsed/0123/done.json"),
+    ],
+)
+def test_a_damaged_file_of_ingest_is_replaced_by_ingest(tmp_path: Path, name: str) -> None:
+    run = local(tmp_path)
+    run.put(run.path(name), b"")
+    mend = "run ingest again: it reads and fetches what is missing, and keeps a copy of the file in damaged/"
+    with pytest.raises(DamagedFile, match=f"cannot read .*{name}: .*; {mend}"):
+        run.read_json(name) if name.endswith("json") else run.read_file(run.path(name))
 
 
 def test_a_copy_of_a_damaged_file_is_kept_under_its_own_content(tmp_path: Path) -> None:

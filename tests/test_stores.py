@@ -322,7 +322,7 @@ def test_a_failing_store_never_makes_a_file_count_as_broken(store: ObjectStore, 
     run.put(path, b"PAR1 and no more")
     begun = time.monotonic()
     assert read_whole(run, path) is None
-    with pytest.raises(RunError, match=r"0\.parquet: .*; move it to another folder and run ingest again") as caught:
+    with pytest.raises(RunError, match=r"0\.parquet: .*; run ingest again: it reads and fetches") as caught:
         run.read_file(path)
     assert not isinstance(caught.value, StoreError)
     assert time.monotonic() - begun < 1.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import pyarrow.compute as pc
@@ -17,19 +18,19 @@ from caslie_ray.dataset._tables import TABLES
 from caslie_ray.dataset.reading import SourceFile
 from caslie_ray.dataset.working import FOLDER
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run, StoreError
-from caslie_ray.stores import RunError
+from caslie_ray.runs import Run, RunError, StoreError
 from caslie_ray.tasks import Task
 
 __all__ = ["Held"]
 
 log = logging.getLogger(__name__)
 
+_READERS = 16
 _DIRECTORY = pafs.FileType.Directory
 
 
 class Held:
-    """Looks into a run; changes nothing but what `clean` and `discard_damaged` delete."""
+    """Reads the state of a run; only `clean` and `discard_damaged` change it, by deleting files."""
 
     def __init__(self, run: Run, profile: Profile, tasks: Mapping[str, Task]) -> None:
         self._run = run
@@ -53,7 +54,7 @@ class Held:
     def rows(self, folder: str, ledger: Ledger) -> int | None:
         """Return how many rows of a source file are parsed; None unless all are, with the images inside.
 
-        A file that was over a limit is to be read again once the limits differ.
+        A file that was over a limit is read again once the limits differ.
         """
         done = self._run.read_json(f"{FOLDER}/{folder}/done.json")
         if not isinstance(done, dict) or done.get("chunks") != len(self.chunks(folder)):
@@ -77,33 +78,49 @@ class Held:
         return {info.path[len(self._run.root) :]: info.size for info in self._run.info(paths)}
 
     def discard_damaged(self, path: str) -> set[str]:
-        """Delete a damaged file, and all others of ingest that are damaged by their footers; return their paths.
+        """Delete a damaged file, and the other files of ingest whose footers show damage; return their paths.
 
-        A copy of each is kept in the run's folder `damaged`, unless it is empty. What the files held counts as missing
-        from then on.
+        A copy of each is kept in the run's folder `damaged`, unless it is empty. The next ingest replaces what was in
+        them.
         """
         damaged = {path, *self._damaged()}
         for one in sorted(damaged):
             if self._run.keep_copy(one) is None:
-                log.warning("%s is empty; what it held is read or fetched again", one)
+                state = "empty" if self._run.info([one])[0].is_file else "missing"
+                log.warning("%s is %s; its content is read or fetched again", one, state)
         self._run.delete(damaged)
         return damaged
 
-    def _damaged(self) -> Iterator[str]:
-        """Yield the paths of the files of ingest that cannot be read, as far as their footers show."""
+    def _damaged(self) -> list[str]:
+        """Return the paths of the files of ingest that cannot be read, as far as their footers show."""
         folders = [info.path for info in self._run.listed(self._run.path(FOLDER)) if info.type == _DIRECTORY]
         folders += [info.path for info in self._run.listed(self._run.path(FOLDER, "parsed")) if info.type == _DIRECTORY]
-        for folder in (*map(self._run.path, TABLES), self._run.path(FOLDER), *folders):
-            for info in self._run.listed(folder):
-                try:
-                    if info.base_name.endswith(".parquet"):
-                        self._run.count_rows(info.path)
-                    elif info.base_name.endswith(".json"):
-                        json.loads(self._run.read_bytes(info.path))
-                except StoreError:
-                    raise
-                except (RunError, ValueError):
-                    yield info.path
+        folders += [self._run.path(FOLDER), *map(self._run.path, TABLES)]
+        with ThreadPoolExecutor(_READERS) as pool:
+            infos = [info for found in pool.map(self._run.listed, folders) for info in found]
+            damaged = pool.map(self._is_damaged, infos)
+            return [info.path for info, found in zip(infos, damaged, strict=True) if found]
+
+    def _is_damaged(self, info: pafs.FileInfo) -> bool:
+        """Whether a Parquet or JSON file cannot be read.
+
+        Raises:
+            StoreError: the store fails, or memory is short.
+        """
+        if not info.is_file or not info.base_name.endswith((".parquet", ".json")):
+            return False
+        if info.size == 0:
+            return True
+        try:
+            if info.base_name.endswith(".parquet"):
+                self._run.count_rows(info.path)
+            else:
+                json.loads(self._run.read_bytes(info.path))
+        except StoreError:
+            raise
+        except (RunError, ValueError):
+            return True
+        return False
 
     def clean(self, folders: Sequence[str]) -> None:
         """Delete what the tables now hold, and what no source needs any more."""

@@ -37,7 +37,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 @dataclass(frozen=True, slots=True)
 class _Skipped(Damage):
-    """A value that is over a limit; the buffer is behind its end."""
+    """A value that is over a limit; the buffer is after its end."""
 
 
 class _End(enum.Enum):
@@ -149,7 +149,7 @@ class _Buffer:
         self._text = text
         self._limits = limits
         self._dropped = 0
-        self._ahead = ""  # text behind the window that was read already, from `_next` on
+        self._ahead = ""  # text after the window that was read already, from `_next` on
         self._next = 0
         self._spent = 0
         self.data = ""
@@ -190,7 +190,7 @@ class _Buffer:
         return piece
 
     def take_small_steps(self) -> None:
-        """Hold less text from here on: an error of the JSON decoder takes time in proportion to its offset."""
+        """Keep less text from here on: an error of the JSON decoder takes time in proportion to its offset."""
         self._spent = max(self._spent, 1)
         if len(self.data) > 2 * _STEP and not self.ended:
             dropped = max(0, self.at - _CONTEXT)
@@ -263,7 +263,7 @@ class _Buffer:
             length = len(self.data) - self.at
             if length > limits.row_bytes:
                 return self._skipped(_too_long(limits))
-            # All that is held belongs to the value. Parsed, it may take many times its length.
+            # All text in memory belongs to the value. Parsed, it may take many times its length.
             if (over := excess(self.data, self.at, len(self.data), limits)) is not None:
                 return self._skipped(over)
             self.grow(min(length, limits.row_bytes + 1 - length) or 1)
@@ -281,7 +281,7 @@ class _Buffer:
         return (value if over is None else _Skipped(over.reason, over.limited)), end
 
     def _skipped(self, damage: Damage) -> tuple[object, int]:
-        """Move behind the value that starts here, without parsing it; to the end of the text where it has no end."""
+        """Move past the value that starts here, without parsing it; to the end of the text where it has no end."""
         scan = Scan()
         block = _STEP
         while self.has_text():
@@ -320,7 +320,7 @@ class _Reader:
         self._limits = limits
         self._buffer = _Buffer(text, limits)
         self._number = 0
-        self._values = 0  # of lists and objects that are held until their end
+        self._values = 0  # of lists and objects that are in memory until they end
         self._over = False  # a damaged row has no row after it
 
     def read(self) -> Iterator[Found]:
@@ -404,7 +404,7 @@ class _Reader:
         return key
 
     def _hold(self, start: int, end: int, mark: str) -> bool:
-        """Count a value that is held until the end of what it lies in; False where they are too many."""
+        """Count a value that stays in memory until its container ends; False where they are too many."""
         data = self._buffer.data
         self._values += 1
         if mark in "[{":

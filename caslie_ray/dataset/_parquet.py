@@ -1,6 +1,6 @@
 """Rows of a Parquet file, a few at a time.
 
-A few bytes of Parquet may stand for gigabytes: pages are compressed, and values repeat. Pages are unpacked once their
+A few bytes of Parquet may unpack to gigabytes: pages are compressed, and values repeat. Pages are unpacked once their
 headers were found to be within the limits (`_pages`), values that repeat much stay in dictionaries, and a row becomes
 Python objects once its size is known (`_sizes`).
 """

@@ -1,6 +1,6 @@
 """The structure of JSON text without its values: where a value ends, how deep and how large it is.
 
-It costs time in proportion to the text, and memory in proportion to a block, whatever the text holds.
+It costs time in proportion to the text, and memory in proportion to a block, whatever the text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Scan:
         self._carry = ""  # start of a string that goes on in the next text
 
     def feed(self, text: str) -> int | None:
-        """Scan more of the value; return the offset in `text` behind its end, None if it goes on."""
+        """Scan more of the value; return the offset in `text` after its end, None if it goes on."""
         carried = len(self._carry)
         text = self._carry + text
         outside = _STRING.sub("", text)
@@ -68,7 +68,7 @@ class Scan:
 
 
 def _behind(text: str, brackets: int) -> int:
-    """Return the offset behind a bracket, given by its place among those outside of strings, from 1."""
+    """Return the offset after a bracket, given by its place among those outside of strings, from 1."""
     for token in _TOKEN.finditer(text):
         if token[0][0] != '"':
             brackets -= 1

@@ -59,7 +59,7 @@ class Counted:
 
 
 class Gunzip:
-    """Unpacks a gzip stream; of one that is cut short or damaged, all that came before is given first.
+    """Unpacks a gzip stream; of one that is cut short or damaged, what came before is returned first.
 
     Args:
         stream: the gzip data.

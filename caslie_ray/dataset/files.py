@@ -1,8 +1,8 @@
 """Images by path: on this machine, or in an object store through pyarrow. Nothing outside of the given roots is opened.
 
-On this machine the path that is opened is the one without links, and after it was opened it is asked where it lies: a
-link that leads out of the roots, or is put in between, gains nothing. What remains are hard links, which nothing tells
-from the file itself, and systems without ``/proc``, where a folder may be replaced between the look and the opening.
+On this machine links are resolved first, and the location of the opened file is checked again: a link that leads out of
+the roots, or is created in between, has no effect. Two gaps remain: hard links, which cannot be distinguished from the
+file itself, and systems without ``/proc``, where a folder may be replaced between the check and the open call.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Files:
 
 
 def store_of(locator: str) -> str:
-    """Return what tells stores apart: settings, scheme and bucket; empty for this machine."""
+    """Return what identifies a store: settings, scheme and bucket; empty for this machine."""
     return "" if locator.startswith("file:") else "/".join(locator.split("/", 3)[:3])
 
 

@@ -117,7 +117,7 @@ class _Ingest:
         self._done: Counter[str] = Counter()
 
     def bring(self, files: Sequence[SourceFile]) -> dict[str, Any]:
-        """Do all steps and return what the summary says of them.
+        """Do all steps and return their part of the summary.
 
         Damaged files of an earlier run are discarded, and the steps done again: they replace what is missing.
         """
@@ -181,7 +181,7 @@ class _Ingest:
         memory = min(_READER_MEMORY * limits.row_bytes, 1 << 30)
         found: dict[str, list[Parsed]] = {}
         left = list(jobs)
-        # The names of their folders do not tell that files were read again.
+        # The names of the folders do not change when files are read again.
         self._run.delete([self._run.path(_STAMP)])
         with self._progress("read", None, "rows") as progress:
             for concurrency, retries in ((self._concurrency, RETRIES), (1, 0)):

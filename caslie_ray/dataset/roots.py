@@ -9,7 +9,7 @@ A file's locator has no credentials and no options: those of its root are used w
 ==================================  ================================================================================
 ``file:<path>``                     an absolute path on this machine
 ``store:<scheme>://<bucket>/<key>``  an object in a store; ``store:<8 hex digits>:…`` where the root's URI has options
-                                    that say which store it is, such as an endpoint: the digits are their hash
+                                    that identify the store, such as an endpoint: the digits are their hash
 ==================================  ================================================================================
 """
 
@@ -33,7 +33,7 @@ STORES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs", 
 """Schemes of stores, each with the name that all spellings share."""
 
 _STORE_LOCATOR = re.compile(r"store:(?:([0-9a-f]{8}):)?([a-z0-9]+://[^/]*)(/.*)", re.DOTALL)
-# They say which store is meant, and none is a credential.
+# They identify the store, and none is a credential.
 _IDENTIFYING = ("endpoint_override", "scheme", "blob_storage_authority", "dfs_storage_authority")
 _MEND = (
     "put it into the folder of the source or below images.root, or add its folder or prefix to images.allow if every"

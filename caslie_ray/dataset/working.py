@@ -111,7 +111,7 @@ def read_range(run: Run, paths: Sequence[str], kind: str, partition: str) -> pa.
     """Return the rows of `paths` whose key starts with `partition`.
 
     Raises:
-        DamagedFile: a file is not whole.
+        DamagedFile: a file is damaged.
     """
     if not paths:
         return SORTED[kind].empty_table()

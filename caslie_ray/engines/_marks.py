@@ -13,13 +13,20 @@ _BRACKETED = re.compile(
     r"<\|[^<>|\n]{1,60}\|>|</?[A-Za-z_][\w ]{0,60}>|\[/?[A-Z_]{2,40}\]|<</?[A-Z]{2,20}>>|<｜[^<>\n]{1,60}｜>"
 )
 _ADDED = re.compile(r"[<\[].*[>\]]", re.DOTALL)
-# Read at the end of what stands before a turn: `USER:`, `### Human:`, `### Response`.
+# Read at the end of the text before a turn: `USER:`, `### Human:`, `### Response`.
 _ROLE = re.compile(r"(?:(?P<hashes>#+)\s*(?P<headed>[^\W\d_]\w*)|(?<!\w)(?P<plain>[^\W\d_]\w*)(?=:)):?\s*$")
 
-# Characters that a reader does not see, and that some tokenizers drop.
-_INVISIBLE = r"\x00-\x08\x0e-\x1f\x7f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff"
+# Characters that a reader does not see, and that some tokenizers drop: control characters, and those that Unicode
+# lists as Default_Ignorable_Code_Point.
+_INVISIBLE = (
+    r"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
 _GAP = rf"[{_INVISIBLE}]*+"
 _SPACE = rf"[\s{_INVISIBLE}]*+"
+# Some invisible characters, such as Hangul fillers, are letters.
+_WORD = rf"[^\W{_INVISIBLE}]"
 
 
 def _lookalikes() -> dict[str, str]:
@@ -37,7 +44,7 @@ _LOOKALIKES = _lookalikes()
 
 
 def bracketed(text: str) -> set[str]:
-    """Return the marks in brackets that a text holds, such as ``<|user|>``, ``[/INST]`` and ``<<SYS>>``."""
+    """Return the marks in brackets in a text, such as ``<|user|>``, ``[/INST]`` and ``<<SYS>>``."""
     return set(_BRACKETED.findall(text))
 
 
@@ -50,7 +57,7 @@ def roles_before(literals: Iterable[str]) -> set[tuple[bool, str]]:
     """Return the role words at the ends of what a template writes before turns.
 
     Returns:
-        For each whether it stands behind hashes, and the word with its colon: ``(False, "USER:")`` and
+        For each whether it follows hashes, and the word with its colon: ``(False, "USER:")`` and
         ``(True, "Human:")`` for ``### Human:``.
     """
     roles: set[tuple[bool, str]] = set()
@@ -67,7 +74,7 @@ class Marks:
     Marks in brackets are found in any case. In all marks, invisible characters inside are skipped, full-width and
     small forms count as the characters they resemble, and any white space as a space. Letters of other alphabets that
     look alike are not found: they are other tokens. Role words are found in the template's case: those
-    behind hashes anywhere, others only as a whole word with its colon.
+    that follow hashes anywhere, others only as complete words with their colon.
 
     Args:
         tokens: special tokens, added tokens and marks in brackets.
@@ -83,18 +90,18 @@ class Marks:
             self._patterns.append(re.compile(rf"{start}(?={_spelled(word[1:])}{'' if word.endswith(':') else _END})"))
         for word in sorted(plain):
             first = _class(word[0])
-            self._patterns.append(re.compile(rf"{first}(?<!\w{first})(?={_spelled(word[1:])})"))
+            self._patterns.append(re.compile(rf"{first}(?<!{_WORD}{first})(?={_spelled(word[1:])})"))
 
     def breaks(self, text: str) -> list[int]:
         """Return the offsets, in rising order, at which a space breaks up each mark in the text."""
         return sorted({match.end() for pattern in self._patterns for match in pattern.finditer(text)})
 
 
-_END = r"(?!\w)"
+_END = rf"(?!{_WORD})"
 
 
 def _token_patterns(tokens: Iterable[str]) -> list[re.Pattern[str]]:
-    """Return patterns whose matches end where a token is to be broken up: behind its first character.
+    """Return patterns whose matches end where a token is to be broken up: after its first character.
 
     What follows is looked ahead at, so that tokens which overlap are found too.
     """

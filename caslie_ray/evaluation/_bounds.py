@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -16,15 +17,22 @@ MOST_VIEWS = 60
 """Views of one sample that the page shows."""
 
 _SHORTER = (LONGEST, 1000, 250, 60)
-_BUDGET = 24_000_000  # characters of JSON: a browser reads so much in about a second
+_BUDGET = 24_000_000  # characters of JSON: a browser parses them in about a second
 _NOTE = 40  # a text that was cut once is no longer than `LONGEST` and this
 
 
+_NOTED = re.compile(r"… \(([\d,]+) characters\)")
+
+
 def cut(text: str | None, longest: int = LONGEST) -> str | None:
-    """Return a text; of one that is too long its first characters and its length in words."""
+    """Return a text; of one that is too long its first characters and its length in characters.
+
+    A text that was cut before, here or by `bounded`, keeps the length that was noted then.
+    """
     if text is None or len(text) <= longest + _NOTE:
         return text
-    return f"{text[:longest]}… ({len(text):,} characters)"
+    noted = _NOTED.fullmatch(text, LONGEST)
+    return f"{text[:longest]}… ({noted[1] if noted else f'{len(text):,}'} characters)"
 
 
 def bounded(table: pa.Table) -> pa.Table:
@@ -36,14 +44,21 @@ def bounded(table: pa.Table) -> pa.Table:
         lengths = pc.utf8_length(column)
         if (pc.max(lengths).as_py() or 0) > LONGEST + _NOTE:
             first = pc.utf8_slice_codeunits(column, 0, LONGEST)
-            short = pc.binary_join_element_wise(first, "… (", lengths.cast(pa.string()), " characters)", "")
+            numbers = lengths.cast(pa.string())
+            for _ in range(3):  # commas, as many as a 32-bit length needs
+                numbers = pc.replace_substring_regex(numbers, r"^(\d+)(\d{3})(,|$)", r"\1,\2\3")
+            short = pc.binary_join_element_wise(first, "… (", numbers, " characters)", "")
             column = pc.if_else(pc.greater(lengths, LONGEST + _NOTE), short, column)
             table = table.set_column(place, field, column)
     return table
 
 
 def within_budget(written: Callable[[int], str]) -> str:
-    """Return what a function writes with texts of at most so many characters: the most that keeps to the budget."""
+    """Return the longest result within the budget.
+
+    Args:
+        written: returns the result for a limit of characters of each text.
+    """
     text = ""
     for longest in _SHORTER:
         text = written(longest)

@@ -3,7 +3,7 @@
 The file holds all that it shows and asks nothing of any network. What it shows is data: captions and contexts
 are hostile text, which goes into the file as escaped JSON and onto the screen as text only. Its content security
 policy allows its own script and style sheet by their hashes, and no others. Texts are cut, so that the file stays
-light whatever a row holds.
+small, whatever the rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the markers of a JPEG say of the cost of decoding it."""
+"""The cost of decoding a JPEG, from its markers."""
 
 from __future__ import annotations
 

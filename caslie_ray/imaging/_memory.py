@@ -50,7 +50,7 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def webp_memory(width: int, height: int) -> int:
-    """Return the bytes that libwebp takes for a canvas, beside the decoded image."""
+    """Return the bytes that libwebp takes for a canvas, in addition to the decoded image."""
     return _WEBP_BYTES * width * height
 
 
@@ -61,7 +61,7 @@ def decoding_memory(source: Image.Image, data: bytes, max_side: int, jpeg: JpegH
         source: the image; its pixels are not loaded yet.
         data: the file.
         max_side: longest side of the stored image in pixels.
-        jpeg: what the header of a JPEG says.
+        jpeg: the properties of a JPEG, from its header.
     """
     width, height = source.size
     own = _SMALL_MODES.get(source.mode, 4) * width * height + _POINTER * height
@@ -75,7 +75,7 @@ def decoding_memory(source: Image.Image, data: bytes, max_side: int, jpeg: JpegH
 
 
 def _buffers(source: Any, own: int, jpeg: JpegHeader | None) -> int:
-    """Return what the decoder of the format takes beside the image itself."""
+    """Return what the decoder of the format takes in addition to the image itself."""
     decoder = source.tile[0][0] if source.tile else ""
     if jpeg is not None:
         return jpeg.coefficient_bytes

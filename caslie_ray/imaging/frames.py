@@ -18,7 +18,7 @@ REASON_BYTES = 2000
 
 
 class Kind(IntEnum):
-    """What an answer says."""
+    """The kind of a response."""
 
     READY = 0
     """The process has started."""

@@ -41,7 +41,7 @@ class DecoderProcess:
 
     Args:
         command: starts the process; its standard input is the socket.
-        slack_s: wall-clock seconds that decoding may take beside ten times the CPU time that it may take.
+        slack_s: wall-clock seconds that decoding may take, in addition to ten times its limit of CPU time.
     """
 
     def __init__(self, command: Sequence[str] = _COMMAND, slack_s: float = 60.0) -> None:
@@ -127,7 +127,7 @@ class DecoderProcess:
         return stored
 
     def _receive(self, size: int, deadline: float) -> bytes:
-        """Read so many bytes.
+        """Read exactly that many bytes.
 
         Raises:
             TimeoutError: they have not come by the deadline.

@@ -181,7 +181,7 @@ def _orientation(source: Image.Image) -> int:
 
 
 def _is_plain(source: Image.Image, data: bytes) -> bool:
-    """Whether the file can be stored as it is: one 8-bit RGB image with nothing large beside it."""
+    """Whether the file can be stored as it is: one 8-bit RGB image without large metadata."""
     if source.format not in ("JPEG", "PNG") or not is_rgb(source) or getattr(source, "is_animated", False):
         return False
     if len(data) > 3 * source.width * source.height + 65536:

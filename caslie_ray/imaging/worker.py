@@ -95,7 +95,7 @@ def _answer(data: bytes, limits: DecodeLimits, space: _AddressSpace) -> None:
 
 
 def _receive(size: int) -> bytes | None:
-    """Read so many bytes; None where the parent is gone."""
+    """Read exactly that many bytes; None where the parent is gone."""
     data = bytearray(size)
     view, at = memoryview(data), 0
     while at < size:

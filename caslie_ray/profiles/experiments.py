@@ -18,8 +18,8 @@ class ExperimentSettings(Settings):
     """A control: as many captions as the verdicts choose, chosen at random. What it gains, choosing did not earn."""
 
     verdict_only: bool = False
-    """A control: a bare mark in the place of each caption that won. What it gains, the verdict tells without the
-    caption."""
+    """A control: a bare mark in the place of each caption that won. Its gain is that of the verdicts without the
+    captions."""
 
     task_specific: bool = False
     """A model for each task alone (Table 5)."""

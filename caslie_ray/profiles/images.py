@@ -56,7 +56,7 @@ class ImageSettings(Settings):
     file below it."""
 
     allow: Listed[str] = Field(default=(), repr=False)
-    """Absolute folders and URIs of stores below which rows may name files, beside `root` and the folder of their
+    """Absolute folders and URIs of stores below which rows may name files, besides `root` and the folder of their
     source."""
 
     headers: dict[str, str] = Field(default={}, repr=False)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 import pickle
+import threading
+import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import pyarrow.fs as pafs
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]  # it has none
 
 from caslie_ray.damage import DamagedFile
 from caslie_ray.dataset import ingest
+from caslie_ray.dataset._held import Held
 from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, open_run
+from caslie_ray.tables import SCHEMAS
 from tests.dataset.test_ingest import bring, rows
 from tests.dataset.world import Site, category, png, write_json
 
@@ -141,6 +148,45 @@ def test_a_damaged_file_with_a_whole_footer_is_replaced(world: tuple[Run, str], 
     first_of(run, "samples/*.parquet").unlink()  # so that the tables are looked at
     assert (bring(run, profile, source).fetched > 0) == (table == "images")
     assert state(run) == before
+
+
+class Slow(pafs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """Takes some time to open a file; counts the files that are opened at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryFileSystem(skip_instance_cache=True))
+        self.opened: list[str] = []
+        self.active = self.peak = 0
+        self._lock = threading.Lock()
+
+    def open_input_file(self, path: str) -> Any:
+        with self._lock:
+            self.opened.append(path)
+            self.active += 1
+            self.peak = max(self.peak, self.active)
+        time.sleep(0.1)
+        with self._lock:
+            self.active -= 1
+        return super().open_input_file(path)
+
+
+def test_footers_are_read_in_parallel_and_empty_files_not_at_all(
+    tmp_path: Path, profile: Profile, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = Slow()
+    run = Run(pafs.PyFileSystem(slow), f"/{tmp_path.name}", "memory")
+    paths = [run.write("views", f"{number:02}", SCHEMAS["views"].empty_table()) for number in range(24)]
+    run.put(paths[3], b"")
+    run.put(paths[20], b"PAR1")
+    run.put(run.path("ingest/tables.json"), b"")
+    gone = run.path("images/0.parquet")
+    with caplog.at_level(logging.WARNING):
+        discarded = Held(run, profile, {}).discard_damaged(gone)
+    assert discarded == {gone, paths[3], paths[20], run.path("ingest/tables.json")}
+    assert slow.peak > 4
+    assert not {paths[3], run.path("ingest/tables.json")} & set(slow.opened)
+    assert f"{gone} is missing" in caplog.text
+    assert f"{paths[3]} is empty" in caplog.text
 
 
 def test_what_cannot_be_written_whole_ends_the_job(

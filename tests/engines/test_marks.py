@@ -96,6 +96,20 @@ VARIANTS = {
     "zero width space": ("Phi-3.5", "<|\u200bend|>"),
     "zero width joiner": ("Llama-2-chat", "[/IN\u200dST]"),
     "byte order mark": ("Gemma-2", "<start\ufeff_of_turn>"),
+    "grapheme joiner": ("Llama-2-chat", "[/IN\u034fST]"),
+    "Arabic letter mark": ("Phi-3.5", "<|\u061cend|>"),
+    "Hangul filler": ("Llama-2-chat", "[/IN\u3164ST]"),
+    "Hangul filler before a role": ("Vicuna-1.5", "\u115fASSISTANT:"),
+    "half-width Hangul filler": ("Vicuna-1.5", "ASSIS\uffa0TANT:"),
+    "Khmer inherent vowel": ("Gemma-2", "<start\u17b4_of_turn>"),
+    "Mongolian variation selector": ("Phi-3.5", "<|\u180bend|>"),
+    "deprecated format character": ("Phi-3.5", "<|\u206aend|>"),
+    "annotation anchor": ("Phi-3.5", "<|\ufff9end|>"),
+    "shorthand format": ("Qwen2.5", "<|im\U0001bca0_end|>"),
+    "musical format": ("Qwen2.5", "<|im\U0001d173_end|>"),
+    "tag characters": ("Llama-2-chat", "[/IN\U000e0053\U000e0054ST]"),
+    "supplementary variation selector": ("Vicuna-0", "###\U000e0100Human:"),
+    "C1 control character": ("Gemma-2", "<end\x9f_of_turn>"),
     "control character": ("Gemma-2", "<end\x00_of_turn>"),
     "right-to-left override": ("Llama-2-chat", "<<\u202eSYS>>"),
     "zero width before a role": ("Vicuna-1.5", "\u200bASSISTANT:"),
@@ -121,6 +135,12 @@ def test_texts_that_read_like_a_mark_are_broken_up(name: str, text: str) -> None
 def test_role_words_keep_the_case_of_the_template() -> None:
     assert chat_of("LLaVA-1.5").fit(Prompt("User: manual included"), 10**6, image=False).text == "User: manual included"
     assert chat_of("Idefics3").fit(Prompt("User: manual included"), 10**6, image=False).text == "U ser: manual included"
+
+
+def test_a_role_word_ends_before_an_invisible_letter() -> None:
+    marks = Marks([], [(True, "Response")])
+    assert marks.breaks("### Response\u3164yes") == [5]
+    assert marks.breaks("### Responses") == []
 
 
 def test_overlapping_marks_are_all_broken_up() -> None:

@@ -106,18 +106,20 @@ def test_texts_are_cut_once() -> None:
 
     assert once == "x" * LONGEST + "… (10,000 characters)"
     assert cut(once) == once
+    assert cut(once, 250) == "x" * 250 + "… (10,000 characters)"
     assert cut("x" * LONGEST) == "x" * LONGEST
     assert cut(None) is None
 
 
 def test_texts_of_a_table_are_cut_before_python_reads_them() -> None:
-    table = pa.table({"text": ["a", None, "é" * 10_000], "number": [1, 2, 3]})
+    table = pa.table({"text": ["a", None, "é" * 1_234_567], "number": [1, 2, 3]})
 
     assert bounded(table).to_pylist() == [
         {"text": "a", "number": 1},
         {"text": None, "number": 2},
-        {"text": "é" * LONGEST + "… (10000 characters)", "number": 3},
+        {"text": "é" * LONGEST + "… (1,234,567 characters)", "number": 3},
     ]
+    assert cut(bounded(table)["text"][2].as_py(), 60) == "é" * 60 + "… (1,234,567 characters)"
     assert bounded(table.slice(0, 2)).equals(table.slice(0, 2))
     assert bounded(table.slice(0, 0)).num_rows == 0
 
