@@ -383,11 +383,11 @@ class Progressing:
             return
         if self._tracking is not None:
             self._tracking.flush()
-        # Ray Train writes checkpoints by itself, without the lease.
-        self._run.check_lease()
         with tempfile.TemporaryDirectory() as folder:
             state = {"base": self._order.base, "folder": self._folder, **self._state()}
             save_checkpoint(self._learner.model, self._learner.optimizer, Path(folder), state)
+            # Ray Train writes checkpoints by itself, without the lease.
+            self._run.check_lease()
             ray.train.report(told, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _state(self) -> dict[str, Any]:
