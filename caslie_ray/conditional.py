@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pyarrow.fs as pafs
 
@@ -24,6 +25,14 @@ __all__ = ["create_if_absent"]
 # Whoever calls retries, and looks whose file it is between two attempts.
 _NO_RETRIES: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=15)}
 _TIMEOUTS = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(seconds=15)}
+# Arrow's S3 client does not read HTTP_PROXY and HTTPS_PROXY. To name a proxy stops obstore from reading them, and none
+# is used for the excluded addresses: all.
+_NO_PROXY = {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "*,0.0.0.0/0,::/0"}
+_UNKNOWN_CONDITION = {"NotImplemented", "InvalidArgument"}
+_NO_CONDITION = (
+    "this store has no conditional puts (If-None-Match), which a run needs so that one job at a time works on it: use"
+    " another store or a shared directory"
+)
 
 
 def create_if_absent(filesystem: pafs.FileSystem, path: str, data: bytes) -> bool:
@@ -37,7 +46,7 @@ def create_if_absent(filesystem: pafs.FileSystem, path: str, data: bytes) -> boo
         data: its content.
 
     Raises:
-        RunError: the store has no such operation, or no such bucket.
+        RunError: the store has no such operation, ignores the condition, or has no such bucket.
         OSError: the store refuses or does not answer, as one of the subclasses that `stores.patiently` tells apart.
     """
     if (local := local_path(filesystem, path)) is not None:
@@ -51,10 +60,14 @@ def create_if_absent(filesystem: pafs.FileSystem, path: str, data: bytes) -> boo
     from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 
     store = _object_store(filesystem, bucket)
+    created = False
     try:
+        # The second put is to fail: a store that ignores the condition would let every job have the run.
+        obstore.put(store, key, data, mode="create", use_multipart=False)
+        created = True
         obstore.put(store, key, data, mode="create", use_multipart=False)
     except AlreadyExistsError:
-        return False
+        return created
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise PermissionError(f"no permission to create it ({_reason(error)})") from error
     except FileNotFoundError as error:
@@ -65,8 +78,10 @@ def create_if_absent(filesystem: pafs.FileSystem, path: str, data: bytes) -> boo
     except ValueError as error:
         raise RunError(f"cannot write {path}: {brief(error)}; name the run by another path") from error
     except BaseError as error:
-        raise ConnectionError(_reason(error)) from error
-    return True
+        if (reason := _reason(error)) in _UNKNOWN_CONDITION:
+            raise RunError(f"{_NO_CONDITION}; it answers {reason}") from error
+        raise ConnectionError(reason) from error
+    raise RunError(f"{_NO_CONDITION}; it ignores the header")
 
 
 def _reason(error: Exception) -> str:
@@ -93,11 +108,18 @@ def _object_store(filesystem: pafs.FileSystem, bucket: str) -> ObjectStore:
 def _s3(settings: dict[str, Any], bucket: str) -> ObjectStore:
     from obstore.store import S3Store
 
-    given: dict[str, Any] = {"region": settings["region"], "client_options": {**_TIMEOUTS, "allow_http": True}}
-    if settings["endpoint_override"]:
-        given["endpoint"] = f"{settings['scheme']}://{settings['endpoint_override'].rpartition('://')[2]}"
+    given: dict[str, Any] = {"region": settings["region"]}
+    proxy = settings["proxy_options"]
+    given["client_options"] = {**_TIMEOUTS, "allow_http": True}
+    given["client_options"] |= {"proxy_url": _proxy(proxy)} if proxy["host"] else _NO_PROXY
+    host = settings["endpoint_override"].rpartition("://")[2]
+    if not host and settings["region"].startswith("cn-"):
+        host = f"s3.{settings['region']}.amazonaws.com.cn"
     if settings["force_virtual_addressing"]:
         given["virtual_hosted_style_request"] = True
+        host = host and f"{bucket}.{host}"  # obstore adds the bucket to paths only
+    if host:
+        given["endpoint"] = f"{settings['scheme']}://{host}"
     if settings["tls_ca_file_path"]:
         with open(settings["tls_ca_file_path"], "rb") as file:
             given["client_options"]["root_certificate"] = file.read()
@@ -113,6 +135,13 @@ def _s3(settings: dict[str, Any], bucket: str) -> ObjectStore:
     elif (provider := _boto3_credentials()) is not None:
         given["credential_provider"] = provider
     return S3Store(bucket, retry_config=_NO_RETRIES, **given)
+
+
+def _proxy(settings: dict[str, Any]) -> str:
+    """Return the URL of a proxy as pyarrow names it."""
+    user = quote(settings["username"], safe="")
+    user = f"{user}:{quote(settings['password'], safe='')}@" if user else ""
+    return f"{settings['scheme']}://{user}{settings['host']}:{settings['port']}"
 
 
 def _boto3_credentials() -> Any:

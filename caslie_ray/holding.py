@@ -27,7 +27,7 @@ import psutil
 import pyarrow.fs as pafs
 
 from caslie_ray.conditional import create_if_absent
-from caslie_ray.lease import LEASE, Fence, LeaseFiles, lease_path
+from caslie_ray.lease import LEASE, Fence, LeaseFiles, lease_path, stamp_path
 from caslie_ray.local_files import local_path
 from caslie_ray.runs import Run, RunError, StoreError
 
@@ -41,6 +41,8 @@ LEASE_S = 60.0
 _RENEWALS = 6
 _LOOK_S = 0.5
 _ATTEMPTS = 20
+# The time of the boot is read twice, in whole seconds.
+_SAME_START_S = 1.5
 
 
 class RunHeld(RunError):
@@ -57,7 +59,7 @@ class Claim:
         host: name of its machine.
         machine: its machine as far as process ids go; differs between containers.
         pid: its process.
-        started: when the process started, in seconds since 1970.
+        started: when the process started, in seconds since its machine did.
         submission: the id under which it was submitted to a cluster; empty where it was not.
         since: when it claimed the run, in seconds since 1970, for messages.
         lease_s: seconds without a renewal after which it may be taken over.
@@ -137,7 +139,7 @@ class Holding:
         self._thread: threading.Thread | None = None
         self._epoch = 0
         self._claim = Claim(
-            uuid.uuid4().hex, job, socket.gethostname(), _machine(), me.pid, me.create_time(), submission,
+            uuid.uuid4().hex, job, socket.gethostname(), _machine(), me.pid, _started(me), submission,
             time.time(), lease_s,
         )  # fmt: skip
 
@@ -164,13 +166,26 @@ class Holding:
 
     def _acquire(self) -> None:
         for _ in range(_ATTEMPTS):
-            last = _lease_files(self._run).latest
-            if (not last or self._is_free(last)) and self._create(last + 1):
-                files = _lease_files(self._run)
-                self.run = replace(self.run, fence=Fence(self._epoch, files.takeovers()))
-                self._run.delete(self._path(epoch, "alive") for epoch in files.alive if epoch < self._epoch)
-                return
-        raise RunHeld(f"{self._run.label} is being claimed by other jobs: run the same command again")
+            # A job that wrote nothing removes the folders that it made, perhaps while this one looks.
+            with suppress(FileNotFoundError):
+                last = _lease_files(self._run).latest
+                if (not last or self._is_free(last)) and self._create(last + 1):
+                    break
+        else:
+            raise RunHeld(f"{self._run.label} is being claimed by other jobs: run the same command again")
+        files = _lease_files(self._run)
+        self.run = replace(self.run, fence=Fence(self._epoch, self._takeovers(files)))
+        self._run.delete(self._path(epoch, "alive") for epoch in files.alive if epoch < self._epoch)
+
+    def _takeovers(self, files: LeaseFiles) -> dict[int, int]:
+        """Return when former epochs were taken over; where this one takes over, keep its moment in the lease."""
+        claimed = files.claims.get(self._epoch)
+        if claimed is None:
+            return files.takeovers()
+        takeovers = replace(files, stamps={**files.stamps, self._epoch: claimed}).takeovers()
+        if self._epoch - 1 in takeovers:
+            self._run.put(stamp_path(self._run.lease_folder, self._epoch, claimed), b"\n")
+        return takeovers
 
     def _create(self, epoch: int) -> bool:
         """Create the claim of an epoch; return whether this job has it."""
@@ -178,8 +193,10 @@ class Holding:
         data = json.dumps(asdict(self._claim), indent=2).encode() + b"\n"
 
         def create() -> bool:
-            # After a lost answer the next attempt finds this job's own claim.
-            return create_if_absent(self._run.fs, path, data) or self._is_mine(epoch)
+            # Read even where it was created: a store may ignore the condition. After a lost answer the next attempt
+            # finds this job's own claim.
+            create_if_absent(self._run.fs, path, data)
+            return self._is_mine(epoch)
 
         if not self._run.patiently("write", path, create):
             return False
@@ -254,9 +271,11 @@ class Holding:
                 return
 
     def _look(self) -> None:
-        """Find out whether a later epoch has the run."""
+        """Find out whether a later epoch has the run, or another job has this epoch."""
         later = self._run.info([self._path(self._epoch + 1, "json")])[0]
-        self.taken = self.taken or later.type != pafs.FileType.NotFound
+        claim = _read_claim(self._run, self._epoch)
+        is_anothers = claim is not None and claim.id != self._claim.id
+        self.taken = self.taken or later.type != pafs.FileType.NotFound or is_anothers
 
     def _release(self) -> None:
         if not self._epoch:
@@ -303,12 +322,18 @@ def _machine() -> str:
     return " ".join(parts)
 
 
+def _started(process: psutil.Process) -> float:
+    """Return when a process started, in seconds since its machine did, which a step of the clock does not change."""
+    # Linux counts from the boot; elsewhere the time of the start was read from the clock at the start.
+    return process.create_time() - (psutil.boot_time() if psutil.LINUX else 0.0)
+
+
 def _process_status(claim: Claim) -> str | None:
     """Return the status of a claim's process on this machine; None where it is gone."""
     try:
         process = psutil.Process(claim.pid)
         status = process.status()
-        is_gone = status == psutil.STATUS_ZOMBIE or abs(process.create_time() - claim.started) >= 1.0
+        is_gone = status == psutil.STATUS_ZOMBIE or abs(_started(process) - claim.started) >= _SAME_START_S
     except psutil.NoSuchProcess:
         return None
     return None if is_gone else str(status)

@@ -10,11 +10,14 @@ import posixpath
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 __all__ = ["create_file", "local_path", "replace_file"]
+
+_ATTEMPTS = 5
 
 
 def local_path(filesystem: pafs.FileSystem, path: str) -> str | None:
@@ -76,16 +79,25 @@ def _create_exclusively(path: str, data: bytes) -> bool:
 def _temporary(path: str, data: pa.Buffer | bytes | memoryview) -> Iterator[str]:
     """Write a file of another name in the same folder; it is removed at the end."""
     folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with _open_new(temporary) as file:
             _write_flushed(file.fileno(), data)
         yield temporary
     finally:
         # SIGTERM may arrive between any two lines.
         with suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _open_new(path: str) -> BinaryIO:
+    """Open a file that is not there, in a folder that another process may be about to remove while it is empty."""
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError, FileExistsError):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            return open(path, "xb")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return open(path, "xb")
 
 
 def _write_flushed(number: int, data: pa.Buffer | bytes | memoryview) -> None:

@@ -41,10 +41,13 @@ _ANSWERS = {
     "503": ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
     "403": ("403 Forbidden", "AccessDenied", "Access Denied"),
     "key": ("403 Forbidden", "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist."),
+    "501": ("501 Not Implemented", "NotImplemented", "A header you provided implies functionality not implemented."),
+    "400": ("400 Bad Request", "InvalidArgument", "Invalid argument."),
 }
 
 FAULTS = {
     **{kind: f"answer {status}" for kind, (status, _, _) in _ANSWERS.items()},
+    "unconditional": "ignore If-None-Match",
     "late": "do what is asked, then answer 500",
     "hang": "say nothing until the fault is over, then hang up",
     "reset": "hang up without an answer",
@@ -109,6 +112,9 @@ class _Faulty:
             for _ in self.app(environ, lambda *_: None):
                 pass
             return _answer(start, environ, *_ANSWERS["500"])
+        if fault.kind == "unconditional":
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+            return self.app(environ, start)
         if fault.kind == "slow":
             time.sleep(fault.delay_s)
             return self.app(environ, start)

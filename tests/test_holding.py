@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -25,8 +27,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]  # it has none
+from obstore.exceptions import AlreadyExistsError
 
-from caslie_ray import holding
+from caslie_ray import conditional, holding
 from caslie_ray.conditional import create_if_absent
 from caslie_ray.holding import Claim, Holding, RunHeld, holders
 from caslie_ray.runs import Run, RunError, RunLost, open_run
@@ -259,7 +262,7 @@ def rounds(
     for one in range(number):
         barrier.wait(60)
         try:
-            with Holding(open_run(uri), f"job {worker}", lease_s=2.4):
+            with Holding(open_run(uri), f"job {worker}", lease_s=8.0 if machine else 60.0):
                 won.append(one)
                 barrier.wait(60)
                 barrier.wait(60)
@@ -322,9 +325,55 @@ def test_a_holder_whose_process_is_gone_is_taken_over_at_once(place: Place, numb
         time.sleep(1.1 if place.store else 0.3)
         begun = time.monotonic()
         with Holding(place.run(), "caption") as later:
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < 20
             assert later.run.read("images")["image_id"].to_pylist() == ["0"]
             assert [claim.pid for claim in holders(place.run())] == [os.getpid()]
+
+
+def test_a_copy_of_a_run_has_all_that_was_finished_before_a_takeover(tmp_path: Path) -> None:
+    with other_process(tmp_path / "run") as other:
+        assert other.ask("write 0") == "done"
+        other.process.kill()
+        other.process.wait()
+        with Holding(open_run(str(tmp_path / "run")), "caption") as later:
+            later.run.write("images", "1", images("1"))
+    for name, copy in (("copy", shutil.copy), ("archive", shutil.copy2)):
+        shutil.copytree(tmp_path / "run", tmp_path / name, copy_function=copy)
+        run = open_run(str(tmp_path / name))
+        if name == "copy":  # in any order, and in less time than a time stamp tells
+            for file in (tmp_path / name).rglob("*-e00000001.parquet"):
+                os.utime(file, (time.time() + 9, time.time() + 9))
+        assert sorted(run.read("images")["image_id"].to_pylist()) == ["0", "1"]
+        with Holding(run, "fuse") as held:
+            assert sorted(held.run.read("images")["image_id"].to_pylist()) == ["0", "1"]
+
+
+def test_a_step_of_the_clock_takes_no_living_job_s_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with other_process(tmp_path / "run") as other:
+        boot = psutil.boot_time()
+        monkeypatch.setattr("psutil._psplatform.boot_time", lambda: boot + 61)
+        with pytest.raises(RunHeld, match="caption"), Holding(open_run(str(tmp_path / "run")), "fuse"):
+            pass
+        assert [claim.pid for claim in holders(open_run(str(tmp_path / "run")))] == [other.process.pid]
+
+
+def test_a_run_that_others_leave_unused_is_claimed_or_held(tmp_path: Path) -> None:
+    run, until = open_run(str(tmp_path / "run")), time.monotonic() + 3
+
+    def claim(_: int) -> list[str]:
+        errors: list[str] = []
+        while time.monotonic() < until:
+            try:
+                with Holding(run, "caption"):
+                    pass
+            except RunHeld:
+                continue
+            except Exception as error:
+                errors.append(repr(error))
+        return errors
+
+    with ThreadPoolExecutor(3) as threads:
+        assert [error for errors in threads.map(claim, range(3)) for error in errors] == []
 
 
 def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -349,7 +398,7 @@ def test_a_released_run_is_had_at_once(place: Place) -> None:
     assert holders(place.run()) == []
     begun = time.monotonic()
     with Holding(place.run(), "fuse") as later:
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 20
         # Of an epoch that was released all files count, even of the second in which it was.
         assert later.run.read("images")["image_id"].to_pylist() == ["0"]
 
@@ -366,10 +415,10 @@ def test_eight_restarts_in_a_row(place: Place) -> None:
 
 
 def test_a_living_holder_renews_its_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Holding(place.run(), "caption", lease_s=1.2) as held:
+    with Holding(place.run(), "caption", lease_s=3.0) as held:
         monkeypatch.setattr(holding, "_machine", lambda: "another machine")
         for _ in range(2):
-            with pytest.raises(RunHeld), Holding(place.run(), "fuse", lease_s=1.2):
+            with pytest.raises(RunHeld), Holding(place.run(), "fuse", lease_s=3.0):
                 pass
         assert not held.taken
 
@@ -421,15 +470,15 @@ def test_a_store_that_is_away_for_longer_than_the_lease_costs_no_job_its_run(
     server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Place(server.uri("shop", tmp_path.name), server)
-    with Holding(place.run(), "caption", lease_s=1.2) as held:
+    with Holding(place.run(), "caption", lease_s=3.0) as held:
         held.run.write("images", "0", images("0"))
-        server.fault("500", seconds=3)
+        server.fault("500", seconds=5)
         begun = time.monotonic()
         held.run.write("images", "1", images("1"))
-        assert time.monotonic() - begun > 2
+        assert time.monotonic() - begun > 4
         assert not held.taken
         monkeypatch.setattr(holding, "_machine", lambda: "another machine")
-        with pytest.raises(RunHeld), Holding(place.run(), "fuse", lease_s=1.2):
+        with pytest.raises(RunHeld), Holding(place.run(), "fuse", lease_s=3.0):
             pass
     assert sorted(place.run().read("images")["image_id"].to_pylist()) == ["0", "1"]
 
@@ -446,6 +495,64 @@ def test_a_store_that_is_down_or_refuses_gives_nobody_the_run(server: ObjectStor
         Holding(open_run(server.uri("nowhere", "run")), "caption", lease_s=3.0).__enter__()
 
 
+@pytest.mark.parametrize(
+    ("kind", "wanted"), [("unconditional", "ignores"), ("501", "NotImplemented"), ("400", "InvalidArgument")]
+)
+def test_a_store_without_conditional_puts_is_refused_at_once(
+    server: ObjectStore, tmp_path: Path, kind: str, wanted: str
+) -> None:
+    place = Place(server.uri("shop", tmp_path.name), server)
+    server.fault(kind, only="PUT")
+    try:
+        with pytest.raises(RunError, match=rf"no conditional puts \(If-None-Match\), which a run needs.*{wanted}"):
+            Holding(place.run(), "caption").__enter__()
+        assert server.heal()["met"][kind] <= 2
+    finally:
+        server.heal()
+
+
+def test_a_holder_whose_claim_is_another_job_s_has_lost_the_run(place: Place) -> None:
+    told = threading.Event()
+    with Holding(place.run(), "caption", lease_s=1.2, lost=told.set) as held:
+        claim = replace(held._claim, id="of another")
+        place.run().put(place.run().path("lease", "epoch-00000001.json"), json.dumps(asdict(claim)).encode())
+        assert told.wait(15)
+        assert held.taken
+    assert "epoch-00000001.done" not in place.lease()
+
+
+@pytest.mark.parametrize("proxy", ["of the environment", "of the store"])
+def test_claims_go_the_way_of_all_other_requests(
+    server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    given: dict[str, Any] = {"endpoint_override": f"127.0.0.1:{server.port}", "scheme": "http", "region": "us-east-1"}
+    if proxy == "of the store":  # the server takes requests of a proxy as its own
+        given |= {"endpoint_override": "127.0.0.1:1", "proxy_options": f"http://user:p%40ss@127.0.0.1:{server.port}"}
+    assert create_if_absent(pafs.S3FileSystem(**given), f"shop/{tmp_path.name}", b"")
+    assert tmp_path.name in server.keys("shop")
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"region": "cn-north-1"}, "https://s3.cn-north-1.amazonaws.com.cn/shop/x"),
+        ({"region": "eu-west-1"}, "https://s3.eu-west-1.amazonaws.com/shop/x"),
+        ({"endpoint_override": "host:9", "force_virtual_addressing": True}, "https://shop.host:9/x"),
+    ],
+)
+def test_claims_go_to_the_address_of_the_bucket(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], wanted: str
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    keys = {"access_key": "x", "secret_key": "x"}
+    store: Any = conditional._object_store(pafs.S3FileSystem(**{"region": "us-east-1"} | keys | given), "shop")
+    assert obstore.sign(store, "GET", "x", timedelta(seconds=9)).partition("?")[0] == wanted
+
+
 def test_keys_in_the_uri_are_used(server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name)
@@ -460,7 +567,13 @@ def test_credentials_are_found_where_arrow_finds_them(
     server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(obstore, "put", lambda store, *_, **__: asked.append(_access_key(store)))
+
+    def put(store: Any, *_: Any, **__: Any) -> None:
+        if asked:
+            raise AlreadyExistsError
+        asked.append(_access_key(store))
+
+    monkeypatch.setattr(obstore, "put", put)
     if source.startswith("profile"):
         (tmp_path / "credentials").write_text("[caslie]\naws_access_key_id = OFPROFILE\naws_secret_access_key = x\n")
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))

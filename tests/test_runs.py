@@ -606,6 +606,8 @@ def test_files_count_up_to_the_moment_of_a_takeover(tmp_path: Path) -> None:
     written_at(under(below, 4), "1", now + 201, "a")
     for epoch in (1, 2, 3, 4):
         lease_file(run, f"epoch-{epoch:08d}.json", now + 100 * (epoch - 1))
+        claimed = os.stat(run.path("lease", f"epoch-{epoch:08d}.json")).st_mtime_ns
+        lease_file(run, f"epoch-{epoch:08d}-{claimed}.at", now)
     lease_file(run, "epoch-00000001.done", now + 50)  # released before 2; 2 was taken over
     lease_file(run, "epoch-00000003.done", now + 301)  # written by a job that did not know
     taken = {f"e{epoch}": os.stat(run.path("lease", f"epoch-{epoch + 1:08d}.json")).st_mtime_ns for epoch in (2, 3)}

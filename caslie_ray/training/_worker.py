@@ -23,7 +23,7 @@ from caslie_ray.engines.load_errors import classify
 from caslie_ray.engines.trainable import Turns, attention_for, is_out_of_memory, load_trainable
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import TrainingSettings
-from caslie_ray.runs import Run
+from caslie_ray.runs import Run, RunLost
 from caslie_ray.tasks import UnknownTask
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._examples import Examples, read_examples, read_held_back
@@ -116,7 +116,7 @@ def _final(error: Exception) -> Exception | None:
         )
     if isinstance(error, EngineError):
         return error if classify(error).kind == "final" else None
-    return error if isinstance(error, (TrainingError, UnknownTask)) else None
+    return error if isinstance(error, (TrainingError, UnknownTask, RunLost)) else None
 
 
 def others_hold_memory(free: int, reserved: int, total: int) -> bool:
@@ -386,6 +386,8 @@ class Progressing:
         with tempfile.TemporaryDirectory() as folder:
             state = {"base": self._order.base, "folder": self._folder, **self._state()}
             save_checkpoint(self._learner.model, self._learner.optimizer, Path(folder), state)
+            # Ray Train writes checkpoints by itself, without the lease.
+            self._run.check_lease()
             ray.train.report(told, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _state(self) -> dict[str, Any]:

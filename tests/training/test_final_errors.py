@@ -9,6 +9,7 @@ import torch
 
 from caslie_ray.engines import EngineError
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
+from caslie_ray.runs import RunLost
 from caslie_ray.tasks import UnknownTask
 from caslie_ray.training import TrainingError, _worker
 from caslie_ray.training._worker import _final, others_hold_memory
@@ -25,9 +26,10 @@ GIB = 2**30
         (EngineError("checkpoint x lacks 3 weights"), True),
         (TrainingError("the loss is not a number"), True),
         (UnknownTask("the run holds rows of the task 'x'"), True),
+        (RunLost("another job has taken over the run"), True),
         (RuntimeError("connection reset by peer"), False),
     ],
-    ids=["hub", "disk", "revision", "weights", "loss", "task", "unknown"],
+    ids=["hub", "disk", "revision", "weights", "loss", "task", "lost", "unknown"],
 )
 def test_only_what_every_retry_would_meet_again_ends_a_training(error: Exception, final: bool) -> None:
     assert _final(error) is (error if final else None)

@@ -16,15 +16,16 @@ from tensorboardX.proto import event_pb2
 from transformers import AutoModelForCausalLM
 
 from caslie_ray.engines import EngineError, EngineSpec, Request, load_engine, resolve
+from caslie_ray.lease import Fence
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
-from caslie_ray.runs import Run, RunError, open_run
+from caslie_ray.runs import Run, RunError, RunLost, open_run
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.training import TrainingError, orders_of, plan_training, planned, train
 from caslie_ray.training._fitting import checkpoints_folder, forget_if_broken
 from caslie_ray.training._saving import load_checkpoint, save_checkpoint
 from caslie_ray.training._tracking import import_tracker
-from caslie_ray.training._worker import better
+from caslie_ray.training._worker import Item, Progressing, better
 from tests.training.test_learner import examples, learner
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -224,6 +225,20 @@ def test_answers_outside_the_options_are_left_out_and_named(run: Run, caplog: py
         f"1 samples are left out, for their answer is none of their options or labels: {odd['sample_id']}"
         in caplog.text
     )
+
+
+def test_no_checkpoint_is_reported_once_another_job_has_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*_: object) -> None:
+        run.put(run.path("lease", "epoch-00000002.json"), b"{}")
+
+    (order,) = orders_of(small())
+    one = learner()
+    held = replace(run, fence=Fence(1, {}))
+    progress = Progressing(held, Item(order, "models/x", ""), None, one, one._turns, examples(), rank=0, world=1)
+    monkeypatch.setattr("caslie_ray.training._worker.save_checkpoint", save)
+    monkeypatch.setattr(ray.train, "report", lambda *_, **__: pytest.fail("was reported"))
+    with pytest.raises(RunLost):
+        progress._report()
 
 
 def test_a_checkpoint_of_another_base_is_refused_by_name(tmp_path: Path) -> None:
