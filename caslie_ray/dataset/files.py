@@ -1,8 +1,9 @@
 """Images by path: on this machine, or in an object store through pyarrow. Nothing outside of the given roots is opened.
 
-On this machine the path that is opened is the one without links, and after it was opened it is asked where it lies: a
-link that leads out of the roots, or is put in between, gains nothing. What remains are hard links, which nothing tells
-from the file itself, and systems without ``/proc``, where a folder may be replaced between the look and the opening.
+On this machine symbolic links are resolved before a file is opened, and its path is checked again afterwards: a link
+that leads out of the roots is refused, also one that is created in between. Two gaps remain: hard links, which cannot
+be distinguished from the file itself, and systems without ``/proc``, where a folder may be replaced between the check
+and the opening.
 """
 
 from __future__ import annotations
