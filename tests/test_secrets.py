@@ -26,7 +26,7 @@ from tests.dataset.world import category, png
 from tests.object_store import ObjectStore, object_store
 from tests.worlds import voter
 
-# Text that none of our own messages has, also where a key is cut at a slash or shown without its percent signs.
+# Must not appear in any output, also where a key is cut at a slash or shown without its percent signs.
 MARK = re.compile("FAKEKEY|fakesecret", re.IGNORECASE)
 JOBS: dict[str, Callable[[Arguments], int]] = {
     "ingest": ingest_job, "caption": caption_job, "evaluate": evaluate_job

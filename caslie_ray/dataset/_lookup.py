@@ -14,6 +14,8 @@ __all__ = ["look_up"]
 
 _BLOCK = 5000
 _WAVE = 4
+# Blocks; the driver has a copy of the locators of a wave.
+_LARGEST_WAVE = 1000
 _LOST = "worker lost: looking at this image's file ended its process; run ingest again"
 
 Found = list[tuple[str, "str | ImageError"]]
@@ -32,20 +34,25 @@ class _LookUp:
 def look_up(locators: Sequence[str], roots: Sequence[Root], concurrency: int) -> Iterator[tuple[str, str | ImageError]]:
     """Yield each locator of a file with its key, as `Files.keys` gives it, in no order.
 
-    Blocks are looked up in waves, at first one of each store. A store that does not answer is left out of the next
-    waves: it costs one wait, not one per block.
+    Blocks of stores are looked up in waves, at first one of each store, then twice as many from wave to wave. A store
+    that does not answer is left out of the next waves: it costs one wait, not one per block. The files of this machine
+    are looked up beside them, as many blocks at once as a wave may have.
 
     Args:
         locators: ``file:`` and ``store:``.
         roots: what may be opened.
         concurrency: tasks at once.
     """
-    blocks = _blocks(locators)
+    every = _blocks(locators)
+    here = [block for block in every if not store_of(block[0])]
+    blocks = [block for block in every if store_of(block[0])]
     size = len({store_of(block[0]) for block in blocks})
     silent: set[str] = set()
     work = _LookUp(roots)
-    while blocks:
-        wave, blocks, size = blocks[:size], blocks[size:], _WAVE * concurrency
+    while here or blocks:
+        wave = here[:_LARGEST_WAVE] + blocks[:size]
+        here, blocks = here[_LARGEST_WAVE:], blocks[size:]
+        size = min(max(_WAVE * concurrency, 2 * size), _LARGEST_WAVE)
         try:
             for block, (found, fell_silent) in each(wave, work, concurrency=concurrency):
                 if fell_silent:

@@ -96,11 +96,15 @@ def each_of_stream(
         return
     connect()
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
+    readers = min(concurrency, len(rows))
+    # A reader that waits for its parts to be taken keeps its memory, so both steps must fit on a node together.
+    split_memory = _memory(memory, leave=part_memory)
+    work_memory = _memory(part_memory, leave=readers * memory)
     # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
-    readers = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    parts = start.flat_map(_Split(split), num_cpus=0.25, memory=_memory(memory), compute=readers, max_retries=retries)
+    pool = TaskPoolStrategy(size=readers)
+    parts = start.flat_map(_Split(split), num_cpus=0.25, memory=split_memory, compute=pool, max_retries=retries)
     pool = TaskPoolStrategy(size=concurrency)
-    mapped = parts.map(_Guarded(work), num_cpus=0.5, memory=_memory(part_memory), compute=pool, max_retries=retries)
+    mapped = parts.map(_Guarded(work), num_cpus=0.5, memory=work_memory, compute=pool, max_retries=retries)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
     for place, result in _results(mapped):
@@ -113,11 +117,16 @@ def each_of_stream(
         raise Lost([place for place in expected if expected[place] != seen[place]])
 
 
-def _memory(wanted: int) -> int | None:
-    """Return what a task asks for: not more than the largest node with CPUs has, since it would wait for ever."""
+def _memory(wanted: int, leave: int = 0) -> int | None:
+    """Return the bytes of memory that a task requests, so that the largest node with CPUs can run it.
+
+    Args:
+        wanted: what the task needs.
+        leave: what is left there for other tasks, up to half of the node's memory.
+    """
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     largest = max((int(one.get("memory", 0)) for one in resources if one.get("CPU")), default=wanted)
-    return min(wanted, largest) or None
+    return min(wanted, max(largest - leave, largest // 2 if leave else 0)) or None
 
 
 class _Count:

@@ -1,8 +1,9 @@
 """Images by path: on this machine, or in an object store through pyarrow. Nothing outside of the given roots is opened.
 
-On this machine links are resolved first, and the location of the opened file is checked again: a link that leads out of
-the roots, or is created in between, has no effect. Two gaps remain: hard links, which cannot be distinguished from the
-file itself, and systems without ``/proc``, where a folder may be replaced between the check and the open call.
+On this machine symbolic links are resolved before a file is opened, and its path is checked again afterwards: a link
+that leads out of the roots is refused, also one that is created in between. Two gaps remain: hard links, which cannot
+be distinguished from the file itself, and systems without ``/proc``, where a folder may be replaced between the check
+and the opening.
 """
 
 from __future__ import annotations

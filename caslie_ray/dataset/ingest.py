@@ -93,13 +93,13 @@ def ingest(
             plural(skipped.run_files, "file"),
             named,
         )
-    told = _Ingest(run, profile, quiet, TASKS if tasks is None else tasks).bring(files)
+    counts = _Ingest(run, profile, quiet, TASKS if tasks is None else tasks).bring(files)
     seconds = round(time.monotonic() - started, 3)
-    for how, found in told["read_as"].items():
+    for how, found in counts["read_as"].items():
         rows, of_files = plural(found["rows"], "row"), plural(found["files"], "file")
         log.info("%s: %s of %s, such as %s", how, rows, of_files, found["names"][0])
     return IngestSummary(
-        files=len(files), ignored_files=skipped.others, run_files=skipped.run_files, seconds=seconds, **told
+        files=len(files), ignored_files=skipped.others, run_files=skipped.run_files, seconds=seconds, **counts
     )
 
 
@@ -158,10 +158,10 @@ class _Ingest:
             planned.fates[one.locator] = ledger.fate(one.key) or _UNKNOWN
         for locator in planned.gone:
             planned.fates[locator] = ledger.fate(locator) or _UNKNOWN
-        told = self._tables(files, folders, planned.fates)
+        counts = self._tables(files, folders, planned.fates)
         ledger.keep_only(planned.keys)
         self._held.clean(folders)
-        return {"parsed_rows": self._done["parsed_rows"], "fetched": self._done["fetched"], **told}
+        return {"parsed_rows": self._done["parsed_rows"], "fetched": self._done["fetched"], **counts}
 
     def _parse(self, jobs: Sequence[tuple[SourceFile, str]]) -> int:
         """Read source files and return how many rows they had.
@@ -181,7 +181,7 @@ class _Ingest:
         memory = min(_READER_MEMORY * limits.row_bytes, 1 << 30)
         found: dict[str, list[Parsed]] = {}
         left = list(jobs)
-        # The names of the folders do not change when files are read again.
+        # The stamp holds the names of folders alone, which stay the same where files are read again.
         self._run.delete([self._run.path(_STAMP)])
         with self._progress("read", None, "rows") as progress:
             for concurrency, retries in ((self._concurrency, RETRIES), (1, 0)):
@@ -263,15 +263,15 @@ class _Ingest:
         rows, notes, files = self._resolve(folders, table)
         written = self._write(files, names)
         for name in TABLES:
-            standing = self._run.files(name)
-            if not any(path in standing for path in written.files):
+            existing = self._run.files(name)
+            if not any(path in existing for path in written.files):
                 # Readers look for the table even where it has no rows.
                 written.files.append(self._run.write(name, names[0], SCHEMAS[name].empty_table()))
-            self._run.delete(set(standing) - set(written.files))
-        told = counted(rows, written.counts, written.reasons, written.examples)
-        told["read_as"] = readings(notes, [source.name for source in sources])
-        self._run.write_json(_STAMP, {"key": key, "files": self._held.table_files(), "told": told})
-        return {**told, "written_files": written.changed}
+            self._run.delete(set(existing) - set(written.files))
+        counts = counted(rows, written.counts, written.reasons, written.examples)
+        counts["read_as"] = readings(notes, [source.name for source in sources])
+        self._run.write_json(_STAMP, {"key": key, "files": self._held.table_files(), "told": counts})
+        return {**counts, "written_files": written.changed}
 
     def _resolve(
         self, folders: Sequence[str], fates: pa.Table

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -30,6 +30,7 @@ from caslie_ray.dataset._scan import excess
 from caslie_ray.dataset._shapes import Damage, Found, Shapes
 from caslie_ray.dataset._text import ByteStream, Counted, Gunzip, TextStream, encoding_of, western
 from caslie_ray.dataset.columns import Columns, split_of_name
+from caslie_ray.dataset.roots import with_path
 from caslie_ray.dataset.summary import plural
 from caslie_ray.imaging.file_types import looks_like
 from caslie_ray.runs import Run
@@ -168,8 +169,7 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | Non
             continue
         path = info.path
         if "://" in source:
-            parts = urlsplit(source)
-            path = urlunsplit(parts._replace(path=posixpath.join(parts.path or "/", quote(below))))
+            path = with_path(source, posixpath.join(urlsplit(source).path or "/", quote(below)))
         name = posixpath.join(shown, below)
         given = source if "://" in source else inner
         files.append(SourceFile(name, path, f"{info.size}|{info.mtime_ns}", given))

@@ -85,13 +85,13 @@ def read_reference(value: ImageRef | None, roots: Roots, place: str) -> Referenc
             path = slash + path
             if host not in ("", "localhost"):
                 return Reference("bad:unsupported reference: the file is on another host; give a URL", value)
-        return _file(path, _locate(path, roots), value)
+        return _path(path, roots, value)
     if name in STORES and slashes:
-        return _file(value, roots.object, value)
+        return _file(value, roots.object, value, in_store=True)
     if scheme and slashes:
         reason = f"unsupported reference: {name}:// is not read; give http(s), a path or a store"
         return Reference(f"bad:{reason}", value)
-    return _file(value, _locate(value, roots), value)
+    return _path(value, roots, value)
 
 
 def _bytes(data: bytes, source: str) -> Reference:
@@ -103,14 +103,17 @@ def _cut(source: str) -> str:
     return source if len(source) <= 100 else f"{source[:_SHOWN]}… ({len(source):,} characters)"
 
 
-def _locate(path: str, roots: Roots) -> Callable[[str], str]:
-    return roots.absolute if path.startswith("/") else roots.relative
+def _path(path: str, roots: Roots, source: str) -> Reference:
+    if path.startswith("/"):
+        return _file(path, roots.absolute, source, in_store=False)
+    return _file(path, roots.relative, source, in_store=bool(roots.base.store))
 
 
-def _file(path: str, locate: Callable[[str], str], source: str) -> Reference:
+def _file(path: str, locate: Callable[[str], str], source: str, *, in_store: bool) -> Reference:
     if "\0" in path:
         return Reference("bad:unsupported reference: the path holds a NUL character", source)
-    if len(path) > _PATH_BYTES or max(map(len, path.split("/"))) > _NAME_BYTES:
+    # The key of an object has no limit for a part between slashes.
+    if len(path) > _PATH_BYTES or (not in_store and max(map(len, path.split("/"))) > _NAME_BYTES):
         reason = (
             f"unsupported reference: {len(path):,} characters are too long for a path; for an image as base64 write"
             " data:image/jpeg;base64, before it"

@@ -2,7 +2,8 @@
 
 A reference that names a file leads below a root, or it is refused. A root is the folder of the source, `images.root`,
 or an entry of `images.allow`, as the user wrote it. What a reference names is judged as text, ``..`` resolved, before
-anything is looked up, so that a refusal does not tell whether the file exists; see `files` for symbolic links.
+anything is looked up, so that a refusal does not tell whether the file exists; see `files` for symbolic links. Of the
+roots alone the links are resolved, once: a path may be written either way.
 
 A file's locator has no credentials and no options: those of its root are used when it is opened.
 
@@ -21,13 +22,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import ImageSettings
 from caslie_ray.stores import public_uri
 
-__all__ = ["STORES", "RefusedPath", "Root", "Roots", "find_root", "given_roots", "roots_of"]
+__all__ = ["STORES", "RefusedPath", "Root", "Roots", "find_root", "given_roots", "roots_of", "with_path"]
 
 STORES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfs", "hdfs": "hdfs", "viewfs": "viewfs"}
 """Schemes of stores, each with the name that all spellings share."""
@@ -54,26 +55,32 @@ class Root:
         store: scheme and bucket, such as ``s3://bucket``; empty for this machine.
         settings: hash of the options that say which store it is; empty where there are none.
         path: absolute and normalised; in a store the key, after a slash.
+        real: the path without symbolic links; in a store the same as `path`.
     """
 
     uri: str = field(repr=False)
     store: str
     settings: str
     path: str
+    real: str = field(compare=False)
 
     @classmethod
     def of(cls, location: str) -> Root:
         """Return the root of an absolute or relative folder of this machine, or of a URI."""
         scheme, mark, _ = location.partition("://")
         if not mark:
-            return cls(location, "", "", posixpath.normpath(str(Path(location).expanduser().absolute())))
+            return cls._here(location, posixpath.normpath(str(Path(location).expanduser().absolute())))
         parts = urlsplit(location)
         path = _normalised(unquote(parts.path))
         if scheme.lower() == "file":
-            return cls(location, "", "", path)
+            return cls._here(location, path)
         options = sorted(part for part in parts.query.split("&") if part.partition("=")[0] in _IDENTIFYING)
         settings = content_id("&".join(options))[:8] if options else ""
-        return cls(location, _store_of(scheme, parts.netloc), settings, path)
+        return cls(location, _store_of(scheme, parts.netloc), settings, path, path)
+
+    @classmethod
+    def _here(cls, location: str, path: str) -> Root:
+        return cls(location, "", "", path, os.path.realpath(path))
 
     @property
     def identity(self) -> str:
@@ -83,7 +90,7 @@ class Root:
     @property
     def top(self) -> str:
         """The URI of the bucket, with credentials and options."""
-        return urlunsplit(urlsplit(self.uri)._replace(path="/"))
+        return with_path(self.uri, "/")
 
     def holds(self, path: str) -> bool:
         """Whether a normalised path is that of the root, or lies below it."""
@@ -143,11 +150,8 @@ class Roots:
         return self._judged(_store_of(scheme, authority), _normalised(unquote(key)))
 
     def _judged(self, store: str, path: str, settings: str | None = None) -> str:
-        found = [
-            root
-            for root in self.allowed
-            if root.store == store and settings in (None, root.settings) and _holds(root, path)
-        ]
+        roots = [root for root in self.allowed if root.store == store and settings in (None, root.settings)]
+        found = [root for root in roots if root.holds(path) or _is_below(path, root.real)]
         if not found:
             what = "prefix" if store else "path"
             raise RefusedPath(f"refused {what}: it lies outside of what this source's rows may name; {_MEND}")
@@ -169,8 +173,7 @@ def roots_of(file: str, source: str, from_root: bool, given: tuple[Root, ...]) -
         given: as `given_roots` returns them.
     """
     if "://" in file:
-        parts = urlsplit(file)
-        folder = Root.of(urlunsplit(parts._replace(path=posixpath.dirname(parts.path))))
+        folder = Root.of(with_path(file, posixpath.dirname(urlsplit(file).path)))
     else:
         folder = Root.of(posixpath.dirname(file))
     own = (folder, Root.of(source)) if source else (folder,)
@@ -192,6 +195,13 @@ def find_root(roots: Iterable[Root], locator: str) -> tuple[Root, str]:
     raise RefusedPath(f"refused prefix: {public_uri(locator.removeprefix('store:'))} lies outside; {_MEND}")
 
 
+def with_path(uri: str, path: str) -> str:
+    """Return a URI with another path, percent-encoded, and the same options."""
+    parts = urlsplit(uri)
+    # Not urlunsplit: without a host, as in hdfs:///folder, it drops the slashes.
+    return f"{parts.scheme}://{parts.netloc}{path}" + (f"?{parts.query}" if parts.query else "")
+
+
 def _store_of(scheme: str, authority: str) -> str:
     """Return scheme and bucket. With Azure the name before the @ is a container or an account; it is kept."""
     name = STORES.get(scheme.lower(), scheme.lower())
@@ -202,11 +212,6 @@ def _store_of(scheme: str, authority: str) -> str:
 
 def _normalised(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
-
-
-def _holds(root: Root, path: str) -> bool:
-    # A path of this machine may be written with the links of the root resolved.
-    return root.holds(path) or (not root.store and _is_below(path, os.path.realpath(root.path)))
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from caslie_ray.dataset.decoding import ImageError
 from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.roots import Root
 from caslie_ray.stores import Patience
-from tests.object_store import ObjectStore, free_port
+from tests.object_store import ObjectStore, free_port, object_store
 
 
 def test_a_link_that_is_put_in_between_gains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +78,26 @@ def test_a_silent_store_costs_one_wait_however_many_images_it_has(
     assert all(told[locator].startswith("no answer") for locator in locators[:30])
     assert told[locators[30]].startswith(locators[30])
     assert all(told[locator].startswith("missing file") for locator in locators[31:])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_waves_of_blocks_double_and_files_of_this_machine_need_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lookup, "_BLOCK", 1)
+    waves: list[tuple[int, int]] = []
+    each = _lookup.each
+
+    def counted(wave: Sequence[Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+        here = sum(block[0].startswith("file:") for block in wave)
+        waves.append((here, len(wave) - here))
+        return each(wave, *arguments, **options)
+
+    monkeypatch.setattr(_lookup, "each", counted)
+    with object_store(buckets=["shop"]) as store:
+        remote, here = Root.of(store.uri("shop", "images")), Root.of(str(tmp_path))
+        locators = [root.locator(f"{root.path}/{number}.png") for root in (remote, here) for number in range(20)]
+        found = dict(look_up(locators, [remote, here], concurrency=1))
+    assert found.keys() == set(locators)
+    assert all(isinstance(key, ImageError) and key.reason.startswith("missing file") for key in found.values())
+    assert waves == [(20, 1), (0, 4), (0, 8), (0, 7)]

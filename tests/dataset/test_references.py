@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from caslie_ray.dataset.references import read_reference
-from caslie_ray.dataset.roots import RefusedPath, Roots, find_root, given_roots, roots_of
+from caslie_ray.dataset.roots import RefusedPath, Root, Roots, find_root, given_roots, roots_of
 from caslie_ray.dataset.urls import is_public
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import ImageSettings
@@ -141,6 +142,43 @@ def test_a_linked_root_may_be_named_by_either_path(tmp_path: Path) -> None:
     linked = roots("/x/rows.json", allow=[str(tmp_path / "link")])
     for name in ("link", "real"):
         assert locator(f"{tmp_path}/{name}/a.jpg", linked) == f"file:{tmp_path}/{name}/a.jpg"
+
+
+def test_links_of_roots_are_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved: list[str] = []
+    resolve = os.path.realpath
+
+    def counted(path: str) -> str:
+        resolved.append(path)
+        return resolve(path)
+
+    monkeypatch.setattr(os.path, "realpath", counted)
+    given = roots("/x/rows.json", root=str(tmp_path), allow=["/abs", "s3://bucket"])
+    for number in range(100):
+        assert locator(f"{tmp_path}/{number}.jpg", given).startswith("file:")
+        assert locator(f"/elsewhere/{number}.jpg", given).startswith("bad:refused path")
+    assert len(resolved) <= 3
+
+
+@pytest.mark.parametrize("scheme", ["hdfs", "viewfs"])
+def test_a_store_without_a_host_keeps_its_slashes(scheme: str) -> None:
+    """The host is then that of the client's configuration."""
+    here = roots(f"{scheme}:///sets/a/rows.json?user=me")
+    assert here.base.uri == f"{scheme}:///sets/a?user=me"
+    assert here.base.top == f"{scheme}:///?user=me"
+    assert locator("1.jpg", here) == f"store:{scheme}:///sets/a/1.jpg"
+    assert find_root(here.allowed, locator(f"{scheme}:///sets/a/1.jpg", here)) == (here.base, "/sets/a/1.jpg")
+    assert Root.of(f"{scheme}://node:9/a").top == f"{scheme}://node:9/"
+
+
+def test_a_name_in_a_store_may_be_longer_than_a_file_name() -> None:
+    name = "n" * 900
+    assert locator(f"s3://bucket/{name}.jpg") == f"store:s3://bucket/{name}.jpg"
+    assert locator(f"a/{name}.jpg", roots("s3://bucket/rows.json")) == f"store:s3://bucket/a/{name}.jpg"
+    for local in (f"/abs/{name}.jpg", f"file:///abs/{name}.jpg", f"a/{name}.jpg"):
+        assert "too long for a path" in locator(local)
+    assert "too long for a path" in locator(f"/abs/{name}.jpg", roots("s3://bucket/rows.json", allow=["/abs"]))
+    assert "too long for a path" in locator("s3://bucket/" + "a/" * 3000)
 
 
 def test_bytes_and_data_uris_are_known_by_their_content() -> None:

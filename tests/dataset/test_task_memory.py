@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 import ray
 
 from caslie_ray.dataset._ray import each, each_of_stream
@@ -47,6 +49,27 @@ def test_a_task_asks_for_no_more_than_a_node_has(ray_cluster: None) -> None:
     spans = [span for _, span in each([1, 2, 3], interval, concurrency=2, memory=1 << 50)]
     spans.sort()
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
+
+
+def waiting_reader(marker: str) -> Iterator[tuple[str, bytes]]:
+    """Yield a part as large as a block, then wait until it was worked on."""
+    yield marker, bytes(5 << 20)
+    deadline = time.monotonic() + 20
+    while not Path(marker).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    yield f"{marker} while it read: {Path(marker).exists()}", b""
+
+
+def touch(part: tuple[str, bytes]) -> str:
+    Path(part[0]).touch()
+    return part[0]
+
+
+@pytest.mark.parametrize("memory", [100 << 20, 1 << 50])
+def test_a_reader_leaves_memory_for_work_on_its_parts(ray_cluster: None, tmp_path: Path, memory: int) -> None:
+    marker = str(tmp_path / "done")
+    found = each_of_stream([marker], waiting_reader, touch, concurrency=1, memory=memory, part_memory=1 << 50)
+    assert f"{marker} while it read: True" in list(found)
 
 
 def test_memory_follows_the_settings() -> None:
