@@ -27,7 +27,7 @@ class ImageSettings(Settings):
     max_bytes: Positive = 20_000_000
     """Bytes of a source file at most; more is a reject."""
 
-    max_memory: Positive = 1_000_000_000
+    max_memory: Positive = 1_300_000_000
     """Bytes of memory that decoding one image may take, by its header and in fact; more is a reject."""
 
     max_scans: Positive = 100

@@ -12,6 +12,7 @@ import pytest
 
 from caslie_ray.dataset import _lookup, files
 from caslie_ray.dataset._lookup import look_up
+from caslie_ray.dataset._ray import each
 from caslie_ray.dataset.decoding import ImageError
 from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.roots import Root
@@ -86,7 +87,6 @@ def test_waves_of_blocks_double_and_files_of_this_machine_need_one(
 ) -> None:
     monkeypatch.setattr(_lookup, "_BLOCK", 1)
     waves: list[tuple[int, int]] = []
-    each = _lookup.each
 
     def counted(wave: Sequence[Any], *arguments: Any, **options: Any) -> Iterator[Any]:
         here = sum(block[0].startswith("file:") for block in wave)

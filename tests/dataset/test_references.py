@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from caslie_ray.dataset.references import read_reference
-from caslie_ray.dataset.roots import RefusedPath, Root, Roots, find_root, given_roots, roots_of
+from caslie_ray.dataset.roots import RefusedPath, Root, Roots, find_root, given_roots, roots_of, with_path
 from caslie_ray.dataset.urls import is_public
 from caslie_ray.ids import content_id
 from caslie_ray.profiles import ImageSettings
@@ -169,6 +169,7 @@ def test_a_store_without_a_host_keeps_its_slashes(scheme: str) -> None:
     assert locator("1.jpg", here) == f"store:{scheme}:///sets/a/1.jpg"
     assert find_root(here.allowed, locator(f"{scheme}:///sets/a/1.jpg", here)) == (here.base, "/sets/a/1.jpg")
     assert Root.of(f"{scheme}://node:9/a").top == f"{scheme}://node:9/"
+    assert with_path(f"{scheme}:///sets", "/sets/a%20b.json") == f"{scheme}:///sets/a%20b.json"
 
 
 def test_a_name_in_a_store_may_be_longer_than_a_file_name() -> None:

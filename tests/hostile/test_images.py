@@ -115,7 +115,9 @@ HOSTILE: dict[str, Row] = {
     # Memory.
     "TIFF, a tile of 25008 x 25008": Row(lambda: tiled_tiff(25008), "too much memory"),
     "TIFF, a tile of 65535 x 65535": Row(lambda: patched_tile(65535), "too much memory"),
-    "WebP, 50 megapixels in 28 bytes": Row(lambda: make.webp(7071, 7071), "too much memory"),
+    "WebP, 50 megapixels in 28 bytes": Row(
+        lambda: make.webp(7071, 7071), "too much memory", settings={"max_memory": 1_000_000_000}
+    ),
     "WebP, 268 megapixels": Row(lambda: make.webp(16384, 16384), "too many pixels"),
     "PNG, 16 bits, 50 megapixels": Row(lambda: make.png(7071, 7071, depth=16), (500, 500), 30, 450),
     "PNG, 16 bits, RGBA, 50 megapixels": Row(lambda: make.png(7071, 7071, depth=16, kind=6), (500, 500), 30, 600),
@@ -209,6 +211,10 @@ HONEST: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
     "JPEG, progressive, 24 megapixels": (lambda: encoded(large((6000, 4000)), "JPEG", progressive=True), (500, 333)),
     "JPEG, CMYK, 12 megapixels": (lambda: encoded(large((4000, 3000), "CMYK"), "JPEG"), (500, 375)),
     "WebP, 24 megapixels": (lambda: encoded(large((6000, 4000)), "WEBP", method=0), (500, 333)),
+    "WebP, 50 megapixels with alpha": (
+        lambda: encoded(Image.new("RGBA", (10_000, 5_000), (200, 30, 60, 128)), "WEBP", lossless=True, method=0),
+        (500, 250),
+    ),
     "WebP, animated": (
         lambda: encoded(picture(), "WEBP", save_all=True, append_images=[picture(n) for n in range(1, 9)]),
         SMALL,
@@ -244,8 +250,8 @@ def test_a_job_goes_through_all_of_them(ray_cluster: None, tmp_path: Path) -> No
         (tmp_path / "images" / f"{number}.bin").write_bytes(row.data())
         (tmp_path / "images" / f"{number}.png").write_bytes(png(number))
         listed += [category(name, f"images/{number}.bin"), category(f"honest {number}", f"images/{number}.png")]
-    inside = base64.b64encode(make.webp(7071, 7071)).decode()
-    listed += [category("inside", f"data:image/webp;base64,{inside}"), category("honest inside", "images/0.png")]
+    inside = base64.b64encode(patched_tile(65535)).decode()
+    listed += [category("inside", f"data:image/tiff;base64,{inside}"), category("honest inside", "images/0.png")]
     run = open_run(str(tmp_path / "run"))
     begun = time.monotonic()
     summary = ingest(run, [write_json(tmp_path / "rows.json", listed)], profile, quiet=True)
