@@ -189,8 +189,9 @@ def _decompressed(data: bytes, chunk: Any, size: int) -> bytes | None:
     """Return what a page unpacks to; None where that fails, which reading it reports."""
     if chunk.compression == "UNCOMPRESSED":
         return data
+    name = {"LZ4": "lz4_raw"}.get(chunk.compression, chunk.compression.lower())
     try:
-        found: bytes = pa.Codec(chunk.compression.lower()).decompress(data, size, asbytes=True)
+        found: bytes = pa.Codec(name).decompress(data, size, asbytes=True)
     except (pa.ArrowException, ValueError, OSError):
         return None
     return found
