@@ -239,14 +239,22 @@ def patiently(
         pause_s = min(2 * pause_s, patience.longest_s)
 
 
-def open_ranges(filesystem: pafs.FileSystem, path: str, patience: Patience = ABOUT_A_MINUTE) -> io.BufferedReader:
+def open_ranges(
+    filesystem: pafs.FileSystem, path: str, patience: Patience = ABOUT_A_MINUTE, buffer: int = _RANGE
+) -> io.BufferedReader:
     """Open a file of an object store so that a read in the middle of it is done again as `patiently` does.
+
+    Args:
+        filesystem: the object store.
+        path: the file.
+        patience: how long to retry.
+        buffer: bytes of a request, at least.
 
     Raises:
         StoreError: the store did not answer in time, or refuses; reading raises it too.
         OSError: the file is not there.
     """
-    return io.BufferedReader(_Ranges(filesystem, path, patience), _RANGE)
+    return io.BufferedReader(_Ranges(filesystem, path, patience), buffer)
 
 
 class _Ranges(io.RawIOBase):

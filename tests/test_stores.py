@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +365,27 @@ def test_a_source_is_read_to_its_end_over_failures(store: ObjectStore, run: Run,
     store.fault("403", only="GET")
     with pytest.raises(StoreError, match="check the credentials"):
         list(read_source(file, Columns.of(SourceKeys())))
+
+
+def test_a_parquet_source_is_fetched_about_once(store: ObjectStore, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {f"c{n}": [random.Random(n * 999 + row).randbytes(6000) for row in range(999)] for n in range(3)}
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"task": ["x"] * 999} | columns), sink, compression="none")
+    data = sink.getvalue()
+    run.put(run.path("source.parquet"), data)
+    (file,), _ = find_sources([store.uri("shop", f"{run.root.removeprefix('shop/')}/source.parquet")])
+    fetched: list[int] = []
+    ranges = import_module("caslie_ray.stores")._Ranges
+    readinto = ranges.readinto
+
+    def counted(self: object, buffer: bytearray) -> int:
+        fetched.append(readinto(self, buffer))
+        return fetched[-1]
+
+    monkeypatch.setattr(ranges, "readinto", counted)
+    assert len(list(read_source(file, Columns.of(SourceKeys())))) == 999
+    assert sum(fetched) < 2.2 * len(data)
+    assert len(fetched) < 60
 
 
 def test_ranges_read_like_a_file(store: ObjectStore, run: Run) -> None:

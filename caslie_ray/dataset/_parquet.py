@@ -22,12 +22,15 @@ from caslie_ray.dataset._sizes import sizes_of
 __all__ = ["read_rows"]
 
 _BATCH = 128
-_LARGE = 4 << 20  # bytes; writers end a dictionary at 1 MiB
+_LARGE = 4 << 20  # bytes
+_ORDINARY = 16 << 10  # bytes of a row that do not count towards the ratio: text may repeat
 _FOOTER_END = 8  # bytes of the footer's length and the magic number
 _NODES = 3  # nodes of a Parquet schema for a level of lists
 
 
-def read_rows(file: pa.NativeFile | pa.PythonFile, limits: Limits, ratio: Ratio) -> Iterator[Found]:
+def read_rows(
+    file: pa.NativeFile | pa.PythonFile, limits: Limits, ratio: Ratio, headers: pa.PythonFile | None = None
+) -> Iterator[Found]:
     """Yield the number, from 1, and the mapping of each row; `Damage` where a stretch cannot be read.
 
     A column of type map is a mapping, at any depth.
@@ -36,6 +39,7 @@ def read_rows(file: pa.NativeFile | pa.PythonFile, limits: Limits, ratio: Ratio)
         file: the file.
         limits: what it may cost.
         ratio: knows the size that it was packed to, if it was; learns the file's size otherwise.
+        headers: another handle on the file, for short reads far from one another; None for `file`.
 
     Raises:
         pyarrow.ArrowException, OSError: the file is no Parquet file, or its end is missing.
@@ -48,20 +52,21 @@ def read_rows(file: pa.NativeFile | pa.PythonFile, limits: Limits, ratio: Ratio)
     start = 1
     unpacked = given = 0
     for group in range(parquet.num_row_groups):
-        count = parquet.metadata.row_group(group).num_rows
         number = start
-        start += max(0, count)
+        start += max(0, parquet.metadata.row_group(group).num_rows)
         try:
-            pages = survey(file, parquet, group, limits)
-            unpacked += pages.unpacked
+            columns = survey(headers or file, parquet, group, limits)
+            unpacked += sum(column.unpacked for column in columns)
             ratio.check(unpacked)
             # Reading a dictionary as such takes longer, so only the large ones are.
-            large = {path for path in pages.in_dictionaries if pages.repeated[path] > _LARGE}
-            repeated = sum(size for path, size in pages.repeated.items() if path not in large)
-            if repeated > 2 * limits.row_bytes:
+            large = {column.path for column in columns if column.in_dictionary and column.repeated > _LARGE}
+            kept = [column for column in columns if column.path not in large]
+            if sum(column.expanded for column in kept) > 2 * limits.row_bytes:
                 yield Found(number, Damage(_too_repetitive(number, start - 1), limited=True))
                 continue
-            rows = max(1, min(_BATCH, limits.batch_bytes // max(1, pages.row_bytes + repeated)))
+            rows = _BATCH
+            while rows > 1 and sum(column.memory(rows) for column in kept) > limits.batch_bytes:
+                rows //= 2
             reader = _open(file, limits, sorted(large)) if large else parquet
             for batch in reader.iter_batches(rows, row_groups=[group], use_threads=False):
                 if flat and not large and batch.nbytes <= limits.row_bytes:
@@ -72,13 +77,13 @@ def read_rows(file: pa.NativeFile | pa.PythonFile, limits: Limits, ratio: Ratio)
                     sizes, values = sizes_of(batch)
                 if large and sizes.sum() <= limits.row_bytes:
                     batch = batch.cast(plain)  # faster than to look each value up
-                for row in range(batch.num_rows):
-                    if sizes[row] > limits.row_bytes:
+                for row, (size, count) in enumerate(zip(sizes.tolist(), values.tolist(), strict=True)):
+                    if size > limits.row_bytes:
                         yield Found(number, _too_long(limits))
-                    elif values[row] > limits.row_values:
+                    elif count > limits.row_values:
                         yield Found(number, too_many_values(limits))
                     else:
-                        given += int(sizes[row])
+                        given += max(0, size - _ORDINARY)
                         ratio.check(given)
                         yield Found(number, _row(batch, row))
                     number += 1

@@ -52,6 +52,7 @@ _DATA = re.compile(r"\.(json|jsonl|ndjson|parquet)(\.gz)?$", re.IGNORECASE)
 _LINES = re.compile(r"\.(jsonl|ndjson)(\.gz)?$", re.IGNORECASE)
 _HEAD = 256 * 1024
 _FIRST_LINE = 16 << 20  # bytes in which the end of the first line is looked for
+_HEADER_RANGE = 64 << 10  # bytes of a request for the header of a Parquet page
 _NAMES = 3
 _GZIP = b"\x1f\x8b"
 _BEFORE_ROWS = codecs.BOM_UTF8 + b" \t\r\n"
@@ -360,8 +361,13 @@ def _parquet_rows(
     filesystem: pafs.FileSystem, inner: str, packed: bool, limits: Limits, ratio: Ratio
 ) -> Iterator[Found]:
     if not packed and is_object_store(filesystem):
-        with _bytes(filesystem, inner) as stream, closing(pa.PythonFile(stream, mode="r")) as whole:
-            yield from read_rows(whole, limits, ratio)
+        with (
+            _bytes(filesystem, inner) as stream,
+            closing(pa.PythonFile(stream, mode="r")) as whole,
+            open_ranges(filesystem, inner, buffer=_HEADER_RANGE) as second,
+            closing(pa.PythonFile(second, mode="r")) as headers,
+        ):
+            yield from read_rows(whole, limits, ratio, headers)
         return
     if not packed:
         with filesystem.open_input_file(inner) as whole:

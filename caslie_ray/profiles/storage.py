@@ -77,7 +77,8 @@ class IngestSettings(Settings):
 
     max_row_bytes: int = Field(default=64 << 20, ge=1 << 10, le=1 << 30)
     """Bytes of a row, unpacked (in JSON, characters); a longer row is a reject. A Parquet page may have eight times as
-    many. A reader takes up to some six times as much memory."""
+    many, or up to 1 GiB where compression makes it smaller by a tenth at most, as with images. A reader takes up to
+    some six times as much memory, or twice such a page."""
 
     max_row_values: int = Field(default=1_000_000, ge=100)
     """Values in a row, nested ones included, or in a JSON table that is written in columns."""

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.dataset import ingest
-from caslie_ray.dataset._limits import DEFAULT
+from caslie_ray.dataset._limits import DEFAULT, Limits, OverLimit, Ratio
+from caslie_ray.dataset._parquet import read_rows
 from caslie_ray.dataset._parse import Chunk, chunks
+from caslie_ray.dataset._shapes import Damage
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.reading import SourceFile, find_sources, read_source
 from caslie_ray.profiles import SourceKeys, load_profile
@@ -86,6 +89,18 @@ TABLE = {
         "max_ratio",
         10,
         250,
+    ),
+    "delta encoding in a list of one row": Hostile(
+        "a.parquet",
+        lambda: parquet(
+            {"task": ["x"], "images": [[MIB] * 1000]},
+            use_dictionary=False,
+            column_encoding={"images.list.element": "DELTA_BYTE_ARRAY"},
+        ),
+        0,
+        "refused",
+        10,
+        100,
     ),
     "fixed width of nulls": Hostile(
         "a.parquet",
@@ -197,6 +212,107 @@ TABLE = {
         "a.json", lambda: '{"task":[' + "1," * 1_200_000 + "1]}", 0, "columns too long", 10, 150
     ),
 }
+
+
+class Honest(NamedTuple):
+    """A Parquet file that takes little memory, though it may not look so.
+
+    Attributes:
+        make: returns its content.
+        rows: how many rows it has.
+        batches: in how many batches they are decoded at most.
+    """
+
+    make: Callable[[], bytes]
+    rows: int
+    batches: int
+
+
+TEXTS = [f"{number:05d} is the number of a product" for number in range(20_000)]
+URLS = [[f"https://images.example.com/{row:06d}/{number}.jpg" for number in range(10)] for row in range(2000)]
+
+HONEST = {
+    "large dictionaries": Honest(
+        lambda: parquet(
+            {"task": TEXTS[:2000]} | {f"c{n}": pa.array(TEXTS).dictionary_encode()[n : 2000 + n] for n in range(60)}
+        ),
+        2000,
+        16,
+    ),
+    "dictionaries that end early": Honest(
+        lambda: parquet({"task": TEXTS, **{f"c{n}": TEXTS for n in range(20)}}, dictionary_pagesize_limit=400_000),
+        20_000,
+        160,
+    ),
+    "lists in delta encoding": Honest(
+        lambda: parquet(
+            {"task": ["x"] * 2000, "images": URLS},
+            use_dictionary=False,
+            column_encoding={"images.list.element": "DELTA_BYTE_ARRAY"},
+        ),
+        2000,
+        16,
+    ),
+    "lists in pages of version 2": Honest(
+        lambda: parquet(
+            {"task": ["x"] * 2000, "images": URLS},
+            use_dictionary=False,
+            column_encoding={"images.list.element": "DELTA_BYTE_ARRAY"},
+            data_page_version="2.0",
+        ),
+        2000,
+        16,
+    ),
+    "lists in dictionaries": Honest(lambda: parquet({"task": ["x"] * 2000, "images": URLS}), 2000, 16),
+    "one instruction for all": Honest(
+        lambda: parquet({"task": ["x"] * 20_000, "instruction": ["Describe it. " * 170] * 20_000}), 20_000, 160
+    ),
+}
+
+
+def values(path: Path, limits: Limits = DEFAULT) -> list[object]:
+    """Return the rows of a Parquet file, without what `read_source` counts."""
+    with pa.OSFile(str(path)) as file:
+        return [value for _, value, *_ in read_rows(file, limits, Ratio(limits))]
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_source_is_read_in_large_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    content, rows, batches = HONEST[name].make(), HONEST[name].rows, HONEST[name].batches
+    path = tmp_path / "a.parquet"
+    path.write_bytes(content)
+    decoded: list[int] = []
+    iter_batches = pq.ParquetFile.iter_batches
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        for batch in iter_batches(*arguments, **options):
+            decoded.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    found = values(path)
+    assert not [value for value in found if isinstance(value, Damage)]
+    assert len(found) == rows
+    assert len(decoded) <= batches + 1
+
+
+def test_columns_of_nulls_are_no_bomb() -> None:
+    rows = 200_000
+    content = parquet({"task": ["x"] * rows, **{f"c{n}": pa.nulls(rows, pa.string()) for n in range(60)}})
+    with pa.BufferReader(content) as file:
+        first = next(read_rows(file, DEFAULT, Ratio(DEFAULT)))
+    assert first.value == {"task": "x", **dict.fromkeys((f"c{n}" for n in range(60)), None)}
+
+
+def test_a_page_of_images_may_be_large(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    limits = replace(DEFAULT, row_bytes=1 << 16)
+    images = [os.urandom(8 << 10) for _ in range(1024)]
+    path.write_bytes(parquet({"image": images}, use_dictionary=False))
+    assert values(path, limits) == [{"image": image} for image in images]
+    path.write_bytes(parquet({"image": [bytes(8 << 10)] * 1024}, use_dictionary=False))
+    with pytest.raises(OverLimit, match="a page of column 'image'"):
+        values(path, limits)
 
 
 def read(path: str) -> tuple[int, dict[str, int]]:
