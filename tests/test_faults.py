@@ -584,8 +584,9 @@ MATRIX = [
 ]
 
 
-# What they show is shown for every change as well, by less: in tests/captioning and by the other losses of nodes.
-LONG = (other_lineup, missing_voter, staged)
+# What they show is shown for every change as well, by less: in tests/captioning, tests/test_stores.py and by the other
+# losses of nodes.
+LONG = (other_lineup, missing_voter, refusing_store, staged)
 
 
 @pytest.mark.parametrize(
