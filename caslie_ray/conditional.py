@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pyarrow.fs as pafs
 
 from caslie_ray.local_files import create_file, local_path
-from caslie_ray.stores import RunError, StoreError, brief
+from caslie_ray.stores import RunError, StoreError, brief, innermost
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -51,9 +51,7 @@ def create_if_absent(filesystem: pafs.FileSystem, path: str, data: bytes) -> boo
     """
     if (local := local_path(filesystem, path)) is not None:
         return create_file(local, data)
-    while isinstance(filesystem, pafs.SubTreeFileSystem):
-        path = f"{filesystem.base_path.rstrip('/')}/{path.lstrip('/')}"
-        filesystem = filesystem.base_fs
+    filesystem, path = innermost(filesystem, path)
     bucket, _, key = path.partition("/")
 
     import obstore  # only the process that claims a run needs it

@@ -54,7 +54,7 @@ class Claim:
     """What a holder states about itself.
 
     Attributes:
-        id: unique; tells a claim from any other.
+        id: unique to the claim.
         job: the job, such as `caption`.
         host: name of its machine.
         machine: its machine as far as process ids go; differs between containers.

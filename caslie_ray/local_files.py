@@ -6,7 +6,6 @@ What has been written survives a power cut: data is flushed to the disk before t
 from __future__ import annotations
 
 import os
-import posixpath
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from caslie_ray.stores import innermost
+
 __all__ = ["create_file", "local_path", "replace_file"]
 
 _ATTEMPTS = 5
@@ -22,9 +23,7 @@ _ATTEMPTS = 5
 
 def local_path(filesystem: pafs.FileSystem, path: str) -> str | None:
     """Return a path as the operating system has it; None where the file system is not one of its own."""
-    while isinstance(filesystem, pafs.SubTreeFileSystem):
-        path = posixpath.join(filesystem.base_path, path.lstrip("/"))
-        filesystem = filesystem.base_fs
+    filesystem, path = innermost(filesystem, path)
     return path if isinstance(filesystem, pafs.LocalFileSystem) else None
 
 

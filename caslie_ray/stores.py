@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import posixpath
 import random
 import re
 import time
@@ -28,6 +29,7 @@ __all__ = [
     "RunLost",
     "StoreError",
     "brief",
+    "innermost",
     "is_object_store",
     "open_path",
     "open_ranges",
@@ -188,9 +190,15 @@ def _patient_s3(filesystem: pafs.S3FileSystem) -> pafs.S3FileSystem:
 
 def is_object_store(filesystem: pafs.FileSystem) -> bool:
     """Whether files show only once they are whole, and a rename is a copy."""
+    return innermost(filesystem, "")[0].type_name.removeprefix("py::fsspec+") in _OBJECT_STORES
+
+
+def innermost(filesystem: pafs.FileSystem, path: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system that others only show a folder of, and a path as it has it."""
     while isinstance(filesystem, pafs.SubTreeFileSystem):
+        path = posixpath.join(filesystem.base_path, path.lstrip("/"))
         filesystem = filesystem.base_fs
-    return filesystem.type_name.removeprefix("py::fsspec+") in _OBJECT_STORES
+    return filesystem, path
 
 
 def patiently(

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 from xml.etree import ElementTree
 
-__all__ = ["FAULTS", "ObjectStore", "free_port", "object_store"]
+__all__ = ["FAULTS", "ObjectStore", "free_port", "object_store", "object_store_in_environment"]
 
 _ROOT = Path(__file__).parents[1]
 _CONTROL = "/__fault__"
@@ -289,6 +289,17 @@ def object_store(port: int | None = None, buckets: Sequence[str] = ()) -> Iterat
             yield store
         finally:
             server.kill()
+
+
+@contextmanager
+def object_store_in_environment(buckets: Sequence[str] = ()) -> Iterator[ObjectStore]:
+    """Start a server that this process and its children find by their environment."""
+    import pytest  # the server itself starts sooner without
+
+    with object_store(buckets=buckets) as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment().items():
+            patch.setenv(name, value)
+        yield store
 
 
 def _wait_for(store: ObjectStore, server: subprocess.Popen[bytes]) -> None:

@@ -35,7 +35,7 @@ from caslie_ray.holding import Claim, Holding, RunHeld, holders
 from caslie_ray.runs import Run, RunError, RunLost, open_run
 from caslie_ray.stores import StoreError, open_path
 from caslie_ray.tables import SCHEMAS
-from tests.object_store import ObjectStore, object_store
+from tests.object_store import ObjectStore, object_store_in_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,9 +84,7 @@ with holding.Holding(open_run(uri), "caption", submission="raysubmit_1", lease_s
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ObjectStore]:
-    with object_store(buckets=["shop"]) as store, pytest.MonkeyPatch.context() as patch:
-        for name, value in store.environment().items():
-            patch.setenv(name, value)
+    with object_store_in_environment(["shop"]) as store:
         yield store
 
 

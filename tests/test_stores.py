@@ -35,7 +35,7 @@ from caslie_ray.profiles import SourceKeys
 from caslie_ray.runs import Run, RunError, open_run
 from caslie_ray.stores import NoAnswer, Patience, StoreError, is_object_store, open_path, open_ranges
 from caslie_ray.tables import SCHEMAS
-from tests.object_store import ObjectStore, free_port, object_store
+from tests.object_store import ObjectStore, free_port, object_store, object_store_in_environment
 
 ROOT = Path(__file__).parents[1]
 SHORT = Patience(total_s=1.0, first_s=0.1)
@@ -43,9 +43,7 @@ SHORT = Patience(total_s=1.0, first_s=0.1)
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[ObjectStore]:
-    with object_store(buckets=["shop"]) as store, pytest.MonkeyPatch.context() as patch:
-        for name, value in store.environment().items():
-            patch.setenv(name, value)
+    with object_store_in_environment(["shop"]) as store:
         yield store
 
 

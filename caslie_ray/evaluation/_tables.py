@@ -270,8 +270,8 @@ def _verdict_bits(results: Results) -> list[Table]:
         (
             _OURS,
             f"{code} {_TITLES[split]}",
-            *(_interval(found[name]) for name in ("majority", "accuracy", "gain")),
-            _interval(found["mutual_information"], 4),
+            *(_said(Interval(**found[name])) for name in ("majority", "accuracy", "gain")),
+            _said(Interval(**found["mutual_information"]), 4),
             f"{found['n']:,}",
         )
         for code, splits in results.of_bits.items()
@@ -289,10 +289,6 @@ def _verdict_bits(results: Results) -> list[Table]:
             " say. Mutual information of verdicts and answer is in bits.",
         )
     ]  # fmt: skip
-
-
-def _interval(found: Mapping[str, float], places: int = 3) -> str:
-    return f"{found['value']:.{places}f} [{found['low']:.{places}f}, {found['high']:.{places}f}]"
 
 
 def _captioners(results: Results) -> Table | None:
@@ -416,8 +412,8 @@ def _percent(mine: Sequence[Scored], its: Sequence[Scored]) -> str:
     return "–" if gain is None else f"{100 * gain:+.1f}%"
 
 
-def _said(found: Interval) -> str:
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+def _said(found: Interval, places: int = 3) -> str:
+    return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
 
 
 def _signed(found: Interval) -> str:

@@ -6,7 +6,6 @@ import logging
 import pickle
 import threading
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from caslie_ray.profiles import Profile
 from caslie_ray.runs import Run, open_run
 from caslie_ray.tables import SCHEMAS
 from tests.dataset.test_ingest import bring, rows
-from tests.dataset.world import Site, category, png, write_json
+from tests.dataset.world import Site, category, png, stopped_before_tables, write_json
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -120,17 +119,12 @@ def test_many_damaged_files_are_replaced_at_once(world: tuple[Run, str], profile
 
 @pytest.mark.parametrize("how", ["emptied", "cut"])
 def test_damaged_images_of_a_run_that_was_stopped_are_fetched_again(
-    world: tuple[Run, str], profile: Profile, site: Site, monkeypatch: pytest.MonkeyPatch, how: str
+    world: tuple[Run, str], profile: Profile, site: Site, how: str
 ) -> None:
     run, source = world
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(import_module("caslie_ray.dataset.ingest")._Ingest, "_tables", stop)
-        with pytest.raises(KeyboardInterrupt):
-            bring(run, profile, source)
+    with stopped_before_tables():
+        bring(run, profile, source)
     path = first_of(run, "ingest/pending/*.parquet")
     path.write_bytes(b"" if how == "emptied" else cut(path.read_bytes()))
     summary = bring(run, profile, source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,17 @@ from caslie_ray.profiles import ImageSettings, Profile
 from caslie_ray.runs import Run, open_run
 from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS
-from tests.dataset.world import Site, category, encoded, opened, picture, png, relation, write_json
+from tests.dataset.world import (
+    Site,
+    category,
+    encoded,
+    opened,
+    picture,
+    png,
+    relation,
+    stopped_before_tables,
+    write_json,
+)
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -263,21 +272,14 @@ def test_images_inside_of_rows(tmp_path: Path, profile: Profile) -> None:
     assert bring(run, profile, *sources).parsed_rows == 0
 
 
-def test_a_run_that_was_stopped_goes_on(
-    tmp_path: Path, profile: Profile, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, profile: Profile, site: Site) -> None:
     for n in range(8):
         site.pages[f"/{n}.png"] = png(n)
     source = write_json(tmp_path / "rows.json", [category(f"t{n}", site.url(f"/{n}.png")) for n in range(8)])
     run = open_run(str(tmp_path / "run"))
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(import_module("caslie_ray.dataset.ingest")._Ingest, "_tables", stop)
-        with pytest.raises(KeyboardInterrupt):
-            bring(run, profile, source)
+    with stopped_before_tables():
+        bring(run, profile, source)
     assert not run.files("samples")
     summary = bring(run, profile, source)
     assert (summary.parsed_rows, summary.fetched, summary.images) == (0, 0, 8)

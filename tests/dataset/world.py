@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -161,3 +163,16 @@ def drip(seconds: float) -> Any:
             time.sleep(0.05)
 
     return page
+
+
+@contextmanager
+def stopped_before_tables() -> Iterator[None]:
+    """An ingest within it ends with KeyboardInterrupt once everything is fetched, before a table is written."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("caslie_ray.dataset.ingest")._Ingest, "_tables", stop)
+        with pytest.raises(KeyboardInterrupt):
+            yield

@@ -23,7 +23,7 @@ from caslie_ray.tables import SCHEMAS
 from caslie_ray.tasks import TASKS
 from caslie_ray.training import orders_of, plan_training, train
 from caslie_ray.training import trained as find_trained
-from tests.object_store import object_store
+from tests.object_store import object_store_in_environment
 from tests.worlds import InProcess, caption_here, fresh_run
 
 SETTINGS = [
@@ -268,9 +268,7 @@ def test_without_models_or_instructions_it_says_what_to_run(run: Run, tmp_path: 
 
 def test_adapters_on_an_object_store_answer_alike(run: Run) -> None:
     role, (caslie, _) = answerers_of(run, chosen())
-    with object_store(buckets=["shop"]) as store, pytest.MonkeyPatch.context() as patch:
-        for name, value in store.environment().items():
-            patch.setenv(name, value)
+    with object_store_in_environment(["shop"]) as store:
         far = open_run(store.uri("shop", "run"))
         for path in Path(run.root).rglob("*"):
             if path.is_file() and path.relative_to(run.root).parts[0] in ("instructions", "samples", "models"):
