@@ -249,8 +249,9 @@ def stopped_driver(lab: Lab) -> Seen:
     seen.facts["went on"] = job.running
     since = time.monotonic()
     job.process.send_signal(signal.SIGTERM)
-    seen.take(job)
+    until(lambda: not holders(seen.run), what="the run to be released")
     seen.facts["seconds"] = time.monotonic() - since
+    seen.take(job)
     seen.facts["kept"] = done_of(seen.run)
     seen.facts["claims"] = holders(seen.run)
     seen.take(lab.caption(seen))
@@ -483,7 +484,8 @@ def resumed(first: int) -> Callable[[Seen], None]:
 def stopped(seen: Seen) -> None:
     resumed(3)(seen)
     assert "run the same command again" in seen.said[0]
-    assert seen.facts["seconds"] < 3, "a job that is stopped is killed after 3 seconds"
+    # `ray job stop` kills after 3 seconds. What follows the release is Ray's own shutdown, which may be cut short.
+    assert seen.facts["seconds"] < 3, "the run was not released before a stopped job is killed"
     assert seen.facts["claims"] == []
 
 
