@@ -31,9 +31,9 @@ from caslie_ray.tasks import find_task
 __all__ = ["MAKERS", "DrawnSample", "World"]
 
 _KINDS: tuple[Kind, ...] = ("informative", "placeholder", "blurred", "wrong")
-_SHARES = (0.58, 0.13, 0.12, 0.17)
+_SHARES = (0.55, 0.12, 0.11, 0.22)
 _DETAILED = 0.35  # share of titles that name colour and pattern
-_HISTORY, _OPTIONS = 3, 4
+_HISTORY, _OPTIONS = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def _recommendation(world: World) -> DrawnSample:
     options = [following, *rng.sample(rest, _OPTIONS - 1)]
     rng.shuffle(options)
     titles = [f"{chr(65 + i)}: {listing.title}" for i, (listing, _) in enumerate(options)]
-    past = [f"{place}: {listing.title}" for place, (listing, _) in zip(("1st", "2nd", "3rd"), history, strict=True)]
+    past = [f"{place}: {listing.title}" for place, (listing, _) in zip(("1st", "2nd"), history, strict=True)]
     views = tuple(
         ViewTruth(picture, ("colour",), () if listing.detailed else ("colour",), "both")
         for listing, picture in (*history, *options)
