@@ -200,12 +200,13 @@ def _sentiment(world: World) -> DrawnSample:
 def _recommendation(world: World) -> DrawnSample:
     rng = world.rng
     while True:
-        liked = rng.choice(VALUES["colour"])
-        fans = [item for item in world.shelf if item[0].look.colour == liked]
+        following = rng.choice(world.shelf)
+        liked = following[0].look.colour
+        fans = [item for item in world.shelf if item[0].look.colour == liked and item is not following]
         rest = [item for item in world.shelf if item[0].look.colour != liked]
-        if len(fans) > _HISTORY and len(rest) >= _OPTIONS - 1:
+        if len(fans) >= _HISTORY and len(rest) >= _OPTIONS - 1:
             break
-    *history, following = rng.sample(fans, _HISTORY + 1)
+    history = rng.sample(fans, _HISTORY)
     options = [following, *rng.sample(rest, _OPTIONS - 1)]
     rng.shuffle(options)
     titles = [f"{chr(65 + i)}: {listing.title}" for i, (listing, _) in enumerate(options)]
