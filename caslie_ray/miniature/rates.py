@@ -99,10 +99,10 @@ def _table(found: Mapping[str, TaskRates]) -> str:
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     for task, rates in found.items():
         shares = " | ".join(f"{rates.mean(ALL, name):.1%}" for name in get_args(Usefulness))
-        gain, information = rates.bits["gain"], rates.bits["mutual_information"]
+        gain, shared = rates.bits["gain"], rates.bits["mutual_information"]
         lines.append(
             f"| {task} | {shares} | {rates.furthest:.1%} | {gain['value']:+.1%} [{gain['low']:+.1%},"
-            f" {gain['high']:+.1%}] | {information['value']:.4f} [{information['low']:.4f}, {information['high']:.4f}] |"
+            f" {gain['high']:+.1%}] | {shared['value']:.4f} [{shared['low']:.4f}, {shared['high']:.4f}] |"
         )
     lines += ["", "| task, label | useful | useless | misleading |", "| --- | --- | --- | --- |"]
     for task, rates in found.items():
