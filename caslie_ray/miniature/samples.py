@@ -33,6 +33,7 @@ __all__ = ["MAKERS", "DrawnSample", "World"]
 _KINDS: tuple[Kind, ...] = ("informative", "placeholder", "blurred", "wrong")
 _SHARES = (0.55, 0.12, 0.11, 0.22)
 _DETAILED = 0.35  # share of titles that name colour and pattern
+_WANTED = ("colour", "pattern", "pattern")  # what shoppers name; captions without context name colours unasked
 _HISTORY, _OPTIONS = 2, 3
 
 
@@ -157,7 +158,7 @@ def _query(world: World, relevance: str) -> tuple[dict[str, str], ViewTruth]:
     irrelevant there.
     """
     rng, look = world.rng, world.look()
-    asked = rng.choice(("colour", "pattern"))
+    asked = rng.choice(_WANTED)
     wanted = look.as_dict()
     if relevance in ("substitute", "irrelevant"):
         wanted[asked] = rng.choice([value for value in VALUES[asked] if value != wanted[asked]])
@@ -184,7 +185,7 @@ def _relevance(world: World) -> DrawnSample:
 
 def _sentiment(world: World) -> DrawnSample:
     rng, look = world.rng, world.look()
-    asked = rng.choice(("colour", "pattern"))
+    asked = rng.choice(_WANTED)
     right = rng.random() < 0.5
     others = [value for value in VALUES[asked] if value != look.value(asked)]
     wanted = look.value(asked) if right else rng.choice(others)

@@ -8,7 +8,7 @@ fine-tuning.
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from caslie_ray.miniature.catalogue import CATEGORIES, COMPLEMENTS, VALUES, new_listing, random_look
+from caslie_ray.miniature.catalogue import CATEGORIES, COMPLEMENTS, VALUES, random_look
 from caslie_ray.miniature.records import sample_of
 from caslie_ray.miniature.reviews import FEELINGS, review_of
 from caslie_ray.miniature.samples import MAKERS, World
@@ -24,7 +24,7 @@ KINDS = ("twin", "variant", "partner", "stranger")
 
 _ON_PROMPTS = 0.35
 _SPOKEN = {"colour": "color", "pattern": "pattern"}
-_COMPARED = ("PRP", "PSI", "MPC", "SA", "SR", "SR")
+_COMPARED = ("PRP", "PSI", "MPC", "PSI", "MPC", "PRP", "SA", "SR")
 
 
 def judgements(rng: Random, count: int, *, questions: int = 6) -> Iterator[Exercise]:
@@ -38,7 +38,7 @@ def judgements(rng: Random, count: int, *, questions: int = 6) -> Iterator[Exerc
             lines = lines_of(text)
             ask = {"SA": _ask_review, "SR": _ask_list}.get(sample.task, _ask_pair)
         else:
-            ask = rng.choice((_ask_pair, _ask_pair, _ask_pair, _ask_review, _ask_list, _ask_list, _ask_list))
+            ask = rng.choice((_ask_pair, _ask_pair, _ask_pair, _ask_review, _ask_list))
             lines, text = _form(rng, ask)
         # Each question once: a second time its answer could be copied.
         asked = dict(ask(rng, lines) for _ in range(3 * questions))
@@ -67,22 +67,12 @@ def _review(rng: Random) -> Line:
 
 
 def _list(rng: Random) -> list[Line]:
-    """A short history in one colour, and options of which one has it."""
-    liked, *others = rng.sample(VALUES["colour"], 4)
-    history, options = rng.randint(1, 2), rng.randint(2, 3)
-    colours = [liked, *others[: options - 1]]
-    rng.shuffle(colours)
-    labels = [*("1st", "2nd")[:history], *"ABC"[:options]]
-    return [_list_line(rng, *pair) for pair in zip(labels, [liked] * history + colours, strict=True)]
-
-
-def _list_line(rng: Random, label: str, colour: str) -> Line:
-    look = random_look(rng, CATEGORIES, combinations="seen")
-    while look.colour != colour:
-        look = random_look(rng, CATEGORIES, combinations="seen")
-    listing = new_listing(rng, look, detailed=rng.random() < 0.5)
-    info = phrase(look, rng.choice(("colour", "both"))) if rng.random() < (0.3 if listing.detailed else 0.85) else ""
-    return Line(label, listing.title, info)
+    """A history in one colour, and options of which one has it."""
+    world = World(rng, None, shelf=3, combinations="seen")
+    sample = MAKERS["SR"](world)
+    captions = [caption_of(view) if rng.random() < 0.75 else None for view in sample.views]
+    text = find_task("SR").prompt(sample_of(sample), captions).text
+    return lines_of(text)
 
 
 def _ask_pair(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
