@@ -53,11 +53,13 @@ def results(demo: tuple[Run, str], split: str) -> dict[str, Any]:
 def test_text_loses_to_every_caption_and_that_to_captions_that_won(
     demo: tuple[Run, str], split: str, tasks: int
 ) -> None:
-    means = results(demo, split)["mean_primary"]
+    found = results(demo, split)
+    means = found["mean_primary"]
     assert {cell["tasks"] for cell in means.values()} == {tasks}
     text, uia, caslie = (means[name]["value"] for name in ("text", "uia", "caslie"))
-    assert uia - text >= 0.05, means
-    assert caslie - uia >= 0.05, means
+    assert uia - text >= 0.03, means
+    assert caslie - uia >= 0.03, means
+    assert found["caslie_exceeds"]["uia"]["low"] > 0, found["caslie_exceeds"]
 
 
 def test_at_least_300_answers_a_task_are_behind_each_figure(demo: tuple[Run, str]) -> None:
