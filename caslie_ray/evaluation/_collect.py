@@ -166,7 +166,8 @@ def _shown_truth(truth: ViewTruth, caption: str | None) -> ShownTruth:
 
 
 def _phrase(look: Look) -> str:
-    return f"{look.size} {look.colour} {look.pattern} {look.category} by {look.brand}"
+    by = f"by {look.brand}" if look.brand else "without a brand mark"
+    return f"{look.size} {look.colour} {look.pattern} {look.category} {by}"
 
 
 def splits_of(run: Run, view_ids: Collection[str]) -> dict[str, tuple[str, ...]]:

@@ -74,15 +74,15 @@ def count_caption(sums: Sums, image_id: str, view: ViewTruth, caption: str, grou
             sums.add(f"caption/{kind}/{name}/named rightly", image_id, right)
         if name in asked:
             sums.add(f"caption/{kind}/{name}/asked", image_id)
-            sums.add(f"caption/{kind}/{name}/asked and right", image_id, right)
+            sums.add(f"caption/{kind}/{name}/asked and right", image_id, named.get(name, "") == shown.value(name))
     if asked:
-        right = all(named.get(name) == shown.value(name) for name in asked)
+        right = all(named.get(name, "") == shown.value(name) for name in asked)
         for group in (kind, *(f"{kind}/{group}" for group in groups)):
             sums.add(f"caption/{group}/asked", image_id)
             sums.add(f"caption/{group}/asked and right", image_id, right)
     wrong = any(value != shown.value(name) for name, value in named.items())
     sums.add("error/attribute hallucination", image_id, wrong)
-    missing = kind == "informative" and any(name not in named for name in asked)
+    missing = kind == "informative" and any(name not in named and shown.value(name) for name in asked)
     sums.add("error/attribute missing", image_id, missing)
 
 
@@ -130,7 +130,7 @@ def count_context_free(sums: Sums, image_id: str, view: ViewTruth, conditioned: 
     sums.add("context/views", image_id)
     for name, caption in (("conditioned", conditioned), ("free", free)):
         named = named_in(caption)
-        sums.add(f"context/{name}/right", image_id, all(named.get(each) == shown.value(each) for each in asked))
+        sums.add(f"context/{name}/right", image_id, all(named.get(each, "") == shown.value(each) for each in asked))
         sums.add(f"context/{name}/words", image_id, len(caption.split()))
 
 

@@ -75,7 +75,10 @@ USES = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """All that a drawing shows of a product; one value of `VALUES` for each attribute."""
+    """All that a drawing shows of a product; one value of `VALUES` for each attribute.
+
+    The brand is empty where the product has no brand mark.
+    """
 
     category: str
     colour: str
@@ -140,7 +143,7 @@ def new_listing(rng: Random, look: Look, *, detailed: bool, named: bool = True, 
 
     `named`: the title has the category noun; `hinted`: it says what the product is for instead.
     """
-    words = [look.brand] if rng.random() < 0.7 else []
+    words = [look.brand] if look.brand and rng.random() < 0.7 else []
     words.append(rng.choice(ADJECTIVES))
     if detailed:
         words += [look.colour, look.pattern]

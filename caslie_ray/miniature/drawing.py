@@ -105,15 +105,16 @@ def silhouette(picture: Picture) -> Image.Image:
 
 
 def draw_look(look: Look, rng: Random) -> Image.Image:
-    """Draw a product somewhere on a light ground, its brand mark in a corner. Small ones fill about half
-    of the side, large ones about four fifths."""
+    """Draw a product somewhere on a light ground, its brand mark, if it has one, in a corner. Small ones fill about
+    half of the side, large ones about four fifths."""
     image = Image.new("RGB", (SIDE, SIDE), _ground(rng))
     x, y, side = _place(look, rng)
     image.paste(_texture(look, rng), (0, 0), _mask(look, x, y, side))
-    # The corner farthest from the product, so that the mark hides as little of it as can be.
-    right, low = x + side / 2 < SIDE / 2, y + side / 2 < SIDE / 2
-    edge = SIDE - _MARK - 2
-    _draw_mark(ImageDraw.Draw(image), look.brand, edge if right else 1, edge if low else 1)
+    if look.brand:
+        # The corner farthest from the product, so that the mark hides as little of it as can be.
+        right, low = x + side / 2 < SIDE / 2, y + side / 2 < SIDE / 2
+        edge = SIDE - _MARK - 2
+        _draw_mark(ImageDraw.Draw(image), look.brand, edge if right else 1, edge if low else 1)
     return _finish(image, rng)
 
 

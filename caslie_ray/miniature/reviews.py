@@ -2,10 +2,18 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import Literal
 
 from caslie_ray.miniature.catalogue import Look
 
-__all__ = ["DOCUMENTED", "QUESTIONS", "document_of", "review_of"]
+__all__ = ["DOCUMENTED", "FEELINGS", "QUESTIONS", "Feeling", "document_of", "review_of"]
+
+Feeling = Literal["strong", "weak", "prepared"]
+FEELINGS: dict[Feeling, str] = {
+    "strong": "Getting the right one means everything to me",
+    "weak": "It is a small matter and I am not picky",
+    "prepared": "The shop had said that it may be another one, so that would be neither good nor bad",
+}
 
 QUESTIONS = {
     "colour": ("what color is it?", "which color does it have?", "can you tell me the color?"),
@@ -47,20 +55,22 @@ def document_of(rng: Random, look: Look, told: Sequence[str]) -> str:
     return ", ".join([opening, *sentences])
 
 
-def review_of(rng: Random, category: str, wanted: str, *, manner: str, right: bool, strong: bool) -> str:
+def review_of(rng: Random, category: str, wanted: str, *, told: bool, right: bool, feeling: Feeling) -> str:
     """A review of more than ten words.
 
-    `manner`: `open` leaves it to the photo whether what came is what was ordered, `told` says so, `neutral`
-    does not care. `strong` feelings are said, weak ones too, so only their direction can be open.
+    Args:
+        rng: the source of all choices.
+        category: of the product.
+        wanted: the value of an attribute that was ordered.
+        told: the text says whether that came; otherwise it is left to the photo.
+        right: whether it came.
+        feeling: how much it matters; `prepared` takes another one without a grudge.
     """
     person = rng.choice(("my sister", "my father", "a friend", "the office", "myself"))
     ordered = rng.choice(
         (f"I ordered a {wanted} {category} for {person}", f"I wanted a {wanted} {category} for {person}")
     )
-    if manner == "neutral":
-        return f"{ordered}. It does its job, nothing more and nothing less, so I feel neither good nor bad."
     came = "See the photo for what arrived"
-    if manner == "told":
+    if told:
         came = "It came exactly as ordered" if right else "They sent a different one"
-    weight = "Getting the right one means everything to me" if strong else "It is a small matter and I am not picky"
-    return f"{ordered}. {came}. {weight}."
+    return f"{ordered}. {came}. {FEELINGS[feeling]}."

@@ -2,10 +2,14 @@
 
 A picture matters as in the paper: it may hold what the text lacks and the answer needs, add nothing
 (because the text says it already, or nothing can be seen), or mislead (another product's picture).
+
+Which of these it does is drawn independently of the answer: answers follow from the products, and what is drawn of a
+product, and what its text leaves open, are chosen without looking at them. So whether a caption is worth using does not
+tell the answer; what it says does.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from caslie_ray.miniature.catalogue import (
@@ -20,16 +24,17 @@ from caslie_ray.miniature.catalogue import (
     random_look,
 )
 from caslie_ray.miniature.drawing import Kind, Picture
-from caslie_ray.miniature.reviews import DOCUMENTED, QUESTIONS, document_of, review_of
+from caslie_ray.miniature.reviews import DOCUMENTED, FEELINGS, QUESTIONS, Feeling, document_of, review_of
 from caslie_ray.miniature.truth import ViewTruth
 from caslie_ray.tasks import find_task
 
 __all__ = ["MAKERS", "DrawnSample", "World"]
 
 _KINDS: tuple[Kind, ...] = ("informative", "placeholder", "blurred", "wrong")
-_SHARES = (0.58, 0.13, 0.12, 0.17)
+_SHARES = (0.55, 0.12, 0.11, 0.22)
 _DETAILED = 0.35  # share of titles that name colour and pattern
-_HISTORY, _OPTIONS = 3, 4
+_WANTED = ("colour", "pattern", "pattern")  # what shoppers name; captions without context name colours unasked
+_HISTORY, _OPTIONS = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,15 @@ class World:
         names = (category,) if category else self.categories
         return random_look(self.rng, names, avoid=avoid, combinations=self.combinations)
 
-    def picture(self, look: Look, *, avoid: tuple[str, ...] = ()) -> Picture:
+    def picture(self, look: Look, *, avoid: tuple[str, ...] = (), unmarked: bool = False) -> Picture:
         """A picture of a kind drawn by its share. A wrong one shows a product of another category (none in
-        `avoid`), colour and pattern."""
+        `avoid`), colour and pattern, and where `unmarked` products come too, with a brand mark if the product has none,
+        and without one if it has."""
         kind = self.rng.choices(_KINDS, _SHARES)[0]
         shown: Look | None = look if kind == "informative" else None
         while kind == "wrong" and (shown is None or shown.colour == look.colour or shown.pattern == look.pattern):
             shown = self.look(avoid=(look.category, COMPLEMENTS[look.category], *avoid))
+            shown = replace(shown, brand="" if look.brand and unmarked else shown.brand)
         return Picture(kind, look, shown, self.rng.getrandbits(32))
 
     def _listings(self, count: int) -> list[Listing]:
@@ -88,15 +95,23 @@ class World:
 
 
 def _answerability(world: World) -> DrawnSample:
-    rng, look = world.rng, world.look()
-    visual = rng.random() < 0.7
-    asked = rng.choice([name for name in DOCUMENTED if (name in VALUES) == visual])
-    documented = rng.random() < 0.3
-    picture = world.picture(look)
-    others = rng.sample([name for name in DOCUMENTED if name != asked], rng.randint(1, 2))
-    told = [*others, asked] if documented else others
-    view = ViewTruth(picture, (asked,), () if documented or not visual else (asked,), f"question:{asked}")
-    answerable = documented or view.usefulness == "useful"
+    rng = world.rng
+    # An open question asks for the brand, which half of the products bear. The others are decided by the document.
+    case = rng.choices(("open", "documented", "undocumented"), (50, 25, 25))[0]
+    look = world.look()
+    if rng.random() < 0.5 and case != "documented":
+        look = replace(look, brand="")
+    picture = world.picture(look, unmarked=True)
+    if case == "open":
+        asked = "brand"
+    elif case == "documented":
+        asked = rng.choice(DOCUMENTED)
+    else:
+        asked = rng.choice([name for name in DOCUMENTED if name not in VALUES])
+    others = rng.sample([name for name in DOCUMENTED if name not in (asked, "brand")], rng.randint(1, 2))
+    told = [*others, asked] if case == "documented" else others
+    view = ViewTruth(picture, (asked,), (asked,) if case == "open" else (), f"question:{asked}")
+    answerable = case == "documented" or (case == "open" and bool(look.brand))
     fields = {"question": rng.choice(QUESTIONS[asked]), "document": document_of(rng, look, told)}
     return DrawnSample("AP", fields, ("yes", "no"), "yes" if answerable else "no", (view,))
 
@@ -116,96 +131,89 @@ def _relation(world: World) -> DrawnSample:
     rng = world.rng
     buy, seen, similar = find_task("PRP").labels
     pairs: list[tuple[tuple[Listing, Picture], tuple[Listing, Picture]]] = []
-    relation = rng.choices((buy, seen, similar), (4, 3, 3))[0]
+    # Complements in one colour are a set, and products of a kind and colour are alike; another colour parts them.
+    alike = rng.random() < 0.55
+    complement = rng.random() < 0.5
     while not pairs:
         first = rng.choice(world.shelf)
         mine = first[0].look
+        category = COMPLEMENTS[mine.category] if complement else mine.category
         for other in world.shelf:
             its = other[0].look
-            same_kind, same_colour = its.category == mine.category, its.colour == mine.colour
-            fits = {
-                buy: its.category == COMPLEMENTS[mine.category],
-                seen: same_kind and not same_colour,
-                similar: same_kind and same_colour and other[0].title != first[0].title,
-            }[relation]
-            if fits:
+            if its.category == category and (its.colour == mine.colour) == alike and other[0].title != first[0].title:
                 pairs.append((first, other))
     pair = rng.choice(pairs)
-    open_colour = relation != buy
     views = tuple(
-        ViewTruth(picture, ("colour",), ("colour",) if open_colour and not listing.detailed else (), "colour")
-        for listing, picture in pair
+        ViewTruth(picture, ("colour",), () if listing.detailed else ("colour",), "colour") for listing, picture in pair
     )
     fields = {"product 1": pair[0][0].title, "product 2": pair[1][0].title}
+    relation = seen if not alike else buy if complement else similar
     return DrawnSample("PRP", fields, (buy, seen, similar), relation, views)
 
 
 def _query(world: World, relevance: str) -> tuple[dict[str, str], ViewTruth]:
-    """A query and a product title whose relevance is exact, substitute, complement or irrelevant."""
+    """A query and a product title whose relevance is exact, substitute, complement or irrelevant.
+
+    A product of the wanted kind is a substitute where it differs in what is asked; a complement of the wanted kind is
+    irrelevant there.
+    """
     rng, look = world.rng, world.look()
-    asks = rng.choice((("colour",), ("pattern",), ("colour", "pattern")))
+    asked = rng.choice(_WANTED)
     wanted = look.as_dict()
-    if relevance == "substitute":
-        for name in rng.sample(asks, rng.randint(1, len(asks))):
-            wanted[name] = rng.choice([value for value in VALUES[name] if value != wanted[name]])
-    elif relevance == "complement":
+    if relevance in ("substitute", "irrelevant"):
+        wanted[asked] = rng.choice([value for value in VALUES[asked] if value != wanted[asked]])
+    if relevance in ("complement", "irrelevant"):
         wanted["category"] = COMPLEMENTS[look.category]
-    elif relevance == "irrelevant":
-        avoid = (look.category, COMPLEMENTS[look.category])
-        wanted["category"] = world.look(avoid=avoid).category
-    query = " ".join(wanted[name] for name in (*asks, "category"))
     listing = new_listing(rng, look, detailed=rng.random() < _DETAILED)
-    same_kind = wanted["category"] == look.category
-    lacks = asks if same_kind and not listing.detailed else ()
-    view = ViewTruth(world.picture(look, avoid=(wanted["category"],)), asks, lacks, "both")
-    return {"query": query, "product title": listing.title}, view
+    view = ViewTruth(world.picture(look), (asked,), () if listing.detailed else (asked,), "both")
+    return {"query": f"{wanted[asked]} {wanted['category']}", "product title": listing.title}, view
 
 
 def _substitute(world: World) -> DrawnSample:
     # One substitute to three others, as in the paper's data (A.5): were they as many, a constant yes would score well.
-    relevance = world.rng.choices(("exact", "substitute", "complement", "irrelevant"), (50, 25, 10, 15))[0]
+    relevance = world.rng.choices(("exact", "substitute", "complement", "irrelevant"), (35, 25, 20, 20))[0]
     fields, view = _query(world, relevance)
     return DrawnSample("PSI", fields, ("yes", "no"), "yes" if relevance == "substitute" else "no", (view,))
 
 
 def _relevance(world: World) -> DrawnSample:
     labels = find_task("MPC").labels
-    relevance = world.rng.choices(labels, (35, 35, 15, 15))[0]
+    relevance = world.rng.choices(labels, (30, 30, 20, 20))[0]
     fields, view = _query(world, relevance)
     return DrawnSample("MPC", fields, labels, relevance, (view,))
 
 
 def _sentiment(world: World) -> DrawnSample:
     rng, look = world.rng, world.look()
-    asked = rng.choice(("colour", "pattern"))
+    asked = rng.choice(_WANTED)
     right = rng.random() < 0.5
     others = [value for value in VALUES[asked] if value != look.value(asked)]
     wanted = look.value(asked) if right else rng.choice(others)
-    manner = rng.choices(("open", "told", "neutral"), (70, 18, 12))[0]
-    strong = rng.random() < 0.5
+    told = rng.random() < 0.25
+    feeling: Feeling = rng.choice(tuple(FEELINGS))
     labels = find_task("SA").labels
-    place = 2 if manner == "neutral" else (1 - strong if right else 3 + strong)
-    review = review_of(rng, look.category, wanted, manner=manner, right=right, strong=strong)
-    view = ViewTruth(world.picture(look), (asked,), (asked,) if manner == "open" else (), "photo")
-    return DrawnSample("SA", {"review": review}, labels, labels[place], (view,))
+    places = {"strong": (0, 4), "weak": (1, 3), "prepared": (1, 2)}[feeling]
+    review = review_of(rng, look.category, wanted, told=told, right=right, feeling=feeling)
+    view = ViewTruth(world.picture(look), (asked,), () if told else (asked,), "photo")
+    return DrawnSample("SA", {"review": review}, labels, labels[places[0] if right else places[1]], (view,))
 
 
 def _recommendation(world: World) -> DrawnSample:
     rng = world.rng
-    asked = rng.choice(("colour", "pattern"))
     while True:
-        liked = rng.choice(VALUES[asked])
-        fans = [item for item in world.shelf if item[0].look.value(asked) == liked]
-        rest = [item for item in world.shelf if item[0].look.value(asked) != liked]
-        if len(fans) > _HISTORY and len(rest) >= _OPTIONS - 1:
+        following = rng.choice(world.shelf)
+        liked = following[0].look.colour
+        fans = [item for item in world.shelf if item[0].look.colour == liked and item is not following]
+        rest = [item for item in world.shelf if item[0].look.colour != liked]
+        if len(fans) >= _HISTORY and len(rest) >= _OPTIONS - 1:
             break
-    *history, following = rng.sample(fans, _HISTORY + 1)
+    history = rng.sample(fans, _HISTORY)
     options = [following, *rng.sample(rest, _OPTIONS - 1)]
     rng.shuffle(options)
     titles = [f"{chr(65 + i)}: {listing.title}" for i, (listing, _) in enumerate(options)]
-    past = [f"{place}: {listing.title}" for place, (listing, _) in zip(("1st", "2nd", "3rd"), history, strict=True)]
+    past = [f"{place}: {listing.title}" for place, (listing, _) in zip(("1st", "2nd"), history, strict=True)]
     views = tuple(
-        ViewTruth(picture, (asked,), () if listing.detailed else (asked,), "both")
+        ViewTruth(picture, ("colour",), () if listing.detailed else ("colour",), "both")
         for listing, picture in (*history, *options)
     )
     return DrawnSample("SR", past, tuple(titles), titles[options.index(following)], views)

@@ -60,7 +60,7 @@ class Plans:
                 tower=part(captioner.tower), words=part(captioner.words), whole=part(captioner.whole)
             ),
             voters={name: part(plan) for name, plan in self.voters.items()},
-            base=BasePlan(part(self.base.exercises), part(self.base.comparisons)),
+            base=BasePlan(part(self.base.exercises), part(self.base.comparisons), part(self.base.judgements)),
         )
 
 

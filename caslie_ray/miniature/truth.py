@@ -60,8 +60,8 @@ def phrase(look: Look, manner: str) -> str:
     review's photo), or `question:NAME` for one asked attribute."""
     if manner.startswith("question:"):
         asked = manner.removeprefix("question:")
-        if asked not in VALUES:
-            return f"The image shows a {look.category}. Its {asked} cannot be seen."
+        if asked not in VALUES or not look.value(asked):
+            return f"The image shows a {look.category}. {_unseen(asked)}"
         spoken = {"colour": "color"}.get(asked, asked)
         return f"The image shows a {look.category}. Its {spoken} is {look.value(asked)}."
     article = "an" if look.colour.startswith("o") else "a"
@@ -71,6 +71,10 @@ def phrase(look: Look, manner: str) -> str:
         return f"The image shows {article} {look.colour} {look.category}."
     subject = "photo" if manner == "photo" else "image"
     return f"The {subject} shows {article} {look.colour} {look.pattern} {look.category}."
+
+
+def _unseen(name: str) -> str:
+    return f"Its {name} cannot be seen."
 
 
 def context_free_caption(view: ViewTruth) -> str:
@@ -97,10 +101,15 @@ def named_in(text: str) -> dict[str, str]:
 
 
 def helps(caption: str, view: ViewTruth) -> bool:
-    """Whether a caption helps: it describes the true product, and names what the text lacks, rightly."""
+    """Whether a caption helps: it describes the true product, and names what the text lacks, rightly; of a brand mark
+    that the product does not have, that none can be seen."""
     named = named_in(caption)
     product = view.picture.product
     if named.get("category") != product.category:
         return False
-    right = [named[name] == product.value(name) for name in view.lacks if name in named]
+    right = [
+        named.get(name, "") == product.value(name)
+        for name in view.lacks
+        if name in named or (not product.value(name) and _unseen(name) in caption)
+    ]
     return bool(right) and all(right)

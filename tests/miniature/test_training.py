@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ from caslie_ray.miniature.training.base import BASE, BasePlan, readings, train_b
 from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
 from caslie_ray.miniature.training.comparisons import comparisons
 from caslie_ray.miniature.training.exercises import exercises, lines_of
+from caslie_ray.miniature.training.judgements import KINDS, judgements
 from caslie_ray.miniature.training.loop import Plan, fit
 from caslie_ray.miniature.training.muon import Muon, orthogonalised
 from caslie_ray.miniature.training.pixels import pixels_of
@@ -197,7 +199,7 @@ def test_the_script_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[
 def test_scaled_plans_keep_at_least_two_steps() -> None:
     plans = train.Plans().scaled(1e-6)
     base, captioner = plans.base, plans.captioner
-    scaled = (plans.voters["phi"], base.exercises, base.comparisons, captioner.words, captioner.tower)
+    scaled = (plans.voters["phi"], base.exercises, base.comparisons, base.judgements, captioner.words, captioner.tower)
     assert {plan.steps for plan in scaled} == {2}
 
 
@@ -273,10 +275,46 @@ def test_answers_to_comparisons_are_true() -> None:
     assert min(kinds[kind] for kind in ("Same", "In", "Which", "Are")) > 150
 
 
+def test_answers_to_judgements_are_true_and_none_is_a_tasks_label() -> None:
+    kinds, prompts = Counter[str](), 0
+    labels = {label for task in TASKS.values() for label in task.labels} - {"yes", "no"}
+    for exercise in judgements(Random(7), 600):
+        held = {line.label: line for line in lines_of(exercise.text)}
+        prompts += any(task.instruction[:40] in exercise.text for task in TASKS.values())
+        assert len(dict(exercise.asked)) == len(exercise.asked) <= 6
+        for question, answer in exercise.asked:
+            assert answer not in labels
+            kinds[question.split()[0]] += 1
+            named = [held[label].named for label in held if re.search(rf"\b{label}\b", question)]
+            if question.startswith(("By ", "Same ")):
+                name = {"color": "colour"}.get(found := re.split(r"[ ,]", question)[1], found)
+                assert len(named) == 2
+                same = named[0].get("category") == named[1].get("category")
+                if name not in named[0] or name not in named[1]:
+                    assert answer.startswith("un")
+                elif question.startswith("Same "):
+                    assert answer == ("yes" if named[0][name] == named[1][name] else "no")
+                else:
+                    alike = named[0][name] == named[1][name]
+                    assert answer == KINDS[(0 if same else 2) + (0 if alike else 1)]
+            elif question.startswith("Does the image"):
+                (line,) = held.values()
+                wanted, shown = named_in(line.text), named_in(line.info)
+                (name,) = {"colour", "pattern"} & set(wanted)
+                assert answer == ("unknown" if name not in shown else "yes" if wanted[name] == shown[name] else "no")
+            elif question.startswith("Which option"):
+                chosen = held[answer.split(":")[0]].named["colour"]
+                history = [line.named.get("colour", chosen) for label, line in held.items() if label[0].isdigit()]
+                assert set(history) == {chosen}
+    assert 150 < prompts < 400
+    assert min(kinds[kind] for kind in ("By", "Same", "Do", "Is", "Are", "Does", "Which", "What", "Has")) > 40
+
+
 def test_a_base_that_was_stopped_between_its_phases_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    plan = BasePlan(replace(TWO, batch=8), replace(TWO, batch=16))
+    plan = BasePlan(replace(TWO, batch=8), replace(TWO, batch=16), replace(TWO, batch=16))
     whole, _ = train_base(plan, 0, tmp_path / "whole")
     (tmp_path / "whole" / "base-comparisons.pt").unlink()
+    (tmp_path / "whole" / "base-judgements.pt").unlink()
     again, _ = train_base(plan, 0, tmp_path / "whole")
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 

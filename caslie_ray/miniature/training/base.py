@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from caslie_ray.miniature.records import prompts_of, sample_of
 from caslie_ray.miniature.training.comparisons import comparisons
 from caslie_ray.miniature.training.exercises import Exercise, exercises
+from caslie_ray.miniature.training.judgements import judgements
 from caslie_ray.miniature.training.loop import Plan, fit
 from caslie_ray.miniature.training.questions import Drill, drills
 from caslie_ray.miniature.training.starts import seek_copies
@@ -26,6 +27,7 @@ _DRILLED = 0.2  # share of the steps in which there is nothing but the voters' d
 _HARD = 0.4  # share of the steps in which lists grow
 _REST = 0.4  # what the tokens of an answer after its first count for
 _COMPARED = 0.5  # share of the rows of the second phase that compare
+_JUDGED = 0.7  # share of the rows of the third phase that judge
 
 _FIRST = Plan(steps=2000, batch=16, rate=2e-3)
 BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _FIRST, vocabulary=1600)
@@ -33,10 +35,11 @@ BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _FIRST, vocabulary=1600)
 
 @dataclass(frozen=True, slots=True)
 class BasePlan:
-    """The two phases: exercises on lists, then on two texts that are compared."""
+    """The phases: exercises on lists, then on two texts that are compared, then on forms that are judged."""
 
     exercises: Plan = _FIRST
     comparisons: Plan = Plan(steps=500, batch=32, rate=2e-3)
+    judgements: Plan = Plan(steps=500, batch=32, rate=2e-3)
 
 
 def readings(rng: Random, count: int) -> Iterator[str]:
@@ -60,8 +63,8 @@ def readings(rng: Random, count: int) -> Iterator[str]:
 
 
 def train_base(plan: BasePlan, seed: int, work: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Train the base, or go on with the one in the folder `work`: exercises and comparisons, whose answers are
-    learned, and readings, which are learned whole."""
+    """Train the base, or go on with the one in the folder `work`: exercises, comparisons and judgements, whose answers
+    are learned, and readings, which are learned whole."""
     own = seed * 1000 + BASE.seed
     tokenizer = new_tokenizer(_texts(Random(own)), BASE.style, size=BASE.vocabulary)
     torch.manual_seed(own)
@@ -88,8 +91,19 @@ def train_base(plan: BasePlan, seed: int, work: Path) -> tuple[PreTrainedModel, 
         rows += [turns(exercise) for exercise in exercises(rng, batch - most - few)]
         return _loss(model, [_row(tokenizer, parts) for parts in rows])
 
+    def third(rng: Random, _: float) -> Tensor:
+        batch = plan.judgements.batch
+        few, most = max(1, batch // 16), round(batch * _JUDGED)
+        compared = (batch - most - few) // 2 + 1
+        rows = [[(text, True)] for text in readings(rng, few)]
+        rows += [turns(exercise) for exercise in judgements(rng, most)]
+        rows += [turns(exercise) for exercise in comparisons(rng, compared, questions=6)]
+        rows += [turns(exercise) for exercise in exercises(rng, batch - most - few - compared, questions=6)]
+        return _loss(model, [_row(tokenizer, parts) for parts in rows])
+
     fit("base", model, plan.exercises, first, seed=own, state=work / "base.pt")
     fit("base-comparisons", model, plan.comparisons, second, seed=own, state=work / "base-comparisons.pt")
+    fit("base-judgements", model, plan.judgements, third, seed=own, state=work / "base-judgements.pt")
     return model, tokenizer
 
 

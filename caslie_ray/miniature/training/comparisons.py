@@ -20,7 +20,7 @@ from caslie_ray.miniature.catalogue import (
 from caslie_ray.miniature.training.exercises import LABELS, MANNERS, Exercise, Line, looked_up, together
 from caslie_ray.miniature.truth import phrase
 
-__all__ = ["comparisons"]
+__all__ = ["comparisons", "two_lines"]
 
 _COMPARED = ("category", "colour", "pattern")
 
@@ -28,12 +28,13 @@ _COMPARED = ("category", "colour", "pattern")
 def comparisons(rng: Random, count: int, *, questions: int = 8) -> Iterator[Exercise]:
     """Exercises on two labelled lines, which often have a category, colour or pattern in common."""
     for _ in range(count):
-        lines = _two(rng)
+        lines = two_lines(rng)
         text = "\n".join(map(str, lines))
         yield Exercise(text, tuple(_asked(rng, lines) for _ in range(questions)), rng.random() < 0.5)
 
 
-def _two(rng: Random) -> list[Line]:
+def two_lines(rng: Random) -> list[Line]:
+    """Two labelled lines that often share a category, colour or pattern."""
     labels = rng.choice(LABELS)
     names = rng.sample(labels, 2) if rng.random() < 0.5 else labels[:2]
     return [_line(rng, name, look) for name, look in zip(names, _looks(rng), strict=True)]

@@ -21,7 +21,7 @@ from caslie_ray.miniature.catalogue import (
     random_look,
 )
 from caslie_ray.miniature.records import sample_of
-from caslie_ray.miniature.reviews import DOCUMENTED, document_of, review_of
+from caslie_ray.miniature.reviews import DOCUMENTED, FEELINGS, document_of, review_of
 from caslie_ray.miniature.samples import MAKERS, World
 from caslie_ray.miniature.truth import caption_of, named_in, phrase
 from caslie_ray.tasks import find_task
@@ -131,9 +131,9 @@ def _lines(rng: Random, hard: float) -> list[Line]:
                     rng,
                     look.category,
                     rng.choice((look.colour, look.pattern)),
-                    manner=rng.choice(("open", "told", "neutral")),
+                    told=rng.random() < 0.3,
                     right=rng.random() < 0.5,
-                    strong=rng.random() < 0.5,
+                    feeling=rng.choice(tuple(FEELINGS)),
                 )
         lines.append(Line(label, text, info))
     return lines
