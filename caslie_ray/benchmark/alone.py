@@ -176,7 +176,9 @@ def _share(task: AloneTask, number: int) -> _Part:
         first = number * devices.gpus
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(first, first + devices.gpus)))
     import torch  # after the GPUs are chosen
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
     torch.set_num_threads(devices.threads)
     profile = load_profile(task.profile, _CHAIN)
     load: Callable[[EngineSpec], Engine] = load_engine

@@ -20,6 +20,7 @@ from caslie_ray.runs import Run
 __all__ = ["Job", "JobResult", "caption_timing", "environment", "run_jobs", "terminate"]
 
 _END_S = 30.0
+_GONE_S = 60.0
 _LINES = 3
 
 
@@ -109,12 +110,14 @@ def run_jobs(jobs: Sequence[Job], folder: Path) -> list[JobResult]:
             [sys.executable, "-m", "caslie_ray.benchmark.job", str(spec), str(result)],
             env=environment(), stdout=output, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        family = Family(process.pid)
         try:
-            with Watcher(watches, Family(process.pid)) as watcher:
+            with Watcher(watches, family) as watcher:
                 process.wait()
         finally:
             if process.poll() is None:
                 terminate(process)
+        family.wait(_GONE_S)
     if process.returncode or not result.exists():
         reason = _last_lines(said) or f"the process ended with exit code {process.returncode}"
         return [JobResult(reason) for _ in jobs]

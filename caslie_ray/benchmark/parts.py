@@ -14,11 +14,9 @@ Each part is measured where nothing else runs, as CPU time of a process with all
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,15 +43,31 @@ class Parts(NamedTuple):
 
 
 def measure_parts(profile: str, views: str, given: str) -> Parts:
-    """Measure in a process of its own.
+    """Measure in this process, which must have nothing else to do.
 
     Args:
         profile: path of the profile.
         views: URI of the run with the views.
         given: URI of the run with the same views and a caption each, which votes are asked about.
+
+    Raises:
+        RunError: a table cannot be read.
+        EngineError: a checkpoint cannot be read.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_measure, profile, views, given).result()
+    import torch
+
+    torch.set_num_threads(1)  # threads that wait for each other would count as work
+    settings = ["schedule=staged", "votes.rule=majority", "votes.schedule=full"]
+    lineup = resolve(load_profile(profile, [*settings, "captions.source=generated"]))
+    voting = resolve(load_profile(profile, [*settings, "captions.source=dataset"]))
+    count = len(views_of(open_run(views)))
+    tokenizing = decoding = 0.0
+    for rules, run in ((lineup, views), (voting, given)):
+        tokens, images = _preparing(rules, run)
+        tokenizing += tokens
+        decoding += images
+    seconds = (_reading(views), tokenizing, decoding, _writing(given))
+    return Parts(*(1000 * one / count for one in seconds))
 
 
 def split(parts: Parts, model_calls_ms: float, job_ms: float | None) -> dict[str, float | None]:
@@ -71,23 +85,6 @@ def split(parts: Parts, model_calls_ms: float, job_ms: float | None) -> dict[str
         "writing": parts.writing, "ray": None if job_ms is None else job_ms - known, "job": job_ms,
     }  # fmt: skip
     return {name: None if value is None else round(value, 3) for name, value in found.items()}
-
-
-def _measure(profile: str, views: str, given: str) -> Parts:
-    import torch
-
-    torch.set_num_threads(1)
-    settings = ["schedule=staged", "votes.rule=majority", "votes.schedule=full"]
-    lineup = resolve(load_profile(profile, [*settings, "captions.source=generated"]))
-    voting = resolve(load_profile(profile, [*settings, "captions.source=dataset"]))
-    count = len(views_of(open_run(views)))
-    tokenizing = decoding = 0.0
-    for rules, run in ((lineup, views), (voting, given)):
-        tokens, images = _preparing(rules, run)
-        tokenizing += tokens
-        decoding += images
-    seconds = (_reading(views), tokenizing, decoding, _writing(given))
-    return Parts(*(1000 * one / count for one in seconds))
 
 
 def _cpu(work: Callable[[], object]) -> float:

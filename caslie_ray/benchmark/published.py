@@ -17,14 +17,13 @@ from caslie_ray.quality import CHOICES
 __all__ = ["VOTE_TOKENS", "PublishedLoop", "load", "said"]
 
 VOTE_TOKENS = 16
-_FIRST_WORD = re.compile(r"\W*(\w+)")
+_NO_LETTERS = re.compile(r"^\W*")
 
 
 def said(text: str) -> str | None:
-    """Return yes or no where a generated text begins with that word; None otherwise."""
-    found = _FIRST_WORD.match(text)
-    word = found[1].lower() if found else ""
-    return word if word in CHOICES else None
+    """Return yes or no where a generated text begins so, in any case and behind any punctuation; None otherwise."""
+    begin = _NO_LETTERS.sub("", text).lower()
+    return next((choice for choice in CHOICES if begin.startswith(choice)), None)
 
 
 class PublishedLoop:

@@ -33,6 +33,7 @@ from caslie_ray.runs import open_run
 __all__ = ["RayLlmTask", "models_of", "refusal", "run_ray_llm"]
 
 _BATCH = 32
+_GONE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,14 @@ def run_ray_llm(task: RayLlmTask, folder: Path) -> Timing:
             [sys.executable, "-m", "caslie_ray.benchmark.ray_llm", str(spec), str(result)],
             env=environment(), stdout=output, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        family = Family(process.pid)
         try:
-            with Watcher([], Family(process.pid)) as watcher:
+            with Watcher([], family) as watcher:
                 process.wait()
         finally:
             if process.poll() is None:
                 terminate(process)
+        family.wait(_GONE_S)
     if process.returncode or not result.exists():
         lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
         return Timing(0, None, 0.0, reason=lines[-1] if lines else f"exit code {process.returncode}")

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def benchmark(run: Run, profile: Profile, options: Options, *, quiet: bool = Fal
     """
     begun = time.monotonic()
     profile = _fewer_voters(profile) if options.quick else profile
-    scratch = run.below(_FOLDER)
+    scratch = replace(run.below(_FOLDER), fence=None)  # nobody else knows of it
     scratch.delete_folder(scratch.path())
     with tempfile.TemporaryDirectory(prefix="caslie-benchmark-") as name:
         folder = Path(name)
@@ -105,6 +105,10 @@ def _measure(
     setup = Setup(profile, path, workload, scratch, folder, cpus, gpus, measures, options.quick)
     if "training" in measures and workload.counts["examples"]:
         setup.tokens = training_tokens(path, workload.examples.uri)
+    sizes = () if "chain" not in measures else QUICK_SIZES if options.quick else FULL_SIZES
+    null = _written(null_profile(), folder / "null.yaml")
+    if setup.together:
+        setup.also = [scale_job(scratch.below(f"scale-{size}"), size, null) for size in sizes]
     results: dict[tuple[str, str], list[Timing]] = defaultdict(list)
     for number in range(options.round_count):
         order = sides(setup)
@@ -124,7 +128,10 @@ def _measure(
     if agreement := agreement_entry(setup):
         found.append(agreement)
     parts = _parts(setup, results) if "chain" in measures else None
-    scale = _scale(scratch, folder, options) if "chain" in measures else []
+    seen = setup.also_results
+    if not setup.together:
+        seen = [run_jobs([scale_job(scratch.below(f"scale-{n}"), n, null)], folder)[0] for n in sizes]
+    scale = [scaled(result, size).as_dict() for result, size in zip(seen, sizes, strict=True)] if seen else []
     machine = _machine(profile, options, cpus, gpus, names["gpu"], workload)
     for entry in found:
         entry["measured"] = machine
@@ -199,15 +206,6 @@ def _parts(setup: Setup, results: dict[tuple[str, str], list[Timing]]) -> dict[s
         log.warning("CPU time by part could not be measured: %s", error)
         return None
     return split(measured, calls, job)
-
-
-def _scale(scratch: Run, folder: Path, options: Options) -> list[dict[str, Any]]:
-    sizes = QUICK_SIZES if options.quick else FULL_SIZES
-    path = _written(null_profile(), folder / "null.yaml")
-    jobs = [scale_job(scratch.below(f"scale-{size}"), size, path) for size in sizes]
-    groups = [jobs] if options.quick else [[job] for job in jobs]
-    results = [result for group in groups for result in run_jobs(group, folder)]
-    return [scaled(result, size).as_dict() for result, size in zip(results, sizes, strict=True)]
 
 
 def _gpus(profile: Profile) -> int:

@@ -70,6 +70,12 @@ class Setup:
         measures: what is measured.
         together: run this project's jobs in one process, one after the other, so that only the first starts Ray.
         tokens: tokens of the training samples, each once.
+        also: more jobs for that process.
+        also_results: what was seen of them.
+        published_votes: votes of the published loop, in the last round.
+        bare_votes: votes of the bare engines, in the last round.
+        published: what the published loop found, in the last round; None before.
+        bare: what the bare engines found, in the last round; None before.
     """
 
     profile: Profile
@@ -82,6 +88,8 @@ class Setup:
     measures: tuple[str, ...]
     together: bool
     tokens: int = 0
+    also: list[Job] = field(default_factory=list)
+    also_results: list[JobResult] = field(default_factory=list)
     published_votes: list[Vote] = field(default_factory=list)
     bare_votes: list[Vote] = field(default_factory=list)
     published: AloneResult | None = None
@@ -204,9 +212,11 @@ def run_variants(setup: Setup, group: Sequence[Variant]) -> dict[str, Timing]:
         run.delete_folder(run.path())
         copy_table(_source(setup.workload, variant), run, variant.tables)
         jobs.append(Job(variant.job, run, setup.profile_path, (*_NO_EXPERIMENTS, *variant.settings)))
-    results = run_jobs(jobs, setup.folder)
+    results = run_jobs([*jobs, *setup.also], setup.folder)
+    if setup.also:
+        setup.also, setup.also_results = [], results[len(jobs) :]
     found = {}
-    for variant, job, result in zip(group, jobs, results, strict=True):
+    for variant, job, result in zip(group, jobs, results, strict=False):
         found[variant.name] = _timing(setup, variant, job.run, result)
         job.run.delete_folder(job.run.path())
     return found

@@ -83,6 +83,7 @@ def _turns(profile: Profile, examples: str) -> tuple[Any, list[Any]]:
 
 def _train(path: str, examples: str, threads: int, started: float) -> PlainTraining:
     import resource
+    import warnings
 
     import torch
     from peft import LoraConfig, get_peft_model
@@ -105,6 +106,7 @@ def _train(path: str, examples: str, threads: int, started: float) -> PlainTrain
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets),
         task_type="CAUSAL_LM",
     )  # fmt: skip
+    warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # nothing is merged here
     model = get_peft_model(model, config)
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -83,23 +83,38 @@ class Family:
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self._cpu: dict[int, float] = {}
+        self._all: dict[int, psutil.Process] = {}
 
     def look(self) -> Usage:
         """Measure all processes of the family that live now."""
         memory = {"driver": 0.0, "workers": 0.0, "ray": 0.0}
         with suppress(psutil.NoSuchProcess):
             for process in [self._root, *self._root.children(recursive=True)]:
+                self._all.setdefault(process.pid, process)
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
                     memory[self._kind(process)] += _resident(process) / _MIB
                     spent = process.cpu_times()
                     self._cpu[process.pid] = spent.user + spent.system
         return Usage(time.time(), **memory, cpu_s=sum(self._cpu.values()))
 
+    def wait(self, patience_s: float) -> None:
+        """Wait until all processes have ended: what is measured next is to have the machine to itself."""
+        end = time.monotonic() + patience_s
+        while any(map(_lives, self._all.values())) and time.monotonic() < end:
+            time.sleep(_ROWS_EVERY_S)
+
     def _kind(self, process: psutil.Process) -> str:
         if process.pid == self._root.pid:
             return "driver"
         title = " ".join(process.cmdline()[:2])
         return "ray" if any(name in title for name in _RAYS_OWN) else "workers"
+
+
+def _lives(process: psutil.Process) -> bool:
+    # Where nobody waits for its end, a process that has ended stays a zombie.
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _resident(process: psutil.Process) -> int:
