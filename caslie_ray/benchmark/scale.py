@@ -16,7 +16,7 @@ from caslie_ray.runs import Run
 __all__ = ["FULL_SIZES", "QUICK_SIZES", "Scaled", "null_profile", "scale_job", "scaled"]
 
 FULL_SIZES = (1_000, 5_000, 20_000)
-QUICK_SIZES = (200, 600)
+QUICK_SIZES = (100, 300)
 _DIGITS = 1
 _VOTERS = 3
 

@@ -20,9 +20,6 @@ __all__ = ["VARIANT", "Workload", "copy_table", "images_of", "questions_of", "se
 VARIANT = "caslie"
 """The variant of the instructions that are asked and trained on."""
 
-_DIGITS = 1
-"""Partitions of the small runs are cut by so many digits: 16 of them, so that tasks can share the work."""
-
 _TEST = ("ind", "ood")
 
 
@@ -45,13 +42,14 @@ class Workload:
     counts: Mapping[str, int]
 
 
-def select(source: Run, target: Run, count: int) -> Workload:
+def select(source: Run, target: Run, count: int, digits: int = 1) -> Workload:
     """Take views, questions and training samples from a run, evenly over its partitions.
 
     Args:
         source: holds `images` and `views`, and may hold `instructions`.
         target: where the small runs go.
         count: upper limit of each kind.
+        digits: of an id that name its partition in the small runs: with 1 there are 16, for tasks to share the work.
 
     Raises:
         RunError: there are no views, or a table cannot be read.
@@ -68,10 +66,10 @@ def select(source: Run, target: Run, count: int) -> Workload:
     )
     for table, rows in (("views", chosen), ("images", images)):
         for run in (views, given):
-            _write(run, table, rows, "image_id")
+            _write(run, table, rows, "image_id", digits)
     counts = {"views": chosen.num_rows, "images": images.num_rows}
     for name, run, splits in (("questions", questions, _TEST), ("examples", examples, ("train",))):
-        counts[name] = _take_instructions(source, run, count, splits)
+        counts[name] = _take_instructions(source, run, count, splits, digits)
     return Workload(views, given, questions, examples, counts)
 
 
@@ -95,19 +93,19 @@ def _only(rows: pa.Table, column: str, ids: pa.Array) -> pa.Table:
     return rows.filter(pc.is_in(rows[column], ids.combine_chunks() if hasattr(ids, "combine_chunks") else ids))
 
 
-def _take_instructions(source: Run, target: Run, count: int, splits: Sequence[str]) -> int:
+def _take_instructions(source: Run, target: Run, count: int, splits: Sequence[str], digits: int) -> int:
     where = (pc.field("variant") == VARIANT) & pc.field("split").isin(list(splits))
     files = source.files("instructions")
     parts = _evenly(files, count, lambda path: source.read_file(path, None, where))
     if not any(part.num_rows for part in parts):
         return 0
     rows = pa.concat_tables([part.select(SCHEMAS["instructions"].names) for part in parts])
-    _write(target, "instructions", rows, "sample_id")
+    _write(target, "instructions", rows, "sample_id", digits)
     return int(rows.num_rows)
 
 
-def _write(run: Run, table: str, rows: pa.Table, column: str) -> None:
-    names = pa.array([partition_of(one, _DIGITS) for one in rows[column].to_pylist()])
+def _write(run: Run, table: str, rows: pa.Table, column: str, digits: int) -> None:
+    names = pa.array([partition_of(one, digits) for one in rows[column].to_pylist()])
     for name in pc.unique(names).to_pylist():
         run.write(table, name, rows.filter(pc.equal(names, name)))
 

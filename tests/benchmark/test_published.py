@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,8 +68,8 @@ def test_how_a_vote_is_read_from_a_text(text: str, answer: str | None) -> None:
 
 def test_a_vote_is_what_transformers_generates_in_sixteen_tokens() -> None:
     found = resolve("miniature:voter-phi")
-    model = AutoModelForCausalLM.from_pretrained(found.location)
-    tokenizer = AutoTokenizer.from_pretrained(found.location)
+    model: Any = AutoModelForCausalLM.from_pretrained(found.location)
+    tokenizer: Any = AutoTokenizer.from_pretrained(found.location)
     question = "Does the caption help? A red hammer. yes or no"
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True

@@ -82,7 +82,7 @@ def test_votes_agree_with_generated_text(result: dict[str, Any]) -> None:
 
 def test_the_jobs_own_cost_by_size_and_part(result: dict[str, Any]) -> None:
     one = result["entries"][f"chain (streamed, full votes) vs {BARE}"]
-    assert [size["views"] for size in one["scale"]] == [200, 600]
+    assert [size["views"] for size in one["scale"]] == [100, 300]
     for size in one["scale"]:
         assert size["reason"] == ""
         assert size["ms_a_view"] > 0
