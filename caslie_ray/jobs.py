@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,6 +32,8 @@ __all__ = [
     "benchmark_job", "caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job",
     "train_job",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 
 def ingest_job(arguments: Arguments) -> int:
@@ -184,6 +188,8 @@ def benchmark_job(arguments: Arguments) -> int:
     if arguments.plan:
         _say("benchmark", list(plan_benchmark(arguments.profile, options)))
         return COMPLETE
+    if not arguments.kept and os.environ.get("RAY_ADDRESS"):
+        log.warning("without --run only this machine has the tables: on several machines name a store with --run")
     found = benchmark(arguments.run, arguments.profile, options, quiet=arguments.quiet)
     _say("benchmark", [*show(found.entries, found.scale, found.parts, found.machine)])
     text = json.dumps(found.entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

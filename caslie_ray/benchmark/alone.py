@@ -32,8 +32,8 @@ from caslie_ray.runs import open_run
 __all__ = ["AloneResult", "AloneTask", "Devices", "devices_for", "run_alone", "timings"]
 
 _PATIENCE_S = 3600.0
-_CHAIN = ("schedule=staged", "votes.rule=majority", "captions.source=generated")
-"""The chain in full, each model with the machine to itself."""
+_ALONE = ("schedule=staged", "captions.source=generated")
+"""Captions are generated, by a model that has the machine to itself."""
 _barrier: Any = None
 
 
@@ -61,6 +61,7 @@ class AloneTask:
         views: URI of the run with the views; empty for none.
         questions: URI of the run with the instructions; empty for none.
         published: ask as the published loop does; otherwise through the lineup's engines.
+        votes: ask the voters too, and not the captioner alone.
         early: also time the votes that early exit asks for.
         devices: what it runs on.
     """
@@ -69,6 +70,7 @@ class AloneTask:
     views: str
     questions: str
     published: bool
+    votes: bool
     early: bool
     devices: Devices
 
@@ -180,7 +182,7 @@ def _share(task: AloneTask, number: int) -> _Part:
 
     logging.set_verbosity_error()
     torch.set_num_threads(devices.threads)
-    profile = load_profile(task.profile, _CHAIN)
+    profile = load_profile(task.profile, [*_ALONE, f"votes.rule={'majority' if task.votes else 'always'}"])
     load: Callable[[EngineSpec], Engine] = load_engine
     if task.published:
         from caslie_ray.benchmark.published import load

@@ -1,7 +1,8 @@
 """Runs jobs as their command line does, and notes when each began and ended.
 
 Run by the benchmark as ``python -m caslie_ray.benchmark.job SPEC RESULT``: SPEC is a JSON list of {name, argv}.
-RESULT is written at the end: {jobs: [{begin, end, code}], store: [[time, MiB], …], resources: {…}}.
+RESULT is written at the end: {jobs: [{begin, end, code}], exported: [[time, store, workers], …], resources: {…}}, the
+memory in MiB as Ray's own metrics have it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ray.exceptions import RayError
 from caslie_ray import jobs
 from caslie_ray.cli import Arguments, main
 
-__all__ = ["used_store_mib"]
+__all__ = ["used_store_mib", "worker_mib"]
 
 _JOBS: dict[str, Callable[[Arguments], int]] = {
     "ingest": jobs.ingest_job,
@@ -32,6 +33,9 @@ _JOBS: dict[str, Callable[[Arguments], int]] = {
     "train": jobs.train_job,
 }
 _EVERY_S = 1.0
+_WORKERS = re.compile(
+    r'^ray_component_rss_mb\{[^}]*Component="ray::(?!DashboardAgent|RuntimeEnvAgent)[^}]*\} (\S+)', re.MULTILINE
+)
 _USED = re.compile(r"^ray_object_store_used_memory\{[^}]*\} (\S+)", re.MULTILINE)
 
 
@@ -40,24 +44,31 @@ def used_store_mib(metrics: str) -> float:
     return sum(float(value) for value in _USED.findall(metrics)) / 2**20
 
 
-def _poll_store(samples: list[tuple[float, float]], ended: threading.Event) -> None:
+def worker_mib(metrics: str) -> float:
+    """Return the resident MiB of all Ray workers, shared pages included, by the same metrics."""
+    return sum(float(value) for value in _WORKERS.findall(metrics)) * 1e6 / 2**20
+
+
+def _poll(samples: list[tuple[float, float, float]], ended: threading.Event) -> None:
     while not ended.wait(_EVERY_S):
         if not ray.is_initialized():
             continue
         with suppress(RayError, OSError, ValueError):
-            total = 0.0
+            store = workers = 0.0
             for node in ray.nodes():
                 if node["Alive"] and (port := node.get("MetricsExportPort")):
                     address = f"http://{node['NodeManagerAddress']}:{port}/metrics"
                     with urlopen(address, timeout=_EVERY_S) as answer:
-                        total += used_store_mib(answer.read().decode())
-            samples.append((time.time(), total))
+                        text = answer.read().decode()
+                    store += used_store_mib(text)
+                    workers += worker_mib(text)
+            samples.append((time.time(), store, workers))
 
 
 def _run(spec: list[dict[str, Any]]) -> dict[str, Any]:
-    samples: list[tuple[float, float]] = []
+    samples: list[tuple[float, float, float]] = []
     ended = threading.Event()
-    threading.Thread(target=_poll_store, args=(samples, ended), daemon=True).start()
+    threading.Thread(target=_poll, args=(samples, ended), daemon=True).start()
     done = []
     for one in spec:
         begin = time.time()
@@ -65,7 +76,7 @@ def _run(spec: list[dict[str, Any]]) -> dict[str, Any]:
         done.append({"begin": begin, "end": time.time(), "code": code})
     ended.set()
     resources = ray.cluster_resources() if ray.is_initialized() else {}
-    return {"jobs": done, "store": samples, "resources": resources}
+    return {"jobs": done, "exported": samples, "resources": resources}
 
 
 if __name__ == "__main__":

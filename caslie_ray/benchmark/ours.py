@@ -138,12 +138,16 @@ def run_jobs(jobs: Sequence[Job], folder: Path) -> list[JobResult]:
 
 def _result(watch: RowWatch, watcher: Watcher, found: Mapping[str, Any], begin: float, end: float) -> JobResult:
     memory = watcher.peaks(begin, end)
-    store = max((mib for at, mib in found["store"] if begin <= at <= end), default=None)
-    memory["object_store"] = None if store is None else round(store, 1)
+    exported = [one for one in found["exported"] if begin <= one[0] <= end]
+    memory["object_store"] = round(max(store for _, store, _ in exported), 1) if exported else None
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    if joined:  # its processes are not this one's
+        memory["workers"] = round(max(workers for *_, workers in exported), 1) if exported else None
+        memory["ray"] = None
     events = {table: seen for table, seen in watch.events.items() if seen}
     resources = {name: value for name, value in found["resources"].items() if name in ("CPU", "GPU")}
     result = JobResult("", begin, end, events, memory, None, resources)
-    between = result.rows_at()
+    between = None if joined else result.rows_at()
     cpu = watcher.cpu_between(*between) if between and between[1] > between[0] else None
     return JobResult("", begin, end, events, memory, cpu, resources)
 

@@ -9,8 +9,12 @@ from xml.sax.saxutils import escape
 
 __all__ = ["plot"]
 
-_ROW, _LEFT, _WIDTH, _RIGHT, _TOP = 26, 380, 420, 130, 44
+_ROW, _LEFT, _WIDTH, _RIGHT, _TOP = 26, 380, 420, 200, 44
 _OURS, _OTHER, _LINE = "#2a6f97", "#b5651d", "#333333"
+
+
+def _tick(power: int) -> str:
+    return f"1/{2**-power}" if power < 0 else str(2**power)
 
 
 def plot(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -35,7 +39,7 @@ def plot(entries: Sequence[Mapping[str, Any]]) -> str:
         at = x(2.0**power)
         stroke = _LINE if power == 0 else "#dddddd"
         parts.append(f'<line x1="{at:.1f}" y1="{_TOP - 6}" x2="{at:.1f}" y2="{height - 10}" stroke="{stroke}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{_TOP - 12}" text-anchor="middle" fill="#777777">{2.0**power:g}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{_TOP - 12}" text-anchor="middle" fill="#777777">{_tick(power)}</text>')
     for row, one in enumerate(shown):
         y = _TOP + _ROW * row
         begin, end = sorted((x(1), x(one["ratio"])))

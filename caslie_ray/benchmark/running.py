@@ -10,7 +10,7 @@ import random
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from caslie_ray.benchmark.entries import agreement_entry, entries
+from caslie_ray.benchmark.entries import Results, agreement_entry, entries
 from caslie_ray.benchmark.flops import peak_flops
 from caslie_ray.benchmark.options import Options
 from caslie_ray.benchmark.ours import Job, run_jobs
@@ -103,48 +103,52 @@ def _measure(
     say("  ".join(f"{name} {count:,}" for name, count in workload.counts.items()))
     # In the short form the other sides have one process; their rates are scaled as on a cluster.
     cpus, gpus = 1 if options.quick else len(os.sched_getaffinity(0)), _gpus(profile)
-    measures = options.measures
-    setup = Setup(profile, path, workload, scratch, folder, cpus, gpus, measures, options.quick)
-    if "training" in measures and workload.counts["examples"]:
+    setup = Setup(profile, path, workload, scratch, folder, cpus, gpus, options.measures, options.quick)
+    if "training" in setup.runnable:
         setup.tokens = training_tokens(path, workload.examples.uri)
-    sizes = () if "chain" not in measures else QUICK_SIZES if options.quick else FULL_SIZES
+    sizes = () if "chain" not in options.measures else QUICK_SIZES if options.quick else FULL_SIZES
     null = _written(null_profile(), folder / "null.yaml")
     if setup.together:
         setup.also = [scale_job(scratch.below(f"scale-{size}"), size, null) for size in sizes]
-    results: dict[tuple[str, str], list[Timing]] = defaultdict(list)
-    for number in range(options.round_count):
-        order = sides(setup)
-        # The first captions of the bare engines are what voting alone is asked about.
-        kept, rest = (order[:1], order[1:]) if not number else ([], order)
-        random.Random(number).shuffle(rest)
-        for side in [*kept, *rest]:
-            timed = side.timed()
-            for key in side.keys:
-                timing = timed.get(key) or Timing(0, None, 0.0, reason="not measured")
-                results[side.name, key].append(timing)
-                rate = f"{timing.rate:.4g} a second" if timing.rate else timing.reason
-                say(f"round {number + 1}  {side.name:<14} {key:<32} {rate}")
-    names = {name: _gpu_name() if gpus else None for name in ("gpu",)}
-    peak = peak_flops(names["gpu"], profile.lineup.captioner.dtype) if names["gpu"] else None
-    found = entries(setup, results, peak)
+    results = _rounds(setup, options.round_count, say)
+    gpu = _gpu_name() if gpus else None
+    found = entries(setup, results, peak_flops(gpu, profile.lineup.captioner.dtype) if gpu else None)
     if agreement := agreement_entry(setup):
         found.append(agreement)
-    parts = _parts(setup, results) if "chain" in measures else None
+    parts = _parts(setup, results) if "chain" in options.measures else None
     seen = setup.also_results
     if not setup.together:
         seen = [run_jobs([scale_job(scratch.below(f"scale-{n}"), n, null)], folder)[0] for n in sizes]
     scale = [scaled(result, size).as_dict() for result, size in zip(seen, sizes, strict=True)] if seen else []
-    machine = _machine(profile, options, cpus, gpus, names["gpu"], workload)
+    machine = _machine(profile, options, cpus, gpus, gpu, workload)
     for entry in found:
         entry["measured"] = machine
         if entry["name"].startswith("chain") and entry["name"].endswith(BARE):
             entry["scale"] = scale
             entry["cpu_ms_a_view_by_part"] = parts
-    failed = sorted(
-        {key for (side, key), seen in results.items() if side == OURS and any(_failed(one) for one in seen)}
-    )
+    ours = {key: timings for (side, key), timings in results.items() if side == OURS}
+    failed = sorted(key for key, timings in ours.items() if any(map(_failed, timings)))
     say("done")
     return Benchmark(found, scale, parts, machine, failed)
+
+
+def _rounds(setup: Setup, count: int, say: Callable[[str], None]) -> Results:
+    """Measure each side once per round, in another order each round."""
+    results: dict[tuple[str, str], list[Timing]] = defaultdict(list)
+    for number in range(count):
+        order = sides(setup)
+        # The first captions of the bare engines are what voting alone is asked about.
+        first, rest = (order[:1], order[1:]) if not number else ([], order)
+        random.Random(number).shuffle(rest)
+        for side in [*first, *rest]:
+            timed = side.timed()
+            for key in side.keys:
+                timing = timed.get(key) or Timing(0, None, 0.0, reason="not measured")
+                results[side.name, key].append(timing)
+                if key in timed:
+                    what = f"{timing.rate:.4g} per second" if timing.rate else timing.reason
+                    say(f"round {number + 1}  {side.name:<14} {key:<32} {what}")
+    return results
 
 
 def _failed(timing: Timing) -> bool:
@@ -209,7 +213,7 @@ def _draw(world: Run, path: str, profile: Profile, views: int, folder: Path) -> 
     fuse(world, given, quiet=True)
 
 
-def _parts(setup: Setup, results: dict[tuple[str, str], list[Timing]]) -> dict[str, float | None] | None:
+def _parts(setup: Setup, results: Results) -> dict[str, float | None] | None:
     calls = median([one.details.get("cpu_ms_a_unit") for one in results.get((BARE, "chain"), [])])
     if calls is None:
         return None

@@ -96,9 +96,20 @@ class Setup:
     bare: AloneResult | None = None
 
     @property
+    def runnable(self) -> tuple[str, ...]:
+        """The measures for which there is anything to ask."""
+        needs = {"prediction": "questions", "training": "examples"}
+        return tuple(name for name in self.measures if self.workload.counts[needs.get(name, "views")])
+
+    @property
     def asks_views(self) -> bool:
         """Whether any measure is taken on views."""
         return bool({"captioning", "voting", "chain"} & set(self.measures))
+
+    @property
+    def asks_voters(self) -> bool:
+        """Whether any measure needs votes."""
+        return bool({"voting", "chain"} & set(self.measures))
 
 
 class Side(NamedTuple):
@@ -149,15 +160,15 @@ def sides(setup: Setup) -> list[Side]:
     """Return all sides, the bare engine first: its captions are what voting alone is asked about."""
     found = []
     views = ("captioning", "voting", "chain", "chain early") if setup.asks_views else ()
-    keys = (*views, *(("prediction",) if "prediction" in setup.measures else ()))
+    keys = (*views, *(("prediction",) if "prediction" in setup.runnable else ()))
     if keys:
         found += [Side(BARE, keys, lambda: _bare(setup)), Side(PUBLISHED, keys, lambda: _published(setup))]
     for measure in ("captioning", "voting", "prediction"):
-        if measure in setup.measures and not refusal(setup.profile, measure):
+        if measure in setup.runnable and not refusal(setup.profile, measure):
             found.append(Side(RAY_LLM, (measure,), lambda measure=measure: {measure: _ray_llm(setup, measure)}))  # type: ignore[misc]
-    if "training" in setup.measures:
+    if "training" in setup.runnable:
         found.append(Side(PLAIN, ("training",), lambda: {"training": _plain(setup)}))
-    ours = [variant for variant in variants(setup.profile, setup.measures) if not variant.reason]
+    ours = [variant for variant in variants(setup.profile, setup.runnable) if not variant.reason]
     groups = [ours] if setup.together else [[variant] for variant in ours]
     for group in groups:
         names = tuple(variant.name for variant in group)
@@ -168,11 +179,9 @@ def sides(setup: Setup) -> list[Side]:
 def _alone(setup: Setup, *, published: bool) -> AloneResult:
     devices = devices_for(setup.profile, setup.cpus, setup.gpus, published=published)
     views = setup.workload.views.uri if setup.asks_views else ""
-    questions = setup.workload.questions.uri if "prediction" in setup.measures else ""
-    if not setup.workload.counts["questions"]:
-        questions = ""
+    questions = setup.workload.questions.uri if "prediction" in setup.runnable else ""
     early = not published and "chain" in setup.measures and len(setup.profile.lineup.voters) > 1
-    return run_alone(AloneTask(setup.profile_path, views, questions, published, early, devices))
+    return run_alone(AloneTask(setup.profile_path, views, questions, published, setup.asks_voters, early, devices))
 
 
 def _bare(setup: Setup) -> Mapping[str, Timing]:

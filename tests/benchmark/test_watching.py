@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from caslie_ray.benchmark.job import used_store_mib
+from caslie_ray.benchmark.job import used_store_mib, worker_mib
 from caslie_ray.benchmark.watching import Family, RowWatch, Watcher
 from caslie_ray.captioning import caption_rows
 from caslie_ray.runs import Run, open_run
@@ -99,3 +99,14 @@ ray_object_store_available_memory{Component="raylet"} 9e9
 """
     assert used_store_mib(metrics) == 3.0
     assert used_store_mib("") == 0.0
+
+
+def test_what_ray_exports_of_its_workers_is_added_up() -> None:
+    metrics = """
+ray_component_rss_mb{Component="ray::IDLE",ip="10.0.0.1"} 100.0
+ray_component_rss_mb{SessionName="s",Component="ray::Replica.choose",ip="10.0.0.1"} 62.144
+ray_component_rss_mb{Component="raylet",ip="10.0.0.1"} 500.0
+ray_component_rss_mb{Component="ray::DashboardAgent",ip="10.0.0.1"} 500.0
+ray_component_rss_bytes{Component="ray::IDLE",ip="10.0.0.1"} 1e8
+"""
+    assert round(worker_mib(metrics), 2) == 154.63
