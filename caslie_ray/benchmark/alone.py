@@ -8,7 +8,6 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from caslie_ray.benchmark.phases import (
     run_chain,
     run_predictions,
 )
+from caslie_ray.benchmark.processes import fresh_processes
 from caslie_ray.benchmark.timing import Timing
 from caslie_ray.benchmark.views import images_of, questions_of, views_of
 from caslie_ray.engines import Engine, EngineSpec, load_engine
@@ -139,11 +139,10 @@ def run_alone(task: AloneTask) -> AloneResult:
         EngineError: a model cannot be loaded.
         RuntimeError: a process died, or waited in vain for the others.
     """
-    context = multiprocessing.get_context("spawn")
     count = task.devices.processes
     started = time.time()
-    barrier = context.Barrier(count)
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_take, initargs=(barrier,)) as pool:
+    barrier = multiprocessing.get_context("spawn").Barrier(count)
+    with fresh_processes(count, _take, barrier) as pool:
         futures = [pool.submit(_work, task, number) for number in range(count)]
         failures = [failure for one in futures if (failure := one.exception()) is not None]
         if failures:

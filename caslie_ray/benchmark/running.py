@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import platform
 import random
@@ -11,7 +10,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +22,7 @@ from caslie_ray.benchmark.flops import peak_flops
 from caslie_ray.benchmark.options import Options
 from caslie_ray.benchmark.ours import Job, run_jobs
 from caslie_ray.benchmark.parts import measure_parts, split
+from caslie_ray.benchmark.processes import fresh_processes
 from caslie_ray.benchmark.scale import FULL_SIZES, QUICK_SIZES, null_profile, scale_job, scaled
 from caslie_ray.benchmark.sides import BARE, OURS, PUBLISHED, Setup, sides, variants
 from caslie_ray.benchmark.timing import Timing, median
@@ -242,7 +241,7 @@ def _gpus(profile: Profile) -> int:
 
 def _gpu_name() -> str:
     """Name of the first GPU. Asked in a process of its own, since it takes GPU memory until its end."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with fresh_processes(1) as pool:
         return pool.submit(_name_of_gpu).result()
 
 

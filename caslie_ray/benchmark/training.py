@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from caslie_ray.benchmark.ours import JobResult
+from caslie_ray.benchmark.processes import fresh_processes
 from caslie_ray.benchmark.timing import Timing
 from caslie_ray.benchmark.views import VARIANT
 from caslie_ray.profiles import Profile, load_profile
@@ -61,7 +60,7 @@ def run_plain_loop(profile: str, examples: str, threads: int) -> PlainTraining:
     Raises:
         EngineError: the base cannot be loaded.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with fresh_processes(1) as pool:
         return pool.submit(_train, profile, examples, threads, time.time()).result()
 
 
