@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -19,8 +18,6 @@ from caslie_ray.benchmark.watching import Family, RowWatch, Watcher
 from caslie_ray.runs import Run
 
 __all__ = ["Job", "JobResult", "caption_timing", "environment", "run_jobs", "terminate"]
-
-log = logging.getLogger(__name__)
 
 _END_S = 30.0
 _GONE_S = 60.0
@@ -124,7 +121,6 @@ def run_jobs(jobs: Sequence[Job], folder: Path) -> list[JobResult]:
     if process.returncode or not result.exists():
         reason = _last_lines(said) or f"the process ended with exit code {process.returncode}"
         return [JobResult(reason) for _ in jobs]
-    log.debug("%s took %.0f CPU seconds", ", ".join(job.name for job in jobs), watcher.usage[-1].cpu_s)
     found = json.loads(result.read_text())
     results = []
     for number, (done, watch) in enumerate(zip(found["jobs"], watches, strict=True)):

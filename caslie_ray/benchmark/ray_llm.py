@@ -24,7 +24,7 @@ from caslie_ray.benchmark.phases import requests_of
 from caslie_ray.benchmark.timing import Timing, steady_seconds
 from caslie_ray.benchmark.views import images_of, questions_of, views_of
 from caslie_ray.benchmark.watching import Family, Watcher
-from caslie_ray.engines import Request
+from caslie_ray.engines import EngineError, Request
 from caslie_ray.lineup import Role, resolve, role_of
 from caslie_ray.profiles import Model, Profile, load_profile
 from caslie_ray.quality import CHOICES
@@ -132,6 +132,8 @@ def _answer(role: Role, requests: Sequence[Request], *, votes: bool) -> list[tup
 
     from caslie_ray.engines.vllm import engine_arguments
 
+    if role.spec.engine != "vllm":  # where the profile leaves the engine open
+        raise EngineError(f"{role.name} runs on {role.engine}, and ray.data.llm on vLLM only")
     location, settings, choice_ids = engine_arguments(role.spec, CHOICES)
     shown = any(request.image is not None for request in requests)
     cluster = ray.cluster_resources()
