@@ -4,7 +4,7 @@ Run as:
     python jobs/benchmark.py --profile mini --quick
     python jobs/benchmark.py --profile mini --json benchmark.json --plot benchmark.svg
     python jobs/benchmark.py --profile smol --views 200
-    python jobs/benchmark.py --profile mini --only captioning voting \
+    python jobs/benchmark.py --profile mini --only captioning voting \\
         --set lineup.captioner.engine=vllm lineup.voters.phi.engine=vllm
     python jobs/benchmark.py --profile caslie-s --run s3://shop/run
 
