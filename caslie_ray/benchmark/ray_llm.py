@@ -146,7 +146,7 @@ def _answer(role: Role, requests: Sequence[Request], *, votes: bool) -> list[tup
         batch_size=_BATCH,
         chat_template_stage=True,
         tokenize_stage=not shown,
-        detokenize_stage=True,
+        detokenize_stage=not votes,  # a vote is read from probabilities
         prepare_multimodal_stage=shown,
         **({} if on_gpu else {"accelerator_type": None, "placement_group_config": {"bundles": [{"CPU": 0.25}]}}),
     )
@@ -164,7 +164,7 @@ def _answer(role: Role, requests: Sequence[Request], *, votes: bool) -> list[tup
 
     def postprocess(row: dict[str, Any]) -> dict[str, Any]:
         logprobs = json.dumps(row.get("logprobs"), default=str)
-        return {"key": row["key"], "text": row["generated_text"], "logprobs": logprobs}
+        return {"key": row["key"], "text": row.get("generated_text"), "logprobs": logprobs}
 
     items = [{"key": one.key, "text": one.prompt.text, "image": one.image} for one in requests]
     answered = build_processor(config, preprocess=preprocess, postprocess=postprocess)(ray.data.from_items(items))
