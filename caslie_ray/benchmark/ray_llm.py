@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,10 +32,11 @@ from caslie_ray.profiles import Model, Profile, load_profile
 from caslie_ray.quality import CHOICES
 from caslie_ray.runs import open_run
 
-__all__ = ["RayLlmTask", "models_of", "refusal", "run_ray_llm"]
+__all__ = ["RayLlmTask", "models_of", "refusal", "root_cause", "run_ray_llm"]
 
 _BATCH = 32
 _GONE_S = 60.0
+_CHAINED = re.compile(r"\n\n(?:The above exception was the direct cause|During handling of the above exception)")
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,13 @@ def run_ray_llm(task: RayLlmTask, folder: Path) -> Timing:
             if process.poll() is None:
                 terminate(process)
         family.wait(_GONE_S)
-    if process.returncode or not result.exists():
+    if not result.exists():
         lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
-        return Timing(0, None, 0.0, reason=lines[-1] if lines else f"exit code {process.returncode}")
+        last = f": {lines[-1]}" if lines else ""
+        return Timing(0, None, 0.0, reason=f"it ended with exit code {process.returncode} and no error{last}")
     found = json.loads(result.read_text())
+    if found["error"]:
+        return Timing(0, None, 0.0, reason=found["error"])
     tables = found["events"]
     units = sum(events[-1][1] for events in tables if events)
     steady = steady_seconds(tables)
@@ -110,6 +116,17 @@ def run_ray_llm(task: RayLlmTask, folder: Path) -> Timing:
         end - begin - steady if steady else None, "" if steady else "all rows came at once: too few views for a rate",
         {"memory_mib": memory},
     )  # fmt: skip
+
+
+def root_cause(error: BaseException) -> str:
+    """Return the error that began a chain of errors, on one line.
+
+    The text of an error of another process is its traceback, and may end with advice of Ray instead of the error.
+    """
+    lines = _CHAINED.split(str(error))[0].splitlines()
+    begin = max((number for number, line in enumerate(lines, 1) if line.startswith("  ")), default=0)
+    message = " ".join(" ".join(lines[begin:]).split())
+    return message if begin else f"{type(error).__name__}: {message}"
 
 
 def _requests(task: RayLlmTask) -> list[tuple[Role, list[Request]]]:
@@ -153,7 +170,7 @@ def _answer(role: Role, requests: Sequence[Request], *, votes: bool) -> list[tup
     ids = sorted({one for choice in choice_ids for one in choice})
     sampling: dict[str, Any] = {"temperature": 0.0, "max_tokens": role.spec.max_new_tokens}
     if votes:
-        sampling = {"temperature": 0.0, "max_tokens": 1, "logprobs": 1, "logprob_token_ids": ids}
+        sampling = {"temperature": 0.0, "max_tokens": 1, "logprob_token_ids": ids, "detokenize": False}
 
     def preprocess(row: dict[str, Any]) -> dict[str, Any]:
         content: Any = row["text"]
@@ -163,8 +180,11 @@ def _answer(role: Role, requests: Sequence[Request], *, votes: bool) -> list[tup
         return {"messages": [{"role": "user", "content": content}], "sampling_params": sampling}
 
     def postprocess(row: dict[str, Any]) -> dict[str, Any]:
-        logprobs = json.dumps(row.get("logprobs"), default=str)
-        return {"key": row["key"], "text": row.get("generated_text"), "logprobs": logprobs}
+        if not votes:
+            return {"key": row["key"], "text": row["generated_text"]}
+        if not row["logprobs"]:
+            raise RuntimeError(f"ray.data.llm gave no probabilities for {row['key']}")
+        return {"key": row["key"], "logprobs": json.dumps(row["logprobs"], default=str)}
 
     items = [{"key": one.key, "text": one.prompt.text, "image": one.image} for one in requests]
     answered = build_processor(config, preprocess=preprocess, postprocess=postprocess)(ray.data.from_items(items))
@@ -182,9 +202,16 @@ def _main(spec: str, result: str) -> None:
     from caslie_ray.cluster import connect
 
     task = RayLlmTask(**json.loads(Path(spec).read_text()))
-    connect()
-    events = [_answer(role, requests, votes=task.measure == "voting") for role, requests in _requests(task)]
-    Path(result).write_text(json.dumps({"events": events, "end": time.time()}))
+    events: list[list[tuple[float, int]]] = []
+    error = ""
+    try:
+        connect()
+        for role, requests in _requests(task):
+            events.append(_answer(role, requests, votes=task.measure == "voting"))
+    except Exception as caught:
+        traceback.print_exc()
+        error = root_cause(caught)
+    Path(result).write_text(json.dumps({"events": events, "end": time.time(), "error": error}))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,9 @@ def show(
         yield ""
         yield "CPU ms per view, chain with full votes: " + " · ".join(f"{k} {_number(v)}" for k, v in parts.items())
     for one in entries:
+        if "unmatched" in one:
+            yield ""
+            yield _agreement(one)
         differences = one.get("differences")
         if differences:
             yield f"votes that differ ({len(differences)})"
@@ -94,6 +97,15 @@ def _rows(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
             *_memory(details.get("memory_mib", {})), " ".join(f"{model} {share:.0%}" for model, share in busy.items()),
             _number(one.get("usd_per_million_images")),
         ]  # fmt: skip
+
+
+def _agreement(one: Mapping[str, Any]) -> str:
+    """What was compared, and what was not."""
+    return (
+        f"votes: {one['ours']:,} of {one['other']:,} compared agree; not compared:"
+        f" {one['unmatched']:,} unmatched (the two sides wrote different captions, or one gave no answer),"
+        f" {one['unread']:,} unread (the loop's text begins with neither yes nor no)"
+    )
 
 
 def _memory(memory: Mapping[str, float | None]) -> list[str]:

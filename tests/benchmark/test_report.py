@@ -127,13 +127,16 @@ def test_the_table_has_every_figure(tmp_path: Path) -> None:
     found.append(
         {
             "name": "voting: agreement of choose with the votes of the published loop", "ours": 99, "other": 100,
-            "ratio": 0.99, "low": 0.99, "high": 0.99, "unit": "votes", "reason": "",
+            "ratio": 0.99, "low": 0.99, "high": 0.99, "unit": "votes", "reason": "", "unmatched": 7, "unread": 3,
             "differences": [{"view_id": "abcdef", "voter": "phi", "p_yes": 0.51, "text": "no"}],
         }
     )  # fmt: skip
     text = "\n".join(show(found, scale, {"reading": 0.5, "ray": None}, {"profile": "mini", "gpu": None}))
     for one in found:
         assert one["name"] in text
+    assert "99 of 100 compared agree" in text
+    assert "7 unmatched (the two sides wrote different captions" in text
+    assert "3 unread" in text
     for figure in ("profile mini", "1 [0.5, 1.2]", "1,000", "reading 0.5 · ray –", "p(yes) 0.5100", "Not measured"):
         assert figure in text
 
