@@ -7,13 +7,19 @@ from typing import Any
 
 from tabulate import tabulate
 
+from caslie_ray.benchmark.sides import BARE
+
 __all__ = ["show"]
 
 _DIFFERENCES = 10
 _NOTE = """\
-ratio: ours / other in steady state, the median of the rounds [lowest, highest]; loading and first calls are apart, as
-start-up. Both sides had the same machine, views and checkpoints; where ours had more machines, the other side's rate is
-multiplied by as many. Not measured: ingest, the page, downloads, object stores, and adapters in prediction."""
+ours / other: ratio of the steady-state rates, the median of the rounds [lowest, highest]; above 1 ours is faster.
+Steady state leaves out the start-up: loading, first calls, and all before the first rows. Both sides had the same views
+and checkpoints; where ours had more machines, the other side's rate is multiplied by as many.
+MiB: peak resident memory, without shared pages of the object store. Engines busy: seconds in model calls per second of
+steady state, over all replicas. –: not measured or not known; dollars need cost.hour_usd, FLOP utilisation a GPU of
+known peak.
+Not measured: ingest, the page, downloads, object stores, and adapters in prediction."""
 
 
 def show(
@@ -32,30 +38,44 @@ def show(
     """
     yield "  ".join(f"{name} {value}" for name, value in machine.items() if value not in (None, ""))
     yield ""
+    compared = [one for one in entries if " vs " in one["name"]]
+    yield "steady-state rates"
     yield from _table(
-        ["", "ours", "other", "ratio", "unit"],
-        [[one["name"], _number(one["ours"]), _number(one["other"]), _ratio(one), one["unit"]] for one in entries],
+        ["", "ours", "other", "unit", "ours / other"],
+        [
+            [one["name"], _number(one["ours"]), _number(one["other"]), one["unit"], _ratio(one)]
+            for one in compared
+            if one["ratio"] is not None
+        ],
     )
+    if left_out := [one for one in compared if one["ratio"] is None]:
+        yield ""
+        yield "not compared"
+        yield from (f"  {one['name']}: {one['reason']}" for one in left_out)
     yield ""
+    yield "start-up and peak memory"
     yield from _table(
         [
-            "ours",
-            "start s",
+            "",
+            "start-up s",
             "first row s",
-            "with start",
+            "rate with start-up",
             "driver MiB",
             "workers MiB",
-            "store MiB",
-            "busy",
-            "$/M images",
+            "object store MiB",
+            "engines busy",
         ],
-        list(_rows(entries)),
+        [*_runs(entries), *_others(entries)],
     )
+    if costs := list(_costs(entries)):
+        yield ""
+        yield "cost, steady state"
+        yield from _table(["", "images/s", "votes/s", "$ per million images", "FLOP utilisation"], costs)
     if any(scale):
         yield ""
-        yield "on an engine that answers without computing"
+        yield "the job's own cost: an engine that answers without computing, a caption and three votes per view"
         yield from _table(
-            ["views", "ms/view", "CPU ms/view", "driver MiB", "workers MiB", "store MiB"],
+            ["views", "ms/view", "CPU ms/view", "driver MiB", "workers MiB", "object store MiB"],
             [
                 [
                     f"{one['views']:,}", _number(one["ms_a_view"]), _number(one["cpu_ms_a_view"]),
@@ -64,6 +84,7 @@ def show(
                 for one in scale
             ],
         )  # fmt: skip
+        yield from (f"  {one['views']:,} views: {one['reason']}" for one in scale if one.get("reason"))
     if parts is not None:
         yield ""
         yield "CPU ms per view, chain with full votes: " + " · ".join(f"{k} {_number(v)}" for k, v in parts.items())
@@ -82,27 +103,59 @@ def show(
     yield _NOTE
 
 
-def _rows(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    """One row per way that ours ran."""
+def _ours(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """One entry per way that ours ran, by its name."""
     seen = set()
     for one in entries:
         name = one["name"].rpartition(" vs ")[0]
         details = one.get("ours_details")
-        if not details or not details["rates"] or name in seen:
+        if details and details["rates"] and name not in seen:
+            seen.add(name)
+            yield name, one
+
+
+def _runs(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    for name, one in _ours(entries):
+        details = one["ours_details"]
+        busy = details.get("busy_share") or {}
+        shares = " ".join(f"{model} {share:.0%}" for model, share in busy.items())
+        yield [*_start(f"ours: {name}", details), *_memory(details.get("memory_mib", {})), shares or "–"]
+
+
+def _others(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """One row per other side and measure; its processes are all workers."""
+    seen = set()
+    for one in entries:
+        ours, _, other = one["name"].rpartition(" vs ")
+        details = one.get("other_details")
+        # Early exit is timed apart on the bare engine alone.
+        early = " (early exit)" if other == BARE and "early exit" in ours else ""
+        name = f"{other}: {ours.partition(' ')[0]}{early}"
+        if not details or not any(details["rates"]) or name in seen:
             continue
         seen.add(name)
-        busy = details.get("busy_share") or {}
-        yield [
-            name, _number(details["start_s"]), _number(details["first_row_s"]), _number(details["rate_with_start"]),
-            *_memory(details.get("memory_mib", {})), " ".join(f"{model} {share:.0%}" for model, share in busy.items()),
-            _number(one.get("usd_per_million_images")),
-        ]  # fmt: skip
+        memory = details.get("memory_mib", {})
+        own = {**memory, "workers": memory.get("workers", memory.get("processes"))}
+        yield [*_start(name, details), *_memory(own), "–"]
+
+
+def _start(name: str, details: Mapping[str, Any]) -> list[str]:
+    return [
+        name, _number(details["start_s"]), _number(details["first_row_s"]), _number(details["rate_with_start"]),
+    ]  # fmt: skip
+
+
+def _costs(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    for name, one in _ours(entries):
+        figures = [one.get(key) for key in ("images_per_s", "votes_per_s", "usd_per_million_images")]
+        share = one.get("flop_utilisation")
+        yield [name, *map(_number, figures), "–" if share is None else f"{share:.1%}"]
 
 
 def _agreement(one: Mapping[str, Any]) -> str:
     """What was compared, and what was not."""
     return (
-        f"votes: {one['ours']:,} of {one['other']:,} compared agree; not compared:"
+        f"{one['name']}: {one['ours']:,} of {one['other']:,} compared agree; not compared:"
         f" {one['unmatched']:,} unmatched (the two sides wrote different captions, or one gave no answer),"
         f" {one['unread']:,} unread (the loop's text begins with neither yes nor no)"
     )
@@ -113,8 +166,6 @@ def _memory(memory: Mapping[str, float | None]) -> list[str]:
 
 
 def _ratio(one: Mapping[str, Any]) -> str:
-    if one["ratio"] is None:
-        return f"– {one['reason']}"
     return f"{one['ratio']:.3g} [{one['low']:.3g}, {one['high']:.3g}]"
 
 

@@ -143,7 +143,7 @@ def _train(path: str, examples: str, threads: int, started: float) -> PlainTrain
 
 def plain_timing(found: PlainTraining) -> Timing:
     """Return the timing of the plain loop."""
-    details = {"memory_mib": {"process": round(found.peak_mib, 1)}, "steps": found.steps}
+    details = {"memory_mib": {"processes": round(found.peak_mib, 1)}, "steps": found.steps}
     rate = found.tokens / found.seconds if found.seconds else None
     return Timing(found.tokens, rate, found.start_s + found.seconds, None, found.start_s, details=details)
 

@@ -137,6 +137,9 @@ def test_the_table_has_every_figure(tmp_path: Path) -> None:
     assert "99 of 100 compared agree" in text
     assert "7 unmatched (the two sides wrote different captions" in text
     assert "3 unread" in text
+    assert "captioning vs ray.data.llm: it runs vLLM only" in text
+    for side in ("ours: captioning", "bare engine: chain (early exit)", "published loop: chain", "plain loop: train"):
+        assert side in text
     for figure in ("profile mini", "1 [0.5, 1.2]", "1,000", "reading 0.5 · ray –", "p(yes) 0.5100", "Not measured"):
         assert figure in text
 
@@ -149,4 +152,6 @@ def test_the_picture_has_a_bar_for_each_ratio(tmp_path: Path) -> None:
     shown = [one["name"] for one in found if one["ratio"] is not None]
     assert [text for text in texts if " vs " in text] == shown
     assert len(list(root.iter("{http://www.w3.org/2000/svg}rect"))) == len(shown) + 1
+    agreement = {"name": "voting: agreement", "ratio": 0.99, "low": 0.99, "high": 0.99}
+    assert plot([*found, agreement]) == plot(found), "a share of votes is no ratio of rates"
     assert ElementTree.fromstring(plot([])) is not None
