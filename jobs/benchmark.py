@@ -11,7 +11,8 @@ Run as:
 Captioning, voting, the chain of both, prediction and training, each beside: the published loop (one request at a time,
 16 generated tokens per vote), the bare engine (the same requests without Ray, one process per core or GPU),
 ray.data.llm where the models run on vLLM, and for training a plain PyTorch loop. The sides take turns, in another order
-each round. Ratios are of the steady state; start-up is told apart.
+each round. Ratios are of the steady state; start-up is listed apart. Votes read from the published loop's texts are
+compared with the engines' where both sides wrote the same caption; those on other captions are counted as unmatched.
 
 Without --run, or on a run without views, the miniature world is drawn. A run's own tables are only read.
 Not measured: ingest, downloads, and adapters in prediction, where the base answers alone.
