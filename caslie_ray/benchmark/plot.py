@@ -18,6 +18,10 @@ def _tick(power: int) -> str:
     return f"1/{2**-power}" if power < 0 else str(2**power)
 
 
+def _range(one: Mapping[str, Any]) -> str:
+    return " (one round)" if one["rounds"] == 1 else f" ({one['low']:.3g} to {one['high']:.3g})"
+
+
 def plot(entries: Sequence[Mapping[str, Any]]) -> str:
     """Return an SVG of the comparisons that have a ratio; 1 is where both sides are equally fast."""
     shown = [one for one in entries if one["ratio"] and " vs " in one["name"]]
@@ -52,7 +56,6 @@ def plot(entries: Sequence[Mapping[str, Any]]) -> str:
             f' fill="{colour}"/>',
             f'<line x1="{x(one["low"]):.1f}" y1="{middle}" x2="{x(one["high"]):.1f}" y2="{middle}" stroke="{_LINE}"'
             ' stroke-width="2"/>',
-            f'<text x="{_LEFT + _WIDTH + 8}" y="{middle + 4:.1f}">{one["ratio"]:.3g}×'
-            f" ({one['low']:.3g} to {one['high']:.3g})</text>",
+            f'<text x="{_LEFT + _WIDTH + 8}" y="{middle + 4:.1f}">{one["ratio"]:.3g}×{_range(one)}</text>',
         ]
     return "\n".join([*parts, "</svg>"]) + "\n"

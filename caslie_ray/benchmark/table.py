@@ -37,6 +37,8 @@ def show(
         machine: what it was measured on.
     """
     yield "  ".join(f"{name} {value}" for name, value in machine.items() if value not in (None, ""))
+    if machine.get("quick"):
+        yield "short form: few views and one voter; the figures show that it works, not how fast it is"
     yield ""
     compared = [one for one in entries if " vs " in one["name"]]
     yield "steady-state rates"
@@ -88,6 +90,7 @@ def show(
     if parts is not None:
         yield ""
         yield "CPU ms per view, chain with full votes: " + " · ".join(f"{k} {_number(v)}" for k, v in parts.items())
+        yield "  job: all of it; ray: the rest, which is Ray, rows passed between processes, and the job's own code"
     for one in entries:
         if "unmatched" in one:
             yield ""
@@ -119,7 +122,7 @@ def _runs(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
         details = one["ours_details"]
         busy = details.get("busy_share") or {}
         shares = " ".join(f"{model} {share:.0%}" for model, share in busy.items())
-        yield [*_start(f"ours: {name}", details), *_memory(details.get("memory_mib", {})), shares or "–"]
+        yield [*_start(f"ours: {name}", details, one["unit"]), *_memory(details.get("memory_mib", {})), shares or "–"]
 
 
 def _others(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
@@ -136,20 +139,21 @@ def _others(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
         seen.add(name)
         memory = details.get("memory_mib", {})
         own = {**memory, "workers": memory.get("workers", memory.get("processes"))}
-        yield [*_start(name, details), *_memory(own), "–"]
+        yield [*_start(name, details, one["unit"]), *_memory(own), "–"]
 
 
-def _start(name: str, details: Mapping[str, Any]) -> list[str]:
-    return [
-        name, _number(details["start_s"]), _number(details["first_row_s"]), _number(details["rate_with_start"]),
-    ]  # fmt: skip
+def _start(name: str, details: Mapping[str, Any], unit: str) -> list[str]:
+    rate = details["rate_with_start"]
+    whole = "–" if rate is None else f"{_number(rate)} {unit}"
+    return [name, _number(details["start_s"]), _number(details["first_row_s"]), whole]
 
 
 def _costs(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     for name, one in _ours(entries):
         figures = [one.get(key) for key in ("images_per_s", "votes_per_s", "usd_per_million_images")]
         share = one.get("flop_utilisation")
-        yield [name, *map(_number, figures), "–" if share is None else f"{share:.1%}"]
+        if any(figure is not None for figure in (*figures, share)):
+            yield [name, *map(_number, figures), "–" if share is None else f"{share:.1%}"]
 
 
 def _agreement(one: Mapping[str, Any]) -> str:
@@ -166,6 +170,8 @@ def _memory(memory: Mapping[str, float | None]) -> list[str]:
 
 
 def _ratio(one: Mapping[str, Any]) -> str:
+    if one["rounds"] == 1:
+        return f"{one['ratio']:.3g} (one round)"
     return f"{one['ratio']:.3g} [{one['low']:.3g}, {one['high']:.3g}]"
 
 

@@ -140,6 +140,10 @@ def test_the_table_has_every_figure(tmp_path: Path) -> None:
     assert "captioning vs ray.data.llm: it runs vLLM only" in text
     for side in ("ours: captioning", "bare engine: chain (early exit)", "published loop: chain", "plain loop: train"):
         assert side in text
+    assert " views/s" in text.partition("start-up and peak memory")[2], "a rate has its unit"
+    found[0]["rounds"] = 1
+    assert "(one round)" in "\n".join(show(found, [], None, {"quick": True}))
+    assert "(one round)" in plot(found)
     for figure in ("profile mini", "1 [0.5, 1.2]", "1,000", "reading 0.5 · ray –", "p(yes) 0.5100", "Not measured"):
         assert figure in text
 
