@@ -37,6 +37,7 @@ __all__ = ["RayLlmTask", "models_of", "refusal", "root_cause", "run_ray_llm"]
 _BATCH = 32
 _GONE_S = 60.0
 _CHAINED = re.compile(r"\n\n(?:The above exception was the direct cause|During handling of the above exception)")
+_FRAME = re.compile(r"  |\S*ray::")  # of a traceback: an indented line, or the process that it comes from
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def root_cause(error: BaseException) -> str:
     The text of an error of another process is its traceback, and may end with advice of Ray instead of the error.
     """
     lines = _CHAINED.split(str(error))[0].splitlines()
-    begin = max((number for number, line in enumerate(lines, 1) if line.startswith("  ")), default=0)
+    begin = max((number for number, line in enumerate(lines, 1) if _FRAME.match(line)), default=0)
     message = " ".join(" ".join(lines[begin:]).split())
     return message if begin else f"{type(error).__name__}: {message}"
 
