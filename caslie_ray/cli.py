@@ -8,9 +8,11 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -48,6 +50,8 @@ class Arguments:
         sources: the data sets to read; empty for the miniature world.
         quiet: no progress lines.
         status: only say where the run stands.
+        kept: False where no run was named: its folder is deleted at the end.
+        options: the job's own options.
     """
 
     run: Run
@@ -56,6 +60,8 @@ class Arguments:
     sources: tuple[str, ...]
     quiet: bool
     status: bool = False
+    kept: bool = True
+    options: argparse.Namespace = field(default_factory=argparse.Namespace)
 
 
 class JobError(RuntimeError):
@@ -72,6 +78,8 @@ def main(
     *,
     source: bool = False,
     status: bool = False,
+    run_required: bool = True,
+    add_options: Callable[[argparse.ArgumentParser], object] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a job from the command line and return its exit code.
@@ -84,25 +92,40 @@ def main(
         job: does the work and returns an exit code.
         source: whether the job takes ``--source``.
         status: whether the job takes ``--status``.
+        run_required: whether ``--run`` must be given; otherwise a temporary folder takes its place.
+        add_options: adds the job's own options to the parser.
         argv: the arguments; those of the process where None.
     """
     with tolerant_output():
-        return _main(description, job, source, status, argv)
+        parser = _parser(description, source, status, run_required)
+        if add_options is not None:
+            add_options(parser)
+        options = parser.parse_args(argv)
+        with _run_or_temporary(options.run) as run:
+            return _main(parser, job, options, run, argv)
+
+
+@contextmanager
+def _run_or_temporary(run: str | None) -> Iterator[str]:
+    if run is not None:
+        yield run
+        return
+    with tempfile.TemporaryDirectory(prefix="caslie-", ignore_cleanup_errors=True) as folder:
+        yield folder
 
 
 def _main(
-    description: str, job: Callable[[Arguments], int], source: bool, status: bool, argv: Sequence[str] | None
-) -> int:
-    parser = _parser(description, source, status)
-    options = parser.parse_args(argv)
+    parser: argparse.ArgumentParser, job: Callable[[Arguments], int], options: argparse.Namespace, run: str,
+    argv: Sequence[str] | None,
+) -> int:  # fmt: skip
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     for noisy in ("httpx", "httpcore", "ray", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         profile = load_profile(options.profile, options.set)
         arguments = Arguments(
-            open_run(options.run), profile, options.plan, tuple(getattr(options, "source", ())), options.quiet,
-            getattr(options, "status", False),
+            open_run(run), profile, options.plan, tuple(getattr(options, "source", ())), options.quiet,
+            getattr(options, "status", False), options.run is not None, options,
         )  # fmt: skip
     except (ProfileError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -154,7 +177,7 @@ def _submission(environment: Mapping[str, str]) -> str:
         return ""
 
 
-def _parser(description: str, source: bool, status: bool) -> argparse.ArgumentParser:
+def _parser(description: str, source: bool, status: bool, run_required: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -164,9 +187,10 @@ def _parser(description: str, source: bool, status: bool) -> argparse.ArgumentPa
     )  # fmt: skip
     parser.add_argument(
         "--run",
-        required=True,
+        required=run_required,
         metavar="URI",
-        help="directory or object store (s3://…, gs://…) for all tables",
+        help="directory or object store (s3://…, gs://…) for all tables"
+        + ("" if run_required else "; without it a temporary directory, deleted at the end"),
     )
     if source:
         parser.add_argument(

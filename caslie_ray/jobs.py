@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from caslie_ray.benchmark.options import read_options
 from caslie_ray.captioning import caption, caption_status, context_free_job, plan_captions
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
 from caslie_ray.dataset import ingest, plan_ingest, unusable
@@ -24,7 +28,12 @@ from caslie_ray.progress import clock
 from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_predict, show_train
 from caslie_ray.runs import Run, RunError
 
-__all__ = ["caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job", "train_job"]
+__all__ = [
+    "benchmark_job", "caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job",
+    "train_job",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 
 def ingest_job(arguments: Arguments) -> int:
@@ -161,6 +170,41 @@ def pipeline_job(arguments: Arguments) -> int:
         summary = {"job": "pipeline", "run": arguments.run.label, "seconds": seconds, "seconds_by_job": took}
         arguments.run.write_json(_SUMMARY, summary)
         print(f"\npipeline complete in {clock(seconds)}: {arguments.run.label}")
+    return COMPLETE
+
+
+def benchmark_job(arguments: Arguments) -> int:
+    """Measure the jobs beside what one would use instead of them.
+
+    Raises:
+        JobError: one of this project's jobs failed; what was measured is written all the same.
+    """
+    from caslie_ray.benchmark.plot import plot
+    from caslie_ray.benchmark.running import benchmark, plan_benchmark  # other jobs do without what it imports
+    from caslie_ray.benchmark.table import show
+
+    given = arguments.options
+    options = read_options(given)
+    if arguments.plan:
+        _say("benchmark", list(plan_benchmark(arguments.profile, options)))
+        return COMPLETE
+    if not arguments.kept and os.environ.get("RAY_ADDRESS"):
+        log.warning("without --run only this machine has the tables: on several machines name a store with --run")
+    found = benchmark(arguments.run, arguments.profile, options, quiet=arguments.quiet)
+    _say("benchmark", [*show(found.entries, found.scale, found.parts, found.machine)])
+    text = json.dumps(found.entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if given.json:
+        Path(given.json).write_text(text, encoding="utf-8")
+    if given.plot:
+        Path(given.plot).write_text(plot(found.entries), encoding="utf-8")
+    if arguments.kept:
+        arguments.run.write_json(
+            "summary/benchmark.json",
+            {"job": "benchmark", "run": arguments.run.label, "machine": found.machine, "entries": found.entries},
+        )
+        arguments.run.put(arguments.run.path("report", "benchmark.svg"), plot(found.entries).encode())
+    if found.failed:
+        raise JobError(f"{', '.join(found.failed)} did not complete; the reasons are in the table")
     return COMPLETE
 
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from caslie_ray.benchmark.null_engine import NullEngine
 from caslie_ray.engines import Choice, EngineSpec, Generation, Request
-from tests.scale import NullEngine
 
 __all__ = ["EXPECTED", "FOLDER", "load", "placed"]
 

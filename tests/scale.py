@@ -11,138 +11,41 @@ more with nothing left to do, and asked for its status. Seconds, rates and memor
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from caslie_ray.benchmark.fabricate import fabricate
+from caslie_ray.benchmark.null_engine import NULL_ENGINE
 from caslie_ray.captioning._ledger import survey
-from caslie_ray.engines import Choice, EngineSpec, EngineStats, Generation, Request
-from caslie_ray.ids import content_id
 from caslie_ray.lineup import resolve
-from caslie_ray.prompts import Prompt, render
-from caslie_ray.runs import Run, open_run, partitions
-from caslie_ray.tables import SCHEMAS
-from caslie_ray.tasks import TASKS, Task
+from caslie_ray.runs import Run, open_run
 from tests.worlds import VOTERS, profile, voter
 
-__all__ = ["SETTINGS", "NullEngine", "Watched", "fabricate", "load", "main"]
+__all__ = ["SETTINGS", "Watched", "fabricate", "main"]
 
 ROOT = Path(__file__).resolve().parent.parent
-ENGINE = "tests.scale:load"
 DIGITS = 2
-VIEWS_AN_IMAGE = 5
 
 SETTINGS = [
-    "lineup.voters=" + json.dumps([voter(name, engine=ENGINE) for name in VOTERS[:3]]),
-    f"lineup.captioner.engine={ENGINE}",
+    "lineup.voters=" + json.dumps([voter(name, engine=NULL_ENGINE) for name in VOTERS[:3]]),
+    f"lineup.captioner.engine={NULL_ENGINE}",
     "lineup.captioner.resources.cpus=0.2",
     f"storage.partition_digits={DIGITS}",
 ]
-
-# Made up, as long as what people write; no model reads them.
-_TEXT = """
-cordless drill with two batteries and charger brushless compact driver kit blue steel hammer fibreglass handle non slip
-grip garden hose expandable fifty feet brass fittings running shoes for women lightweight breathable mesh trail yoga mat
-extra thick camping lantern rechargeable waterproof adjustable dumbbell set it arrived quickly and works as described
-but the strap broke after a week would buy again does fit most standard sizes
-"""
-_WORDS = _TEXT.split()
-_WORDS_A_FIELD = {"title": 12, "query": 5}
-
-
-class NullEngine:
-    """Answers at once, from the key of a request alone: half of the votes are yes, and many views ask two voters."""
-
-    def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        return [Generation(one.key, f"A product as it is sold, number {one.key}.", 400, 20, False) for one in requests]
-
-    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
-        shares = [int(request.key[:8], 16) / 2**32 for request in requests]
-        return [Choice(one.key, (p, 1 - p), 300, False) for one, p in zip(requests, shares, strict=True)]
-
-    def stats(self) -> EngineStats:
-        return EngineStats()
-
-    def close(self) -> None:
-        pass
-
-
-def load(spec: EngineSpec) -> NullEngine:
-    return NullEngine()
-
-
-def fabricate(run: Run, views: int, digits: int = DIGITS, processes: int = 1) -> None:
-    """Write `images` and `views` as ingest would, a partition at a time."""
-    names = partitions(digits)
-    ends = [views * (at + 1) // len(names) for at in range(len(names))]
-    counts = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
-    if processes == 1:
-        for name, count in zip(names, counts, strict=True):
-            _fabricate(name, count, run.uri)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        list(pool.map(partial(_fabricate, uri=run.uri), names, counts))
-
-
-def _fabricate(partition: str, count: int, uri: str) -> None:
-    if not count:
-        return
-    dice = Random(partition)
-    pictures = [_picture(dice) for _ in range(4)]
-    ids = [partition + content_id(partition, str(n))[len(partition) :] for n in range(-(-count // VIEWS_AN_IMAGE))]
-    images = [{"image_id": one, "image": dice.choice(pictures), "width": 32, "height": 32} for one in sorted(ids)]
-    rows = []
-    for n in range(count):
-        task = dice.choice(list(TASKS.values()))
-        asked, judged = _prompts(task, dice)
-        image_id = ids[n // VIEWS_AN_IMAGE]
-        rows.append(
-            {
-                "view_id": content_id(image_id, asked.text, judged.text),
-                "image_id": image_id,
-                "task": task.name,
-                "caption_prompt": asked.text,
-                "quality_prompt": judged.text,
-                "caption_fields": asked.fields,
-                "quality_fields": judged.fields,
-                "given_caption": None,
-            }
-        )
-    rows.sort(key=lambda row: str(row["view_id"]))
-    run = open_run(uri)
-    run.write("images", partition, pa.Table.from_pylist(images, SCHEMAS["images"]))
-    run.write("views", partition, pa.Table.from_pylist(rows, SCHEMAS["views"]))
-
-
-def _picture(dice: Random) -> bytes:
-    data = io.BytesIO()
-    Image.frombytes("RGB", (32, 32), dice.randbytes(32 * 32 * 3)).save(data, "JPEG")
-    return data.getvalue()
-
-
-def _prompts(task: Task, dice: Random) -> tuple[Prompt, Prompt]:
-    slots = set(re.findall(r"\{\{(\w+)\}\}", task.caption_template + task.quality_template)) - {"caption"}
-    values = {slot: " ".join(dice.choices(_WORDS, k=_WORDS_A_FIELD.get(slot, 40))) for slot in sorted(slots)}
-    return render(task.caption_template, **values), render(task.quality_template, **values)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -244,3 +245,26 @@ def test_a_process_that_waits_for_ray_is_stopped_too(tmp_path: Path) -> None:
     assert process.returncode == UNFINISHED, told
     assert "run the same command again" in told
     assert time.monotonic() - since < 10, "it waited to the end"
+
+
+def test_a_job_may_do_without_a_run_and_have_options_of_its_own(tmp_path: Path) -> None:
+    seen: list[Arguments] = []
+
+    def job(arguments: Arguments) -> int:
+        seen.append(arguments)
+        arguments.run.write_json("summary/x.json", 1)
+        return COMPLETE
+
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--moons", type=int)
+
+    def run(*argv: str) -> int:
+        return main(ABOUT, job, run_required=False, add_options=add_options, argv=argv)
+
+    assert run("--moons", "4") == COMPLETE
+    assert run("--run", str(tmp_path)) == COMPLETE
+    temporary, kept = seen
+    assert (temporary.options.moons, kept.options.moons) == (4, None)
+    assert (temporary.kept, kept.kept) == (False, True)
+    assert not Path(temporary.run.root).exists()
+    assert (tmp_path / "summary/x.json").exists()

@@ -1,0 +1,247 @@
+"""The chain and the predictions without Ray: one model after the other in one process, each call timed apart.
+
+The published loop and the bare engine both go this way; they differ in what loads and asks a model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, TypeVar
+
+from caslie_ray.captioning import Known, View, advance
+from caslie_ray.engines import Choice, Engine, EngineSpec, Failure, Generation, Request
+from caslie_ray.lineup import ResolvedLineup, Role
+from caslie_ray.quality import CHOICES
+
+__all__ = [
+    "EARLY", "FULL", "Barrier", "Phase", "PhaseResult", "Timer", "Vote", "requests_of", "run_chain", "run_predictions",
+]  # fmt: skip
+
+FULL, EARLY = "full", "early"
+
+Answer = TypeVar("Answer", Generation, Choice)
+
+
+class Barrier(Protocol):
+    """Where processes wait for each other, so that all of them work during a timed part."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until all are here."""
+        ...
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one model did in one process.
+
+    Attributes:
+        model: its name in the lineup.
+        kind: `generate` or `choose`.
+        votes: `full` where all views were asked about, `early` where only those that were not decided yet.
+        rows: requests answered.
+        load_s: seconds to load it; 0 where it was loaded already.
+        first_s: seconds of its first call, on one request; the timed part comes after it.
+        seconds: wall-clock time of the timed part.
+        cpu_s: CPU time of the process in the timed part, all threads.
+        prompt_tokens: tokens read in the timed part.
+        new_tokens: tokens written in it.
+        parameters: of the model; 0 where they were not counted.
+    """
+
+    model: str
+    kind: str
+    votes: str
+    rows: int
+    load_s: float
+    first_s: float
+    seconds: float
+    cpu_s: float
+    prompt_tokens: int
+    new_tokens: int
+    parameters: int = 0
+
+
+class Vote(NamedTuple):
+    """One vote.
+
+    Attributes:
+        view_id: the view.
+        voter: name of the voter.
+        key: of caption, quality prompt and voter: equal keys mean that the voter was asked the same.
+        p_yes: probability of yes; None where there is none.
+        text: what the vote was read from; None for an engine, which gives a probability only.
+    """
+
+    view_id: str
+    voter: str
+    key: str
+    p_yes: float | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """What one process found.
+
+    Attributes:
+        phases: in their order.
+        captions: by view id; views without one are left out.
+        votes: of the full votes.
+    """
+
+    phases: list[Phase]
+    captions: dict[str, str]
+    votes: list[Vote]
+
+
+class _Recorded:
+    """Notes what a model is asked, and gives answers that are there already."""
+
+    def __init__(self, generations: Sequence[Generation] = (), choices: Sequence[Choice] = ()) -> None:
+        self.requests: list[Request] = []
+        self._generations = {one.key: one for one in generations}
+        self._choices = {one.key: one for one in choices}
+
+    def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
+        self.requests += requests
+        return [self._generations.get(one.key) or Generation(one.key, "", 0, 0, False, _NOT_ASKED) for one in requests]
+
+    def choose(self, role: Role, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
+        self.requests += requests
+        return [self._choices.get(one.key) or Choice(one.key, (), 0, False, _NOT_ASKED) for one in requests]
+
+
+_NOT_ASKED = Failure("not asked yet", retryable=True)
+
+
+class Timer:
+    """Loads models and times their calls.
+
+    Args:
+        load: loads a model.
+        barrier: all processes wait here before each timed part.
+        patience_s: seconds to wait there.
+    """
+
+    def __init__(self, load: Callable[[EngineSpec], Engine], barrier: Barrier, patience_s: float) -> None:
+        self._load = load
+        self._barrier = barrier
+        self._patience_s = patience_s
+        self._phases: list[Phase] = []
+
+    def load(self, role: Role) -> tuple[Engine, float]:
+        """Load a model; return it, and the seconds that it took."""
+        started = time.perf_counter()
+        engine = self._load(role.spec)
+        return engine, time.perf_counter() - started
+
+    def generate(self, engine: Engine, role: Role, requests: Sequence[Request], load_s: float) -> list[Generation]:
+        """Let a model answer with text; see `_timed`."""
+        return self._timed(engine, role, requests, engine.generate, load_s, "generate", FULL)
+
+    def choose(
+        self, engine: Engine, role: Role, requests: Sequence[Request], load_s: float, votes: str = FULL
+    ) -> list[Choice]:
+        """Let a model vote; see `_timed`."""
+        return self._timed(
+            engine, role, requests, lambda some: engine.choose(some, CHOICES), load_s, "choose", votes
+        )  # fmt: skip
+
+    def take(self) -> list[Phase]:
+        """Return the phases since the last call."""
+        phases, self._phases = self._phases, []
+        return phases
+
+    def _timed(
+        self,
+        engine: Engine,
+        role: Role,
+        requests: Sequence[Request],
+        ask: Callable[[Sequence[Request]], list[Answer]],
+        load_s: float,
+        kind: str,
+        votes: str,
+    ) -> list[Answer]:
+        """Answer requests, all at once; a model that was just loaded answers the first one before, untimed."""
+        started = time.perf_counter()
+        if requests and load_s:
+            ask(requests[:1])
+        first_s = time.perf_counter() - started
+        before = engine.stats()
+        self._barrier.wait(self._patience_s)
+        started, cpu = time.perf_counter(), time.process_time()
+        answers = ask(requests) if requests else []
+        seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+        after = engine.stats()
+        self._phases.append(
+            Phase(
+                role.name, kind, votes, len(requests), load_s, first_s, seconds, cpu_s,
+                after.prompt_tokens - before.prompt_tokens, after.new_tokens - before.new_tokens,
+                getattr(engine, "parameters", 0),
+            )
+        )  # fmt: skip
+        return answers
+
+
+def requests_of(
+    views: Sequence[View], images: dict[str, bytes], lineup: ResolvedLineup, role: Role, known: Known | None = None
+) -> list[Request]:
+    """Return what a model of a lineup is asked about views, given the answers that are known; asks nobody."""
+    record = _Recorded()
+    copy = Known(dict(known.captions), dict(known.votes)) if known is not None else Known()
+    advance(views, lineup, copy, ask=record, allowed=(role.name,), images=lambda ids: images)
+    return record.requests
+
+
+def run_chain(
+    views: Sequence[View], images: dict[str, bytes], lineup: ResolvedLineup, timer: Timer, *, early: bool
+) -> PhaseResult:
+    """Caption views and vote on the captions, one model after the other; all voters are asked about all views.
+
+    Args:
+        views: what is captioned.
+        images: encoded images by id.
+        lineup: who is asked.
+        timer: loads and times the models.
+        early: ask each voter once more about the views that voters before it have left open, as early exit would.
+    """
+    lineup = replace(lineup, full=True)
+    open_only = replace(lineup, full=False)
+    known = Known()
+    texts: dict[tuple[str, str], str] = {}
+
+    for role in lineup.roles:
+        engine, load_s = timer.load(role)
+        try:
+            requests = requests_of(views, images, lineup, role, known)
+            if role is lineup.captioner:
+                record = _Recorded(generations=timer.generate(engine, role, requests, load_s))
+            else:
+                record = _Recorded(choices=timer.choose(engine, role, requests, load_s))
+                if early:
+                    left = requests_of(views, images, open_only, role, known)
+                    timer.choose(engine, role, left, 0.0, votes=EARLY)
+            texts |= {(key, role.name): text for key, text in getattr(engine, "texts", {}).items()}
+        finally:
+            engine.close()
+        advance(views, lineup, known, ask=record, allowed=(role.name,), images=lambda ids: images)
+    captions: dict[str, str] = {}
+    votes: list[Vote] = []
+    for row in advance(views, lineup, known):
+        if row.caption is not None and row.caption.text is not None:
+            captions[row.view.view_id] = row.caption.text
+        for name, vote in row.votes:
+            votes.append(Vote(row.view.view_id, name, vote.key, vote.p_yes, texts.get((vote.key, name))))
+    return PhaseResult(timer.take(), captions, votes)
+
+
+def run_predictions(requests: Sequence[Request], role: Role, timer: Timer) -> list[Phase]:
+    """Let the base answer instructions."""
+    engine, load_s = timer.load(role)
+    try:
+        timer.generate(engine, role, requests, load_s)
+    finally:
+        engine.close()
+    return timer.take()
