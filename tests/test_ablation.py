@@ -1,7 +1,7 @@
 """Captions that won beat every caption, and every caption beats none: models really trained, and really asked.
 
-One data set for every change, as `make demo` draws it. `make verify` takes three, and adds the controls: captions chosen
-at random, and verdicts without captions.
+One data set for every change, as `make demo` draws it. `make verify` takes three, and adds the controls: captions
+chosen at random, and verdicts without captions.
 """
 
 from __future__ import annotations

@@ -68,21 +68,21 @@ class VoterRecipe:
         return STYLES[self.family]
 
 
+# How soon a model begins to compare texts differs; so do the steps.
 _PLAN = Plan(steps=650, batch=32, rate=2e-3)
-# How soon a model begins to compare texts differs.
-_SHORT, _LONG = replace(_PLAN, steps=500), replace(_PLAN, steps=900)
 _DRILL = 0.3  # share of the steps in which there is nothing but drills
 _DRILL_SHARE = 4  # of the rows of a later step, one in so many is a drill
 
 VOTERS: dict[str, VoterRecipe] = {
     "llama-3b": VoterRecipe("llama", 96, 4, 256, 3, 11, _PLAN, tasks={"CC": 0.1, "PSI": 0.1}),
-    "llama-8b": VoterRecipe("llama", 128, 4, 256, 4, 12, _SHORT, tasks={"AP": 0.1, "SA": 0.1}),
-    "vision": VoterRecipe("llama", 128, 3, 320, 2, 13, _PLAN, tasks={"PRP": 0.1, "SR": 0.1}),
+    "llama-8b": VoterRecipe("llama", 128, 4, 256, 4, 12, replace(_PLAN, steps=500), tasks={"AP": 0.1, "SA": 0.1}),
+    "vision": VoterRecipe("llama", 128, 3, 320, 2, 13, replace(_PLAN, steps=560), tasks={"PRP": 0.1, "SR": 0.1}),
     "mistral": VoterRecipe(
-        "mistral", 128, 3, 288, 2, 14, _LONG, tasks={"MPC": 0.1, "AP": 0.1}, extra={"sliding_window": None}
+        "mistral", 128, 3, 288, 2, 14, replace(_PLAN, steps=500), tasks={"MPC": 0.1, "AP": 0.1},
+        extra={"sliding_window": None},
     ),
     "phi": VoterRecipe(
-        "phi", 96, 5, 256, 3, 15, _SHORT, tasks={"SR": 0.1, "CC": 0.1},
+        "phi", 96, 5, 256, 3, 15, replace(_PLAN, steps=450), tasks={"SR": 0.1, "CC": 0.1},
         extra={"original_max_position_embeddings": CONTEXT},
     ),
     "llama3": VoterRecipe("llama", 96, 3, 384, 3, 16, _PLAN, tasks={"PSI": 0.1, "SA": 0.1}),
