@@ -7,8 +7,8 @@ Each model goes on from its last state in the work folder, and is written to
 One thread a model: start it twice, with different `--models`, to use two cores.
 
 Measured on 2 shared cores of an EPYC, each model on one and other work on the other: the captioner 43 minutes
-(vision tower 22, words 14, both together 7), a voter 3 to 5, the base 88 (exercises 56, comparisons 32). Two at a time:
-about 90 minutes.
+(vision tower 22, words 14, both together 7), a voter 2 to 5, the base 105 (exercises 56, comparisons 32, judgements
+17). Two at a time: about 105 minutes.
 """
 
 import argparse

@@ -149,6 +149,7 @@ def test_several_gpus_are_the_first_ones_in_sight(
 
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(EngineError, match="device 'cuda' is not there"):
         find_devices("cuda", 2.0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
