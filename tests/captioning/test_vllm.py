@@ -38,7 +38,7 @@ def mini(engine: str, *names: str, settings: Sequence[str] = ()) -> Profile:
 def wide(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of more than 200 views, among them an image that no model can read and a prompt that fits none."""
     folder = tmp_path_factory.mktemp("wide")
-    source = draw(folder / "source", WorldSize(train=9, validation=0, ind=5, ood=5))
+    source = draw(folder / "source", WorldSize(train=10, validation=0, ind=6, ood=6))
     run = open_run(str(folder / "run"))
     ingest(run, [str(source)], profile())
     path = run.files("images")[0]
