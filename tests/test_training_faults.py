@@ -182,7 +182,7 @@ def drained_node(lab: Lab) -> Seen:
 
 def preempted_without_failures(lab: Lab) -> Seen:
     seen = lab.fresh("preempted")
-    job = lab.train(seen, 1, "training.max_failures=0", "training.max_preemptions=1", "training.epochs=120")
+    job = lab.train(seen, 1, "training.max_failures=0", "training.max_preemptions=1", "training.epochs=60")
     begun(seen, job)
     lose_drained(lab, after_s=NOTICE_S + 2)  # Ray takes a node that is lost before its deadline for a failure
     assert job.running, "the training ended before its node was lost"
@@ -274,7 +274,7 @@ def saved_in_time(lab: Lab, seen: Seen) -> None:
 
 def trained_on(lab: Lab, seen: Seen) -> None:
     assert seen.codes == [0], seen.said[-1][-3000:]
-    assert len(seen.losses) == 12 * STEPS
+    assert len(seen.losses) == 6 * STEPS
 
 
 def ended(lab: Lab, seen: Seen) -> None:

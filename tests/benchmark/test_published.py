@@ -135,7 +135,8 @@ def test_bare_engines_are_asked_what_the_job_asks(
         kind: {phase.model: phase.rows for phase in bare.phases if phase.votes == kind} for kind in (FULL, EARLY)
     }
     assert by_votes[FULL] == dict.fromkeys(("captioner", *VOTERS), VIEWS)
-    assert by_votes[EARLY] == {name: count for name, count in calls.items() if name != "captioner"}
+    asked_early = {name: count for name, count in by_votes[EARLY].items() if count}
+    assert asked_early == {name: count for name, count in calls.items() if name != "captioner"}
     assert sum(by_votes[EARLY].values()) < VIEWS * len(VOTERS)
     held = {row["view_id"]: row["caption"] for row in rows(run)}
     assert held == bare.captions
@@ -144,6 +145,9 @@ def test_bare_engines_are_asked_what_the_job_asks(
 def test_each_phase_says_what_it_took(bare: PhaseResult) -> None:
     for phase in bare.phases:
         assert phase.seconds > 0, phase
+        if not phase.rows:  # the voters before it have decided all
+            assert (phase.votes, phase.prompt_tokens, phase.new_tokens) == (EARLY, 0, 0)
+            continue
         assert phase.cpu_s > 0, phase
         assert phase.prompt_tokens > phase.rows, phase
         assert (phase.load_s > 0) == (phase.votes == FULL), phase

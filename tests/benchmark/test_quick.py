@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ OF_MEMORY = {"driver", "workers", "ray", "object_store"}
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("quick")
-    environment = {**os.environ, "TMPDIR": str(folder)}
+    # The paths of Ray's sockets must be short.
+    environment = {**os.environ, "TMPDIR": str(folder), "RAY_TMPDIR": tempfile.gettempdir()}
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(
         [

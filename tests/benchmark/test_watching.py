@@ -79,8 +79,8 @@ def test_memory_and_cpu_time_of_a_process_and_its_children() -> None:
     driver, workers = peaks["driver"], peaks["workers"]
     assert driver is not None
     assert workers is not None
-    assert 60 <= driver < 90
-    assert 90 <= workers < 150
+    assert 60 <= driver < 140  # a sample may see the bytes and their copy
+    assert 90 <= workers < 200
     assert peaks["ray"] == 0
     assert watcher.usage[-1].cpu_s >= 0.9
     spent = watcher.cpu_between(watcher.usage[0].at, watcher.usage[-1].at)
