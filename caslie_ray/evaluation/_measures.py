@@ -68,13 +68,13 @@ def count_caption(sums: Sums, image_id: str, view: ViewTruth, caption: str, grou
         return
     asked = asked_in(view)
     for name in VALUES:
-        right = named.get(name) == shown.value(name)
+        right = named.get(name, "") == shown.value(name)
         if name in named:
             sums.add(f"caption/{kind}/{name}/named", image_id)
             sums.add(f"caption/{kind}/{name}/named rightly", image_id, right)
         if name in asked:
             sums.add(f"caption/{kind}/{name}/asked", image_id)
-            sums.add(f"caption/{kind}/{name}/asked and right", image_id, named.get(name, "") == shown.value(name))
+            sums.add(f"caption/{kind}/{name}/asked and right", image_id, right)
     if asked:
         right = all(named.get(name, "") == shown.value(name) for name in asked)
         for group in (kind, *(f"{kind}/{group}" for group in groups)):

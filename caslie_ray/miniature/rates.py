@@ -1,4 +1,4 @@
-"""Measures how often pictures are useful, useless or misleading, by task and label, and what that tells of the label.
+"""Measures how often pictures are useful, useless or misleading, and how well that alone predicts a task's labels.
 
 Run as: python -m caslie_ray.miniature.rates [--samples N] [--seed N] [--domain tools|sports]
 

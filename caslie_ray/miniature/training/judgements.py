@@ -32,11 +32,10 @@ def judgements(rng: Random, count: int, *, questions: int = 6) -> Iterator[Exerc
     world = World(rng, rng.choice(("tools", "sports", None)), combinations="seen")
     for _ in range(count):
         if rng.random() < _ON_PROMPTS:
-            sample = MAKERS[rng.choice(_COMPARED)](world)
-            captions = [caption_of(view) if rng.random() < 0.75 else None for view in sample.views]
-            text = find_task(sample.task).prompt(sample_of(sample), captions).text
+            task = rng.choice(_COMPARED)
+            text = _prompt(rng, world, task)
             lines = lines_of(text)
-            ask = {"SA": _ask_review, "SR": _ask_list}.get(sample.task, _ask_pair)
+            ask = {"SA": _ask_review, "SR": _ask_list}.get(task, _ask_pair)
         else:
             ask = rng.choice((_ask_pair, _ask_pair, _ask_pair, _ask_review, _ask_list))
             lines, text = _form(rng, ask)
@@ -45,11 +44,18 @@ def judgements(rng: Random, count: int, *, questions: int = 6) -> Iterator[Exerc
         yield Exercise(text, tuple(asked.items())[:questions], rng.random() < 0.65)
 
 
+def _prompt(rng: Random, world: World, task: str) -> str:
+    """The prompt of a sample of a task, in which three captions of four are given."""
+    sample = MAKERS[task](world)
+    captions = [caption_of(view) if rng.random() < 0.75 else None for view in sample.views]
+    return find_task(task).prompt(sample_of(sample), captions).text
+
+
 def _form(rng: Random, ask: object) -> tuple[list[Line], str]:
     if ask is _ask_review:
         lines = [_review(rng)]
     elif ask is _ask_list:
-        lines = _list(rng)
+        lines = lines_of(_prompt(rng, World(rng, None, shelf=3, combinations="seen"), "SR"))
     else:
         lines = two_lines(rng)
     return lines, "\n".join(map(str, lines))
@@ -59,20 +65,10 @@ def _review(rng: Random) -> Line:
     look = random_look(rng, CATEGORIES, combinations="seen")
     name = rng.choice(("colour", "pattern"))
     wanted = look.value(name) if rng.random() < 0.5 else rng.choice(VALUES[name])
-    text = review_of(
-        rng, look.category, wanted, told=False, right=False, feeling=rng.choice(tuple(FEELINGS))
-    )  # fmt: skip
+    feeling = rng.choice(tuple(FEELINGS))
+    text = review_of(rng, look.category, wanted, told=False, right=False, feeling=feeling)
     shown = look if rng.random() < 0.7 else random_look(rng, CATEGORIES, combinations="seen")
     return Line(rng.choice(("review", "note", "query")), text, phrase(shown, "photo") if rng.random() < 0.85 else "")
-
-
-def _list(rng: Random) -> list[Line]:
-    """A history in one colour, and options of which one has it."""
-    world = World(rng, None, shelf=3, combinations="seen")
-    sample = MAKERS["SR"](world)
-    captions = [caption_of(view) if rng.random() < 0.75 else None for view in sample.views]
-    text = find_task("SR").prompt(sample_of(sample), captions).text
-    return lines_of(text)
 
 
 def _ask_pair(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
