@@ -21,6 +21,8 @@ _UNITS = {
     "training": "tokens/s",
 }  # fmt: skip
 _TRAINING_PASSES = 4.0
+# Share of a run between its first and its last rows, below which there is no steady state to speak of.
+_AT_ONCE = 0.05
 
 
 def entries(setup: Setup, results: Results, peak: float | None) -> list[dict[str, Any]]:
@@ -37,6 +39,8 @@ def entries(setup: Setup, results: Results, peak: float | None) -> list[dict[str
         for other, key in _others(variant):
             theirs = results.get((other, key), [])
             reason = variant.reason or _why_not(setup, variant, other)
+            if other == RAY_LLM and not reason:
+                reason = _came_at_once(theirs)
             found.append(_entry(setup, variant, other, ours, theirs, reason, peak))
     return found
 
@@ -55,6 +59,16 @@ def _why_not(setup: Setup, variant: Variant, other: str) -> str:
     if variant.measure == "training" and not counts["examples"]:
         return "the run has no instructions of the split train: run fuse first"
     return refusal(setup.profile, variant.measure) if other == RAY_LLM else ""
+
+
+def _came_at_once(timings: Sequence[Timing]) -> str:
+    """Why there is no ratio of steady states, where there is none.
+
+    On few CPUs the last stage of `ray.data.llm` starts when the model has answered everything.
+    """
+    shares = [(one.seconds - one.start_s) / one.seconds for one in timings if one.start_s is not None]
+    at_once = bool(shares) and min(shares) < _AT_ONCE
+    return f"{RAY_LLM}: all rows came at once: compare the rates with start-up" if at_once else ""
 
 
 def _entry(

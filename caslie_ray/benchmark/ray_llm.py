@@ -32,12 +32,9 @@ from caslie_ray.profiles import Model, Profile, load_profile
 from caslie_ray.quality import CHOICES
 from caslie_ray.runs import open_run
 
-__all__ = ["RayLlmTask", "models_of", "refusal", "root_cause", "run_ray_llm", "steady_rows"]
+__all__ = ["RayLlmTask", "models_of", "refusal", "root_cause", "run_ray_llm"]
 
 _BATCH = 32
-# Share of the run below which all rows count as come at once. On few CPUs its last stage starts when the model has
-# answered everything.
-_AT_ONCE = 0.05
 _GONE_S = 60.0
 _CHAINED = re.compile(r"\n\n(?:The above exception was the direct cause|During handling of the above exception)")
 _FRAME = re.compile(r"  |\S*ray::")  # of a traceback: an indented line, or the process that it comes from
@@ -112,26 +109,14 @@ def run_ray_llm(task: RayLlmTask, folder: Path) -> Timing:
         return Timing(0, None, 0.0, reason=found["error"])
     tables = found["events"]
     units = sum(events[-1][1] for events in tables if events)
+    steady = steady_seconds(tables)
     end = found["end"]
-    steady = steady_rows(tables, end - begin)
     memory = watcher.peaks(begin, end)
     return Timing(
         units, units / steady if steady else None, end - begin, tables[0][0][0] - begin,
-        end - begin - steady if steady else None,
-        "" if steady else "all rows came at once: compare the rates with start-up",
+        end - begin - steady if steady else None, "" if steady else "all rows came at once: too few views for a rate",
         {"memory_mib": memory},
     )  # fmt: skip
-
-
-def steady_rows(tables: Sequence[Sequence[tuple[float, int]]], seconds: float) -> float | None:
-    """Return how long all rows would take at the rate of the steady state; None where all came at once.
-
-    Args:
-        tables: when how many rows were there, per model.
-        seconds: of the whole run, start-up included.
-    """
-    steady = steady_seconds(tables)
-    return steady if steady is not None and steady >= _AT_ONCE * seconds else None
 
 
 def root_cause(error: BaseException) -> str:

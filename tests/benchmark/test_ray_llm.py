@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray.data
 
-from caslie_ray.benchmark.ray_llm import RayLlmTask, refusal, root_cause, run_ray_llm, steady_rows
+from caslie_ray.benchmark.ray_llm import RayLlmTask, refusal, root_cause, run_ray_llm
 from caslie_ray.benchmark.views import select
 from caslie_ray.captioning import caption
 from caslie_ray.fusion import fuse
@@ -28,11 +28,6 @@ def test_what_it_cannot_run() -> None:
     assert "unim3" in refusal(on_vllm(), "prediction")
     assert "one model" in refusal(on_vllm(), "chain")
     assert "llama-3b, llama-8b, vision" in refusal(profile(), "voting")
-
-
-def test_rows_that_come_at_once_have_no_steady_rate() -> None:
-    assert steady_rows([[(64.0, 32), (65.0, 1000)]], 65.0) is None
-    assert steady_rows([[(10.0, 100), (19.0, 1000)]], 60.0) == pytest.approx(10.0)
 
 
 def test_the_reason_of_a_failure_is_its_first_error(ray_cluster: None) -> None:
@@ -62,8 +57,9 @@ def test_it_answers_all_requests(measure: str, world: Path, tmp_path: Path) -> N
     found = select(source, open_run(str(tmp_path / "run")), COUNT)
     run = {"captioning": found.views, "voting": found.given, "prediction": found.questions}[measure]
     timing = run_ray_llm(RayLlmTask(str(path), measure, run.uri), tmp_path)
+    assert timing.reason == ""
     assert timing.units == found.counts["questions" if measure == "prediction" else "views"]
-    assert timing.whole_rate is not None
-    assert timing.whole_rate > 0
+    assert timing.rate is not None
+    assert timing.rate > 0
     assert timing.first_row_s is not None
     assert 0 < timing.first_row_s < timing.seconds

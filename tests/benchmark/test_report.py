@@ -98,6 +98,21 @@ def test_what_cannot_run_has_a_reason(tmp_path: Path) -> None:
     assert reasons["training vs plain loop"] == "plain loop: out of memory"
 
 
+def test_rows_that_came_at_once_have_no_ratio_and_keep_their_rate_with_start_up(tmp_path: Path) -> None:
+    chosen = profile(voter("phi", engine="vllm"), settings=["lineup.captioner.engine=vllm"])
+    results = results_of(chosen)
+    results[RAY_LLM, "captioning"] = [Timing(1000, 1000.0, 64.0, 63.5, 63.0)] * 3
+    results[RAY_LLM, "voting"] = [Timing(1000, 250.0, 54.0, 49.0, 50.0)] * 3
+    found = by_name(entries(setup_of(chosen, tmp_path), results, None))
+    captions, votes = found["captioning vs ray.data.llm"], found["voting vs ray.data.llm"]
+    assert captions["ratio"] is None
+    assert captions["reason"] == "ray.data.llm: all rows came at once: compare the rates with start-up"
+    assert captions["other_details"]["rate_with_start"] == pytest.approx(1000 / 64, rel=1e-3)
+    assert (votes["ratio"], votes["reason"]) == (0.08, "")
+    lines = show(list(found.values()), [], None, {"quick": False})
+    assert any("ray.data.llm: captioning" in line and "15.6 views/s" in line for line in lines)
+
+
 def test_cost_and_votes(tmp_path: Path) -> None:
     chosen = profile(settings=["cost.hour_usd=3.6"])
     one = by_name(entries(setup_of(chosen, tmp_path), results_of(chosen), None))[
