@@ -18,11 +18,11 @@ from types import FrameType
 
 from caslie_ray.dataset import SourceError
 from caslie_ray.engines import EngineError
-from caslie_ray.holding import Holding
-from caslie_ray.output import tolerant_output
 from caslie_ray.profiles import Profile, ProfileError, load_profile
-from caslie_ray.runs import Run, RunError, open_run
+from caslie_ray.storage.lease import Holding
+from caslie_ray.storage.run import Run, RunError, open_run
 from caslie_ray.tasks import UnknownTask
+from caslie_ray.tolerant_output import tolerant_output
 
 __all__ = ["COMPLETE", "FAILED", "UNFINISHED", "WRONG_ARGUMENTS", "Arguments", "JobError", "main"]
 

@@ -19,14 +19,14 @@ from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
 from caslie_ray.dataset import ingest, plan_ingest, unusable
 from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.fusion import fuse, plan_fusion
-from caslie_ray.lineup import captioning_models, engine_lines, needed_names, resolve
 from caslie_ray.miniature import WorldSize, write_dataset
-from caslie_ray.passes import check_models
+from caslie_ray.monitoring.progress import clock
 from caslie_ray.pinning import pin_profile
+from caslie_ray.pipeline.passes import check_models
 from caslie_ray.profiles import Model, Profile
-from caslie_ray.progress import clock
 from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_predict, show_train
-from caslie_ray.runs import Run, RunError
+from caslie_ray.roles import captioning_models, engine_lines, needed_names, resolve
+from caslie_ray.storage.run import Run, RunError
 
 __all__ = [
     "benchmark_job", "caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job",

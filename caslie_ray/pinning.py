@@ -13,9 +13,9 @@ from typing import Any
 
 from caslie_ray.engines import EngineError
 from caslie_ray.engines.revisions import pinned
-from caslie_ray.lineup import optional_names
 from caslie_ray.profiles import Model, Profile
-from caslie_ray.runs import Run
+from caslie_ray.roles import optional_names
+from caslie_ray.storage.run import Run
 
 __all__ = ["REVISIONS", "pin_profile"]
 

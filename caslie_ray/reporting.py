@@ -7,10 +7,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from caslie_ray.context_window import describe_fit
 from caslie_ray.dataset.summary import plural
 from caslie_ray.evaluation import describe_left_out, names_of_sets
-from caslie_ray.fitting import describe_fit
-from caslie_ray.progress import clock
+from caslie_ray.monitoring.progress import clock
 from caslie_ray.tasks import SPLITS, TASKS
 
 __all__ = ["show_caption", "show_evaluate", "show_fuse", "show_ingest", "show_train"]

@@ -14,9 +14,9 @@ import pytest
 import ray
 from filelock import FileLock
 
-from caslie_ray.cluster import quieten
+from caslie_ray.cluster.connection import quieten
 from caslie_ray.dataset import ingest
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.worlds import draw, profile
 
 _LONG_FIRST = ("chaos", "vllm", "cluster")

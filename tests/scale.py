@@ -31,8 +31,8 @@ import pyarrow.parquet as pq
 from caslie_ray.benchmark.fabricate import fabricate
 from caslie_ray.benchmark.null_engine import NULL_ENGINE
 from caslie_ray.captioning._ledger import survey
-from caslie_ray.lineup import resolve
-from caslie_ray.runs import Run, open_run
+from caslie_ray.roles import resolve
+from caslie_ray.storage.run import Run, open_run
 from tests.worlds import VOTERS, profile, voter
 
 __all__ = ["SETTINGS", "Watched", "fabricate", "main"]

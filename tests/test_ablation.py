@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from caslie_ray.runs import Run, open_run
+from caslie_ray.storage.run import Run, open_run
 from tests.test_pipeline import job
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]  # among the long files

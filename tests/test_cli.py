@@ -15,9 +15,9 @@ import pytest
 
 from caslie_ray.cli import COMPLETE, FAILED, UNFINISHED, WRONG_ARGUMENTS, Arguments, JobError, main
 from caslie_ray.engines import EngineError
-from caslie_ray.holding import Holding
 from caslie_ray.profiles import ProfileError
-from caslie_ray.runs import RunError, open_run
+from caslie_ray.storage.lease import Holding
+from caslie_ray.storage.run import RunError, open_run
 from caslie_ray.tasks import UnknownTask
 
 ROOT = Path(__file__).parents[1]
@@ -219,7 +219,7 @@ _WAITS_FOR_RAY = """
 import sys, time
 import ray
 from caslie_ray.cli import main
-from caslie_ray.cluster import connect
+from caslie_ray.cluster.connection import connect
 def job(arguments):
     connect()
     waiting = ray.remote(num_cpus=0)(lambda: time.sleep(60)).remote()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.runs import Run, open_run
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.tasks import TASKS
 from tests.test_pipeline import job
 from tests.worlds import draw

@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow.fs as pafs
 import pytest
 
-from caslie_ray.holding import holders
 from caslie_ray.miniature import WorldSize
-from caslie_ray.runs import Run, RunError, open_run
+from caslie_ray.storage.lease import holders
+from caslie_ray.storage.run import Run, RunError, open_run
 from tests import faulty
 from tests import test_training_faults as training
 from tests.clusters import ROOT, Nodes, Submitted, nodes, until
@@ -586,8 +586,8 @@ MATRIX = [
 ]
 
 
-# What they show is shown for every change as well, by less: in tests/captioning, tests/test_stores.py and by the other
-# losses of nodes.
+# What they show is shown for every change as well, by less: in tests/captioning, tests/storage/test_stores.py and by
+# the other losses of nodes.
 LONG = (other_lineup, missing_voter, refusing_store, staged)
 
 

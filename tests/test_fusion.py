@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 
 from caslie_ray.fusion import VARIANTS, _Captions, _drawn, fuse, plan_fusion
-from caslie_ray.lease import Fence
 from caslie_ray.profiles import load_profile
-from caslie_ray.runs import Run, RunError, open_run
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.lease_files import Fence
+from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import find_task
 from tests.tasks.records import RECORDS, sample
 

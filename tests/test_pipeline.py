@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from caslie_ray.profiles import load_profile
-from caslie_ray.runs import Run, open_run
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.tasks import TASKS
 from tests.checkouts import ROOT, Checkout, checkout
 from tests.engines import tiny

@@ -9,7 +9,7 @@ import pytest
 
 from caslie_ray.captioning import CaptionJob, _job, caption
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run, open_run
+from caslie_ray.storage.run import Run, open_run
 from tests.scale import SETTINGS, Watched, fabricate
 from tests.worlds import fresh_run, profile, rows, stored_ids
 

@@ -11,7 +11,7 @@ import pytest
 
 from caslie_ray.captioning import caption_status
 from caslie_ray.miniature import WorldSize
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.clusters import Nodes, Submitted, nodes, until
 from tests.faulty import COUNTED
 from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, stored_ids, voter

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.clusters import ROOT, until
 from tests.object_store import free_port
 from tests.worlds import rows

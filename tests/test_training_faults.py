@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from caslie_ray.runs import Run, open_run
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.run import Run, open_run
+from caslie_ray.storage.schemas import SCHEMAS
 from tests.clusters import Nodes, Submitted, nodes, until
 from tests.worlds import fresh_run
 

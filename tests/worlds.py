@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from caslie_ray.captioning._work import WorkOrder, tidy, work
 from caslie_ray.engines import Choice, Engine, EngineSpec, Generation, Request, load_engine
-from caslie_ray.lineup import Role, resolve
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.profiles import Profile, load_profile
-from caslie_ray.runs import Run, open_run
+from caslie_ray.roles import Role, resolve
+from caslie_ray.storage.run import Run, open_run
 
 SMALL = WorldSize(train=2, validation=0, ind=1, ood=1)
 VOTERS = ("llama-3b", "llama-8b", "vision", "mistral", "phi")

@@ -25,9 +25,9 @@ from caslie_ray.benchmark.processes import fresh_processes
 from caslie_ray.benchmark.timing import Timing
 from caslie_ray.benchmark.views import images_of, questions_of, views_of
 from caslie_ray.engines import Engine, EngineSpec, load_engine
-from caslie_ray.lineup import resolve, role_of
 from caslie_ray.profiles import Profile, load_profile
-from caslie_ray.runs import open_run
+from caslie_ray.roles import resolve, role_of
+from caslie_ray.storage.run import open_run
 
 __all__ = ["AloneResult", "AloneTask", "Devices", "devices_for", "run_alone", "timings"]
 

@@ -11,10 +11,10 @@ from random import Random
 import pyarrow as pa
 from PIL import Image
 
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.prompts import Prompt, render
-from caslie_ray.runs import Run, open_run, partitions
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.run import Run, open_run, partitions
+from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS, Task
 
 __all__ = ["fabricate"]

@@ -15,7 +15,7 @@ from typing import Any
 import caslie_ray
 from caslie_ray.benchmark.timing import Timing, steady_seconds
 from caslie_ray.benchmark.watching import Family, RowWatch, Watcher
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 
 __all__ = ["Job", "JobResult", "caption_timing", "environment", "run_jobs", "terminate"]
 

@@ -24,9 +24,9 @@ from caslie_ray.benchmark.phases import requests_of
 from caslie_ray.benchmark.views import images_of, views_of
 from caslie_ray.captioning import caption_rows
 from caslie_ray.engines.preparing import Preparer
-from caslie_ray.lineup import ResolvedLineup, resolve
 from caslie_ray.profiles import load_profile
-from caslie_ray.runs import open_run
+from caslie_ray.roles import ResolvedLineup, resolve
+from caslie_ray.storage.run import open_run
 
 __all__ = ["Parts", "measure_parts", "split"]
 

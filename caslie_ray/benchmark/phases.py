@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from caslie_ray.captioning import Known, View, advance
 from caslie_ray.engines import Choice, Engine, EngineSpec, Failure, Generation, Request
-from caslie_ray.lineup import ResolvedLineup, Role
 from caslie_ray.quality import CHOICES
+from caslie_ray.roles import ResolvedLineup, Role
 
 __all__ = [
     "EARLY", "FULL", "Barrier", "Phase", "PhaseResult", "Timer", "Vote", "requests_of", "run_chain", "run_predictions",

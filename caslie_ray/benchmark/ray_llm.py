@@ -27,10 +27,10 @@ from caslie_ray.benchmark.timing import Timing, steady_seconds
 from caslie_ray.benchmark.views import images_of, questions_of, views_of
 from caslie_ray.benchmark.watching import Family, Watcher
 from caslie_ray.engines import EngineError, Request
-from caslie_ray.lineup import Role, resolve, role_of
 from caslie_ray.profiles import Model, Profile, load_profile
 from caslie_ray.quality import CHOICES
-from caslie_ray.runs import open_run
+from caslie_ray.roles import Role, resolve, role_of
+from caslie_ray.storage.run import open_run
 
 __all__ = ["RayLlmTask", "models_of", "refusal", "root_cause", "run_ray_llm"]
 
@@ -200,7 +200,7 @@ def _answer(role: Role, requests: Sequence[Request], *, votes: bool) -> list[tup
 
 
 def _main(spec: str, result: str) -> None:
-    from caslie_ray.cluster import connect
+    from caslie_ray.cluster.connection import connect
 
     task = RayLlmTask(**json.loads(Path(spec).read_text()))
     events: list[list[tuple[float, int]]] = []

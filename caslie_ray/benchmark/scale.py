@@ -11,7 +11,7 @@ from caslie_ray.benchmark.null_engine import NULL_ENGINE
 from caslie_ray.benchmark.ours import Job, JobResult
 from caslie_ray.benchmark.timing import steady_seconds
 from caslie_ray.profiles import Profile, load_profile
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 
 __all__ = ["FULL_SIZES", "QUICK_SIZES", "Scaled", "null_profile", "scale_job", "scaled"]
 

@@ -16,7 +16,7 @@ from caslie_ray.benchmark.timing import Timing
 from caslie_ray.benchmark.training import SETTINGS, plain_timing, run_plain_loop, train_timing
 from caslie_ray.benchmark.views import Workload, copy_table, write_given
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 
 __all__ = ["BARE", "OURS", "PLAIN", "PUBLISHED", "RAY_LLM", "Setup", "Side", "Variant", "sides", "variants"]
 

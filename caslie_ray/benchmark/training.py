@@ -17,7 +17,7 @@ from caslie_ray.benchmark.timing import Timing
 from caslie_ray.benchmark.views import VARIANT
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt, read_spans
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 
 __all__ = ["SETTINGS", "PlainTraining", "plain_timing", "run_plain_loop", "train_timing", "training_tokens"]
 

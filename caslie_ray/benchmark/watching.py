@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psutil
 
-from caslie_ray.runs import Run, RunError
+from caslie_ray.storage.run import Run, RunError
 
 __all__ = ["Family", "RowWatch", "Usage", "Watcher"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 
 __all__ = ["CONTEXT_FREE_FOLDER", "context_free_job", "context_free_run"]
 

@@ -15,10 +15,10 @@ from caslie_ray.captioning._rows import CaptionAnswer, View, VoteAnswer, read_vi
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import Known, advance
 from caslie_ray.captioning._summary import Counts
-from caslie_ray.damage import salvaged
-from caslie_ray.lineup import ResolvedLineup
-from caslie_ray.runs import Run, RunError, StoreError
-from caslie_ray.tables import ANSWERS, SCHEMAS
+from caslie_ray.roles import ResolvedLineup
+from caslie_ray.storage.run import Run, RunError, StoreError
+from caslie_ray.storage.salvage import salvaged
+from caslie_ray.storage.schemas import ANSWERS, SCHEMAS
 
 __all__ = ["KEPT", "Ledger", "PartitionState", "glance", "holds", "load", "read_images", "read_whole", "survey"]
 

@@ -11,19 +11,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caslie_ray.capacity import capacity
 from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.captioning._ledger import KEPT, PartitionState
 from caslie_ray.captioning._work import WorkOrder
-from caslie_ray.cluster import connect
+from caslie_ray.cluster.capacity import capacity
+from caslie_ray.cluster.connection import connect
+from caslie_ray.context_window import caption_room
 from caslie_ray.engines.memory import describe, usable_gib
-from caslie_ray.fitting import caption_room
-from caslie_ray.lineup import Role
-from caslie_ray.placement import PoolPlan, pool_plans, size_pools
+from caslie_ray.monitoring.progress import clock
+from caslie_ray.monitoring.progress_monitor import Watch
+from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.profiles import Profile
-from caslie_ray.progress import clock
-from caslie_ray.runs import Run, RunError
-from caslie_ray.watch import Watch
+from caslie_ray.roles import Role
+from caslie_ray.storage.run import Run, RunError
 
 __all__ = ["CaptionPlan", "plan_captions"]
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from caslie_ray.ids import content_id
-from caslie_ray.lineup import ResolvedLineup
+from caslie_ray.hashing import content_id
 from caslie_ray.prompts import Prompt, read_spans
 from caslie_ray.quality import answer_of, count
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.roles import ResolvedLineup
+from caslie_ray.storage.schemas import SCHEMAS
 
 __all__ = ["CaptionAnswer", "Row", "View", "VoteAnswer", "caption_rows", "read_views"]
 

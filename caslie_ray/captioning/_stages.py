@@ -11,10 +11,10 @@ from typing import Protocol
 
 from caslie_ray.captioning._rows import CaptionAnswer, Row, View, VoteAnswer
 from caslie_ray.engines import Choice, Generation, Request
-from caslie_ray.ids import content_id
-from caslie_ray.lineup import ResolvedLineup, Role
+from caslie_ray.hashing import content_id
 from caslie_ray.prompts import CAPTION, Prompt
 from caslie_ray.quality import CHOICES, count
+from caslie_ray.roles import ResolvedLineup, Role
 
 __all__ = ["CONTEXT_FREE", "Ask", "Known", "advance", "caption_key", "vote_key"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from caslie_ray.lineup import ResolvedLineup
 from caslie_ray.quality import fleiss_kappa
-from caslie_ray.runs import Run
+from caslie_ray.roles import ResolvedLineup
+from caslie_ray.storage.run import Run
 
 __all__ = ["Counts", "count_partition", "count_rows", "describe", "kind_of_error", "merge"]
 

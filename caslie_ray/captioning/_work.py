@@ -14,10 +14,10 @@ from caslie_ray.captioning._rows import CaptionAnswer, Row, View, VoteAnswer, ca
 from caslie_ray.captioning._settled import settled_note
 from caslie_ray.captioning._stages import Ask, advance
 from caslie_ray.captioning._summary import count_rows
-from caslie_ray.ids import content_id
-from caslie_ray.lineup import ResolvedLineup
-from caslie_ray.runs import Run
-from caslie_ray.tables import ANSWERS
+from caslie_ray.hashing import content_id
+from caslie_ray.roles import ResolvedLineup
+from caslie_ray.storage.run import Run
+from caslie_ray.storage.schemas import ANSWERS
 
 __all__ = ["WorkOrder", "compact", "tidy", "work"]
 

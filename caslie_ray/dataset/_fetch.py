@@ -13,9 +13,9 @@ from caslie_ray.dataset.headers import RequestHeaders, header_settings
 from caslie_ray.dataset.images import Outcome, read_images
 from caslie_ray.dataset.roots import Root
 from caslie_ray.dataset.working import FETCHED, FOLDER, SORTED, fold, write_sorted
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 
 __all__ = ["Fate", "Fetcher", "Ledger", "Plan", "Wanted", "fate_table", "plan", "write_fetched"]
 

@@ -18,7 +18,7 @@ from caslie_ray.dataset._tables import TABLES
 from caslie_ray.dataset.reading import SourceFile
 from caslie_ray.dataset.working import FOLDER
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run, RunError, StoreError
+from caslie_ray.storage.run import Run, RunError, StoreError
 from caslie_ray.tasks import Task
 
 __all__ = ["Held"]

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import pyarrow.fs as pafs
 
 from caslie_ray.dataset.working import FOLDER
-from caslie_ray.lease import LEASE
-from caslie_ray.runs import Run
-from caslie_ray.stores import patiently
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.lease_files import LEASE
+from caslie_ray.storage.run import Run
+from caslie_ray.storage.schemas import SCHEMAS
+from caslie_ray.storage.stores import patiently
 
 __all__ = ["Skipped", "leave_out_runs", "refuse_runs"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import caslie_ray.ids
+import caslie_ray.hashing
 import caslie_ray.imaging
 import caslie_ray.prompts
 import caslie_ray.tasks
@@ -23,10 +23,10 @@ from caslie_ray.dataset.reading import Record, SourceFile, read_source
 from caslie_ray.dataset.references import Reference, read_reference
 from caslie_ray.dataset.roots import Roots, given_roots, roots_of
 from caslie_ray.dataset.working import FOLDER, PARSED, fold
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, IngestSettings
 from caslie_ray.prompts import Prompt
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import RowError, Task, find_task
 from caslie_ray.tasks._parsing import as_text
 
@@ -84,7 +84,7 @@ def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings,
 
 def _code(tasks: Mapping[str, Task]) -> list[bytes]:
     """Return the code that reads rows, decodes images and writes prompts, so that a change is noticed."""
-    files = {Path(caslie_ray.ids.__file__), Path(caslie_ray.prompts.__file__)}
+    files = {Path(caslie_ray.hashing.__file__), Path(caslie_ray.prompts.__file__)}
     for module in (__file__, str(caslie_ray.imaging.__file__), str(caslie_ray.tasks.__file__)):
         files |= set(Path(module).parent.glob("*.py"))
     for task in tasks.values():

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import ray
 from ray.data import Dataset, TaskPoolStrategy
 
-from caslie_ray.cluster import connect
+from caslie_ray.cluster.connection import connect
 
 __all__ = ["RETRIES", "Lost", "each", "each_of_stream"]
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.dataset.working import SORTED, fold, write_sorted
-from caslie_ray.ids import content_id
-from caslie_ray.runs import Run
+from caslie_ray.hashing import content_id
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import SPLITS
 
 __all__ = ["Group", "Resolved", "Resolver"]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 
 from caslie_ray import __version__
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, ProfileError
 from caslie_ray.profiles.headers import VARIABLE, ascii_host, check_value, is_credential
 

@@ -20,8 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from caslie_ray.cluster import connect
-from caslie_ray.damage import DamagedFile
+from caslie_ray.cluster.connection import connect
 from caslie_ray.dataset._fetch import Fate, Fetcher, Ledger, Wanted, fate_table, plan, write_fetched
 from caslie_ray.dataset._held import Held
 from caslie_ray.dataset._limits import Limits
@@ -37,11 +36,12 @@ from caslie_ray.dataset.reading import Record, SourceFile, find_sources
 from caslie_ray.dataset.roots import Root, given_roots, roots_of
 from caslie_ray.dataset.summary import IngestSummary, counted, plural, readings
 from caslie_ray.dataset.working import FOLDER
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
+from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
-from caslie_ray.progress import Progress
-from caslie_ray.runs import Run, RunError, partitions
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.run import Run, RunError, partitions
+from caslie_ray.storage.salvage import DamagedFile
+from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS, Task
 
 __all__ = ["ingest"]

@@ -11,7 +11,7 @@ from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.reading import find_sources, read_source
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS, Task
 
 __all__ = ["IngestPlan", "plan_ingest"]

@@ -33,8 +33,8 @@ from caslie_ray.dataset.columns import Columns, split_of_name
 from caslie_ray.dataset.roots import with_path
 from caslie_ray.dataset.summary import plural
 from caslie_ray.imaging.file_types import looks_like
-from caslie_ray.runs import Run
-from caslie_ray.stores import (
+from caslie_ray.storage.run import Run
+from caslie_ray.storage.stores import (
     RunError,
     StoreError,
     brief,

@@ -24,7 +24,7 @@ from urllib.parse import unquote, unquote_to_bytes
 from caslie_ray.dataset._base64 import decode_base64, read_base64_image
 from caslie_ray.dataset.roots import STORES, RefusedPath, Roots
 from caslie_ray.dataset.urls import clean_url
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.tasks import ImageRef, UnreadableImage
 
 __all__ = ["Reference", "read_reference"]

@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings
-from caslie_ray.stores import public_uri
+from caslie_ray.storage.stores import public_uri
 
 __all__ = ["STORES", "RefusedPath", "Root", "Roots", "find_root", "given_roots", "roots_of", "with_path"]
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-from caslie_ray.runs import Run
-from caslie_ray.tables import SCHEMAS, SPANS
+from caslie_ray.storage.run import Run
+from caslie_ray.storage.schemas import SCHEMAS, SPANS
 
 __all__ = ["FETCHED", "FOLDER", "LOST", "PARSED", "SORTED", "fold", "read_range", "write_sorted"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS, Task
 
 if TYPE_CHECKING:  # it brings torch, which takes seconds

@@ -18,7 +18,7 @@ from caslie_ray.evaluation.page import ShownTruth, ShownView, ShownVote, worst_f
 from caslie_ray.miniature.catalogue import Look
 from caslie_ray.miniature.truth import ViewTruth, helps
 from caslie_ray.quality import audited
-from caslie_ray.runs import Run, RunError, partition_of
+from caslie_ray.storage.run import Run, RunError, partition_of
 from caslie_ray.tasks import TASKS
 
 __all__ = ["Collected", "Judged", "collect", "images_of", "shown_view", "splits_of"]

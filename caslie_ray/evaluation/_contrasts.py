@@ -14,8 +14,8 @@ from caslie_ray.evaluation._collect import shown_view, splits_of
 from caslie_ray.evaluation._results import Measured
 from caslie_ray.evaluation._truth import KnownView
 from caslie_ray.evaluation.page import ShownAnswer, ShownSample, ShownView
-from caslie_ray.ids import content_id
-from caslie_ray.runs import Run
+from caslie_ray.hashing import content_id
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS
 
 __all__ = ["contrasts_of", "views_of"]

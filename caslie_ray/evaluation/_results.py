@@ -12,7 +12,7 @@ from caslie_ray.evaluation._answers import Answered, Cell, read_answers
 from caslie_ray.evaluation._scores import Scored, difference, mean_of, metric_rows, score
 from caslie_ray.evaluation._tables import Results, Used, as_latex, as_markdown, tables_of
 from caslie_ray.fusion import EXPERIMENTS
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 
 if TYPE_CHECKING:  # it brings torch, which takes seconds
     from caslie_ray.prediction import Answerer

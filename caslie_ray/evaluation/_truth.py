@@ -12,7 +12,7 @@ from caslie_ray.miniature.catalogue import Look
 from caslie_ray.miniature.drawing import Picture
 from caslie_ray.miniature.truth import ViewTruth
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run, RunError, open_path
+from caslie_ray.storage.run import Run, RunError, open_path
 
 __all__ = ["KnownView", "read_truth"]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from caslie_ray.evaluation._bounds import cut, within_budget
 from caslie_ray.evaluation._thumbnails import thumbnails
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import SPLITS, TASKS
 
 __all__ = [

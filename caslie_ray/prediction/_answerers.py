@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from caslie_ray.ids import content_id
-from caslie_ray.lineup import Role
+from caslie_ray.hashing import content_id
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run, RunError
+from caslie_ray.roles import Role
+from caslie_ray.storage.run import Run, RunError
 from caslie_ray.training import base_of, finished, planned
 
 __all__ = ["Answerer", "answerers_of"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.prompts import Prompt
 
 __all__ = ["ImageRef", "Sample", "UnreadableImage", "ViewPrompts"]

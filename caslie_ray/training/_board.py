@@ -10,7 +10,7 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from caslie_ray.progress import Progress
+from caslie_ray.monitoring.progress import Progress
 
 __all__ = ["Board", "Onlooker"]
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.prompts import Prompt, Span, read_spans
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS
 from caslie_ray.training._order import TrainingOrder
 

@@ -15,10 +15,10 @@ import pyarrow.fs as pafs
 import ray
 from ray.exceptions import RayTaskError
 
-from caslie_ray.cluster import connect
+from caslie_ray.cluster.connection import connect
 from caslie_ray.engines.preflight import preflight
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 from caslie_ray.training._board import Onlooker
 from caslie_ray.training._export import merge_adapter
 from caslie_ray.training._fitting import checkpoints_folder, fit, forget

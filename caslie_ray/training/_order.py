@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from caslie_ray.engines import EngineSpec, LoraShape, fingerprint
 from caslie_ray.engines.revisions import pinned
 from caslie_ray.fusion import EXPERIMENTS, experiments_of
-from caslie_ray.ids import content_id
-from caslie_ray.lineup import Role, role_of
+from caslie_ray.hashing import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.profiles.training import TrainingSettings
+from caslie_ray.roles import Role, role_of
 from caslie_ray.tasks import TASKS
 
 __all__ = ["MODELS", "TASK_SPECIFIC", "TrainingOrder", "base_of", "orders_of"]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tensorboardX import SummaryWriter
 
-from caslie_ray.runs import Run
+from caslie_ray.storage.run import Run
 from caslie_ray.training._learner import TrainingError
 
 __all__ = ["Tracking", "import_tracker"]

@@ -16,11 +16,11 @@ from caslie_ray.benchmark.published import VOTE_TOKENS, PublishedLoop, said
 from caslie_ray.benchmark.views import images_of, views_of
 from caslie_ray.captioning import View
 from caslie_ray.engines import EngineSpec, Request, load_engine, resolve
-from caslie_ray.lineup import resolve as resolve_lineup
 from caslie_ray.profiles import Profile
 from caslie_ray.prompts import Prompt
 from caslie_ray.quality import CHOICES
-from caslie_ray.runs import open_run
+from caslie_ray.roles import resolve as resolve_lineup
+from caslie_ray.storage.run import open_run
 from tests.worlds import VOTERS, InProcess, caption_here, fresh_run, profile, rows, voter
 
 VIEWS = 24

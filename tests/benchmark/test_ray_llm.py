@@ -13,7 +13,7 @@ from caslie_ray.benchmark.views import select
 from caslie_ray.captioning import caption
 from caslie_ray.fusion import fuse
 from caslie_ray.profiles import Profile, load_profile
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.worlds import fresh_run, profile, voter
 
 COUNT = 40

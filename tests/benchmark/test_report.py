@@ -19,7 +19,7 @@ from caslie_ray.benchmark.table import show
 from caslie_ray.benchmark.timing import Timing
 from caslie_ray.benchmark.views import Workload
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.worlds import profile, voter
 
 OTHERS = (PUBLISHED, BARE, RAY_LLM, PLAIN)

@@ -10,8 +10,8 @@ import pyarrow as pa
 from caslie_ray.benchmark.job import used_store_mib, worker_mib
 from caslie_ray.benchmark.watching import Family, RowWatch, Watcher
 from caslie_ray.captioning import caption_rows
-from caslie_ray.runs import Run, open_run
-from caslie_ray.tables import ANSWERS
+from caslie_ray.storage.run import Run, open_run
+from caslie_ray.storage.schemas import ANSWERS
 
 
 def write(run: Run, stem: str, *ids: str) -> str:

@@ -18,10 +18,10 @@ from caslie_ray.captioning._work import WorkOrder, tidy, work
 from caslie_ray.engines import Generation, fingerprint
 from caslie_ray.engines._chat import Chat
 from caslie_ray.engines._families import TEXT_FAMILY
-from caslie_ray.lineup import resolve
 from caslie_ray.prompts import Prompt
 from caslie_ray.reporting import show_caption
-from caslie_ray.runs import Run, open_run
+from caslie_ray.roles import resolve
+from caslie_ray.storage.run import Run, open_run
 from tests.engines import tiny
 from tests.worlds import InProcess, caption_here, fresh_run, profile, rows, voter
 

@@ -15,10 +15,10 @@ import pytest
 
 from caslie_ray.captioning import caption, plan_captions
 from caslie_ray.dataset import ingest
-from caslie_ray.lineup import resolve
 from caslie_ray.miniature import WorldSize
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import open_run
+from caslie_ray.roles import resolve
+from caslie_ray.storage.run import open_run
 from tests.engines.test_vllm import processes, wait_for
 from tests.worlds import VOTERS, InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, voter
 

@@ -8,7 +8,7 @@ import pytest
 
 from caslie_ray.dataset import ingest
 from caslie_ray.miniature import WorldSize
-from caslie_ray.runs import Run, open_run
+from caslie_ray.storage.run import Run, open_run
 from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, voter
 
 pytestmark = [pytest.mark.verify, pytest.mark.timeout(1800)]

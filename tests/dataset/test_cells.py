@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.dataset import IngestSummary, ingest
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.reporting import show_ingest
-from caslie_ray.runs import Run, open_run
+from caslie_ray.storage.run import Run, open_run
 from tests.dataset.world import category, encoded, picture, png, write_json
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -13,12 +13,12 @@ import pyarrow.fs as pafs
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]  # it has none
 
-from caslie_ray.damage import DamagedFile
 from caslie_ray.dataset import ingest
 from caslie_ray.dataset._held import Held
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import Run, open_run
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.run import Run, open_run
+from caslie_ray.storage.salvage import DamagedFile
+from caslie_ray.storage.schemas import SCHEMAS
 from tests.dataset.test_ingest import bring, rows
 from tests.dataset.world import Site, category, png, stopped_before_tables, write_json
 

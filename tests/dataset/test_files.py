@@ -16,7 +16,7 @@ from caslie_ray.dataset._ray import each
 from caslie_ray.dataset.decoding import ImageError
 from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.roots import Root
-from caslie_ray.stores import Patience
+from caslie_ray.storage.stores import Patience
 from tests.object_store import ObjectStore, free_port, object_store
 
 

@@ -15,7 +15,7 @@ from caslie_ray.dataset._fetch import Ledger, write_fetched
 from caslie_ray.dataset.headers import header_settings, request_headers, same_origin
 from caslie_ray.dataset.images import Outcome, read_images
 from caslie_ray.profiles import ImageSettings, Profile, ProfileError, load_profile
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.dataset.world import Site, category, png, write_json
 
 SECRET = "s3cret-of-the-shop"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caslie_ray.dataset import ingest
 from caslie_ray.profiles import load_profile
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, encoded, picture, write_json
 
 

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from caslie_ray.dataset import IngestSummary, SourceError, ingest, plan_ingest
-from caslie_ray.ids import content_id
-from caslie_ray.lease import Fence
+from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, Profile
-from caslie_ray.runs import Run, open_run
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.lease_files import Fence
+from caslie_ray.storage.run import Run, open_run
+from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS
 from tests.dataset.world import (
     Site,

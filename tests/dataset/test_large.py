@@ -17,7 +17,7 @@ from caslie_ray.dataset._fetch import Fetcher, Wanted
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.reading import find_sources, read_source
 from caslie_ray.profiles import Profile, SourceKeys
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, png, write_json
 
 pytestmark = pytest.mark.verify

@@ -9,7 +9,7 @@ import pytest
 
 from caslie_ray.dataset import SourceError
 from caslie_ray.dataset.reading import find_sources
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.dataset.sources import sentiment
 
 ROWS = json.dumps([sentiment(1)])

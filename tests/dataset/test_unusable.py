@@ -10,7 +10,7 @@ import pytest
 from caslie_ray.cli import Arguments, JobError
 from caslie_ray.jobs import ingest_job, pipeline_job
 from caslie_ray.profiles import Profile
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.dataset.sources import sentiment
 from tests.dataset.world import png
 

@@ -11,9 +11,9 @@ import pytest
 from caslie_ray.engines import registry
 from caslie_ray.engines.memory import describe
 from caslie_ray.engines.preflight import preflight
-from caslie_ray.lineup import engine_lines, resolve
-from caslie_ray.placement import pool_plans
+from caslie_ray.pipeline.placement import pool_plans
 from caslie_ray.profiles import ProfileError, load_profile
+from caslie_ray.roles import engine_lines, resolve
 from tests.worlds import InProcess, caption_here, fresh_run, profile, rows, voter
 
 MODULE = '''

@@ -24,7 +24,7 @@ from caslie_ray.engines._reader import find_source, load_reader
 from caslie_ray.engines.vllm import VllmEngine, refusal
 from caslie_ray.engines.vllm._support import engine_settings
 from caslie_ray.prompts import Prompt, render
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.engines import tiny
 from tests.engines.adapters import BODY, HEAD, make_adapter, silence
 from tests.engines.conftest import MakeCheckpoint, tiny_spec

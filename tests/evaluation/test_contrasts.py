@@ -10,8 +10,8 @@ from caslie_ray.evaluation._contrasts import contrasts_of, views_of
 from caslie_ray.evaluation._results import measure
 from caslie_ray.fusion import fuse
 from caslie_ray.prediction import Answerer
-from caslie_ray.runs import Run
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.run import Run
+from caslie_ray.storage.schemas import SCHEMAS
 from tests.worlds import InProcess, caption_here, fresh_run, profile
 
 ANSWERERS = [

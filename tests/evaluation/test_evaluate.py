@@ -17,8 +17,8 @@ from caslie_ray.evaluation._truth import read_truth
 from caslie_ray.miniature import WorldSize
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.reporting import show_evaluate
-from caslie_ray.runs import Run, RunError, open_run
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.schemas import SCHEMAS
 from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, voter
 
 SETTINGS = ["votes.schedule=full", "evaluation.context_free=true", "evaluation.resamples=200"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.test_pipeline import README, job
 
 

@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 from caslie_ray.evaluation import _measures as measures
 from caslie_ray.evaluation._summary import describe
 from caslie_ray.evaluation._sums import Sums
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.miniature.catalogue import Look
 from caslie_ray.miniature.drawing import Kind, Picture
 from caslie_ray.miniature.truth import ViewTruth

@@ -22,7 +22,7 @@ from caslie_ray.evaluation.page import (
     worst_first,
     write_page,
 )
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.evaluation.shown import encoded, photo, truth, view
 
 

@@ -20,8 +20,8 @@ from caslie_ray.evaluation._results import measure, summary_of, write_results
 from caslie_ray.evaluation._scores import Scored, difference, mean_of, metric_rows, score
 from caslie_ray.evaluation._tables import Results, as_latex, as_markdown, improvement, tables_of
 from caslie_ray.prediction import Answerer
-from caslie_ray.runs import Run, open_run
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.run import Run, open_run
+from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import SPLITS, TASKS, Confusion, Metrics, Task, Values, find_task, metric, share
 
 

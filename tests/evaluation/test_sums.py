@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from caslie_ray.evaluation._sums import Bootstrap, Sums
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 
 
 def _coins(images: int, share: float, views: int = 1) -> Sums:

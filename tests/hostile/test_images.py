@@ -19,7 +19,7 @@ from caslie_ray.dataset import ingest
 from caslie_ray.dataset.decoding import decoder
 from caslie_ray.dataset.images import Outcome, try_decode
 from caslie_ray.profiles import ImageSettings, load_profile
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, encoded, picture, png, write_json
 from tests.hostile import images as make
 from tests.measuring import measured

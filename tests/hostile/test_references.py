@@ -20,7 +20,7 @@ from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.references import read_reference
 from caslie_ray.dataset.roots import given_roots, roots_of
 from caslie_ray.profiles import ImageSettings, load_profile
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, png, write_json
 from tests.measuring import measured
 

@@ -23,7 +23,7 @@ from caslie_ray.dataset._shapes import Damage
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.reading import SourceFile, find_sources, read_source
 from caslie_ray.profiles import SourceKeys, load_profile
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, png, write_json
 from tests.hostile.sources import (
     claiming,

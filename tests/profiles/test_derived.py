@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.lineup import resolve
 from caslie_ray.profiles import ProfileError, TrainingSettings, load_profile
+from caslie_ray.roles import resolve
 
 
 def test_steps_of_the_released_training_set() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from caslie_ray.ids import content_id
+from caslie_ray.hashing import content_id
 from caslie_ray.tasks import TASKS
 from tests.tasks.records import MPC_OPTIONS, sample
 

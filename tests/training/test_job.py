@@ -16,11 +16,11 @@ from tensorboardX.proto import event_pb2
 from transformers import AutoModelForCausalLM
 
 from caslie_ray.engines import EngineError, EngineSpec, Request, load_engine, resolve
-from caslie_ray.lease import Fence
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
-from caslie_ray.runs import Run, RunError, RunLost, open_run
-from caslie_ray.tables import SCHEMAS
+from caslie_ray.storage.lease_files import Fence
+from caslie_ray.storage.run import Run, RunError, RunLost, open_run
+from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.training import TrainingError, orders_of, plan_training, planned, train
 from caslie_ray.training._fitting import checkpoints_folder, forget_if_broken
 from caslie_ray.training._saving import load_checkpoint, save_checkpoint

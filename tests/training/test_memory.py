@@ -16,7 +16,7 @@ from caslie_ray.engines import EngineError, EngineSpec
 from caslie_ray.engines.trainable import attention_for
 from caslie_ray.profiles import load_profile
 from caslie_ray.profiles.training import TrainingSettings
-from caslie_ray.runs import open_run
+from caslie_ray.storage.run import open_run
 from caslie_ray.training import plan_training
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._batches import pack_limit

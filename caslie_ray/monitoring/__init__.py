@@ -1,0 +1,1 @@
+"""Progress lines, Prometheus metrics, and the Grafana dashboard."""

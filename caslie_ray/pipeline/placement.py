@@ -1,0 +1,135 @@
+"""Which pools of replicas a lineup needs, how large they may be, and whether a cluster has room for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from caslie_ray.cluster.capacity import cluster_shortage
+from caslie_ray.cluster.connection import Connection
+from caslie_ray.cluster.shortage import Need
+from caslie_ray.engines import EngineError, EngineSpec, overlap
+from caslie_ray.roles import Role
+
+__all__ = ["PoolDown", "PoolPlan", "pool_plans", "refuse_what_cannot_fit", "size_pools"]
+
+# Replicas that are requested of a cluster whose limit Ray does not know: those that find no room stay pending.
+_UNKNOWN_LIMIT = 64
+
+
+class PoolDown(EngineError):
+    """A model cannot be started, or does not stay alive; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """One pool: which model it holds, what a replica needs, and whether a job goes on without it.
+
+    Attributes:
+        key: identifies the pool.
+        name: the model's name in the profile.
+        spec: what a replica loads.
+        cpus: CPU cores per replica.
+        gpus: GPUs per replica.
+        memory_gib: main memory per replica, in GiB.
+        minimum: replicas that must be ready before work starts.
+        maximum: upper limit of replicas; None: as many as fit, see `size_pools`.
+        needed: whether the job ends where the pool cannot be kept alive.
+    """
+
+    key: str
+    name: str
+    spec: EngineSpec
+    cpus: float
+    gpus: float
+    memory_gib: float
+    minimum: int
+    maximum: int | None
+    needed: bool = True
+
+    @property
+    def slots(self) -> int:
+        """Batches that a replica takes at once."""
+        return overlap(self.spec.engine)
+
+    @property
+    def limit(self) -> int:
+        """Upper limit of replicas; the minimum where it is not settled yet."""
+        return self.minimum if self.maximum is None else self.maximum
+
+    @property
+    def needs(self) -> dict[str, float]:
+        """What a replica takes of the cluster, by Ray's names of the units; memory in bytes."""
+        return {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_gib * 2**30}
+
+
+def pool_plans(roles: Sequence[Role], needed: Collection[str | None] | None = None) -> list[PoolPlan]:
+    """Return one pool for each checkpoint among the roles.
+
+    Args:
+        roles: who is asked.
+        needed: names of the roles that a job does not go on without; None for all.
+    """
+    plans: dict[str, PoolPlan] = {}
+    for role in roles:
+        need = role.resources
+        plans.setdefault(
+            role.pool,
+            PoolPlan(
+                role.pool, role.name, role.spec, need.cpus, need.gpus, need.memory_gib,
+                role.replicas.min, role.replicas.max, needed is None or role.name in needed,
+            ),
+        )  # fmt: skip
+    return list(plans.values())
+
+
+def size_pools(plans: Sequence[PoolPlan], rows: int, limits: Mapping[str, float] | None) -> list[PoolPlan]:
+    """Settle the upper limit of each pool that has none.
+
+    The first such pool gets what the others leave: in a lineup that is the captioner, which decodes and so is many
+    times slower than a voter. Other such pools keep to their minimum, and no pool gets more replicas than batches.
+
+    Args:
+        plans: pools that run together, the captioner's first.
+        rows: rows that are to be answered.
+        limits: the most that the cluster can have, by Ray's names of the units; None where it is not known.
+    """
+    first = next((plan for plan in plans if plan.maximum is None), None)
+    if first is None:
+        return list(plans)
+    others = [plan for plan in plans if plan is not first]
+    room = _UNKNOWN_LIMIT
+    if limits is not None:
+        rest = {
+            unit: (limits.get(unit, 0.0) - sum(plan.limit * plan.needs[unit] for plan in others)) / need
+            for unit, need in first.needs.items()
+            if need and (unit != "memory" or unit in limits)  # a launcher's file rarely lists memory
+        }
+        room = math.floor(min(rest.values(), default=_UNKNOWN_LIMIT) + 1e-6)
+    batches = math.ceil(rows / (first.spec.batch_size * first.slots))
+    largest = max(first.minimum, min(room, batches))
+    return [replace(plan, maximum=largest if plan is first else plan.limit) for plan in plans]
+
+
+def refuse_what_cannot_fit(plans: Sequence[PoolPlan], connection: Connection) -> None:
+    """Check that the minimum of replicas of pools that run together fits the cluster, as it is or can become.
+
+    On a joined cluster, models that the job goes on without are not counted: it gives them up after a while.
+
+    Args:
+        plans: the pools that are to run together.
+        connection: how this process is connected to Ray.
+
+    Raises:
+        PoolDown: it can never fit; the message says what is missing and what to do.
+    """
+    counted = [plan for plan in plans if plan.needed or not connection.joined]
+    shortage = cluster_shortage([Need(plan.name, plan.needs, plan.minimum) for plan in counted], connection)
+    if shortage is None:
+        return
+    mend = "run one model at a time (schedule=staged), " if len(plans) > 1 and shortage.alone else ""
+    raise PoolDown(
+        f"{shortage.reason}; {mend}lower resources, alone or pool.min of these models in the profile,"
+        f" or {shortage.mend}"
+    )

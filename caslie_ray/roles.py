@@ -1,0 +1,197 @@
+"""The lineup of a caption job, resolved: who is asked, in which order, under which fingerprints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from caslie_ray.engines import EngineError, EngineSpec, LoraShape
+from caslie_ray.engines.choosing import AUTO, choose_engine
+from caslie_ray.engines.fingerprint import fingerprint
+from caslie_ray.engines.instructions import takes_instructions
+from caslie_ray.engines.revisions import pinned
+from caslie_ray.hashing import content_id
+from caslie_ray.profiles import FaultSettings, Model, Pool, Profile, ProfileError, Resources
+from caslie_ray.quality import audited
+
+__all__ = [
+    "ResolvedLineup", "Role", "captioning_models", "engine_lines", "needed_names", "optional_names", "resolve",
+    "role_of",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Role:
+    """One model in one role.
+
+    Attributes:
+        name: its name in the profile, and in the votes of the `captions` table.
+        fingerprint: everything that its answers depend on, as 32 hexadecimal digits.
+        pool: the pool of replicas that plays it; roles that share a checkpoint share one.
+        spec: what a replica loads.
+        why: why on this engine, where the profile left it open; else empty.
+        resources: what a replica asks of the cluster.
+        replicas: how many replicas there may be.
+    """
+
+    name: str
+    fingerprint: str
+    pool: str
+    spec: EngineSpec
+    why: str
+    resources: Resources
+    replicas: Pool
+
+    @property
+    def engine(self) -> str:
+        """Its engine, and why where the profile left it open."""
+        return self.spec.engine + (f" · {self.why}" if self.why else "")
+
+    @property
+    def answers(self) -> str:
+        """The folder of the run that keeps this model's own answers."""
+        return f"answers/{self.name}-{self.fingerprint[:12]}"
+
+
+@dataclass(frozen=True)
+class ResolvedLineup:
+    """Who captions and who votes, and by which rules.
+
+    Attributes:
+        captioner: None where captions come with the data, or are never used.
+        voters: cheapest first; empty where nobody votes.
+        rule: `majority`, `always` (UIA) or `never` (text only).
+        full: every voter is asked about every view.
+        audit: share of the views on which all vote all the same.
+        context_free: one caption prompt for all images (paper C.1).
+        caption_words: words that the captioner is asked not to exceed; None where its prompt names no limit.
+    """
+
+    captioner: Role | None
+    voters: tuple[Role, ...]
+    rule: str
+    full: bool
+    audit: float
+    context_free: bool
+    caption_words: int | None = None
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """All roles, in the order in which a view meets them."""
+        return (*((self.captioner,) if self.captioner else ()), *self.voters)
+
+    def engines(self) -> list[str]:
+        """Return one line a role: its engine, and why where the profile left it open."""
+        return engine_lines(self.roles)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all roles."""
+        return frozenset(role.name for role in self.roles)
+
+    @property
+    def key(self) -> str:
+        """A hash of all of the lineup that rows of `captions` depend on."""
+        who = [(role.name, role.fingerprint) for role in self.roles]
+        facts: tuple[object, ...] = (
+            self.captioner is not None, who, self.rule, self.full, self.audit, self.context_free
+        )  # fmt: skip
+        if self.caption_words is not None:  # without a limit, the key is that of older runs
+            facts = (*facts, self.caption_words)
+        return content_id(repr(facts))
+
+    def asks_all(self, view_id: str) -> bool:
+        """Whether all voters are asked about a view even when its majority is certain."""
+        return self.full or audited(view_id, self.audit)
+
+
+def engine_lines(roles: Sequence[Role]) -> list[str]:
+    """Return one line per role: its engine, and why where the profile left it open."""
+    width = max((len(role.name) for role in roles), default=0)
+    return [f"{role.name:<{width}}  {role.engine}" for role in roles]
+
+
+def captioning_models(profile: Profile) -> list[Model]:
+    """Return the models that a caption job asks, the captioner first and then the voters, cheapest first."""
+    generated = profile.captions.source == "generated" and profile.votes.rule != "never"
+    return [
+        *([profile.lineup.captioner] if generated else []),
+        *(profile.lineup.voters_by_cost() if profile.votes.rule == "majority" else ()),
+    ]
+
+
+def optional_names(profile: Profile) -> frozenset[str]:
+    """Return the names of the voters that a job goes on without; see `faults.missing_voter`."""
+    return frozenset(voter.name for voter in profile.lineup.voters if profile.faults.missing_voter == "quorum")
+
+
+def needed_names(lineup: ResolvedLineup, faults: FaultSettings) -> frozenset[str]:
+    """Return the names of the roles that a job does not go on without; see `faults.missing_voter`."""
+    if faults.missing_voter == "fail":
+        return lineup.names
+    return frozenset({lineup.captioner.name} if lineup.captioner else ())
+
+
+def resolve(profile: Profile) -> ResolvedLineup:
+    """Work out the lineup of a profile.
+
+    Raises:
+        ProfileError: two voters are one model under one fingerprint.
+        EngineError: a checkpoint cannot be found.
+    """
+    rule = profile.votes.rule
+    generated = profile.captions.source == "generated" and rule != "never"
+    models = captioning_models(profile)
+    one_at_a_time = profile.schedule == "staged" or len({(model.checkpoint, model.revision) for model in models}) == 1
+    optional = optional_names(profile)
+    roles = [
+        _role_of(model.by_itself() if one_at_a_time else model, optional=model.name in optional) for model in models
+    ]
+    captioner, voters = (roles[0], tuple(roles[1:])) if generated else (None, tuple(roles))
+    seen: dict[str, str] = {}
+    for voter in voters:
+        if other := seen.get(voter.fingerprint):
+            raise ProfileError(
+                f"voters {other} and {voter.name} have one fingerprint: they are the same model with the same"
+                " settings and would vote alike; remove one"
+            )
+        seen[voter.fingerprint] = voter.name
+    instructed = captioner is not None and takes_instructions(captioner.spec)
+    context_free = profile.captions.context == "free" or (captioner is not None and not instructed)
+    words = profile.captions.words if instructed else None
+    full = profile.votes.schedule == "full"
+    return ResolvedLineup(captioner, voters, rule, full, profile.votes.audit, context_free, words)
+
+
+def _role_of(model: Model, *, optional: bool) -> Role:
+    """Return the role of a model; where a job goes on without the model, also if it cannot be found."""
+    try:
+        return role_of(model)
+    except EngineError as error:
+        if not optional:
+            raise
+        log.warning("%s: %s", model.name, error)
+    # Its replicas fail with the same error, and the other voters decide.
+    spec = replace(model.spec(), engine="transformers" if model.engine == AUTO else model.engine)
+    unknown = content_id("unresolved", spec.checkpoint, spec.revision or "")
+    return Role(model.name, unknown, unknown[:12], spec, "", model.resources, model.pool)
+
+
+def role_of(model: Model, lora: LoraShape | None = None, *, asked: bool = True) -> Role:
+    """Return the role of one model of a lineup.
+
+    Args:
+        model: the model.
+        lora: shape of the adapters that it will answer with; None for none.
+        asked: False where its answers are only looked up: then no engine is chosen, which would read its settings.
+
+    Raises:
+        EngineError: its checkpoint cannot be found, or the engine that it names cannot apply the adapters.
+    """
+    spec = pinned(model.spec())
+    spec, why = choose_engine(spec, lora) if asked else (spec, "")
+    pool = content_id(spec.checkpoint, spec.revision or "", spec.engine, spec.dtype, str(spec.context))[:12]
+    return Role(model.name, fingerprint(spec), pool, spec, why, model.resources, model.pool)

@@ -1,0 +1,1 @@
+"""A run on disk or in an object store: tables, atomic writes, the lease."""

@@ -1,0 +1,271 @@
+"""Replicas whose model fails to load: which are tried again, where, and what a job says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import caslie_ray
+from caslie_ray.captioning import caption
+from caslie_ray.cluster.connection import Connection
+from caslie_ray.engines import Choice, EngineSpec, Request
+from caslie_ray.engines.load_errors import LoadFailure
+from caslie_ray.pipeline.load_policy import Attempt, LoadPolicy, nodes_with_room
+from caslie_ray.pipeline.placement import PoolDown, PoolPlan
+from caslie_ray.pipeline.router import start_router
+from caslie_ray.profiles.faults import FaultSettings
+from caslie_ray.prompts import Prompt
+from tests import load_faults
+from tests.clusters import Nodes, nodes, until
+from tests.worlds import fresh_run, profile, voter
+
+NODES = {"a": "10.0.0.1", "b": "10.0.0.2"}
+RETRY = LoadFailure("retry", "429 Too Many Requests", "run the job again later")
+ELSEWHERE = LoadFailure("elsewhere", "No space left on device", "free disk space on this node")
+SHELF = Path(caslie_ray.__file__).parent / "miniature" / "checkpoints"
+
+
+# The policy.
+
+
+def test_pauses_double_hold_for_the_pool_and_end_with_the_tries() -> None:
+    policy = LoadPolicy(tries=4, pause_s=10.0)
+    attempt: Attempt | None = Attempt()
+    pauses = []
+    while attempt is not None:
+        policy.paused_until = 0.0
+        attempt, messages = policy.after(attempt, RETRY, "a", NODES)
+        pauses.append(policy.paused_until - time.monotonic() if policy.paused_until else 0.0)
+    assert [pytest.approx(pause, rel=0.3) for pause in (10.0, 20.0, 40.0)] == pauses[:3]
+    assert pauses[3] == 0.0
+    assert messages == [
+        "a replica failed to load on 10.0.0.1 (try 4 of 4): 429 Too Many Requests (run the job again later); given up"
+    ]
+    policy.after(Attempt(), RETRY, "b", NODES)
+    assert 7.0 < policy.delay_s() < 18.0, "a replica that has not failed waits too"
+    assert LoadPolicy(tries=4, pause_s=10.0).delay_s() == 0.0
+
+
+def test_a_pause_is_at_most_five_minutes() -> None:
+    policy = LoadPolicy(tries=100, pause_s=60.0)
+    policy.after(Attempt(50), RETRY, "a", NODES)
+    assert policy.paused_until - time.monotonic() < 400
+
+
+def test_what_is_final_is_not_tried_again() -> None:
+    decision = LoadPolicy(tries=4, pause_s=10.0).after(
+        Attempt(), LoadFailure("final", "no such model", "check it"), "a", NODES
+    )
+    assert decision == (None, ["a replica failed to load on 10.0.0.1: no such model (check it)"])
+
+
+def test_a_node_at_fault_is_left_at_once_and_after_two_replicas_for_good() -> None:
+    policy = LoadPolicy(tries=4, pause_s=10.0)
+    attempt, messages = policy.after(Attempt(), ELSEWHERE, "a", NODES)
+    assert attempt is not None
+    assert policy.avoided(attempt, NODES) == {"a"}
+    assert policy.delay_s() == 0.0
+    assert policy.avoided(Attempt(), NODES) == frozenset(), "one replica alone does not condemn a node"
+    assert messages[0].endswith("; next try on another node")
+    _, messages = policy.after(Attempt(), ELSEWHERE, "a", NODES)
+    assert messages[1:] == ["node a (10.0.0.1): No space left on device; replicas go elsewhere"]
+    assert policy.avoided(Attempt(), NODES) == {"a"}
+    assert policy.avoided(Attempt(anywhere=True), NODES) == frozenset()
+    assert policy.after(Attempt(), ELSEWHERE, "a", NODES).messages[1:] == [], "said once"
+
+
+@pytest.mark.parametrize(("grows", "avoided"), [(False, frozenset()), (True, frozenset({"a"}))])
+def test_without_another_node_a_cluster_that_does_not_grow_uses_the_same(grows: bool, avoided: frozenset[str]) -> None:
+    policy = LoadPolicy(tries=4, pause_s=10.0, grows=grows)
+    attempt, _ = policy.after(Attempt(), ELSEWHERE, "a", {"a": "10.0.0.1"})
+    assert attempt is not None
+    assert policy.avoided(attempt, ["a"]) == avoided
+    assert (policy.delay_s() > 0.0) is not grows, "the same node is given time to recover"
+
+
+def test_nodes_count_that_live_and_are_large_enough() -> None:
+    found = [
+        {"NodeID": "head", "Alive": True, "NodeManagerAddress": "10.0.0.1", "Resources": {"memory": 8.0}},
+        {"NodeID": "gone", "Alive": False, "NodeManagerAddress": "10.0.0.2", "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        {"NodeID": "cpu", "Alive": True, "NodeManagerAddress": "10.0.0.3", "Resources": {"CPU": 8.0}},
+        {"NodeID": "gpu", "Alive": True, "NodeManagerAddress": "10.0.0.4", "Resources": {"CPU": 8.0, "GPU": 1.0}},
+    ]
+    assert nodes_with_room(found, {"CPU": 1.0, "GPU": 0.5, "memory": 0.0}) == {"gpu": "10.0.0.4"}
+
+
+# Jobs and pools on real replicas.
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    """A miniature voter in a folder of its own."""
+    shutil.copytree(SHELF / "voter-phi", tmp_path / "model" / "voter-phi")
+    return str(tmp_path / "model" / "voter-phi")
+
+
+def settings(*more: str) -> list[str]:
+    return ["captions.source=dataset", "faults.load_pause_s=0.2", *more]
+
+
+def failing(checkpoint: str, engine: str, **more: Any) -> dict[str, Any]:
+    return voter("phi", checkpoint=checkpoint, engine=f"tests.load_faults:{engine}", **more)
+
+
+@pytest.fixture
+def started(ray_cluster: None, checkpoint: str) -> Iterator[Callable[..., Any]]:
+    """Starts a router with one pool; returns it when the pool has its minimum."""
+    routers = []
+
+    def start(engine: str, maximum: int = 1, needed: bool = True, tries: int = 3) -> Any:
+        spec = EngineSpec(checkpoint, f"tests.load_faults:{engine}", context=1024)
+        plan = PoolPlan("phi", "phi", spec, 0.2, 0.0, 0.0, 1, maximum, needed)
+        routers.append(
+            start_router([plan], FaultSettings(load_tries=tries, load_pause_s=0.1), Connection(joined=False))
+        )
+        return routers[-1]
+
+    yield start
+    for router in routers:
+        ray.get(router.stop.remote(), timeout=60)
+        ray.kill(router)
+
+
+def ask(router: Any) -> Choice:
+    batch = ray.put([Request("key", Prompt("Is it red?"))])
+    answers: list[Choice] = ray.get(router.choose.remote("phi", [batch], 1, ("yes", "no")), timeout=120)
+    return answers[0]
+
+
+@pytest.mark.parametrize(("engine", "tries"), [("card_in_use_once", 2), ("broken_card_once", 2)])
+def test_a_load_that_fails_for_a_while_is_tried_again(
+    started: Callable[..., Any], checkpoint: str, engine: str, tries: int
+) -> None:
+    router = started(engine)
+    assert ask(router).failure is None
+    assert len(load_faults.loads(checkpoint)) == tries
+    assert ray.get(router.stats.remote())["phi"].deaths == tries - 1
+
+
+def test_tries_are_bounded_and_logged_while_models_load(
+    started: Callable[..., Any], checkpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(PoolDown, match=r"phi \(.*voter-phi\) cannot be started: .*503 Service Unavailable.*later"):
+        started("hub_down")
+    assert len(load_faults.loads(checkpoint)) == 3
+    told = [record.message for record in caplog.records if record.message.startswith("phi: a replica failed to load")]
+    assert len(told) == 3
+    assert "(try 1 of 3)" in told[0]
+    assert told[2].endswith("; given up")
+
+
+def test_a_pool_that_is_not_needed_is_given_up_after_its_tries(started: Callable[..., Any], checkpoint: str) -> None:
+    failure = ask(started("hub_down", needed=False)).failure
+    assert failure is not None
+    assert failure.retryable
+    assert "503 Service Unavailable" in failure.reason
+    assert len(load_faults.loads(checkpoint)) == 3
+
+
+def test_extra_replicas_that_cannot_be_loaded_leave_the_pool_at_work(
+    started: Callable[..., Any], checkpoint: str
+) -> None:
+    router = started("only_the_first", maximum=2)
+    told: list[str] = []
+
+    def given_up() -> bool:
+        told.extend(ray.get(router.glance.remote())[0])
+        return any("given up" in line for line in told)
+
+    until(given_up, what="the extra replica to be given up")
+    assert len(told) == 3
+    assert len(load_faults.loads(checkpoint)) == 4
+    assert ask(router).failure is None
+
+
+def test_a_final_error_ends_the_job_at_once_with_the_mend(world: Path, tmp_path: Path, checkpoint: str) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    chosen = profile(failing(checkpoint, "gated"), settings=["captions.source=dataset"])
+    with pytest.raises(PoolDown, match=r"phi \(.*voter-phi\) cannot be started: .*403.*accept its licence"):
+        caption(run, chosen, quiet=True)
+    assert len(load_faults.loads(checkpoint)) == 1
+
+
+def test_a_job_is_complete_though_the_hub_failed_twice(world: Path, tmp_path: Path, checkpoint: str) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    result = caption(run, profile(failing(checkpoint, "hub_down_twice"), settings=settings()), quiet=True)
+    assert result.missing == 0
+    assert len(load_faults.loads(checkpoint)) == 3
+    assert result.summary["this_session"]["models"]["phi"]["replicas_lost"] == 2
+
+
+# Nodes.
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    with nodes(2) as one:
+        yield one
+
+
+def submitted(cluster: Nodes, run: Path, checkpoint: str, engine: str, *more: str) -> Any:
+    voters = json.dumps([failing(checkpoint, engine, resources={"cpus": 0.2, "gpus": 0.5})])
+    return cluster.submit(
+        "caption",
+        "--run",
+        str(run),
+        *(part for one in (f"lineup.voters={voters}", *settings(*more)) for part in ("--set", one)),
+    )
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_replica_goes_to_another_node_where_one_is_broken(
+    cluster: Nodes, world: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    cluster.fill(2)
+    fresh_run(world, tmp_path / "run")
+    code, said = submitted(cluster, tmp_path / "run", checkpoint, "disk_full").end(400)
+    assert code == 0, said
+    first, *rest = load_faults.loads(checkpoint)
+    assert len(rest) == 1, "one other node is left: nothing is tried twice"
+    assert rest[0] != first
+    assert "No space left on device" in said
+    assert "next try on another node" in said
+
+
+@pytest.mark.verify
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_cluster_that_may_grow_is_given_time_for_another_node(
+    cluster: Nodes, world: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    cluster.fill(1)
+    fresh_run(world, tmp_path / "run")
+    job = submitted(cluster, tmp_path / "run", checkpoint, "disk_full")
+    until(lambda: load_faults.loads(checkpoint), what="the first load")
+    added = cluster.add()
+    code, said = job.end(400)
+    assert code == 0, said
+    assert load_faults.loads(checkpoint)[1:] == [added.node_id]
+
+
+@pytest.mark.verify
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_cluster_that_does_not_grow_comes_back_to_its_only_node(
+    cluster: Nodes, world: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    cluster.fill(1)
+    fresh_run(world, tmp_path / "run")
+    job = submitted(cluster, tmp_path / "run", checkpoint, "broken_card_once", "faults.start_timeout_s=30")
+    code, said = job.end(400)
+    assert code == 0, said
+    assert len(load_faults.loads(checkpoint)) == 2
+    assert "found no room on another node" in said
