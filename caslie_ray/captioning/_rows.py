@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ from caslie_ray.quality import answer_of, count
 from caslie_ray.roles import ResolvedLineup
 from caslie_ray.storage.schemas import SCHEMAS
 
-__all__ = ["CaptionAnswer", "Row", "View", "VoteAnswer", "caption_rows", "read_views"]
+__all__ = [
+    "CaptionAnswer", "Row", "View", "VoteAnswer", "caption_rows", "order_of", "read_views", "signature", "view_of",
+]  # fmt: skip
 
 
 class View(NamedTuple):
@@ -132,16 +134,22 @@ def caption_rows(rows: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def read_views(table: pa.Table) -> list[View]:
-    """Return the rows of `views`, those of one image and one caption prompt next to each other."""
-    views = [
-        View(
-            row["view_id"],
-            row["image_id"],
-            row["task"],
-            Prompt(row["caption_prompt"], read_spans(row["caption_fields"])),
-            Prompt(row["quality_prompt"], read_spans(row["quality_fields"])),
-            row["given_caption"],
-        )
-        for row in table.to_pylist()
-    ]
-    return sorted(views, key=lambda view: (view.image_id, view.caption_prompt.text, view.view_id))
+    """Return the rows of `views`; those of one image and one caption prompt are neighbours."""
+    return sorted(map(view_of, table.to_pylist()), key=order_of)
+
+
+def view_of(row: Mapping[str, Any]) -> View:
+    """Return a row of `views`."""
+    return View(
+        row["view_id"],
+        row["image_id"],
+        row["task"],
+        Prompt(row["caption_prompt"], read_spans(row["caption_fields"])),
+        Prompt(row["quality_prompt"], read_spans(row["quality_fields"])),
+        row["given_caption"],
+    )
+
+
+def order_of(view: View) -> tuple[str, str, str]:
+    """Return the sort key by which views that share a caption are neighbours."""
+    return view.image_id, view.caption_prompt.text, view.view_id

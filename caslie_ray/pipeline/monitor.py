@@ -1,0 +1,270 @@
+"""The actor that sees all replicas of a chain: counters, losses, nodes about to go, and models that are down.
+
+Ray Data starts, replaces and feeds the replicas. It does not know why a model cannot be loaded, whether a job goes on
+without it, or what a replica computed. Replicas report that here, and the driver reads it here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from caslie_ray.cluster.connection import draining_nodes
+from caslie_ray.engines.load_errors import LoadFailure
+from caslie_ray.pipeline.load_policy import Attempt, Decision, LoadPolicy, nodes_with_room
+from caslie_ray.pipeline.placement import PoolPlan
+from caslie_ray.monitoring.pool_stats import PoolStats, add_details
+from caslie_ray.profiles.faults import FaultSettings
+
+__all__ = ["Counts", "Monitor", "Orders", "PoolView", "start_monitor"]
+
+_MESSAGES = 100
+_DRAINS_EVERY_S = 2.0
+
+
+class Counts(NamedTuple):
+    """What one engine process has done since its replica started; see `PoolStats`."""
+
+    calls: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    busy_s: float = 0.0
+    choosing_s: float = 0.0
+    deaths: int = 0
+
+
+class Orders(NamedTuple):
+    """What a replica learns when it reports.
+
+    Attributes:
+        down: why its pool answers nothing any more; None while it does.
+        leave: whether its node is about to be taken away.
+    """
+
+    down: str | None
+    leave: bool
+
+
+class PoolView(NamedTuple):
+    """A pool as the driver sees it: its counters, its upper limit of replicas, and the nodes to avoid."""
+
+    stats: PoolStats
+    limit: int
+    needed: bool
+    avoid: frozenset[str]
+
+
+@dataclass
+class _Replica:
+    node: str
+    seen: float
+    counts: Counts = Counts()
+    details: Mapping[str, float] = field(default_factory=dict)
+    ready: bool = False
+    failed: bool = False
+    leaving: bool = False
+
+
+@dataclass
+class _Pool:
+    plan: PoolPlan
+    stats: PoolStats
+    policy: LoadPolicy
+    heard: float = field(default_factory=time.monotonic)
+    replicas: dict[str, _Replica] = field(default_factory=dict)
+    trouble: str = ""
+
+
+class Monitor:
+    """Collects reports of replicas; see the module's docstring. Runs as one Ray actor on the driver's node.
+
+    Args:
+        plans: the pools.
+        faults: limits on waiting and on failures.
+        grows: whether nodes may join the cluster.
+        silent_s: seconds without a report after which a replica counts as lost.
+    """
+
+    def __init__(
+        self, plans: Sequence[PoolPlan], faults: FaultSettings, grows: bool = False, silent_s: float = 15.0
+    ) -> None:
+        self._faults = faults
+        self._silent_s = silent_s
+        self._pools = {
+            plan.key: _Pool(
+                plan, PoolStats(plan.name), LoadPolicy(faults.load_tries, faults.load_pause_s, grows=grows)
+            )
+            for plan in plans
+        }
+        self._messages: list[str] = []
+        self._draining: dict[str, float] = {}
+        self._drains_read = 0.0
+
+    def started(self, pool: str, replica: str, node: str) -> str | None:
+        """Register a replica that starts to load; return why its pool is down, if it is."""
+        one = self._pools[pool]
+        one.heard = time.monotonic()
+        if (before := one.replicas.get(replica)) is not None:
+            self._lost(one, replica, before, "its process ended")
+        one.replicas[replica] = _Replica(node, time.monotonic())
+        return one.stats.down
+
+    def load_failed(self, pool: str, replica: str, attempt: Attempt, failure: LoadFailure) -> Decision:
+        """Decide what a replica does whose model failed to load."""
+        one = self._pools[pool]
+        one.heard = time.monotonic()
+        one.stats.deaths += 1
+        state = one.replicas[replica]
+        nodes = nodes_with_room(ray.nodes(), one.plan.needs)
+        decision = one.policy.after(attempt, failure, state.node, nodes)
+        one.trouble = str(failure)
+        for message in decision.messages:
+            self._say(one, message)
+        if decision.attempt is None:
+            state.failed = True
+            self._give_up(one)
+        return decision
+
+    def pause_s(self, pool: str) -> float:
+        """Return for how long a replica of the pool waits before it loads its model."""
+        one = self._pools[pool]
+        pause = one.policy.delay_s()
+        one.heard = max(one.heard, time.monotonic() + pause)
+        return pause
+
+    def moved(self, pool: str, replica: str) -> None:
+        """Forget a replica that makes room for one on another node."""
+        self._pools[pool].replicas.pop(replica, None)
+
+    def loaded(self, pool: str, replica: str, seconds: float) -> None:
+        """Note that a replica is ready."""
+        one = self._pools[pool]
+        one.heard = time.monotonic()
+        one.stats.load_s = max(one.stats.load_s, seconds)
+        one.replicas[replica].ready = True
+
+    def report(
+        self, pool: str, replica: str, counts: Counts, details: Mapping[str, float], messages: Sequence[str] = ()
+    ) -> Orders:
+        """Take the counters of a replica, which replace its earlier ones, and what happened to its engine."""
+        one = self._pools[pool]
+        state = one.replicas.get(replica)
+        for message in messages:
+            self._say(one, message)
+        if state is None:
+            return Orders(one.stats.down, False)
+        state.seen = time.monotonic()
+        self._add(one, counts, state.counts)
+        state.counts, state.details = counts, details
+        leave = state.node in self._drains() and not state.leaving
+        if leave:
+            state.leaving = True
+            self._say(one, "its node will be taken away: another replica is being started")
+        return Orders(one.stats.down, leave)
+
+    def fail(self, pool: str, why: str) -> None:
+        """Note that a pool is down: its engine fails on whatever it is asked."""
+        self._pools[pool].stats.down = why
+
+    def left(self, pool: str, replica: str) -> None:
+        """Forget a replica that ended in good order."""
+        self._pools[pool].replicas.pop(replica, None)
+
+    def quick_status(self) -> tuple[list[str], list[PoolView]]:
+        """Return what happened since the last call, and the state of each pool."""
+        self._look()
+        messages, self._messages = self._messages, []
+        return messages, [self._view(one) for one in self._pools.values()]
+
+    def stats(self) -> dict[str, PoolStats]:
+        """Return the counters of each pool, by key."""
+        self._look()
+        for one in self._pools.values():
+            one.stats.details = add_details(replica.details for replica in one.replicas.values())
+        return {key: one.stats for key, one in self._pools.items()}
+
+    def _view(self, one: _Pool) -> PoolView:
+        nodes = nodes_with_room(ray.nodes(), one.plan.needs) if one.policy.refusals else {}
+        return PoolView(one.stats, one.plan.limit, one.plan.needed, one.policy.avoided(Attempt(), nodes))
+
+    def _look(self) -> None:
+        """Find replicas that were lost, and pools that have none for too long."""
+        now = time.monotonic()
+        alive: set[str] | None = None
+        for one in self._pools.values():
+            for name, replica in list(one.replicas.items()):
+                if not replica.ready or now - replica.seen < min(2.0, self._silent_s):
+                    continue
+                if alive is None:
+                    alive = {info["NodeID"] for info in ray.nodes() if info["Alive"]}
+                if replica.node not in alive:
+                    self._lost(one, name, replica, "its node was lost")
+                elif now - replica.seen > self._silent_s:
+                    self._lost(one, name, replica, f"no sign of it for {self._silent_s:g} s")
+            one.stats.ready = sum(replica.ready for replica in one.replicas.values())
+            overdue = now - one.heard > self._faults.start_timeout_s
+            if not one.stats.ready and overdue and one.stats.down is None:
+                one.stats.down = self._not_started(one)
+
+    def _lost(self, one: _Pool, name: str, replica: _Replica, why: str) -> None:
+        del one.replicas[name]
+        one.heard = time.monotonic()
+        if replica.ready and not replica.leaving:
+            one.stats.deaths += 1
+            self._say(one, f"a replica was lost: {why}")
+
+    def _not_started(self, one: _Pool) -> str:
+        limit = self._faults.start_timeout_s
+        last = f". The last failure: {one.trouble}" if one.trouble else ""
+        if any(not replica.failed for replica in one.replicas.values()):
+            advice = "a replica is still loading: raise faults.start_timeout_s"
+        else:
+            plan = one.plan
+            staged = ", or set schedule=staged, so that one model runs at a time" if len(self._pools) > 1 else ""
+            need = f"each needs {plan.cpus:g} CPUs, {plan.gpus:g} GPUs and {plan.memory_gib:g} GiB"
+            advice = f"{need}. Give the cluster more{staged}"
+        return f"0 of {one.plan.minimum} replicas were ready after {limit:g} s; {advice}{last}"
+
+    def _give_up(self, one: _Pool) -> None:
+        """A pool is down once every replica that was started failed for good."""
+        if all(replica.failed for replica in one.replicas.values()):
+            one.stats.down = one.trouble
+            if not one.plan.needed:
+                self._say(one, f"the others go on without it: {one.trouble}")
+
+    @staticmethod
+    def _add(one: _Pool, new: Counts, old: Counts) -> None:
+        stats = one.stats
+        for name, value in new._asdict().items():
+            setattr(stats, name, getattr(stats, name) + value - getattr(old, name))
+
+    def _drains(self) -> Mapping[str, float]:
+        if time.monotonic() - self._drains_read > _DRAINS_EVERY_S:
+            self._draining = draining_nodes()
+            self._drains_read = time.monotonic()
+        return self._draining
+
+    def _say(self, one: _Pool, what: str) -> None:
+        self._messages = [*self._messages, f"{one.plan.name}: {what}"][-_MESSAGES:]
+
+
+def start_monitor(plans: Sequence[PoolPlan], faults: FaultSettings, *, grows: bool) -> Any:
+    """Start the monitor of a chain on the driver's node; return its actor handle.
+
+    Args:
+        plans: the pools, with their sizes.
+        faults: limits on waiting and on failures.
+        grows: whether nodes may join the cluster.
+    """
+    # The job ends with its driver anyway; on the same node the monitor survives the loss of any other.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(Monitor)
+    return actor.options(num_cpus=0, max_restarts=0, max_concurrency=1, scheduling_strategy=here).remote(
+        list(plans), faults, grows
+    )
