@@ -63,7 +63,7 @@ class ResolvedLineup:
 
     Attributes:
         captioner: None where captions come with the data, or are never used.
-        voters: cheapest first; empty where nobody votes.
+        voters: the one that shares the captioner's checkpoint, then cheapest first; empty where nobody votes.
         rule: `majority`, `always` (UIA) or `never` (text only).
         full: every voter is asked about every view.
         audit: share of the views on which all vote all the same.
@@ -83,6 +83,18 @@ class ResolvedLineup:
     def roles(self) -> tuple[Role, ...]:
         """All roles, in the order in which a view meets them."""
         return (*((self.captioner,) if self.captioner else ()), *self.voters)
+
+    def roles_of_stage(self, name: str | None) -> tuple[Role, ...]:
+        """Return the roles that one stage plays: those of a checkpoint, named by any of them; all for None."""
+        if name is None:
+            return self.roles
+        pool = next(role.pool for role in self.roles if role.name == name)
+        return tuple(role for role in self.roles if role.pool == pool)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The first role of each checkpoint, in the order in which a view meets them."""
+        return tuple({role.pool: role.name for role in reversed(self.roles)}.values())[::-1]
 
     def engines(self) -> list[str]:
         """Return one line a role: its engine, and why where the profile left it open."""
@@ -152,6 +164,9 @@ def resolve(profile: Profile) -> ResolvedLineup:
         _role_of(model.by_itself() if one_at_a_time else model, optional=model.name in optional) for model in models
     ]
     captioner, voters = (roles[0], tuple(roles[1:])) if generated else (None, tuple(roles))
+    if captioner is not None:
+        # Its checkpoint is loaded anyway, and its stage is the first to see a caption.
+        voters = tuple(sorted(voters, key=lambda voter: voter.pool != captioner.pool))
     seen: dict[str, str] = {}
     for voter in voters:
         if other := seen.get(voter.fingerprint):

@@ -11,7 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from caslie_ray.captioning._work import WorkOrder, tidy, work
+from caslie_ray.captioning._merge import tidy
+from caslie_ray.captioning._work import WorkOrder, work
 from caslie_ray.engines import Choice, Engine, EngineSpec, Generation, Request, load_engine
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.profiles import Profile, load_profile

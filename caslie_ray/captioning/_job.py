@@ -13,19 +13,20 @@ from typing import Any
 import pyarrow as pa
 
 from caslie_ray.captioning._ledger import KEPT, PartitionState, glance, load, survey
+from caslie_ray.captioning._merge import compact, tidy
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
-from caslie_ray.captioning._work import WorkOrder, tidy
+from caslie_ray.captioning._work import WorkOrder
 from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.errors import RunError
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.progress_monitor import Watch
-from caslie_ray.pipeline.passes import Models, block_rows_for, check_models, pass_after_pass, run_pass, tasks_for
 from caslie_ray.pipeline.placement import PoolPlan
-from caslie_ray.pipeline.replicas import PoolStats
+from caslie_ray.pipeline.pools import Pools, block_rows_for, check_models, pass_after_pass
 from caslie_ray.profiles import Profile
-from caslie_ray.roles import ResolvedLineup, Role, needed_names, resolve
+from caslie_ray.roles import ResolvedLineup, needed_names, resolve
 from caslie_ray.storage.run import Run
 
 __all__ = ["CaptionJob", "CaptionResult", "caption"]
@@ -165,62 +166,66 @@ class CaptionJob:
 
     def _streamed(self, states: Sequence[PartitionState]) -> None:
         order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, self.lineup.names)
-        self._ask(order, "caption", self.lineup.roles, states, lambda state: state.missing)
+        self._ask(order, "caption", states, lambda state: state.missing)
 
     def _staged(self) -> None:
-        for role in self.lineup.roles:
-            retry = frozenset({role.name})
-            states = self.survey(retry)
+        for stage in self.lineup.stages:
+            names = [role.name for role in self.lineup.roles_of_stage(stage)]
+            states = self.survey(names)
 
-            def waiting(state: PartitionState, name: str = role.name) -> int:
-                return state.waits[name]
+            def waiting(state: PartitionState, names: Sequence[str] = names) -> int:
+                return sum(state.waits[name] for name in names)
 
             if any(map(waiting, states)):
-                order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, retry, stage=role.name)
-                self._ask(order, role.name, [role], states, waiting)
+                order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, frozenset(names), stage)
+                self._ask(order, stage, states, waiting)
 
     def _ask(
         self,
         order: WorkOrder,
         name: str,
-        roles: Sequence[Role],
         states: Sequence[PartitionState],
         left: Callable[[PartitionState], int],
     ) -> None:
         """Load models, and run passes until they have answered what is left to them."""
         needed = needed_names(self.lineup, self.profile.faults)
         total = sum(map(left, states))
-        models = Models(self.profile.faults, roles, self._pool_rows(total), needed)
+        pools = Pools(self.profile.faults, order.roles, self._pool_rows(total), needed)
         with Progress(name, total, quiet=self.quiet) as progress:
-            with models as router, Watch(router, progress, self.run.label, name) as watch:
-                tasks = tasks_for(models.plans)
-                order = replace(order, block_rows=self._block_rows(order, self._job_rows(total), tasks, models.plans))
-                self._passes(order, router, states, watch, left, tasks)
-            self.pools.update(models.stats)
+            with pools, Watch(pools.poll, progress, self.run.label, name) as watch:
+                order = replace(order, block_rows=self._block_rows(order, self._job_rows(total), pools.plans))
+                self._passes(order, pools, states, watch, left)
+            self.pools.update(pools.stats)
 
     def _passes(
         self,
         order: WorkOrder,
-        router: Any,
+        pools: Pools,
         states: Sequence[PartitionState],
         watch: Watch,
         left: Callable[[PartitionState], int],
-        tasks: int,
     ) -> None:
         """Run what is missing, pass after pass."""
 
         def once(names: list[str], smaller: int) -> None:
             nonlocal order
             here = replace(order, block_rows=max(1, order.block_rows // _SHRINK**smaller))
-            for report in run_pass(here, router, names, self.files(names), tasks):
+            parts = dict(zip(names, self.files(names), strict=True))
+            for report in pools.run_pass(here, parts, here.block_rows):
                 watch.add(**report)
             order = replace(order, retry=frozenset())
+            if order.stage is not None:
+                self._compact(order, names)
 
         def look(names: list[str]) -> dict[str, int]:
             return {state.partition: left(state) for state in self.survey((), names)}
 
         missing = {state.partition: left(state) for state in states}
         pass_after_pass(missing, once, look, self.profile.faults.passes)
+
+    def _compact(self, order: WorkOrder, names: Sequence[str]) -> None:
+        """Merge the answer files of a stage, which later stages read."""
+        list(self._map(functools.partial(_compact, folders=[role.answers for role in order.roles]), names))
 
     def _pool_rows(self, total: int) -> int:
         """Rows that decide on the sizes of pools."""
@@ -230,9 +235,10 @@ class CaptionJob:
         """Rows that decide on the sizes of blocks."""
         return total
 
-    def _block_rows(self, order: WorkOrder, total: int, tasks: int, plans: Sequence[PoolPlan]) -> int:
-        """How many views go through the models together, so that a job that is killed has little in hand."""
-        in_hand = int(_IN_HAND * total / tasks)
+    def _block_rows(self, order: WorkOrder, total: int, plans: Sequence[PoolPlan]) -> int:
+        """Return the views per block: few enough that a job that is killed loses little."""
+        in_flight = 1 + sum(plan.limit * plan.slots for plan in plans)
+        in_hand = int(_IN_HAND * total / in_flight)
         return block_rows_for(plans, min(order.block_rows, max(_SMALL_BLOCK, in_hand)))
 
     def _tidy(self, states: Sequence[PartitionState]) -> int:
@@ -288,6 +294,11 @@ class CaptionJob:
             "rejects": ingest.get("reject_reasons"),
             "this_session": session,
         }
+
+
+def _compact(run: Run, partition: str, folders: Sequence[str]) -> None:
+    for folder in folders:
+        compact(run, partition, folder)
 
 
 def _counts(run: Run, partition: str, lineup: ResolvedLineup) -> Counts:

@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +21,7 @@ from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.monitoring.progress_monitor import Watch
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
+from caslie_ray.pipeline.pools import Pools
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import Role
 from caslie_ray.storage.run import Run
@@ -173,7 +173,7 @@ def _time(plan: CaptionPlan, run: Run, job: CaptionJob, waiting: Sequence[Partit
 def _together(job: CaptionJob) -> dict[str | None, Sequence[Role]]:
     """Return the roles whose pools run at once, by `WorkOrder.stage`."""
     if job.profile.schedule == "staged":
-        return {role.name: [role] for role in job.lineup.roles}
+        return {stage: job.lineup.roles_of_stage(stage) for stage in job.lineup.stages}
     return {None: job.lineup.roles}
 
 
@@ -241,16 +241,15 @@ class _TimedJob(CaptionJob):
     def _passes(
         self,
         order: WorkOrder,
-        router: Any,
+        pools: Pools,
         states: Sequence[PartitionState],
         watch: Watch,
         left: Callable[[PartitionState], int],
-        tasks: int,
     ) -> None:
         took = self.seconds.setdefault(order.stage, dict.fromkeys(_PARTS, 0.0))
         for part in _PARTS:
             begun = time.monotonic()
-            super()._passes(order, router, [s for s in states if s.partition.startswith(part)], watch, left, tasks)
+            super()._passes(order, pools, [s for s in states if s.partition.startswith(part)], watch, left)
             took[part] += time.monotonic() - begun
 
 

@@ -1,37 +1,37 @@
-"""The work on one partition: read what is missing, ask the models, write what they said."""
+"""What a chain does for views: read those that lack an answer, ask the models, write rows (EC³ and CQE)."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from caslie_ray.captioning._ledger import KEPT, Ledger, holds, load, read_images, read_whole
-from caslie_ray.captioning._rows import CaptionAnswer, Row, View, VoteAnswer, caption_rows
-from caslie_ray.captioning._settled import settled_note
+from caslie_ray.captioning._ledger import Ledger, holds, load, read_images, read_whole
+from caslie_ray.captioning._merge import compact, tidy, write_answers
+from caslie_ray.captioning._rows import CaptionAnswer, Row, VoteAnswer, caption_rows
 from caslie_ray.captioning._stages import Ask, advance
-from caslie_ray.captioning._summary import count_rows
+from caslie_ray.captioning._view_blocks import ViewBlock, answer_row, answers_of, cut_blocks, make_block, open_block
+from caslie_ray.engines import Choice, Failure, Generation, Request
 from caslie_ray.hashing import content_id
-from caslie_ray.roles import ResolvedLineup
+from caslie_ray.roles import ResolvedLineup, Role
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import ANSWERS
 
-__all__ = ["WorkOrder", "compact", "tidy", "work"]
+__all__ = ["WorkOrder", "work"]
 
 
 @dataclass(frozen=True)
 class WorkOrder:
-    """What is to be done in a pass, the same for every partition.
+    """What one chain does, the same for every partition; see `caslie_ray.pipeline.work.Work`.
 
     Attributes:
         run: where views, images and known answers are read, and answers are written.
         lineup: who is asked.
-        block_rows: views that go through the models together.
+        block_rows: views per block.
         retry: models whose retryable failures are asked again.
-        stage: the one model that may be asked (staged); None for all (streamed).
+        stage: the only model that is asked (staged), with the others of its checkpoint; None for all (streamed).
+        absent: why a model cannot answer, by name: its rows get a retryable failure.
     """
 
     run: Run
@@ -39,143 +39,167 @@ class WorkOrder:
     block_rows: int
     retry: frozenset[str]
     stage: str | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def stage_folder(self) -> str:
-        """The folder of the answers of the model that may be asked (staged)."""
-        return next(role.answers for role in self.lineup.roles if role.name == self.stage)
+    def roles(self) -> tuple[Role, ...]:
+        """The roles that are asked, in the order in which a view meets them."""
+        return self.lineup.roles_of_stage(self.stage)
 
     @property
-    def written(self) -> str:
-        """The table that a pass writes."""
-        return "captions" if self.stage is None else self.stage_folder
+    def written(self) -> tuple[str, ...]:
+        """The folders that the chain writes to."""
+        return ("captions", *(role.answers for role in self.lineup.roles))
 
-    def work(self, partition: str, ask: Ask | None) -> Iterator[dict[str, int]]:
-        """Do what is missing in a partition, see `work`."""
-        return work(self, partition, ask)
+    def read(self, partition: str) -> Iterator[pa.Table]:
+        """Yield the views of a partition that wait for an answer, in blocks with their images.
+
+        Reads only the files that the run is given: a chain that computes a block again gets the same one.
+
+        Raises:
+            RunError: a table cannot be read.
+        """
+        ledger = load(self.run, partition, self.lineup, self.retry)
+        missing = {row.view.view_id: row for row in self._missing(ledger)}
+        if not missing:
+            return
+        stored = {row["view_id"]: row for row in self.run.read("views", partition=partition).to_pylist()}
+        for views in cut_blocks([row.view for row in missing.values()], self.block_rows):
+            rows = [missing[view.view_id] for view in views]
+            images = read_images(self.run, partition, ids) if (ids := self._images_of(rows)) else {}
+            yield make_block(partition, rows, stored, images, ledger.known, self.lineup)
+
+    def answer(self, block: pa.Table, names: Sequence[str], ask: Ask) -> pa.Table:
+        """Ask the models of one stage about a block; what they answered is on disk when this returns.
+
+        Args:
+            block: from `read`, or from an earlier stage.
+            names: the roles that the stage plays.
+            ask: asks the stage's engine.
+
+        Raises:
+            RunError: an answer cannot be written.
+            PoolDown: the engine cannot answer any more.
+        """
+        opened = open_block(block)
+        rows: list[Row] = []
+        for role in self.roles:
+            if role.name in names:
+                rows = self._ask(opened, role, ask)
+            elif role.name in self.absent:
+                rows = self._advance(opened, role.name, _Absent(self.absent))
+        captioner = self.lineup.captioner
+        later = captioner is not None and any(row.waits_for == captioner.name for row in rows)
+        return opened.with_answers(self.lineup, rows, keep_images=later)
+
+    def write(self, block: pa.Table) -> dict[str, int]:
+        """Write the rows of a block that are complete; return the counts of `ProgressMonitor.add`.
+
+        Raises:
+            RunError: a row cannot be written.
+        """
+        opened = open_block(block)
+        for name in self.absent:
+            self._advance(opened, name, _Absent(self.absent))
+        rows = advance(opened.views, self.lineup, opened.known)
+        return self._count_answers(opened, rows) if self.stage is not None else self._write_rows(opened, rows)
+
+    def finish(self, partition: str) -> None:
+        """Merge the files of a partition.
+
+        Raises:
+            RunError: a table cannot be read or written.
+        """
+        if self.stage is None:
+            tidy(self.run, partition, self.lineup)
+        for role in self.roles:
+            compact(self.run, partition, role.answers)
+
+    def _missing(self, ledger: Ledger) -> list[Row]:
+        names = {role.name for role in self.roles}
+        missing = []
+        for row in advance(ledger.views, self.lineup, ledger.known):
+            if self.stage is not None:
+                wanted = row.waits_for in names
+            else:
+                wanted = row.waits_for is not None or not holds(row.view.view_id, row.signature(self.lineup), ledger)
+            if wanted:
+                missing.append(row)
+        return missing
+
+    def _images_of(self, rows: Sequence[Row]) -> set[str]:
+        captioner = self.lineup.captioner
+        return {row.view.image_id for row in rows if captioner is not None and row.waits_for == captioner.name}
+
+    def _advance(self, opened: ViewBlock, name: str, ask: Ask) -> list[Row]:
+        return advance(opened.views, self.lineup, opened.known, ask=ask, allowed=(name,), images=opened.images)
+
+    def _ask(self, opened: ViewBlock, role: Role, ask: Ask) -> list[Row]:
+        found = self._answered(opened, role)
+        for answer in found:
+            opened.known.add(answer)
+        opened.known.fresh.clear()
+        rows = self._advance(opened, role.name, ask)
+        if fresh := opened.known.fresh:
+            write_answers(self.run, role.answers, opened.stem, [answer_row(answer) for answer in (*found, *fresh)])
+        return rows
+
+    def _answered(self, opened: ViewBlock, role: Role) -> list[CaptionAnswer | VoteAnswer]:
+        """The answers that were given when this block was computed before, on a replica that was lost."""
+        path = self.run.table_path(role.answers, opened.stem)
+        if not self.run.info([path])[0].is_file or (table := read_whole(self.run, path, ANSWERS.names)) is None:
+            return []
+        again = role.name in self.retry
+        found = answers_of(table, captioner=role is self.lineup.captioner)
+        return [answer for answer in found if not (again and answer.retryable)]
+
+    def _write_rows(self, opened: ViewBlock, rows: Sequence[Row]) -> dict[str, int]:
+        done = [row.finished(self.lineup) for row in rows if row.waits_for is None]
+        if done:
+            stem = f"{opened.partition}-{content_id(*(row['view_id'] for row in done))[:16]}"
+            self.run.write("captions", stem, caption_rows(done))
+        voters = len(self.lineup.voters)
+        return {
+            "views": len(done),
+            "errors": sum(row["error"] is not None for row in done),
+            "saved": sum(voters - len(row["votes"]) for row in done if row["caption"] is not None),
+        }
+
+    def _count_answers(self, opened: ViewBlock, rows: Sequence[Row]) -> dict[str, int]:
+        names = {role.name for role in self.roles}
+        done = [row for row in rows if row.waits_for not in names]
+        failed = sum(
+            (row.caption is not None and row.caption.error is not None) or any(vote.error for _, vote in row.votes)
+            for row in done
+        )
+        return {"views": len(done), "errors": failed, "saved": 0}
 
 
-def work(order: WorkOrder, partition: str, ask: Ask | None) -> Iterator[dict[str, int]]:
-    """Do what is missing in a partition, a block at a time.
+@dataclass(frozen=True)
+class _Absent:
+    """Answers in the place of models that cannot be started."""
 
-    What it wrote is brought into one file at the end, so that no run is left with a file for every block.
+    reasons: Mapping[str, str]
+
+    def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
+        failure = Failure(self.reasons[role.name], retryable=True)
+        return [Generation(request.key, "", 0, 0, False, failure) for request in requests]
+
+    def choose(self, role: Role, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
+        failure = Failure(self.reasons[role.name], retryable=True)
+        return [Choice(request.key, (), 0, False, failure) for request in requests]
+
+
+def work(order: WorkOrder, partition: str, ask: Ask) -> Iterator[dict[str, int]]:
+    """Do in this process what a chain does for one partition.
 
     Yields:
-        After each block the number of views that it finished, of those in error, and of votes not asked for.
+        The counts of each block.
 
     Raises:
         RunError: a table cannot be read or written.
     """
-    ledger = load(order.run, partition, order.lineup, order.retry)
-    missing = _missing(order, ledger)
-    allowed = None if order.stage is None else (order.stage,)
-    images = functools.partial(read_images, order.run, partition)
-    for at in range(0, len(missing), order.block_rows):
-        block = missing[at : at + order.block_rows]
-        ledger.known.fresh.clear()
-        rows = advance(block, order.lineup, ledger.known, ask=ask, allowed=allowed, images=images)
-        if order.stage is None:
-            yield _write_rows(order, partition, rows)
-        else:
-            yield _write_answers(order, partition, ledger.known.fresh)
-    if order.stage is None:
-        tidy(order.run, partition, order.lineup)
-    else:
-        compact(order.run, partition, order.stage_folder)
-
-
-def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
-    """Bring `captions` of a partition into one file with each view of `views` once; return how many still wait.
-
-    Rows whose answers are not all known keep what is stored of them. Where nothing is left to do or to ask again,
-    the file says so itself, see `settled`. Answers that no row holds any more, for
-    the lineup or the views have changed, are kept apart: they were paid for, and may be asked for again.
-
-    Raises:
-        RunError: a table cannot be read or written.
-    """
-    ledger = load(run, partition, lineup)
-    kept: list[dict[str, Any]] = []
-    whole: str | None = None
-    waiting = 0
-    for row in advance(ledger.views, lineup, ledger.known):
-        stored = ledger.stored.get(row.view.view_id)
-        waiting += row.waits_for is not None
-        if row.waits_for is None:
-            kept.append(row.finished(lineup))
-        elif stored is not None:
-            kept.append(stored)
-    kept.sort(key=lambda row: str(row["view_id"]))
-    _set_aside(run, partition, ledger, kept)
-    for path in ledger.broken:
-        run.keep_copy(path)
-    if kept:
-        counts = count_rows({view.view_id: view.task for view in ledger.views}, kept, lineup)
-        open_ = waiting or counts.totals["missing"] or counts.totals["orphans"] or counts.totals["retryable"]
-        note = None if open_ else settled_note(run, partition, lineup, counts)
-        whole = run.write("captions", partition, caption_rows(kept), note=note)
-    run.delete(path for path in {*ledger.files, *ledger.broken} if path != whole)
-    return waiting
-
-
-def compact(run: Run, partition: str, folder: str) -> None:
-    """Bring the answers of one model in a partition into one file, for what reads them many times.
-
-    Raises:
-        RunError: a table cannot be read or written.
-    """
-    found = {path: read_whole(run, path, ANSWERS.names) for path in run.files(folder, partition)}
-    whole = {path: table for path, table in found.items() if table is not None}
-    if len(whole) > 1:
-        written = run.write(folder, partition, pa.concat_tables(whole.values()), schema=ANSWERS)
-        run.delete(path for path in whole if path != written)
-
-
-def _set_aside(run: Run, partition: str, ledger: Ledger, kept: Sequence[dict[str, Any]]) -> None:
-    held = {row["caption_key"] for row in kept} | {vote["key"] for row in kept for vote in row["votes"] or ()}
-    dropped = ledger.in_rows - ledger.apart - held
-    known: list[CaptionAnswer | VoteAnswer] = [*ledger.known.captions.values(), *ledger.known.votes.values()]
-    spare = [_answer_row(one) for one in known if one.key in dropped and one.error is None]
-    if spare:
-        _write_table(run, KEPT, partition, spare)
-
-
-def _missing(order: WorkOrder, ledger: Ledger) -> list[View]:
-    missing = []
-    for row in advance(ledger.views, order.lineup, ledger.known):
-        if order.stage is not None:
-            wanted = row.waits_for == order.stage
-        else:
-            wanted = row.waits_for is not None or not holds(row.view.view_id, row.signature(order.lineup), ledger)
-        if wanted:
-            missing.append(row.view)
-    return missing
-
-
-def _write_rows(order: WorkOrder, partition: str, rows: Sequence[Row]) -> dict[str, int]:
-    done = [row.finished(order.lineup) for row in rows if row.waits_for is None]
-    if done:
-        stem = f"{partition}-{content_id(*(row['view_id'] for row in done))[:16]}"
-        order.run.write("captions", stem, caption_rows(done))
-    voters = len(order.lineup.voters)
-    return {
-        "views": len(done),
-        "errors": sum(row["error"] is not None for row in done),
-        "saved": sum(voters - len(row["votes"]) for row in done if row["caption"] is not None),
-    }
-
-
-def _write_answers(order: WorkOrder, partition: str, fresh: Sequence[CaptionAnswer | VoteAnswer]) -> dict[str, int]:
-    new = [_answer_row(answer) for answer in fresh]
-    if new:
-        _write_table(order.run, order.stage_folder, partition, new)
-    return {"views": len(new), "errors": sum(row["error"] is not None for row in new), "saved": 0}
-
-
-def _answer_row(answer: CaptionAnswer | VoteAnswer) -> dict[str, Any]:
-    return {"text": None, "p_yes": None, **answer._asdict()}
-
-
-def _write_table(run: Run, folder: str, partition: str, rows: Sequence[dict[str, Any]]) -> None:
-    stem = f"{partition}-{content_id(*(str(row['key']) for row in rows))[:16]}"
-    run.write(folder, stem, pa.Table.from_pylist(list(rows), schema=ANSWERS), schema=ANSWERS)
+    names = [role.name for role in order.roles]
+    for block in order.read(partition):
+        yield order.write(order.answer(block, names, ask))
+    order.finish(partition)

@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Self
+from typing import Self
 
-import ray
 from ray.exceptions import RayError
 
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.prometheus import Metrics
-from caslie_ray.pipeline.replicas import PoolStats
 
 __all__ = ["Watch"]
 
 log = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
-_PATIENCE_S = 10.0
+
+Poll = Callable[[], tuple[Sequence[str], Sequence[tuple[PoolStats, int]]]]
 
 
 class Watch:
     """Looks at the pools every second, in a thread of its own, as a context.
 
     Args:
-        router: hands work to the pools; None where no model is asked.
+        poll: returns messages, and the counters and upper limit of replicas of each pool.
         progress: the line that a person reads.
         run: the run, as it may be shown.
         job: what is being done: `caption`, or in the staged schedule the model at work.
     """
 
-    def __init__(self, router: Any, progress: Progress, run: str, job: str) -> None:
-        self._router = router
+    def __init__(self, poll: Poll, progress: Progress, run: str, job: str) -> None:
+        self._poll = poll
         self._progress = progress
         self._metrics = Metrics(run, job)
         self._errors = self._saved = 0
@@ -73,11 +74,9 @@ class Watch:
     def _look(self) -> None:
         planned = self._progress.total or 0
         self._metrics.views(planned, max(0, planned - self._progress.done))
-        if self._router is None:
-            return
-        with suppress(RayError):  # no news: what was written stands all the same
-            news, pools = ray.get(self._router.glance.remote(), timeout=_PATIENCE_S)
-            for line in news:
+        with suppress(RayError):
+            messages, pools = self._poll()
+            for line in messages:
                 log.warning("%s", line)
             self._replicas = ", ".join(_replicas(stats, wanted) for stats, wanted in pools)
             for stats, _ in pools:

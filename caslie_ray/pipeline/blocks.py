@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-__all__ = ["Block", "Failed", "pack", "pack_failure", "unpack"]
+__all__ = ["Failed", "pack", "pack_failure", "unpack"]
 
 _SCHEMA = pa.schema(
     [("rows", pa.int64()), ("block", pa.large_binary()), ("failure", pa.string()), ("down", pa.bool_())]
@@ -30,11 +30,7 @@ class Failed(NamedTuple):
     down: bool
 
 
-Block = pa.Table
-"""The rows of a block of work; its schema is the work's own."""
-
-
-def pack(block: Block) -> pa.Table:
+def pack(block: pa.Table) -> pa.Table:
     """Return a block as one row."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, block.schema) as stream:
@@ -48,7 +44,7 @@ def pack_failure(failed: Failed) -> pa.Table:
     return pa.table([[0], pa.array([None], pa.large_binary()), [failed.reason], [failed.down]], schema=_SCHEMA)
 
 
-def unpack(row: pa.Table) -> Block | Failed:
+def unpack(row: pa.Table) -> pa.Table | Failed:
     """Return the block in a row, without a copy of its bytes, or why it failed."""
     failure = row["failure"][0].as_py()
     if failure is not None:

@@ -16,9 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from caslie_ray.cluster.connection import draining_nodes
 from caslie_ray.engines.load_errors import LoadFailure
-from caslie_ray.pipeline.load_policy import Attempt, Decision, LoadPolicy, nodes_with_room
-from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.monitoring.pool_stats import PoolStats, add_details
+from caslie_ray.pipeline.load_policy import Attempt, LoadPolicy, nodes_with_room
+from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.profiles.faults import FaultSettings
 
 __all__ = ["Counts", "Monitor", "Orders", "PoolView", "start_monitor"]
@@ -52,12 +52,23 @@ class Orders(NamedTuple):
 
 
 class PoolView(NamedTuple):
-    """A pool as the driver sees it: its counters, its upper limit of replicas, and the nodes to avoid."""
+    """A pool as the driver sees it.
+
+    Attributes:
+        stats: its counters.
+        limit: upper limit of its replicas.
+        needed: whether the job ends where it is down.
+        avoid: ids of the nodes on which its replicas cannot load their model.
+        error: why it is down, with its name; None while it is not.
+        unplaced: whether no replica of it runs, not even one that passes blocks through.
+    """
 
     stats: PoolStats
     limit: int
     needed: bool
     avoid: frozenset[str]
+    error: str | None
+    unplaced: bool
 
 
 @dataclass
@@ -79,6 +90,7 @@ class _Pool:
     heard: float = field(default_factory=time.monotonic)
     replicas: dict[str, _Replica] = field(default_factory=dict)
     trouble: str = ""
+    error: str | None = None
 
 
 class Monitor:
@@ -97,9 +109,7 @@ class Monitor:
         self._faults = faults
         self._silent_s = silent_s
         self._pools = {
-            plan.key: _Pool(
-                plan, PoolStats(plan.name), LoadPolicy(faults.load_tries, faults.load_pause_s, grows=grows)
-            )
+            plan.key: _Pool(plan, PoolStats(plan.name), LoadPolicy(faults.load_tries, faults.load_pause_s, grows=grows))
             for plan in plans
         }
         self._messages: list[str] = []
@@ -115,8 +125,10 @@ class Monitor:
         one.replicas[replica] = _Replica(node, time.monotonic())
         return one.stats.down
 
-    def load_failed(self, pool: str, replica: str, attempt: Attempt, failure: LoadFailure) -> Decision:
-        """Decide what a replica does whose model failed to load."""
+    def load_failed(
+        self, pool: str, replica: str, attempt: Attempt, failure: LoadFailure
+    ) -> tuple[Attempt | None, bool]:
+        """Return the next try of a replica whose model failed to load, and whether it is made on another node."""
         one = self._pools[pool]
         one.heard = time.monotonic()
         one.stats.deaths += 1
@@ -129,7 +141,8 @@ class Monitor:
         if decision.attempt is None:
             state.failed = True
             self._give_up(one)
-        return decision
+            return None, False
+        return decision.attempt, state.node in one.policy.avoided(decision.attempt, nodes)
 
     def pause_s(self, pool: str) -> float:
         """Return for how long a replica of the pool waits before it loads its model."""
@@ -170,7 +183,8 @@ class Monitor:
 
     def fail(self, pool: str, why: str) -> None:
         """Note that a pool is down: its engine fails on whatever it is asked."""
-        self._pools[pool].stats.down = why
+        one = self._pools[pool]
+        self._set_down(one, why, f"{one.plan.name} is down: {why}")
 
     def left(self, pool: str, replica: str) -> None:
         """Forget a replica that ended in good order."""
@@ -191,7 +205,8 @@ class Monitor:
 
     def _view(self, one: _Pool) -> PoolView:
         nodes = nodes_with_room(ray.nodes(), one.plan.needs) if one.policy.refusals else {}
-        return PoolView(one.stats, one.plan.limit, one.plan.needed, one.policy.avoided(Attempt(), nodes))
+        avoid = one.policy.avoided(Attempt(avoid=frozenset(one.policy.refusals)), nodes) if nodes else frozenset()
+        return PoolView(one.stats, one.plan.limit, one.plan.needed, avoid, one.error, not one.replicas)
 
     def _look(self) -> None:
         """Find replicas that were lost, and pools that have none for too long."""
@@ -210,7 +225,8 @@ class Monitor:
             one.stats.ready = sum(replica.ready for replica in one.replicas.values())
             overdue = now - one.heard > self._faults.start_timeout_s
             if not one.stats.ready and overdue and one.stats.down is None:
-                one.stats.down = self._not_started(one)
+                why = self._not_started(one)
+                self._set_down(one, why, f"{one.plan.name}: {why}")
 
     def _lost(self, one: _Pool, name: str, replica: _Replica, why: str) -> None:
         del one.replicas[name]
@@ -234,9 +250,14 @@ class Monitor:
     def _give_up(self, one: _Pool) -> None:
         """A pool is down once every replica that was started failed for good."""
         if all(replica.failed for replica in one.replicas.values()):
-            one.stats.down = one.trouble
-            if not one.plan.needed:
+            plan = one.plan
+            self._set_down(one, one.trouble, f"{plan.name} ({plan.spec.checkpoint}) cannot be started: {one.trouble}")
+            if not plan.needed:
                 self._say(one, f"the others go on without it: {one.trouble}")
+
+    @staticmethod
+    def _set_down(one: _Pool, why: str, error: str) -> None:
+        one.stats.down, one.error = why, error
 
     @staticmethod
     def _add(one: _Pool, new: Counts, old: Counts) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import ray
+from caslie_ray.pipeline.passes import Models
 
 from caslie_ray.captioning import CaptionJob, _job, _plan, caption, plan_captions
 from caslie_ray.errors import PoolDown, RunError
-from caslie_ray.pipeline.passes import Models
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import resolve

@@ -15,9 +15,10 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]  # it has none
 
 from caslie_ray.captioning._ledger import load, read_images, survey
+from caslie_ray.captioning._merge import tidy
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._summary import count_partition, kind_of_error
-from caslie_ray.captioning._work import WorkOrder, tidy, work
+from caslie_ray.captioning._work import WorkOrder, work
 from caslie_ray.engines import Choice, Failure, Generation
 from caslie_ray.errors import RunError
 from caslie_ray.roles import resolve

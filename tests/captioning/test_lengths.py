@@ -10,11 +10,12 @@ import pytest
 
 from caslie_ray.captioning import CaptionJob, plan_captions
 from caslie_ray.captioning._ledger import survey
+from caslie_ray.captioning._merge import tidy
 from caslie_ray.captioning._rows import read_views
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import CONTEXT_FREE, _caption_answer, _caption_prompt, caption_key
 from caslie_ray.captioning._summary import count_partition, describe, merge
-from caslie_ray.captioning._work import WorkOrder, tidy, work
+from caslie_ray.captioning._work import WorkOrder, work
 from caslie_ray.engines import Generation, fingerprint
 from caslie_ray.engines._chat import Chat
 from caslie_ray.engines._families import TEXT_FAMILY

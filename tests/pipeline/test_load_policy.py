@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import ray
+from caslie_ray.pipeline.router import start_router
 
 import caslie_ray
 from caslie_ray.captioning import caption
@@ -20,7 +21,6 @@ from caslie_ray.engines.load_errors import LoadFailure
 from caslie_ray.errors import PoolDown
 from caslie_ray.pipeline.load_policy import Attempt, LoadPolicy, nodes_with_room
 from caslie_ray.pipeline.placement import PoolPlan
-from caslie_ray.pipeline.router import start_router
 from caslie_ray.profiles.faults import FaultSettings
 from caslie_ray.prompts import Prompt
 from tests import load_faults

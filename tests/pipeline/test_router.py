@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import ray
+from caslie_ray.pipeline.router import Router
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, OwnerDiedError, RayTaskError
 
 from caslie_ray.engines import Choice, EngineSpec, Request
@@ -18,7 +19,6 @@ from caslie_ray.errors import PoolDown
 from caslie_ray.pipeline import replicas as replicas_module
 from caslie_ray.pipeline import router as pools
 from caslie_ray.pipeline.placement import PoolPlan
-from caslie_ray.pipeline.router import Router
 from caslie_ray.profiles.faults import FaultSettings
 from caslie_ray.prompts import Prompt
 

@@ -1,0 +1,226 @@
+"""One Ray Data chain: read what is missing, a pool of replicas per model, write.
+
+Ray Data starts the replicas, adds and removes some, replaces those of a lost node, and holds back stages that are too
+fast. A block is one row of the dataset, see `caslie_ray.pipeline.blocks`; Ray's dashboard and metrics show blocks.
+
+What limits its scale: every block passes the driver's scheduler as a reference, some thousands per second, and stays
+in the object store until the next stage has taken it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import RayError
+
+from caslie_ray.engines.process import ProcessLimits
+from caslie_ray.errors import PoolDown, RunError
+from caslie_ray.pipeline.blocks import Failed, pack, unpack
+from caslie_ray.pipeline.placement import PoolPlan
+from caslie_ray.pipeline.stage import failed_block, stage_class
+from caslie_ray.pipeline.work import Work
+
+__all__ = ["COUNTS", "Aborted", "ChainSettings", "Stage", "abort_chain", "run_chain"]
+
+log = logging.getLogger(__name__)
+
+COUNTS = ("views", "errors", "saved")
+"""What is counted per block; see `ProgressMonitor.add`."""
+
+_REPORT = pa.schema([*((name, pa.int64()) for name in COUNTS), ("failure", pa.string()), ("down", pa.bool_())])
+# More partitions than this are read in groups, so that the driver puts few objects.
+_READS = 4096
+# Blocks that wait for a writer. Ray Data starts few calls per turn of its scheduler, and a write takes milliseconds.
+_QUEUED_WRITES = 16
+_WRITES_AT_ONCE = 4
+
+
+class Stage(NamedTuple):
+    """One model of a chain: its pool, and the roles that it plays."""
+
+    plan: PoolPlan
+    names: tuple[str, ...]
+
+
+class ChainSettings(NamedTuple):
+    """How a chain runs.
+
+    Attributes:
+        limits: of the engines' processes.
+        block_rows: upper limit of requests per engine call.
+        no_progress_s: seconds without any block after which the chain is given up.
+        monitor: handle of the `Monitor`.
+        avoid: returns the ids of nodes on which a pool's replicas cannot load their model, by the pool's key.
+    """
+
+    limits: ProcessLimits
+    block_rows: int
+    no_progress_s: float
+    monitor: Any
+    avoid: Callable[[str], frozenset[str]]
+
+
+class Aborted(Exception):
+    """The driver ended a chain; raised out of `run_chain`."""
+
+
+class _Abort(ExecutionCallback):
+    """Ends the execution of this process's chain from inside its scheduler, which cannot be stopped from outside."""
+
+    wanted: str | None = None
+
+    def on_execution_step(self, executor: Any) -> None:
+        if _Abort.wanted is not None:
+            raise Aborted(_Abort.wanted)
+
+
+def abort_chain(reason: str) -> None:
+    """End the chain that runs in this process; thread-safe."""
+    _Abort.wanted = reason
+
+
+def run_chain(
+    work: Work, stages: Sequence[Stage], parts: Mapping[str, dict[str, list[str]]], settings: ChainSettings
+) -> Iterator[dict[str, int]]:
+    """Work on partitions; yield the counts of each block.
+
+    Args:
+        work: what is done.
+        stages: the models, in the order in which a block meets them.
+        parts: the files of each partition by table, by the partition's name.
+        settings: how.
+
+    Raises:
+        RunError: a store refuses.
+        PoolDown: a model that is needed answers nothing any more.
+        Aborted: see `abort_chain`.
+    """
+    _Abort.wanted = None
+    data = _build(work, stages, parts, settings)
+    batches = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        for batch in batches:
+            for report in cast(pa.Table, batch).to_pylist():
+                if report["failure"] is not None:
+                    raise (PoolDown if report["down"] else RunError)(report["failure"])
+                yield {name: report[name] for name in COUNTS}
+    except ExecutionTimeoutError:
+        log.warning("no progress for %g s: the chain is built again", settings.no_progress_s)
+    except RayError as lost:
+        log.warning("a pass was cut short: %s", str(lost).split("\n")[0])
+
+
+def _build(
+    work: Work, stages: Sequence[Stage], parts: Mapping[str, dict[str, list[str]]], settings: ChainSettings
+) -> Any:
+    groups = _grouped(parts)
+    replicas = sum(stage.plan.limit for stage in stages)
+    files = max(1, min(8, len(groups), 1 + replicas // 4))
+    data: Any = ray.data.from_items([{"parts": json.dumps(group)} for group in groups], override_num_blocks=len(groups))
+    context = data.context
+    context.target_max_block_size = 1  # each row is a block of its own
+    context.max_errored_blocks = -1  # a block lost with its node is done by the next pass
+    context.execution_no_progress_timeout_s = settings.no_progress_s
+    context.max_consecutive_actor_init_deaths = -1  # the pool's `LoadPolicy` counts
+    context.memory_usage_poll_interval_s = None  # smaps of every worker, each second
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, _Abort]
+    data = data.map_batches(
+        cast(Any, ReadBlocks), fn_constructor_args=(work,), batch_size=None, batch_format="pyarrow", num_cpus=0,
+        compute=ActorPoolStrategy(size=files, max_tasks_in_flight_per_actor=2),
+    )  # fmt: skip
+    for stage in stages:
+        data = _with_stage(data, work, stage, settings)
+    return data.map_batches(
+        cast(Any, WriteRows), fn_constructor_args=(work,), batch_size=1, batch_format="pyarrow", num_cpus=0,
+        compute=ActorPoolStrategy(
+            size=files, max_tasks_in_flight_per_actor=_QUEUED_WRITES, max_concurrent_calls_per_actor=_WRITES_AT_ONCE,
+            enable_true_multi_threading=True,
+        ),
+    )  # fmt: skip
+
+
+def _with_stage(data: Any, work: Work, stage: Stage, settings: ChainSettings) -> Any:
+    plan = stage.plan
+    # One block computes, one is prepared, others wait: late voters merge what waits.
+    at_once = 2 * plan.slots + 2
+
+    def placement() -> dict[str, Any]:
+        avoid = settings.avoid(plan.key)
+        return {"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}} if avoid else {}
+
+    return data.map_batches(
+        cast(Any, stage_class(plan.name)),
+        fn_constructor_args=(work, plan, stage.names, settings.limits, settings.block_rows, settings.monitor),
+        batch_size=1, batch_format="pyarrow", num_cpus=plan.cpus, num_gpus=plan.gpus or None,
+        memory=plan.memory_gib * 2**30 or None, ray_remote_args_fn=placement,
+        compute=ActorPoolStrategy(
+            min_size=1, max_size=plan.limit, initial_size=min(plan.minimum, plan.limit),
+            max_tasks_in_flight_per_actor=at_once + 1, max_concurrent_calls_per_actor=at_once,
+            enable_true_multi_threading=True,
+        ),
+    )  # fmt: skip
+
+
+def _grouped(parts: Mapping[str, dict[str, list[str]]]) -> list[dict[str, dict[str, list[str]]]]:
+    names = list(parts)
+    size = -(-len(names) // _READS)
+    return [{name: parts[name] for name in names[at : at + size]} for at in range(0, len(names), size)]
+
+
+class ReadBlocks:
+    """Reads what partitions lack, a block at a time; holds one partition in memory.
+
+    Args:
+        work: what is missing, and how it is read.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for group in batch["parts"].to_pylist():
+            for name, files in json.loads(group).items():
+                here: Work = replace(cast(Any, self._work), run=self._work.run.knowing(files))
+                try:
+                    for block in here.read(name):
+                        yield pack(block)
+                except Exception as error:
+                    yield failed_block(error)
+
+
+class WriteRows:
+    """Writes the rows of blocks; returns the counts.
+
+    Args:
+        work: how a row is written.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        block = unpack(batch)
+        if not isinstance(block, Failed):
+            try:
+                counts = self._work.write(block)
+                return _report(counts)
+            except Exception as error:
+                failed = unpack(failed_block(error))
+                assert isinstance(failed, Failed)
+                block = failed
+        return _report({}, block)
+
+
+def _report(counts: Mapping[str, int], failed: Failed | None = None) -> pa.Table:
+    row = {name: counts.get(name, 0) for name in COUNTS}
+    failure = {"failure": failed.reason if failed else None, "down": bool(failed and failed.down)}
+    return pa.Table.from_pylist([{**row, **failure}], schema=_REPORT)

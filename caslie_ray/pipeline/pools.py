@@ -1,0 +1,217 @@
+"""The models of a job: checked, sized, and run in chains, pass after pass, until nothing is missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self, cast
+
+import ray
+from ray.exceptions import RayError
+
+from caslie_ray.cluster.capacity import capacity
+from caslie_ray.cluster.connection import connect
+from caslie_ray.engines.preflight import preflight
+from caslie_ray.engines.process import ProcessLimits
+from caslie_ray.errors import EngineError, PoolDown
+from caslie_ray.monitoring.pool_stats import PoolStats
+from caslie_ray.pipeline.chain import Aborted, ChainSettings, Stage, abort_chain, run_chain
+from caslie_ray.pipeline.monitor import PoolView, start_monitor
+from caslie_ray.pipeline.placement import PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
+from caslie_ray.pipeline.work import Work
+from caslie_ray.profiles import FaultSettings
+from caslie_ray.roles import Role
+
+__all__ = ["Pools", "block_rows_for", "check_models", "pass_after_pass"]
+
+log = logging.getLogger(__name__)
+
+_STATS_S = 30.0
+_STATUS_S = 10.0
+
+
+class Pools:
+    """The pools of replicas for some roles, as a context. Each pass runs one chain through them.
+
+    Args:
+        faults: limits on retries and waiting.
+        roles: who is asked.
+        rows: rows to answer; a pool without an upper limit gets no more replicas than these keep busy.
+        needed: names of the roles that the job does not go on without; None for all.
+    """
+
+    def __init__(
+        self, faults: FaultSettings, roles: Sequence[Role], rows: int, needed: Collection[str | None] | None = None
+    ) -> None:
+        self._faults = faults
+        self._roles = roles
+        self._rows = rows
+        self._needed = needed
+        self._monitor: Any = None
+        self._avoid: dict[str, frozenset[str]] = {}
+        self._absent: dict[str, str] = {}
+        self._error: PoolDown | None = None
+        self.plans: list[PoolPlan] = []
+        """The pools with their sizes; known once the context is entered."""
+        self.stats: dict[str, PoolStats] = {}
+        """Counters of the pools by name; filled at the end."""
+
+    def __enter__(self) -> Self:
+        check_models(self._roles, self._needed)
+        connection = connect()
+        self.plans = size_pools(pool_plans(self._roles, self._needed), self._rows, capacity(connection))
+        if self.plans:
+            refuse_what_cannot_fit(self.plans, connection)
+            log.info("loading %s", ", ".join(plan.name for plan in self.plans))
+            for role in self._roles:
+                if role.why:
+                    log.info("%s on %s: %s", role.name, role.spec.engine, role.why)
+            self._monitor = start_monitor(self.plans, self._faults, grows=connection.joined)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._monitor is None or (kind is not None and not issubclass(kind, Exception)):
+            return  # a job that is asked to end must not wait
+        try:
+            for key, stats in ray.get(self._monitor.stats.remote(), timeout=_STATS_S).items():
+                self.stats[f"{key}-{stats.name}"] = stats
+        except RayError as lost:
+            log.warning("the counters of this session are lost: %s", str(lost).split("\n")[0])
+        finally:
+            ray.kill(self._monitor)
+
+    def run_pass(
+        self, work: Work, parts: Mapping[str, dict[str, list[str]]], block_rows: int
+    ) -> Iterator[dict[str, int]]:
+        """Run one chain over partitions; yield the counts of each block.
+
+        What is lost with a node is not reported: the ledger shows it.
+
+        Args:
+            work: what is done.
+            parts: the files of each partition by table, by the partition's name.
+            block_rows: rows per block.
+
+        Raises:
+            RunError: a store refuses.
+            PoolDown: a model that is needed cannot be started or kept alive.
+        """
+        faults = self._faults
+        here: Work = replace(cast(Any, work), absent=dict(self._absent))
+        settings = ChainSettings(
+            ProcessLimits(
+                tries=faults.tries, call_timeout_s=faults.call_timeout_s, failures_in_a_row=faults.replica_failures,
+                start_timeout_s=faults.start_timeout_s,
+            ), block_rows, self._no_progress_s(), self._monitor,
+            lambda key: self._avoid.get(key, frozenset()),
+        )  # fmt: skip
+        try:
+            yield from run_chain(here, self._stages(), parts, settings)
+        except Aborted as aborted:
+            if self._error is not None:
+                raise self._error from None
+            log.warning("%s", aborted)
+
+    def poll(self) -> tuple[list[str], list[tuple[PoolStats, int]]]:
+        """Return what happened since the last call, and the counters and upper limit of each pool.
+
+        Ends the running chain where a pool is down without which it cannot go on. Called from a thread beside it.
+        """
+        if self._monitor is None:
+            return [], []
+        messages, views = ray.get(self._monitor.quick_status.remote(), timeout=_STATUS_S)
+        for plan, view in zip(self.plans, views, strict=True):
+            self._avoid[plan.key] = view.avoid
+            self._look_at(plan, view)
+        return messages, [(view.stats, view.limit) for view in views]
+
+    def _look_at(self, plan: PoolPlan, view: PoolView) -> None:
+        if view.error is None:
+            return
+        if view.needed:
+            if self._error is None:
+                self._error = PoolDown(view.error)
+                abort_chain(view.error)
+            return
+        names = [role.name for role in self._roles if role.pool == plan.key]
+        if view.unplaced and not self._absent.keys() & set(names):
+            self._absent.update(dict.fromkeys(names, view.error))
+            abort_chain(f"{view.error}: the others go on without it")
+
+    def _stages(self) -> list[Stage]:
+        asked = [role for role in self._roles if role.name not in self._absent]
+        names = {plan.key: tuple(role.name for role in asked if role.pool == plan.key) for plan in self.plans}
+        return [Stage(plan, names[plan.key]) for plan in self.plans if names[plan.key]]
+
+    def _no_progress_s(self) -> float:
+        """Seconds in which at least one block of a chain that works must end, whatever the cluster goes through."""
+        slots = max((plan.slots for plan in self.plans), default=1)
+        return 2 * self._faults.start_timeout_s + (slots + 1) * self._faults.call_timeout_s
+
+
+def check_models(roles: Sequence[Role], needed: Collection[str | None] | None = None) -> None:
+    """Fail before anything is paid for if a model can never be loaded.
+
+    Args:
+        roles: the models that a job will ask.
+        needed: names of those that it does not go on without, None for all; for the others there is a warning.
+
+    Raises:
+        EngineError: a needed model can never be loaded; the message names it and the fix.
+    """
+    for role in roles:
+        try:
+            preflight(role.spec)
+        except EngineError as error:
+            if needed is None or role.name in needed:
+                raise
+            log.warning("%s: %s", role.name, error)
+
+
+def block_rows_for(plans: Sequence[PoolPlan], most: int) -> int:
+    """Return the rows of a block: on a GPU a multiple of the first pool's batch, since half a batch takes as long.
+
+    Args:
+        plans: the pools that rows go through.
+        most: upper limit, unless a batch is larger.
+    """
+    if not plans or not plans[0].gpus:
+        return most
+    batch = plans[0].spec.batch_size
+    return max(1, most // batch) * batch
+
+
+def pass_after_pass(
+    missing: Mapping[str, int],
+    once: Callable[[list[str], int], None],
+    look: Callable[[list[str]], Mapping[str, int]],
+    patience: int,
+) -> None:
+    """Run what is missing, look at the ledger, and run what is still missing, until nothing is or nothing moves.
+
+    A pass that finished some rows may be followed by any number of others: on spot machines each of them may be cut
+    short. After one that finished none, blocks get smaller.
+
+    Args:
+        missing: rows that are missing, by partition.
+        once: runs a pass over partitions, with blocks an eighth as large for each pass so far that finished nothing.
+        look: returns what partitions still lack.
+        patience: passes in a row that may finish nothing.
+    """
+    stalled = smaller = 0
+    while names := [name for name, rows in missing.items() if rows]:
+        before = sum(missing.values())
+        once(names, smaller)
+        missing = look(names)
+        still = sum(missing.values())
+        if not still:
+            return
+        stalled = 0 if still < before else stalled + 1
+        smaller += stalled > 0
+        if stalled >= patience:
+            return
+        log.warning("%d of %d are still missing: another pass", still, before)

@@ -1,0 +1,223 @@
+"""The class that a chain's actor pools hold: one engine, in a process of its own, that answers blocks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.exceptions import RayError
+
+from caslie_ray.engines import Choice, Failure, Generation, Request
+from caslie_ray.engines.load_errors import LoadError, classify
+from caslie_ray.engines.process import EngineProcess, ProcessLimits
+from caslie_ray.errors import PoolDown, RunError
+from caslie_ray.pipeline.adapter_download import release_adapters, with_local_adapters
+from caslie_ray.pipeline.blocks import Failed, pack, pack_failure, unpack
+from caslie_ray.pipeline.coalescing import Coalescer
+from caslie_ray.pipeline.load_policy import Attempt
+from caslie_ray.pipeline.monitor import Counts, Orders
+from caslie_ray.pipeline.placement import PoolPlan
+from caslie_ray.pipeline.work import Work
+from caslie_ray.roles import Role
+
+__all__ = ["ModelStage", "failed_block", "stage_class"]
+
+log = logging.getLogger(__name__)
+
+_REPORT_S = 1.0
+# Blocks that were dispatched before Ray Data saw that the node drains arrive within this time.
+_LAST_BLOCK_S = 2.0
+
+
+class ModelStage:
+    """Plays every role of one checkpoint on the blocks that reach it.
+
+    Loads the model when it is constructed, so that Ray Data dispatches blocks only to replicas that are ready. A row
+    that kills the engine costs the engine's process, never this actor; see `caslie_ray.engines.process`.
+
+    Args:
+        work: what is done with a block.
+        plan: the pool of which this is a replica.
+        names: the roles that it plays.
+        limits: of the engine's process.
+        block_rows: upper limit of requests per engine call, unless one block has more.
+        monitor: handle of the chain's `Monitor`.
+
+    Raises:
+        LoadError: the model cannot be loaded on this node, but may be on another one. Ray Data starts a replacement.
+    """
+
+    def __init__(
+        self, work: Work, plan: PoolPlan, names: Sequence[str], limits: ProcessLimits, block_rows: int, monitor: Any
+    ) -> None:
+        self._work, self._plan, self._names, self._limits, self._monitor = work, plan, tuple(names), limits, monitor
+        context = ray.get_runtime_context()
+        self._replica = str(context.get_actor_id())
+        self._events: list[str] = []
+        self._busy = 0
+        self._idle_since = time.monotonic()
+        self._lock = threading.Lock()
+        self._down: str | None = ray.get(monitor.started.remote(plan.key, self._replica, str(context.get_node_id())))
+        self._engine: EngineProcess | None = self._load() if self._down is None else None
+        # The engine prepares the next call while it computes one.
+        self._calls = Coalescer(block_rows, plan.slots + 1)
+        threading.Thread(target=self._report_forever, name="report", daemon=True).start()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Answer one block; a failed one passes through."""
+        block = unpack(batch)
+        if isinstance(block, Failed):
+            return batch
+        with self._lock:
+            self._busy += 1
+        try:
+            return pack(self._work.answer(block, self._names, self))
+        except Exception as error:
+            return failed_block(error)
+        finally:
+            with self._lock:
+                self._busy -= 1
+                self._idle_since = time.monotonic()
+
+    def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
+        """Return one text per request, in order.
+
+        Raises:
+            PoolDown: the job needs this model, and it answers nothing any more.
+        """
+        if (reason := self._unanswered()) is not None:
+            failure = Failure(reason, retryable=True)
+            return [Generation(request.key, "", 0, 0, False, failure) for request in requests]
+        return self._ask("generate", requests, lambda merged, engine: engine.generate(merged))
+
+    def choose(self, role: Role, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
+        """Return one choice per request, in order.
+
+        Raises:
+            PoolDown: the job needs this model, and it answers nothing any more.
+        """
+        if (reason := self._unanswered()) is not None:
+            failure = Failure(reason, retryable=True)
+            return [Choice(request.key, (), 0, False, failure) for request in requests]
+        return self._ask(("choose", tuple(choices)), requests, lambda merged, engine: engine.choose(merged, choices))
+
+    def _ask(
+        self, kind: object, requests: Sequence[Request], call: Callable[[list[Request], EngineProcess], list[Any]]
+    ) -> list[Any]:
+        engine = self._engine
+        assert engine is not None
+        return self._calls.ask(kind, requests, lambda merged: call(merged, engine))
+
+    def _unanswered(self) -> str | None:
+        """Why the model answers nothing, where the job goes on without it."""
+        if self._down is None and self._engine is not None:
+            return None
+        reason = f"{self._plan.name} is down: {self._down}"
+        if self._plan.needed:
+            raise PoolDown(reason)
+        return reason
+
+    def _load(self) -> EngineProcess | None:
+        """Load the model, with the retries of the pool's `LoadPolicy`; None once the pool is down."""
+        attempt = Attempt()
+        while True:
+            while pause := ray.get(self._monitor.pause_s.remote(self._plan.key)):
+                time.sleep(pause)
+            begun = time.monotonic()
+            try:
+                engine = EngineProcess(
+                    with_local_adapters(self._plan.spec), self._limits, name=self._plan.name, on_event=self._note
+                )
+            except Exception as error:
+                log.exception("loading %s failed", self._plan.spec.checkpoint)
+                failure = classify(error)
+                following, elsewhere = ray.get(
+                    self._monitor.load_failed.remote(self._plan.key, self._replica, attempt, failure)
+                )
+                if following is None:
+                    self._wait_until_down()
+                    return None
+                if elsewhere:
+                    ray.get(self._monitor.moved.remote(self._plan.key, self._replica))
+                    raise LoadError(failure) from None
+                attempt = following
+            else:
+                ray.get(self._monitor.loaded.remote(self._plan.key, self._replica, time.monotonic() - begun))
+                return engine
+
+    def _wait_until_down(self) -> None:
+        """Keep blocks away from a replica that was given up: until its pool is down, others answer them."""
+        while self._down is None:
+            time.sleep(_REPORT_S)
+            self._down = self._report().down
+
+    def _note(self, event: str) -> None:
+        log.warning("%s: %s", self._plan.name, event)
+        self._events.append(event)
+
+    def _report(self) -> Orders:
+        events, self._events = self._events, []
+        engine = getattr(self, "_engine", None)
+        counts, details = (Counts(), {}) if engine is None else (_counts(engine), dict(engine.stats().details))
+        orders: Orders = ray.get(self._monitor.report.remote(self._plan.key, self._replica, counts, details, events))
+        return orders
+
+    def _report_forever(self) -> None:
+        while True:
+            time.sleep(_REPORT_S)
+            try:
+                orders = self._report()
+            except RayError:  # the driver is gone, and this actor will be too
+                return
+            if self._engine is not None and self._engine.down is not None and orders.down is None:
+                self._down = self._engine.down
+                self._monitor.fail.remote(self._plan.key, self._engine.down)
+            if orders.leave:
+                threading.Thread(target=self._leave, name="leave", daemon=True).start()
+
+    def _leave(self) -> None:
+        """End this process once the blocks at hand are answered: Ray restarts the actor on another node."""
+        while True:
+            with self._lock:
+                if not self._busy and time.monotonic() - self._idle_since > _LAST_BLOCK_S:
+                    break
+            time.sleep(0.1)
+        self._report()
+        if self._engine is not None:
+            self._engine.close()
+        release_adapters()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stage_class(name: str) -> type[ModelStage]:
+    """Return `ModelStage` under the name of its model, for Ray's dashboard."""
+    label = "".join(letter if letter.isalnum() else "_" for letter in name)
+    return type(f"ModelStage_{label}", (ModelStage,), {"__doc__": ModelStage.__doc__})
+
+
+def failed_block(error: Exception) -> pa.Table:
+    """Return an error as a failed block: Ray Data would drop the block and its error, and the job must end with it.
+
+    Raises:
+        RayError: the cluster's doing: Ray Data retries, and the next pass does what is missing.
+    """
+    if isinstance(error, RayError):
+        raise error
+    plain = isinstance(error, (RunError, PoolDown))
+    reason = str(error) if plain else f"{type(error).__name__}: {error}"
+    return pack_failure(Failed(reason, isinstance(error, PoolDown)))
+
+
+def _counts(engine: EngineProcess) -> Counts:
+    stats, work = engine.stats(), engine.counters()
+    return Counts(
+        work.calls, stats.calls - stats.failures, stats.prompt_tokens, stats.new_tokens, work.busy_s, work.choosing_s,
+        work.deaths,
+    )  # fmt: skip
