@@ -23,7 +23,7 @@ from caslie_ray.fusion import fuse, plan_fusion
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.pinning import pin_profile
-from caslie_ray.pipeline.passes import check_models
+from caslie_ray.pipeline.pools import check_models
 from caslie_ray.profiles import Model, Profile
 from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_predict, show_train
 from caslie_ray.roles import captioning_models, engine_lines, needed_names, resolve

@@ -46,11 +46,6 @@ class WorkOrder:
         """The roles that are asked, in the order in which a view meets them."""
         return self.lineup.roles_of_stage(self.stage)
 
-    @property
-    def written(self) -> tuple[str, ...]:
-        """The folders that the chain writes to."""
-        return ("captions", *(role.answers for role in self.lineup.roles))
-
     def read(self, partition: str) -> Iterator[pa.Table]:
         """Yield the views of a partition that wait for an answer, in blocks with their images.
 

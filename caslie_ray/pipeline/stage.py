@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from caslie_ray.engines import Choice, Failure, Generation, Request
 from caslie_ray.engines.load_errors import LoadError, classify
-from caslie_ray.engines.process import EngineProcess, ProcessLimits
+from caslie_ray.engines.process import EngineDown, EngineProcess, ProcessLimits
 from caslie_ray.errors import PoolDown, RunError
 from caslie_ray.pipeline.adapter_download import release_adapters, with_local_adapters
 from caslie_ray.pipeline.blocks import Failed, pack, pack_failure, unpack
@@ -92,10 +92,10 @@ class ModelStage:
         Raises:
             PoolDown: the job needs this model, and it answers nothing any more.
         """
-        if (reason := self._unanswered()) is not None:
-            failure = Failure(reason, retryable=True)
-            return [Generation(request.key, "", 0, 0, False, failure) for request in requests]
-        return self._ask("generate", requests, lambda merged, engine: engine.generate(merged))
+        answers = self._ask("generate", requests, lambda merged, engine: engine.generate(merged))
+        if answers is None:
+            return [Generation(request.key, "", 0, 0, False, self._failure()) for request in requests]
+        return answers
 
     def choose(self, role: Role, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
         """Return one choice per request, in order.
@@ -103,26 +103,32 @@ class ModelStage:
         Raises:
             PoolDown: the job needs this model, and it answers nothing any more.
         """
-        if (reason := self._unanswered()) is not None:
-            failure = Failure(reason, retryable=True)
-            return [Choice(request.key, (), 0, False, failure) for request in requests]
-        return self._ask(("choose", tuple(choices)), requests, lambda merged, engine: engine.choose(merged, choices))
+        kind = "choose", tuple(choices)
+        answers = self._ask(kind, requests, lambda merged, engine: engine.choose(merged, choices))
+        if answers is None:
+            return [Choice(request.key, (), 0, False, self._failure()) for request in requests]
+        return answers
 
     def _ask(
         self, kind: object, requests: Sequence[Request], call: Callable[[list[Request], EngineProcess], list[Any]]
-    ) -> list[Any]:
+    ) -> list[Any] | None:
+        """Return the answers of the engine; None where it is down and the job goes on without it."""
         engine = self._engine
-        assert engine is not None
-        return self._calls.ask(kind, requests, lambda merged: call(merged, engine))
-
-    def _unanswered(self) -> str | None:
-        """Why the model answers nothing, where the job goes on without it."""
-        if self._down is None and self._engine is not None:
-            return None
-        reason = f"{self._plan.name} is down: {self._down}"
+        if self._down is None and engine is not None:
+            try:
+                return self._calls.ask(kind, requests, lambda merged: call(merged, engine))
+            except EngineDown as error:
+                self._down = str(error)
+                ray.get(self._monitor.fail.remote(self._plan.key, self._down))
         if self._plan.needed:
-            raise PoolDown(reason)
-        return reason
+            raise PoolDown(self._reason())
+        return None
+
+    def _failure(self) -> Failure:
+        return Failure(self._reason(), retryable=True)
+
+    def _reason(self) -> str:
+        return f"{self._plan.name} is down: {self._down}"
 
     def _load(self) -> EngineProcess | None:
         """Load the model, with the retries of the pool's `LoadPolicy`; None once the pool is down."""
@@ -176,9 +182,6 @@ class ModelStage:
                 orders = self._report()
             except RayError:  # the driver is gone, and this actor will be too
                 return
-            if self._engine is not None and self._engine.down is not None and orders.down is None:
-                self._down = self._engine.down
-                self._monitor.fail.remote(self._plan.key, self._engine.down)
             if orders.leave:
                 threading.Thread(target=self._leave, name="leave", daemon=True).start()
 
@@ -216,8 +219,8 @@ def failed_block(error: Exception) -> pa.Table:
 
 
 def _counts(engine: EngineProcess) -> Counts:
-    stats, work = engine.stats(), engine.counters()
+    work = engine.counters
     return Counts(
-        work.calls, stats.calls - stats.failures, stats.prompt_tokens, stats.new_tokens, work.busy_s, work.choosing_s,
+        work.calls, work.requests - work.failures, work.prompt_tokens, work.new_tokens, work.busy_s, work.choosing_s,
         work.deaths,
     )  # fmt: skip

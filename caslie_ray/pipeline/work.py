@@ -40,11 +40,6 @@ class Work(Protocol):
     @property
     def absent(self) -> Mapping[str, str]: ...
 
-    @property
-    def written(self) -> Sequence[str]:
-        """The folders of the run that the chain writes to: they are listed again where it matters."""
-        ...
-
     def read(self, partition: str) -> Iterator[pa.Table]:
         """Yield what is missing, in blocks; the same blocks if it is called again with the same files."""
         ...

@@ -11,10 +11,10 @@ from typing import Any
 from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.engines.preflight import preflight
 from caslie_ray.errors import RunError
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.progress_monitor import Watch
-from caslie_ray.pipeline.passes import Models, block_rows_for, pass_after_pass, run_pass, tasks_for
-from caslie_ray.pipeline.replicas import PoolStats
+from caslie_ray.pipeline.pools import Pools, block_rows_for, pass_after_pass
 from caslie_ray.prediction._answerers import Answerer, answerers_of
 from caslie_ray.prediction._work import PREDICTIONS, PredictOrder, Stand, stand_of, tidy
 from caslie_ray.profiles import Profile
@@ -96,17 +96,17 @@ class _Job:
         return PredictResult(summary, left)
 
     def _ask(self, missing: dict[str, int], total: int) -> None:
-        models = Models(self.profile.faults, [self.base], total)
+        pools = Pools(self.profile.faults, [self.base], total)
         with Progress("predict", total, "answers", quiet=self.quiet) as progress:
-            with models as router, Watch(router, progress, self.run.label, "predict") as watch:
-                tasks = tasks_for(models.plans)
+            with pools, Watch(pools.poll, progress, self.run.label, "predict") as watch:
                 order = self.order(retry=True)
-                order = replace(order, block_rows=block_rows_for(models.plans, order.block_rows))
+                order = replace(order, block_rows=block_rows_for(pools.plans, order.block_rows))
 
                 def once(names: list[str], smaller: int) -> None:
                     nonlocal order
                     here = replace(order, block_rows=max(1, order.block_rows // _SHRINK**smaller))
-                    for report in run_pass(here, router, names, self.files(names), tasks):
+                    parts = dict(zip(names, self.files(names), strict=True))
+                    for report in pools.run_pass(here, parts, here.block_rows):
                         watch.add(**report)
                     order = replace(order, retry=False)
 
@@ -114,7 +114,7 @@ class _Job:
                     return {name: stand.missing for name, stand in self.survey(names, retry=False).items()}
 
                 pass_after_pass(missing, once, look, self.profile.faults.passes)
-            self.pools.update(models.stats)
+            self.pools.update(pools.stats)
 
     def _summary(self, stands: dict[str, Stand], answered: int, left: int, seconds: float) -> dict[str, Any]:
         (stats,) = self.pools.values() or (PoolStats(self.base.name),)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -36,6 +36,11 @@ _ASKED = [
     "options",
     "source_ids",
 ]
+
+
+_BLOCK = pa.schema(
+    [*(SCHEMAS["instructions"].field(name) for name in _ASKED), ("model", pa.string()), ("as", pa.string())]
+)
 
 
 class Asks(Protocol):
@@ -95,32 +100,41 @@ class PredictOrder:
     splits: tuple[str, ...]
     block_rows: int
     retry: bool
+    absent: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def written(self) -> str:
-        """The table that a pass writes."""
-        return PREDICTIONS
-
-    def work(self, partition: str, ask: Asks | None) -> Iterator[dict[str, int]]:
-        """Ask what is missing in a partition, a block at a time; bring it into one file at the end.
+    def read(self, partition: str) -> Iterator[pa.Table]:
+        """Yield the questions of a partition that have no answer, in blocks.
 
         Raises:
-            RunError: a table cannot be read or written.
+            RunError: a table cannot be read.
         """
-        assert ask is not None
         asked = questions(self, partition)
         held = _held(self, partition)
         missing = [question for question in asked if not held.answers(question, self.retry)]
         # Questions for one adapter share batches with no others; those of a length waste the least in padding.
         missing.sort(key=lambda question: (question.answerer.adapter or "", len(question.row["prompt"]), question.key))
         for at in range(0, len(missing), self.block_rows):
-            block = missing[at : at + self.block_rows]
-            answers = ask.generate(self.base, [_request(question) for question in block])
-            rows = [_row(question, answer) for question, answer in zip(block, answers, strict=True)]
-            stem = f"{partition}-{content_id(*(row['key'] for row in rows))[:16]}"
-            self.run.write(PREDICTIONS, stem, pa.Table.from_pylist(rows, schema=SCHEMAS[PREDICTIONS]))
-            yield {"views": len(rows), "errors": sum(row["error"] is not None for row in rows), "saved": 0}
-        tidy(self, partition)
+            yield _block(partition, missing[at : at + self.block_rows])
+
+    def answer(self, block: pa.Table, names: Sequence[str], ask: Asks) -> pa.Table:
+        """Ask the base about a block; return the rows of `predictions`.
+
+        Raises:
+            RunError: an answer cannot be written.
+            PoolDown: the base answers nothing any more.
+        """
+        asked = _questions_of(block, self.answerers)
+        answers = ask.generate(self.base, [_request(question) for question in asked])
+        rows = [_row(question, answer) for question, answer in zip(asked, answers, strict=True)]
+        partition = block.schema.metadata[b"partition"].decode()
+        stem = f"{partition}-{content_id(*(row['key'] for row in rows))[:16]}"
+        table = pa.Table.from_pylist(rows, schema=SCHEMAS[PREDICTIONS])
+        self.run.write(PREDICTIONS, stem, table)
+        return table.select(["error"])
+
+    def write(self, block: pa.Table) -> dict[str, int]:
+        """Return the counts of a block that was answered, and so is on disk."""
+        return {"views": block.num_rows, "errors": block.num_rows - block["error"].null_count, "saved": 0}
 
 
 class _Held(NamedTuple):
@@ -236,6 +250,20 @@ def _with_other_ids(asked: Sequence[Question], held: _Held) -> list[Question]:
         for question in asked
         if question.place in held.rows and held.rows[question.place]["source_ids"] != question.row["source_ids"]
     ]
+
+
+def _block(partition: str, asked: Sequence[Question]) -> pa.Table:
+    rows = [{**question.row, "model": question.answerer.model, "as": question.answerer.variant} for question in asked]
+    return pa.Table.from_pylist(rows, schema=_BLOCK.with_metadata({"partition": partition}))
+
+
+def _questions_of(block: pa.Table, answerers: Sequence[Answerer]) -> list[Question]:
+    by_place = {(answerer.model, answerer.variant): answerer for answerer in answerers}
+    found = []
+    for row in block.to_pylist():
+        answerer = by_place[row["model"], row["as"]]
+        found.append(Question(answerer, row, answerer.key(row["prompt"])))
+    return found
 
 
 def _request(question: Question) -> Request:
