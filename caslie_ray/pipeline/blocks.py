@@ -35,7 +35,9 @@ def pack(block: pa.Table) -> pa.Table:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, block.schema) as stream:
         stream.write_table(block)
-    data = pa.array([sink.getvalue()], pa.large_binary())
+    encoded = sink.getvalue()
+    ends = pa.array([0, encoded.size], pa.int64()).buffers()[1]
+    data = pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, encoded])
     return pa.table([[block.num_rows], data, [None], [False]], schema=_SCHEMA)
 
 

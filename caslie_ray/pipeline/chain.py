@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -59,14 +59,14 @@ class ChainSettings(NamedTuple):
         block_rows: upper limit of requests per engine call.
         no_progress_s: seconds without any block after which the chain is given up.
         monitor: handle of the `Monitor`.
-        avoid: returns the ids of nodes on which a pool's replicas cannot load their model, by the pool's key.
+        avoid: ids of the nodes on which a pool's replicas cannot load their model, by the pool's key.
     """
 
     limits: ProcessLimits
     block_rows: int
     no_progress_s: float
     monitor: Any
-    avoid: Callable[[str], frozenset[str]]
+    avoid: Mapping[str, frozenset[str]]
 
 
 class Aborted(Exception):
@@ -153,15 +153,13 @@ def _with_stage(data: Any, work: Work, stage: Stage, settings: ChainSettings) ->
     # One block computes, one is prepared, others wait: late voters merge what waits.
     at_once = 2 * plan.slots + 2
 
-    def placement() -> dict[str, Any]:
-        avoid = settings.avoid(plan.key)
-        return {"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}} if avoid else {}
-
+    avoid = settings.avoid.get(plan.key)
+    labels = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else None
     return data.map_batches(
         cast(Any, stage_class(plan.name)),
         fn_constructor_args=(work, plan, stage.names, settings.limits, settings.block_rows, settings.monitor),
         batch_size=1, batch_format="pyarrow", num_cpus=plan.cpus, num_gpus=plan.gpus or None,
-        memory=plan.memory_gib * 2**30 or None, ray_remote_args_fn=placement,
+        memory=plan.memory_gib * 2**30 or None, label_selector=labels,
         compute=ActorPoolStrategy(
             min_size=1, max_size=plan.limit, initial_size=min(plan.minimum, plan.limit),
             max_tasks_in_flight_per_actor=at_once + 1, max_concurrent_calls_per_actor=at_once,

@@ -107,7 +107,7 @@ class Pools:
                 tries=faults.tries, call_timeout_s=faults.call_timeout_s, failures_in_a_row=faults.replica_failures,
                 start_timeout_s=faults.start_timeout_s,
             ), block_rows, self._no_progress_s(), self._monitor,
-            lambda key: self._avoid.get(key, frozenset()),
+            dict(self._avoid),
         )  # fmt: skip
         try:
             yield from run_chain(here, self._stages(), parts, settings)
@@ -125,11 +125,13 @@ class Pools:
             return [], []
         messages, views = ray.get(self._monitor.quick_status.remote(), timeout=_STATUS_S)
         for plan, view in zip(self.plans, views, strict=True):
-            self._avoid[plan.key] = view.avoid
             self._look_at(plan, view)
         return messages, [(view.stats, view.limit) for view in views]
 
     def _look_at(self, plan: PoolPlan, view: PoolView) -> None:
+        if view.avoid - self._avoid.get(plan.key, frozenset()):
+            self._avoid[plan.key] = view.avoid
+            abort_chain(f"{plan.name}: another pass, on other nodes")
         if view.error is None:
             return
         if view.needed:

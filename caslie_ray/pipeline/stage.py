@@ -78,7 +78,9 @@ class ModelStage:
         with self._lock:
             self._busy += 1
         try:
-            return pack(self._work.answer(block, self._names, self))
+            answered = pack(self._work.answer(block, self._names, self))
+            self._report()  # Ray Data ends this actor without a word once the last block is through
+            return answered
         except Exception as error:
             return failed_block(error)
         finally:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import ray
-from caslie_ray.pipeline.passes import Models
+from caslie_ray.pipeline.pools import Pools
 
 from caslie_ray.captioning import CaptionJob, _job, _plan, caption, plan_captions
 from caslie_ray.errors import PoolDown, RunError
@@ -212,13 +212,13 @@ def test_a_plan_times_the_minimum_of_replicas_of_a_pool_without_limit(
 ) -> None:
     timed: list[dict[str, int]] = []
 
-    class Noted(Models):
+    class Noted(Pools):
         def __enter__(self) -> Any:
             router = super().__enter__()
             timed.append({plan.name: plan.limit for plan in self.plans})
             return router
 
-    monkeypatch.setattr(_job, "Models", Noted)
+    monkeypatch.setattr(_job, "Pools", Noted)
     staged = ["schedule=staged", "lineup.captioner.pool.max=null", "lineup.captioner.batch_size=4"]
     lineup = profile(voter("phi", pool={"min": 1, "max": None}, batch_size=4), settings=staged)
     plan = plan_captions(fresh_run(world, tmp_path / "run"), lineup, quiet=True)

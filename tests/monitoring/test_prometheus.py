@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from urllib.request import urlopen
 
 import pytest
-from caslie_ray.pipeline.replicas import PoolStats
+from caslie_ray.monitoring.pool_stats import PoolStats
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
