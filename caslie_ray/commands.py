@@ -192,8 +192,8 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
 
     Args:
         name: of the command.
-        argv: its arguments. None where a script in ``jobs/`` is the process: they are then those of the process, and the
-            help shows the script.
+        argv: its arguments. None in a script of ``jobs/``: the arguments are those of the process, and the help shows
+            the script.
     """
     from caslie_ray.cli import main
 

@@ -19,7 +19,6 @@ from tests.engines import tiny
 from tests.evaluation.browser import Page, chromium, complaints, screen
 from tests.worlds import InProcess, caption_here, draw, fresh_run, profile, rows
 
-README = (ROOT / "README.md").read_text()
 OWN = {"gift_suitability": "GS", "return_risk": "RR"}
 
 
@@ -185,19 +184,10 @@ def test_a_plan_of_an_empty_run_starts_nothing(tmp_path: Path) -> None:
     assert "run ingest first" in missing.stderr
 
 
-def test_the_readme_names_jobs_profiles_and_settings_that_exist(tmp_path: Path) -> None:
-    for name in re.findall(r"jobs/(\w+)\.py", README):
-        assert (ROOT / "jobs" / f"{name}.py").is_file(), name
-    for setting in re.findall(r"--set ([\w.]+=[\w./:-]+)", README):
-        if "=path" not in setting and setting != "key=value":
-            load_profile("mini", [setting])
-    for name in re.findall(r"`(mini|smol|measure|caslie-[sml])`", README):
-        load_profile(name)
-
-
 def test_add_a_voter(world: Path, tmp_path: Path, ask: InProcess) -> None:
-    """The README's profile, with its voter played by a checkpoint of the miniature world."""
-    block = re.search(r"```yaml\n# mine.yaml\n(.*?)```", README, re.DOTALL)
+    """The profile in the README of profiles, with its voter played by a checkpoint of the miniature world."""
+    text = (ROOT / "caslie_ray" / "profiles" / "README.md").read_text()
+    block = re.search(r"```yaml\n# mine.yaml\n(.*?)```", text, re.DOTALL)
     assert block is not None
     path = tmp_path / "mine.yaml"
     path.write_text(block[1].replace("path/to/checkpoint", "miniature:voter-mistral"))
