@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from caslie_ray.storage.run import open_run
-from tests.test_pipeline import ROOT, job
+from tests.checkouts import ROOT
+from tests.test_pipeline import job
 
 README = (ROOT / "caslie_ray" / "miniature" / "README.md").read_text()
 
