@@ -50,7 +50,7 @@ COMMANDS = {
 Read a data set in the MMECInstruct format: samples, their images, and the views to caption.
 
 Run as:
-    caslie ingest --run runs/demo                                 (draws the miniature world)
+    caslie ingest --run runs/demo                                 # draws the miniature world
     caslie ingest --run runs/shop --source path/to/dataset.json
     caslie ingest --profile caslie-m --run s3://shop/run --source s3://shop/products/
 

@@ -70,7 +70,7 @@ def commands(text: str) -> Iterator[Shown]:
     joined = re.sub(r"\\\n[#\s]*", " ", text)
     for found in re.finditer(r"(?:\bcaslie (\w+)|\bjobs/(\w+)\.py)[ \t]+(-[^`\n]*)", joined):
         command, script, rest = found.groups()
-        if "…" not in rest:
+        if "…" not in rest and (command or script) != "NAME":
             yield Shown(command or script, shlex.split(rest, comments=True))
 
 
