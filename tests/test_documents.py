@@ -110,8 +110,8 @@ def test_modules_and_names_of_the_package_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_targets_of_make_exist(document: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"(?:^|`)make (\w+)", text_of(document), re.MULTILINE):
-        assert re.search(rf"^{target}(?: \w+)*:|^{target}:", makefile, re.MULTILINE), target
+    for target in re.findall(r"(?:^|`)make ([\w-]+)", text_of(document), re.MULTILINE):
+        assert re.search(rf"^(?:[\w-]+ )*{target}(?: [\w-]+)*:", makefile, re.MULTILINE), target
 
 
 @pytest.mark.parametrize("document", WITH_COMMANDS, ids=name_of)
