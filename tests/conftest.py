@@ -1,7 +1,8 @@
-"""What tests share: one Ray for the session, and a drawn data set read into a run."""
+"""Shared fixtures (one Ray per process, a small run), the marker `verify`, the order of files, and `--resume`."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -17,18 +18,67 @@ from filelock import FileLock
 from caslie_ray.cluster.connection import quieten
 from caslie_ray.dataset import ingest
 from caslie_ray.storage.run import open_run
+from tests.long_tests import file_seconds, is_long
 from tests.worlds import draw, profile
 
-_LONG_FIRST = ("chaos", "vllm", "cluster")
+_ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first: `make test` hands files to two processes, and neither shall begin a long one at the end."""
-    kinds: dict[Path, set[str]] = {}
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--resume", action="store_true", help="skip tests that passed in an earlier --resume with the same sources"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("resume"):
+        config.pluginmanager.register(_Resume(config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        kinds.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
-    place = {path: [kind not in marks for kind in _LONG_FIRST] for path, marks in kinds.items()}
-    items.sort(key=lambda item: place[item.path])
+        if is_long(item.nodeid):
+            item.add_marker(pytest.mark.verify)
+
+    # Two processes take whole files: long files first, so that none starts when the other process is done.
+    # One process: long files last, so that errors of short tests show early.
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    seconds = {path: file_seconds(path, verify=not parallel) for path in {_file(item) for item in items}}
+    items.sort(key=lambda item: seconds[_file(item)], reverse=parallel)
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+class _Resume:
+    """Notes each test that passed, per state of the sources; a later session deselects these."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        digest = hashlib.sha256()
+        for folder in ("caslie_ray", "jobs", "tests"):
+            for path in sorted((_ROOT / folder).rglob("*.*")):
+                if path.is_file() and "__pycache__" not in path.parts:
+                    digest.update(f"{path}\0".encode() + path.read_bytes())
+        self._path = config.cache.mkdir("resume") / digest.hexdigest()[:16]  # type: ignore[union-attr]  # always there
+        self._passed = set(self._path.read_text().splitlines()) if self._path.exists() else set()
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        done = [item for item in items if item.nodeid in self._passed]
+        if done:
+            config.hook.pytest_deselected(items=done)
+            items[:] = [item for item in items if item.nodeid not in self._passed]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            with self._path.open("a") as file:
+                file.write(f"{report.nodeid}\n")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.OK:  # complete: the next call starts over
+            self._path.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +93,8 @@ def _one_vllm_at_a_time(request: pytest.FixtureRequest, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A Ray of this machine: 2 CPUs and, declared but not there, one GPU."""
-    # A cluster of the user's own may run on this machine.
+    """A Ray of this machine: 2 CPUs and one declared GPU that does not exist."""
+    # The user's own cluster may run on this machine.
     ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     quieten()
     yield
@@ -53,7 +103,7 @@ def ray_cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def world(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that holds samples, images and views of a small drawn data set. Copy it before writing to it."""
+    """A run with samples, images and views of a small drawn data set. Copy it before writing to it."""
     folder = tmp_path_factory.mktemp("world")
     source = draw(folder / "source")
     ingest(open_run(str(folder / "run")), [str(source)], profile())

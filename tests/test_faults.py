@@ -32,7 +32,7 @@ from tests.worlds import InProcess, caption_here, draw, edit_views, fresh_run, p
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(900)]
 
-# Samples a task: some 300 views for every change, 1,000 in `make verify`.
+# Samples per task: about 300 views for every change, 1,000 in `make verify`.
 SIZES = {"300": 21, "1000": 90}
 BLOCK = 8
 # Captions come with the drawn data, so that a single model answers and can be hit.
@@ -130,7 +130,7 @@ class Lab:
         return self.cluster.submit("caption", *arguments(seen.run, *settings, voters=voters))
 
 
-@pytest.fixture(scope="module", params=["300", pytest.param("1000", marks=pytest.mark.verify)])
+@pytest.fixture(scope="module", params=["300", "1000"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with (
         object_store(buckets=["shop"]) as store,
@@ -586,20 +586,7 @@ MATRIX = [
 ]
 
 
-# What they show is shown for every change as well, by less: in tests/captioning, tests/storage/test_stores.py and by
-# the other losses of nodes.
-LONG = (other_lineup, missing_voter, refusing_store, staged)
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(
-            fault, id=fault.name.replace(" ", "-"), marks=[pytest.mark.verify] if fault.scenario in LONG else []
-        )
-        for fault in MATRIX
-    ],
-)
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name.replace(" ", "-")) for fault in MATRIX])
 def test_fault(lab: Lab, fault: Fault) -> None:
     seen = lab.play(fault.scenario)
     fault.expect(seen)

@@ -158,7 +158,6 @@ def test_their_plans(piped: Piped) -> None:
     assert {"task-specific-GS", "task-specific-RR"} <= set(planned.stdout.split())
 
 
-@pytest.mark.verify
 @pytest.mark.timeout(2400)
 def test_every_experiment_takes_tasks_of_a_users_own(piped: Piped) -> None:
     settings = [

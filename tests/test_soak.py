@@ -16,7 +16,7 @@ from tests.clusters import Nodes, Submitted, nodes, until
 from tests.faulty import COUNTED
 from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, stored_ids, voter
 
-pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.verify, pytest.mark.timeout(5400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(5400)]
 
 SIZE = WorldSize(train=205, validation=0, ind=42, ood=42)
 MINUTES = 30

@@ -14,7 +14,6 @@ from caslie_ray.storage.run import open_run
 from tests.test_pipeline import README, job
 
 
-@pytest.mark.verify
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_held_out_drawings(seed: int, tmp_path: Path) -> None:

@@ -85,7 +85,6 @@ def test_a_resumed_run_reads_rows_only_where_work_was_begun(
     assert states[run.partition(untouched)].done == 0
 
 
-@pytest.mark.verify
 @pytest.mark.chaos
 @pytest.mark.timeout(5400)
 def test_a_million_views(tmp_path: Path) -> None:

@@ -1,0 +1,228 @@
+"""Which tests run only in `make verify`, and which short test holds their promise in `make test`.
+
+`make test` takes at most 15 minutes on two idle cores. A test that is too long for it is an entry of `LONG_TESTS`;
+`tests/conftest.py` marks it with `verify`, and `tests/test_ci.py` checks that no entry is out of date.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["CHECK_DEMO", "LONG_TESTS", "LongTest", "file_seconds", "is_long"]
+
+CHECK_DEMO = "make check-demo"
+"""Runs in `.ci/run`, too."""
+
+
+class LongTest(NamedTuple):
+    """Tests that are left to `make verify`.
+
+    Attributes:
+        prefix: beginning of their node ids: a file, a test, or a test with the first of its parameters.
+        seconds: what they take together on two idle cores, roughly.
+        short: node id prefixes of the tests in `make test` that hold the promise in a shorter form, or `CHECK_DEMO`;
+            empty for what only the long test can show, such as a duration, a rate, or a cluster of its own.
+    """
+
+    prefix: str
+    seconds: int
+    short: tuple[str, ...] = ()
+
+
+_FAULTS = "tests/test_faults.py::test_fault"
+_TRAINING_FAULTS = "tests/test_training_faults.py::test_fault"
+_VLLM = "tests/engines/test_vllm.py::"
+_LEASE = "tests/storage/test_lease.py::"
+_LOAD_POLICY = "tests/pipeline/test_load_policy.py::"
+_ROUTER = "tests/pipeline/test_router.py::"
+_CAPTION_JOB = "tests/captioning/test_job.py::"
+_VLLM_ANSWERS = f"{_VLLM}test_votes_and_texts_are_those_of_transformers_with_every_adapter"
+_ENGINE_IS_CHOSEN = "tests/engines/test_vllm_adapters.py::test_the_engine_is_chosen_by_what_is_to_be_adapted"
+_PIPELINE = "tests/test_pipeline.py::test_the_pipeline_from_a_source_to_instructions_and_again"
+_LOST_NODE = f"{_FAULTS}[300-a-node-is-lost-at-50%]"
+
+LONG_TESTS = (
+    # Faults of the caption job: one of each kind stays.
+    LongTest(f"{_FAULTS}[1000-", 1200, (f"{_FAULTS}[300-",)),
+    LongTest(f"{_FAULTS}[300-a-node-is-added]", 40, (_LOST_NODE,)),
+    LongTest(f"{_FAULTS}[300-a-node-is-drained", 20, (f"{_ROUTER}test_a_replica_whose_node_will_be_taken_away",)),
+    LongTest(
+        f"{_FAULTS}[300-the-driver-is-told-to-end]", 25,
+        (f"{_FAULTS}[300-the-driver-is-killed]", f"{_LEASE}test_a_released_run_is_had_at_once"),
+    ),
+    LongTest(
+        f"{_FAULTS}[300-a-second-job-on-the-same-run]", 5,
+        (f"{_LEASE}test_a_second_job_is_refused_and_told_who_holds_the_run",),
+    ),
+    LongTest(f"{_FAULTS}[300-the-source-changed]", 30, ("tests/captioning/test_answers.py::test_ten_new_products",)),
+    LongTest(f"{_FAULTS}[300-the-lineup-changed]", 20, ("tests/captioning/test_answers.py::test_a_changed_voter",)),
+    LongTest(
+        f"{_FAULTS}[300-the-object-store-answers-500]", 40,
+        ("tests/storage/test_stores.py::test_a_burst_of_failures_passes_unseen",),
+    ),
+    LongTest(
+        f"{_FAULTS}[300-the-object-store-says-nothing]", 0, ("tests/storage/test_stores.py::test_a_hang_is_waited_for",)
+    ),
+    LongTest(
+        f"{_FAULTS}[300-the-object-store-is-slow]", 0,
+        ("tests/storage/test_stores.py::test_a_slow_store_is_no_failure",),
+    ),
+    LongTest(
+        f"{_FAULTS}[300-the-object-store-refuses]", 25,
+        ("tests/storage/test_stores.py::test_a_store_that_refuses_ends_it_at_once",),
+    ),
+    LongTest(f"{_FAULTS}[300-a-node-is-lost-in-the-staged-schedule]", 25, (_LOST_NODE,)),
+    LongTest(
+        f"{_FAULTS}[300-the-head-is-lost", 90,
+        (f"{_FAULTS}[300-the-driver-is-killed]", f"{_LEASE}test_a_holder_on_another_machine_that_is_silent"),
+    ),
+    # Faults of training and prediction: a preempted node stays.
+    LongTest(
+        f"{_TRAINING_FAULTS}[nothing,-on-two-nodes]", 25,
+        ("tests/training/test_parallel.py::test_two_workers_train_what_one_trains",),
+    ),
+    LongTest(f"{_TRAINING_FAULTS}[a-node-is-lost-while-a-model-is-trained]", 60, (f"{_TRAINING_FAULTS}[a-node-is-p",)),
+    LongTest(f"{_TRAINING_FAULTS}[a-node-is-drained", 40, (f"{_TRAINING_FAULTS}[a-node-is-preempted",)),
+    LongTest(f"{_TRAINING_FAULTS}[nodes-are-drained-more-often", 45, (f"{_TRAINING_FAULTS}[a-node-is-preempted",)),
+    LongTest(f"{_TRAINING_FAULTS}[the-driver-", 80, (f"{_FAULTS}[300-the-driver-is-killed]",)),
+    LongTest(f"{_TRAINING_FAULTS}[a-node-is-lost-while-models-answer]", 50, (_LOST_NODE,)),
+    LongTest("tests/test_soak.py", 3600, (_LOST_NODE, f"{_FAULTS}[300-the-driver-is-killed]")),
+    # vLLM: one engine with adapters stays.
+    LongTest(f"{_VLLM}test_captions_of_odd_images_are_those_of_transformers", 40, (_VLLM_ANSWERS,)),
+    LongTest(f"{_VLLM}test_votes_of_a_real_model_are_those_of_transformers", 150, (_VLLM_ANSWERS,)),
+    LongTest(f"{_VLLM}test_an_engine_whose_process_is_killed", 40, (f"{_FAULTS}[300-a-replica-is-killed]",)),
+    LongTest(f"{_VLLM}test_an_engine_ends_with_its_owner", 40),
+    LongTest(f"{_VLLM}test_weights_that_are_cut_off", 25, ("tests/engines/test_load_errors.py",)),
+    LongTest(f"{_VLLM}test_an_adapter_that_vllm_does_not_apply", 40, (_ENGINE_IS_CHOSEN,)),
+    LongTest(
+        "tests/engines/test_vllm_adapters.py::test_answers_are_those_of_transformers_with_every_adapter_and_without",
+        180, (_VLLM_ANSWERS, _ENGINE_IS_CHOSEN),
+    ),
+    LongTest("tests/captioning/test_vllm.py", 600, (_VLLM_ANSWERS, f"{_CAPTION_JOB}test_both_schedules")),
+    LongTest(
+        "tests/prediction/test_job.py::test_adapters_of_a_mistral_base_answer_on_vllm", 90,
+        (_VLLM_ANSWERS, _ENGINE_IS_CHOSEN),
+    ),
+    LongTest(
+        "tests/training/test_families.py::test_vllm_answers_with_a_trained_adapter_and_with_the_merged_model", 90,
+        (_VLLM_ANSWERS, "tests/training/test_families.py::test_an_adapter_is_trained_saved_and_merged"),
+    ),
+    LongTest(
+        "tests/test_pipeline.py::test_a_plan_says_before_anything_is_paid_for", 40,
+        (_ENGINE_IS_CHOSEN, "tests/test_pipeline.py::test_a_plan_of_an_empty_run_starts_nothing"),
+    ),
+    # The demo and the experiments.
+    LongTest("tests/test_ablation.py", 2400, (CHECK_DEMO,)),
+    LongTest("tests/test_experiments.py", 500, ("tests/test_pipeline.py::test_their_plans",)),
+    LongTest("tests/test_pipeline.py::test_every_experiment", 300, ("tests/test_pipeline.py::test_their_plans",)),
+    LongTest("tests/evaluation/test_measured.py", 300),
+    LongTest(
+        "tests/captioning/test_whole_world.py", 900,
+        ("tests/captioning/test_answers.py::test_early_exit_gives_the_verdicts_of_a_full_vote",
+         "tests/captioning/test_answers.py::test_early_exit_with_failing_voters"),
+    ),
+    # Benchmarks and scale.
+    LongTest(
+        "tests/benchmark/test_quick.py", 155, ("tests/benchmark/test_report.py", "tests/benchmark/test_published.py")
+    ),
+    LongTest("tests/benchmark/test_ray_llm.py::test_it_answers_all_requests", 400),
+    LongTest(
+        "tests/captioning/test_scale.py::test_a_million_views", 2400,
+        ("tests/captioning/test_scale.py::test_every_view_has_one_row_in_one_file_a_partition",),
+    ),
+    LongTest("tests/dataset/test_large.py", 200, ("tests/dataset/test_shapes.py",)),
+    # Clusters of their own.
+    LongTest(
+        "tests/captioning/test_hub.py::test_a_job_downloads_its_model_once", 40,
+        ("tests/engines/test_hub.py::test_processes_that_start_at_once_download_once",
+         "tests/engines/test_hub.py::test_what_is_there_takes_no_hub"),
+    ),
+    LongTest(
+        "tests/captioning/test_hub.py::test_a_voter_that_can_never_be_loaded", 20,
+        ("tests/pipeline/test_passes.py::test_a_model_that_can_never_be_loaded",),
+    ),
+    LongTest(
+        "tests/captioning/test_hub.py::test_a_quorum_goes_on", 25,
+        (f"{_FAULTS}[300-a-voter-cannot-be-loaded,-and-the-quorum-decides]",),
+    ),
+    LongTest(
+        "tests/pipeline/test_gpus.py::test_streamed_gives_the_captioner_what_the_voters_leave", 30,
+        ("tests/pipeline/test_gpus.py::test_staged_gives_every_model_every_gpu",
+         "tests/pipeline/test_placement.py::test_the_captioner_gets_what_voters_leave"),
+    ),
+    LongTest(
+        f"{_LOAD_POLICY}test_a_replica_goes_to_another_node_where_one_is_broken", 40,
+        (f"{_LOAD_POLICY}test_a_node_at_fault_is_left_at_once",),
+    ),
+    LongTest(
+        f"{_LOAD_POLICY}test_a_cluster_that_", 120,
+        (f"{_LOAD_POLICY}test_without_another_node", f"{_ROUTER}test_another_node_that_never_comes"),
+    ),
+    LongTest(
+        f"{_LOAD_POLICY}test_a_load_that_fails_for_a_while_is_tried_again[broken_card_once", 15,
+        (f"{_LOAD_POLICY}test_a_load_that_fails_for_a_while_is_tried_again[card_in_use_once",),
+    ),
+    LongTest(
+        f"{_LOAD_POLICY}test_a_pool_that_is_not_needed_is_given_up", 15,
+        (f"{_ROUTER}test_the_others_go_on_without_a_pool_that_is_not_needed",),
+    ),
+    LongTest(
+        f"{_LOAD_POLICY}test_extra_replicas_that_cannot_be_loaded", 20,
+        (f"{_ROUTER}test_extra_replicas_that_fail_to_load_are_tried_again_and_given_up",),
+    ),
+    LongTest("tests/monitoring/test_prometheus.py::test_a_job_tells_prometheus_how_it_fares", 60),
+    LongTest("tests/test_submission.py::test_the_lines_of_the_readme_show_a_cluster_at_work", 90, (_PIPELINE,)),
+    LongTest("tests/test_submission.py::test_a_job_s_log_holds_no_line_of_ray_data", 0),
+    LongTest("tests/test_submission.py::test_each_job_runs_to_its_end_when_it_is_submitted", 90, (_PIPELINE,)),
+    # Jobs on the Ray of the tests.
+    LongTest(
+        f"{_CAPTION_JOB}test_a_row_that_kills_its_replica", 25, (f"{_FAULTS}[300-a-row-ends-its-replica's-process]",)
+    ),
+    LongTest(f"{_CAPTION_JOB}test_a_pool_on_a_share_of_a_gpu_is_placed", 10, ("tests/pipeline/test_placement.py",)),
+    LongTest(
+        f"{_CAPTION_JOB}test_a_truncated_file_of_a_dead_writer_is_asked_again", 10,
+        (f"{_FAULTS}[300-a-file-was-cut-short]",),
+    ),
+    LongTest(
+        f"{_CAPTION_JOB}test_a_plan_times_the_minimum_of_replicas_of_a_pool_without_limit", 25,
+        (f"{_CAPTION_JOB}test_the_time_of_a_plan_is_scaled_to_the_planned_replicas_by_stage",),
+    ),
+    LongTest(
+        f"{_CAPTION_JOB}test_a_failed_voter_is_asked_again_by_the_next_run", 20,
+        ("tests/captioning/test_ledger.py::test_a_voter_that_comes_back_is_not_asked_again",),
+    ),
+    LongTest(
+        "tests/training/test_job.py::test_training_ends_early_when_nothing_gets_better", 30,
+        ("tests/training/test_job.py::test_the_lowest_loss_is_best",),
+    ),
+    LongTest(
+        "tests/engines/test_hub.py::test_a_partial_cache_does_not_hide_that_the_hub_fails[429]", 20,
+        ("tests/engines/test_hub.py::test_a_partial_cache_does_not_hide_that_the_hub_fails[503]",),
+    ),
+)  # fmt: skip
+
+
+# What the files of `make test` take, in seconds on two idle cores, where it is more than a few.
+_FILE_SECONDS = {
+    "tests/test_faults.py": 260,
+    "tests/test_pipeline.py": 200,
+    "tests/engines/test_vllm.py": 100,
+    "tests/test_training_faults.py": 90,
+    "tests/captioning/test_job.py": 90,
+    "tests/pipeline/test_load_policy.py": 60,
+    "tests/prediction/test_job.py": 60,
+}
+
+
+_PREFIXES = tuple(test.prefix for test in LONG_TESTS)
+
+
+def is_long(nodeid: str) -> bool:
+    """Whether a test is left to `make verify`."""
+    return nodeid.startswith(_PREFIXES)
+
+
+def file_seconds(path: str, *, verify: bool) -> float:
+    """How long a file takes, roughly: of its short tests, or with `verify` of all."""
+    long = sum(test.seconds for test in LONG_TESTS if test.prefix.startswith(path)) if verify else 0
+    return _FILE_SECONDS.get(path, 0) + long
