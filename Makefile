@@ -72,9 +72,9 @@ test verify: export OMP_NUM_THREADS := 1
 test: browser lint types
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Short files first. `--resume` skips tests that already passed with the same sources.
+# Short files first. The plugin skips tests that passed in a session that was stopped, with the same sources.
 verify: browser lint types
-	$(BIN)/python -m pytest -m "verify or not verify" --timeout 3600 --resume
+	$(BIN)/python -m pytest -p tests.resume -m "verify or not verify" --timeout 3600
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

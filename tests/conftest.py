@@ -1,8 +1,7 @@
-"""Shared fixtures (one Ray per process, a small run), the marker `verify`, the order of files, and `--resume`."""
+"""Shared fixtures (one Ray per process, a small run), the marker `verify`, and the order of files."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -18,25 +17,13 @@ from filelock import FileLock
 from caslie_ray.cluster.connection import quieten
 from caslie_ray.dataset import ingest
 from caslie_ray.storage.run import open_run
-from tests.long_tests import file_seconds, is_long
+from tests.long_tests import COLLECTED, file_seconds, is_long
 from tests.worlds import draw, profile
-
-_ROOT = Path(__file__).resolve().parents[1]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--resume", action="store_true", help="skip tests that passed in an earlier --resume with the same sources"
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("resume"):
-        config.pluginmanager.register(_Resume(config))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[COLLECTED] = [item.nodeid for item in items]
     for item in items:
         if is_long(item.nodeid):
             item.add_marker(pytest.mark.verify)
@@ -50,35 +37,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _file(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[0]
-
-
-class _Resume:
-    """Notes each test that passed, per state of the sources; a later session deselects these."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        digest = hashlib.sha256()
-        for folder in ("caslie_ray", "jobs", "tests"):
-            for path in sorted((_ROOT / folder).rglob("*.*")):
-                if path.is_file() and "__pycache__" not in path.parts:
-                    digest.update(f"{path}\0".encode() + path.read_bytes())
-        self._path = config.cache.mkdir("resume") / digest.hexdigest()[:16]  # type: ignore[union-attr]  # always there
-        self._passed = set(self._path.read_text().splitlines()) if self._path.exists() else set()
-
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        done = [item for item in items if item.nodeid in self._passed]
-        if done:
-            config.hook.pytest_deselected(items=done)
-            items[:] = [item for item in items if item.nodeid not in self._passed]
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" and report.passed:
-            with self._path.open("a") as file:
-                file.write(f"{report.nodeid}\n")
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        if exitstatus == pytest.ExitCode.OK:  # complete: the next call starts over
-            self._path.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True)

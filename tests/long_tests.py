@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CHECK_DEMO", "LONG_TESTS", "LongTest", "file_seconds", "is_long"]
+import pytest
 
+__all__ = ["CHECK_DEMO", "COLLECTED", "LONG_TESTS", "LongTest", "file_seconds", "is_long"]
+
+COLLECTED = pytest.StashKey[list[str]]()
+"""The node ids that a session has collected, before any are deselected."""
 CHECK_DEMO = "make check-demo"
 """Runs in `.ci/run`, too."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,25 +14,32 @@ from typing import Any
 import pytest
 
 from tests.ablation import MIN_SAMPLES, ORDER, TASKS, problems
-from tests.long_tests import CHECK_DEMO, LONG_TESTS, is_long
+from tests.long_tests import CHECK_DEMO, COLLECTED, LONG_TESTS, is_long
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
 
 
 @pytest.fixture(scope="module")
-def collected() -> list[str]:
-    """The node ids of all tests, long ones included, as a call without arguments collects them."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-m", "verify or not verify"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return [line for line in done.stdout.splitlines() if "::" in line]
+def collected(pytestconfig: pytest.Config) -> list[str]:
+    """The node ids of all tests, long ones included."""
+    found = pytestconfig.stash[COLLECTED]
+    if _files(found) != MODULES:  # a session with some files only
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*command, "-m", "verify or not verify"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-3000:]
+        found = [line for line in done.stdout.splitlines() if "::" in line]
+    return found
+
+
+def _files(nodeids: list[str]) -> list[str]:
+    return sorted({nodeid.partition("::")[0] for nodeid in nodeids})
 
 
 def test_every_test_module_is_collected(collected: list[str]) -> None:
-    assert sorted({nodeid.partition("::")[0] for nodeid in collected}) == MODULES
+    assert _files(collected) == MODULES
 
 
 def test_every_entry_of_the_long_tests_matches_a_test(collected: list[str]) -> None:
@@ -161,3 +169,22 @@ def test_the_check_of_a_run_reads_its_report(tmp_path: Path, means: dict[str, fl
     )
     assert done.returncode == status, done.stderr
     assert "ablation, ind: text 0.500 < uia 0.550 <" in done.stdout
+
+
+def test_a_session_that_was_stopped_is_continued_and_then_everything_runs_again(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_two.py").write_text(
+        "import pathlib\n\ndef test_one():\n    pass\n\ndef test_other():\n    assert pathlib.Path('mended').exists()\n"
+    )
+
+    def session() -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "tests.resume", "--rootdir", str(tmp_path), "tests"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return re.sub(r" in [\d.]+s|=", "", done.stdout.splitlines()[-1]).strip()
+
+    assert session() == "1 failed, 1 passed"
+    (tmp_path / "mended").touch()
+    assert session() == "1 passed, 1 deselected"
+    assert session() == "2 passed"
