@@ -40,6 +40,9 @@ _LEASE = "tests/storage/test_lease.py::"
 _LOAD_POLICY = "tests/pipeline/test_load_policy.py::"
 _ROUTER = "tests/pipeline/test_router.py::"
 _CAPTION_JOB = "tests/captioning/test_job.py::"
+_CLAIM_AT_ONCE = "test_of_processes_that_claim_at_once_exactly_one_has_the_run"
+_DAMAGE = "tests/dataset/test_damage.py::"
+_MANY_DAMAGED = "test_many_damaged_files_are_replaced_at_once"
 _VLLM_ANSWERS = f"{_VLLM}test_votes_and_texts_are_those_of_transformers_with_every_adapter"
 _ENGINE_IS_CHOSEN = "tests/engines/test_vllm_adapters.py::test_the_engine_is_chosen_by_what_is_to_be_adapted"
 _PIPELINE = "tests/test_pipeline.py::test_the_pipeline_from_a_source_to_instructions_and_again"
@@ -74,6 +77,19 @@ LONG_TESTS = (
     LongTest(
         f"{_FAULTS}[300-the-object-store-refuses]", 25,
         ("tests/storage/test_stores.py::test_a_store_that_refuses_ends_it_at_once",),
+    ),
+    LongTest(
+        f"{_FAULTS}[300-a-dead-writer-left-a-file-that-is-no-Parquet]", 15,
+        ("tests/captioning/test_ledger.py::test_of_a_damaged_file_the_answers_that_can_be_read_are_used",
+         "tests/storage/test_run.py::test_a_damaged_file_is_named"),
+    ),
+    LongTest(
+        f"{_FAULTS}[300-a-file-was-cut-short]", 0, ("tests/storage/test_run.py::test_a_damaged_file_is_named[cut",)
+    ),
+    LongTest(
+        f"{_FAULTS}[300-an-empty-file,-and-a-temporary-one]", 0,
+        ("tests/storage/test_run.py::test_a_damaged_file_is_named[empty",
+         "tests/storage/test_run.py::test_no_reader_sees_a_temporary_file"),
     ),
     LongTest(f"{_FAULTS}[300-a-node-is-lost-in-the-staged-schedule]", 25, (_LOST_NODE,)),
     LongTest(
@@ -150,9 +166,18 @@ LONG_TESTS = (
         (f"{_FAULTS}[300-a-voter-cannot-be-loaded,-and-the-quorum-decides]",),
     ),
     LongTest(
-        "tests/pipeline/test_gpus.py::test_streamed_gives_the_captioner_what_the_voters_leave", 30,
-        ("tests/pipeline/test_gpus.py::test_staged_gives_every_model_every_gpu",
+        "tests/pipeline/test_gpus.py", 60,
+        ("tests/pipeline/test_placement.py::test_a_pool_without_limit_takes_what_the_cluster_can_have",
          "tests/pipeline/test_placement.py::test_the_captioner_gets_what_voters_leave"),
+    ),
+    LongTest(
+        "tests/cluster/test_capacity.py::test_a_job_says_at_once_that_a_cluster", 25,
+        ("tests/cluster/test_capacity.py::test_an_autoscaler_is_given", "tests/cluster/test_shortage.py"),
+    ),
+    LongTest(
+        "tests/cluster/test_preemption.py::test_a_spot_node_is_drained_in_time_and_no_other", 25,
+        ("tests/cluster/test_preemption.py::test_no_notice_is_none_and_a_notice_is_read",
+         f"{_TRAINING_FAULTS}[a-node-is-preempted"),
     ),
     LongTest(
         f"{_LOAD_POLICY}test_a_replica_goes_to_another_node_where_one_is_broken", 40,
@@ -163,8 +188,12 @@ LONG_TESTS = (
         (f"{_LOAD_POLICY}test_without_another_node", f"{_ROUTER}test_another_node_that_never_comes"),
     ),
     LongTest(
-        f"{_LOAD_POLICY}test_a_load_that_fails_for_a_while_is_tried_again[broken_card_once", 15,
-        (f"{_LOAD_POLICY}test_a_load_that_fails_for_a_while_is_tried_again[card_in_use_once",),
+        f"{_LOAD_POLICY}test_a_load_that_fails_for_a_while_is_tried_again", 20,
+        (f"{_LOAD_POLICY}test_a_job_is_complete_though_the_hub_failed_twice",),
+    ),
+    LongTest(
+        f"{_LOAD_POLICY}test_tries_are_bounded_and_logged_while_models_load", 10,
+        (f"{_LOAD_POLICY}test_pauses_double", f"{_ROUTER}test_a_start_without_news_says_the_last_failure"),
     ),
     LongTest(
         f"{_LOAD_POLICY}test_a_pool_that_is_not_needed_is_given_up", 15,
@@ -175,9 +204,7 @@ LONG_TESTS = (
         (f"{_ROUTER}test_extra_replicas_that_fail_to_load_are_tried_again_and_given_up",),
     ),
     LongTest("tests/monitoring/test_prometheus.py::test_a_job_tells_prometheus_how_it_fares", 60),
-    LongTest("tests/test_submission.py::test_the_lines_of_the_readme_show_a_cluster_at_work", 90, (_PIPELINE,)),
-    LongTest("tests/test_submission.py::test_a_job_s_log_holds_no_line_of_ray_data", 0),
-    LongTest("tests/test_submission.py::test_each_job_runs_to_its_end_when_it_is_submitted", 90, (_PIPELINE,)),
+    LongTest("tests/test_submission.py", 200, (_PIPELINE, "tests/cluster/test_cluster_yaml.py::test_the_token")),
     # Jobs on the Ray of the tests.
     LongTest(
         f"{_CAPTION_JOB}test_a_row_that_kills_its_replica", 25, (f"{_FAULTS}[300-a-row-ends-its-replica's-process]",)
@@ -185,7 +212,7 @@ LONG_TESTS = (
     LongTest(f"{_CAPTION_JOB}test_a_pool_on_a_share_of_a_gpu_is_placed", 10, ("tests/pipeline/test_placement.py",)),
     LongTest(
         f"{_CAPTION_JOB}test_a_truncated_file_of_a_dead_writer_is_asked_again", 10,
-        (f"{_FAULTS}[300-a-file-was-cut-short]",),
+        ("tests/storage/test_run.py::test_a_damaged_file_is_named",),
     ),
     LongTest(
         f"{_CAPTION_JOB}test_a_plan_times_the_minimum_of_replicas_of_a_pool_without_limit", 25,
@@ -198,6 +225,80 @@ LONG_TESTS = (
     LongTest(
         "tests/training/test_job.py::test_training_ends_early_when_nothing_gets_better", 30,
         ("tests/training/test_job.py::test_the_lowest_loss_is_best",),
+    ),
+    LongTest(
+        "tests/training/test_job.py::test_a_merge_that_did_not_end_is_done_again", 20,
+        ("tests/training/test_job.py::test_a_merged_model_answers_as_base_and_adapter",),
+    ),
+    LongTest(
+        "tests/training/test_out_of_memory.py::test_what_would_run_out_of_memory_again_is_not_tried_again", 20,
+        ("tests/training/test_final_errors.py::test_only_what_every_retry_would_meet_again_ends_a_training",),
+    ),
+    LongTest(
+        "tests/training/test_out_of_memory.py::test_one_of_two_workers_may_run_out_of_memory", 20,
+        ("tests/training/test_out_of_memory.py::test_a_step_that_runs_out_of_memory_is_the_same_step",
+         "tests/training/test_parallel.py::test_two_workers_train_what_one_trains"),
+    ),
+    *(
+        LongTest(
+            f"tests/training/test_families.py::test_an_adapter_is_trained_saved_and_merged[{family}-tied]", 4,
+            (f"tests/training/test_families.py::test_an_adapter_is_trained_saved_and_merged[{family}-untied]",),
+        )
+        for family in ("mistral", "llama2")
+    ),
+    LongTest(
+        "tests/training/test_learner.py::test_the_loss_of_smollm2_falls", 30,
+        ("tests/training/test_learner.py::test_the_loss_falls", "tests/engines/test_loading.py::test_smollm2_chooses"),
+    ),
+    LongTest(
+        "tests/test_pipeline.py::test_swap_the_captioner", 20,
+        ("tests/engines/test_transformers.py::test_the_answers_are_those_of_transformers_by_hand",
+         "tests/captioning/test_answers.py::test_a_changed_caption_prompt_asks_for_that_view_only"),
+    ),
+    # Parts of one promise that differ in a parameter.
+    *(
+        LongTest(f"{_LEASE}{name}[s3", 4, (f"{_LEASE}{name}[disk",))
+        for name in (
+            "test_a_renewal_that_lands_after_a_takeover_gives_nothing_back",
+            "test_a_clock_that_is_a_minute_ahead_takes_no_living_job_s_run",
+            "test_a_stopped_holder_is_taken_over_and_does_nothing_more",
+            "test_a_holder_whose_process_is_gone_is_taken_over_at_once",
+            "test_a_released_run_is_had_at_once",
+            "test_eight_restarts_in_a_row",
+            "test_a_living_holder_renews_its_lease",
+        )
+    ),
+    *(
+        LongTest(f"{_LEASE}{_CLAIM_AT_ONCE}[{case}]", 8, (f"{_LEASE}{_CLAIM_AT_ONCE}[{kept}]",))
+        for case, kept in (
+            ("disk-8-3-", "disk-2-8-"), ("s3-8-3-", "s3-2-8-"), ("disk-8-1-machine", "disk-2-8-"),
+            ("s3-8-1-machine", "s3-2-8-"),
+        )
+    ),
+    *(
+        LongTest(f"{_DAMAGE}test_a_damaged_file_is_replaced[{name}, emptied]", 4, (f"{_DAMAGE}{_MANY_DAMAGED}",))
+        for name in ("images", "samples", "views", "rejects", "done")
+    ),
+    LongTest(
+        f"{_DAMAGE}test_damaged_images_of_a_run_that_was_stopped_are_fetched_again[emptied]", 4,
+        (f"{_DAMAGE}test_damaged_images_of_a_run_that_was_stopped_are_fetched_again[cut]",),
+    ),
+    LongTest(
+        f"{_DAMAGE}test_a_damaged_file_with_a_whole_footer_is_replaced[views]", 4,
+        (f"{_DAMAGE}test_a_damaged_file_with_a_whole_footer_is_replaced[images]",),
+    ),
+    LongTest(
+        "tests/hostile/test_texts.py::test_a_hostile_text_is_text[title of a million characters]", 16,
+        ("tests/captioning/test_answers.py::test_a_prompt_of_a_million_characters_is_cut_and_flagged",),
+    ),
+    *(
+        LongTest(
+            f"tests/miniature/test_training.py::{name}", 15,
+            ("tests/miniature/test_training.py::test_a_run_that_was_stopped_ends_like_one_that_was_not",),
+        )
+        for name in (
+            "test_the_captioner_trains_resumes", "test_a_voter_trains_resumes", "test_a_base_that_was_stopped",
+        )
     ),
     LongTest(
         "tests/engines/test_hub.py::test_a_partial_cache_does_not_hide_that_the_hub_fails[429]", 20,
