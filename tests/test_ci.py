@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.ablation import MIN_SAMPLES, ORDER, TASKS, problems
-from tests.long_tests import CHECK_DEMO, COLLECTED, LONG_TESTS, is_long
+from tests.long_tests import CHECK_DEMO, COLLECTED, FILE_SECONDS, LONG_TESTS, is_long
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
@@ -45,6 +45,10 @@ def test_every_test_module_is_collected(collected: list[str]) -> None:
 def test_every_entry_of_the_long_tests_matches_a_test(collected: list[str]) -> None:
     unused = [test.prefix for test in LONG_TESTS if not any(one.startswith(test.prefix) for one in collected)]
     assert unused == []
+
+
+def test_every_file_with_a_duration_exists() -> None:
+    assert sorted(set(FILE_SECONDS) - set(MODULES)) == []
 
 
 def test_a_short_test_holds_what_a_long_one_promises(collected: list[str]) -> None:
