@@ -43,6 +43,10 @@ _CAPTION_JOB = "tests/captioning/test_job.py::"
 _CLAIM_AT_ONCE = "test_of_processes_that_claim_at_once_exactly_one_has_the_run"
 _DAMAGE = "tests/dataset/test_damage.py::"
 _MANY_DAMAGED = "test_many_damaged_files_are_replaced_at_once"
+_HOSTILE_IMAGE = "tests/hostile/test_images.py::test_a_hostile_image_costs_little"
+_HOSTILE_SOURCE = "tests/hostile/test_sources.py::test_a_hostile_source_costs_little_and_is_refused"
+_TROUBLE = "tests/dataset/test_ingest.py::test_every_kind_of_trouble_costs_only_itself"
+_RATES = "tests/miniature/test_rates.py::test_no_label_has_other_rates_than_its_task"
 _VLLM_ANSWERS = f"{_VLLM}test_votes_and_texts_are_those_of_transformers_with_every_adapter"
 _ENGINE_IS_CHOSEN = "tests/engines/test_vllm_adapters.py::test_the_engine_is_chosen_by_what_is_to_be_adapted"
 _PIPELINE = "tests/test_pipeline.py::test_the_pipeline_from_a_source_to_instructions_and_again"
@@ -97,6 +101,11 @@ LONG_TESTS = (
         (f"{_FAULTS}[300-the-driver-is-killed]", f"{_LEASE}test_a_holder_on_another_machine_that_is_silent"),
     ),
     # Faults of training and prediction: a preempted node stays.
+    LongTest(
+        f"{_TRAINING_FAULTS}[nothing]", 20,
+        ("tests/training/test_job.py::test_curves_and_both_adapters_are_kept",
+         "tests/training/test_learner.py::test_the_loss_falls"),
+    ),
     LongTest(
         f"{_TRAINING_FAULTS}[nothing,-on-two-nodes]", 25,
         ("tests/training/test_parallel.py::test_two_workers_train_what_one_trains",),
@@ -257,7 +266,54 @@ LONG_TESTS = (
         ("tests/engines/test_transformers.py::test_the_answers_are_those_of_transformers_by_hand",
          "tests/captioning/test_answers.py::test_a_changed_caption_prompt_asks_for_that_view_only"),
     ),
+    LongTest(
+        "tests/test_cli.py::test_a_process_that_waits_for_ray_is_stopped_too", 10,
+        ("tests/test_cli.py::test_a_stopped_process_says_run_again",),
+    ),
+    LongTest(
+        "tests/cluster/test_cluster_yaml.py::test_a_job_starts_from_what_was_taken_along", 10,
+        ("tests/cluster/test_cluster_yaml.py::test_a_working_directory_is_small_and_whole",),
+    ),
+    LongTest("tests/hostile/test_images.py::test_a_job_goes_through_all_of_them", 30, (_TROUBLE, _HOSTILE_IMAGE)),
+    LongTest(
+        "tests/hostile/test_sources.py::test_a_hostile_source_costs_its_neighbours_nothing", 30,
+        (_TROUBLE, _HOSTILE_SOURCE),
+    ),
     # Parts of one promise that differ in a parameter.
+    LongTest(
+        "tests/training/test_parallel.py::test_two_workers_train_what_one_trains[sharded]", 20,
+        ("tests/training/test_parallel.py::test_two_workers_train_what_one_trains[copied]",),
+    ),
+    *(
+        LongTest(f"{_RATES}[{code}", 3, (f"{_RATES}[AP",)) for code in ("CC", "MPC", "PRP", "PSI", "SA", "SR")
+    ),
+    *(
+        LongTest(f"{_HOSTILE_IMAGE}[{name}]", 2, (f"{_HOSTILE_IMAGE}[{kept}]",))
+        for name, kept in (
+            ("JPEG, 261,770 scans", "JPEG, 400 scans"),
+            ("TIFF, a JPEG of 99 scans", "JPEG, 90 scans, one second"),
+            ("PNG, 16 bits, RGBA, 50 megapixels", "PNG, 16 bits, 50 megapixels"),
+            ("TIFF, floats, 50 megapixels", "PNG, 16 bits, 50 megapixels"),
+            ("BMP, 50 megapixels of skips", "PNG, 16 bits, 50 megapixels"),
+            ("PNG, profile of 1 GB", "PNG, text of 1 GB"),
+            ("PNG, 50,000,000 x 1", "PNG, 1 x 50,000,000"),
+            ("WebP, 268 megapixels", "PNG, 60,000 x 60,000"),
+        )
+    ),
+    *(
+        LongTest(f"{_HOSTILE_SOURCE}[{name}]", 1, (f"{_HOSTILE_SOURCE}[{kept}]",))
+        for name, kept in (
+            ("dictionary of a text of 8 MiB", "dictionary of one long text"),
+            ("delta encoding of one long text", "delta encoding in a list of one row"),
+            ("small objects in a line, unpacked", "small objects in a line"),
+            ("objects in one another, with their ends", "objects in one another"),
+            ("long objects in one another in a damaged row", "objects in one another in a damaged row"),
+            ("lists in one another in a line", "lists in one another"),
+            ("a fraction of a million digits", "a number of a million digits"),
+            ("spaces", "zeros"),
+            ("braces", "quotes"),
+        )
+    ),
     *(
         LongTest(f"{_LEASE}{name}[s3", 4, (f"{_LEASE}{name}[disk",))
         for name in (
@@ -313,15 +369,15 @@ LONG_TESTS = (
 FILE_SECONDS = {
     "tests/test_faults.py": 260,
     "tests/test_pipeline.py": 160,
-    "tests/test_training_faults.py": 80,
+    "tests/test_training_faults.py": 60,
     "tests/engines/test_vllm.py": 75,
     "tests/prediction/test_job.py": 60,
     "tests/storage/test_stores.py": 55,
-    "tests/hostile/test_sources.py": 50,
+    "tests/hostile/test_sources.py": 35,
     "tests/captioning/test_job.py": 45,
     "tests/dataset/test_ingest.py": 40,
     "tests/evaluation/test_page.py": 40,
-    "tests/hostile/test_images.py": 40,
+    "tests/hostile/test_images.py": 30,
     "tests/training/test_job.py": 40,
     "tests/dataset/test_damage.py": 35,
     "tests/storage/test_lease.py": 30,
@@ -340,6 +396,7 @@ FILE_SECONDS = {
     "tests/engines/test_failures.py": 20,
     "tests/imaging/test_process.py": 20,
     "tests/test_cli.py": 20,
+    "tests/training/test_parallel.py": 20,
     "tests/training/test_families.py": 15,
     "tests/training/test_learner.py": 15,
 }
