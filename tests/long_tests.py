@@ -50,6 +50,7 @@ _RATES = "tests/miniature/test_rates.py::test_no_label_has_other_rates_than_its_
 _VLLM_ANSWERS = f"{_VLLM}test_votes_and_texts_are_those_of_transformers_with_every_adapter"
 _ENGINE_IS_CHOSEN = "tests/engines/test_vllm_adapters.py::test_the_engine_is_chosen_by_what_is_to_be_adapted"
 _PIPELINE = "tests/test_pipeline.py::test_the_pipeline_from_a_source_to_instructions_and_again"
+_RESUMED = "tests/captioning/test_scale.py::test_a_resumed_run_reads_rows_of_unfinished_partitions_only"
 _LOST_NODE = f"{_FAULTS}[300-a-node-is-lost-at-50%]"
 
 LONG_TESTS = (
@@ -58,8 +59,12 @@ LONG_TESTS = (
     LongTest(f"{_FAULTS}[300-a-node-is-added]", 40, (_LOST_NODE,)),
     LongTest(f"{_FAULTS}[300-a-node-is-drained", 20, (f"{_ROUTER}test_a_replica_whose_node_will_be_taken_away",)),
     LongTest(
+        f"{_FAULTS}[300-the-driver-is-killed]", 35,
+        (_RESUMED, f"{_LEASE}test_a_holder_whose_process_is_gone_is_taken_over_at_once[disk-9]"),
+    ),
+    LongTest(
         f"{_FAULTS}[300-the-driver-is-told-to-end]", 25,
-        (f"{_FAULTS}[300-the-driver-is-killed]", f"{_LEASE}test_a_released_run_is_had_at_once"),
+        ("tests/test_cli.py::test_a_stopped_process_says_run_again", f"{_LEASE}test_a_released_run_is_had_at_once[disk]"),
     ),
     LongTest(
         f"{_FAULTS}[300-a-second-job-on-the-same-run]", 5,
@@ -98,7 +103,7 @@ LONG_TESTS = (
     LongTest(f"{_FAULTS}[300-a-node-is-lost-in-the-staged-schedule]", 25, (_LOST_NODE,)),
     LongTest(
         f"{_FAULTS}[300-the-head-is-lost", 90,
-        (f"{_FAULTS}[300-the-driver-is-killed]", f"{_LEASE}test_a_holder_on_another_machine_that_is_silent"),
+        (_RESUMED, f"{_LEASE}test_a_holder_on_another_machine_that_is_silent"),
     ),
     # Faults of training and prediction: a preempted node stays.
     LongTest(
@@ -113,9 +118,12 @@ LONG_TESTS = (
     LongTest(f"{_TRAINING_FAULTS}[a-node-is-lost-while-a-model-is-trained]", 60, (f"{_TRAINING_FAULTS}[a-node-is-p",)),
     LongTest(f"{_TRAINING_FAULTS}[a-node-is-drained", 40, (f"{_TRAINING_FAULTS}[a-node-is-preempted",)),
     LongTest(f"{_TRAINING_FAULTS}[nodes-are-drained-more-often", 45, (f"{_TRAINING_FAULTS}[a-node-is-preempted",)),
-    LongTest(f"{_TRAINING_FAULTS}[the-driver-", 80, (f"{_FAULTS}[300-the-driver-is-killed]",)),
+    LongTest(
+        f"{_TRAINING_FAULTS}[the-driver-", 80,
+        ("tests/training/test_job.py::test_a_checkpoint_of_another_base", "tests/test_cli.py::test_a_stopped_process"),
+    ),
     LongTest(f"{_TRAINING_FAULTS}[a-node-is-lost-while-models-answer]", 50, (_LOST_NODE,)),
-    LongTest("tests/test_soak.py", 3600, (_LOST_NODE, f"{_FAULTS}[300-the-driver-is-killed]")),
+    LongTest("tests/test_soak.py", 3600, (_LOST_NODE, _RESUMED)),
     # vLLM: one engine with adapters stays.
     LongTest(f"{_VLLM}test_captions_of_odd_images_are_those_of_transformers", 40, (_VLLM_ANSWERS,)),
     LongTest(f"{_VLLM}test_votes_of_a_real_model_are_those_of_transformers", 150, (_VLLM_ANSWERS,)),
@@ -262,6 +270,11 @@ LONG_TESTS = (
         ("tests/training/test_learner.py::test_the_loss_falls", "tests/engines/test_loading.py::test_smollm2_chooses"),
     ),
     LongTest(
+        "tests/test_pipeline.py::test_add_a_voter", 12,
+        ("tests/captioning/test_answers.py::test_a_changed_voter_is_asked_alone",
+         "tests/test_pipeline.py::test_the_readme_names_jobs_profiles_and_settings_that_exist"),
+    ),
+    LongTest(
         "tests/test_pipeline.py::test_swap_the_captioner", 20,
         ("tests/engines/test_transformers.py::test_the_answers_are_those_of_transformers_by_hand",
          "tests/captioning/test_answers.py::test_a_changed_caption_prompt_asks_for_that_view_only"),
@@ -367,8 +380,8 @@ LONG_TESTS = (
 
 # Seconds on two idle cores that the short tests of a file take together, where it is more than a few.
 FILE_SECONDS = {
-    "tests/test_faults.py": 260,
-    "tests/test_pipeline.py": 160,
+    "tests/test_faults.py": 225,
+    "tests/test_pipeline.py": 150,
     "tests/test_training_faults.py": 60,
     "tests/engines/test_vllm.py": 75,
     "tests/prediction/test_job.py": 60,
