@@ -64,7 +64,8 @@ LONG_TESTS = (
     ),
     LongTest(
         f"{_FAULTS}[300-the-driver-is-told-to-end]", 25,
-        ("tests/test_cli.py::test_a_stopped_process_says_run_again", f"{_LEASE}test_a_released_run_is_had_at_once[disk]"),
+        ("tests/test_cli.py::test_a_stopped_process_says_run_again",
+         f"{_LEASE}test_a_released_run_is_had_at_once[disk]"),
     ),
     LongTest(
         f"{_FAULTS}[300-a-second-job-on-the-same-run]", 5,
@@ -120,7 +121,7 @@ LONG_TESTS = (
     LongTest(f"{_TRAINING_FAULTS}[nodes-are-drained-more-often", 45, (f"{_TRAINING_FAULTS}[a-node-is-preempted",)),
     LongTest(
         f"{_TRAINING_FAULTS}[the-driver-", 80,
-        ("tests/training/test_job.py::test_a_checkpoint_of_another_base", "tests/test_cli.py::test_a_stopped_process"),
+        (f"{_TRAINING_FAULTS}[a-node-is-preempted", "tests/test_cli.py::test_a_stopped_process"),
     ),
     LongTest(f"{_TRAINING_FAULTS}[a-node-is-lost-while-models-answer]", 50, (_LOST_NODE,)),
     LongTest("tests/test_soak.py", 3600, (_LOST_NODE, _RESUMED)),
