@@ -20,8 +20,6 @@ from caslie_ray.profiles import Profile, SourceKeys
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, png, write_json
 
-pytestmark = pytest.mark.verify
-
 _MEGABYTE = 1 << 20
 
 

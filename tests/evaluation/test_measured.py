@@ -17,7 +17,6 @@ from tests.test_pipeline import job
 README = (ROOT / "caslie_ray" / "miniature" / "README.md").read_text()
 
 
-@pytest.mark.verify
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_held_out_drawings(seed: int, tmp_path: Path) -> None:

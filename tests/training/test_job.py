@@ -250,7 +250,6 @@ def test_a_checkpoint_of_another_base_is_refused_by_name(tmp_path: Path) -> None
     assert load_checkpoint(one.model, one.optimizer, tmp_path, "1234")["step"] == 1
 
 
-@pytest.mark.verify
 def test_training_ends_early_when_nothing_gets_better(run: Run) -> None:
     patient = load_profile(
         "mini", [*SETTINGS, "training.epochs=20", "training.validations=20", "training.patience=2",
