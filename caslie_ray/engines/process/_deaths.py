@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Death", "by_memory", "by_timeout", "describe_exit", "oom_kills"]
+__all__ = ["Death", "by_memory", "by_timeout", "describe_exit", "oom_kills", "telling_lines"]
 
 _LINE_CHARS = 200
+_LINES = 5
 # The last line of a traceback, or the first of faulthandler's report.
 _TELLING = re.compile(r"(?:^|\s)(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt)\b|^Fatal Python error")
 
@@ -23,7 +24,7 @@ class Death:
         reason: one line, such as ``exit code 1`` or ``SIGSEGV``.
         timed_out: it was killed since a call took too long.
         memory: it was out of memory.
-        log: its last lines on standard error.
+        log: what it wrote last on standard error, see `telling_lines`.
     """
 
     reason: str
@@ -32,20 +33,17 @@ class Death:
     log: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        line = self._telling_line()
-        return f"{self.reason}: {line}" if line and line not in self.reason else self.reason
+        line = self.log[0] if self.log and _TELLING.search(self.log[0]) else "".join(self.log[-1:])
+        line = line if len(line) <= _LINE_CHARS else line[: _LINE_CHARS - 1] + "…"
+        return f"{self.reason}: {line}" if line else self.reason
 
     def report(self) -> str:
-        """Return the reason and the last lines on standard error, for a log."""
+        """Return the reason and what it wrote last, for a log."""
         return " | ".join([self.reason, *self.log])
 
     def outcome(self) -> str:
         """Return what the process did to the call, as the words after ``it`` in a reason."""
         return self.reason if self.timed_out else f"ended its process ({self})"
-
-    def _telling_line(self) -> str:
-        line = next((line for line in reversed(self.log) if _TELLING.search(line)), self.log[-1] if self.log else "")
-        return line if len(line) <= _LINE_CHARS else line[: _LINE_CHARS - 1] + "…"
 
 
 def by_timeout(seconds: float) -> Death:
@@ -63,10 +61,10 @@ def describe_exit(code: int | None, log: Sequence[str], *, oom_killed: bool) -> 
 
     Args:
         code: its exit code, negative for a signal; None where it is not known.
-        log: its last lines on standard error.
+        log: its lines on standard error.
         oom_killed: whether the kernel has ended processes for want of memory meanwhile.
     """
-    lines = tuple(log)
+    lines = telling_lines(log)
     if code is None:
         return Death("an end without an exit code", log=lines)
     if code >= 0:
@@ -75,6 +73,12 @@ def describe_exit(code: int | None, log: Sequence[str], *, oom_killed: bool) -> 
     if -code == signal.SIGKILL and oom_killed:
         return Death(f"out of memory: the kernel ended it ({name})", memory=True, log=lines)
     return Death(name, log=lines)
+
+
+def telling_lines(log: Sequence[str]) -> tuple[str, ...]:
+    """Return a few lines: from the last that names an exception or a fatal error on, or else the last ones."""
+    start = next((n for n in reversed(range(len(log))) if _TELLING.search(log[n])), max(0, len(log) - _LINES))
+    return tuple(log[start : start + _LINES])
 
 
 def oom_kills() -> int:
