@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from caslie_ray.engines.base import Choice, Generation
+from caslie_ray.engines import Choice, Generation
 from caslie_ray.engines.process._deaths import Death
 from caslie_ray.engines.process._messages import Method
 

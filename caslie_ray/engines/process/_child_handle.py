@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 
-from caslie_ray.engines.base import EngineStats, Request
+from caslie_ray.engines import EngineStats, Request
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.engines.process._calls import Call, News
 from caslie_ray.engines.process._counters import Meter

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from caslie_ray.engines.base import Failure, Request
+from caslie_ray.engines import Failure, Request
 from caslie_ray.engines.process._calls import Cancel
 from caslie_ray.engines.process._deaths import Death
 from caslie_ray.engines.process._errors import EngineDown

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from caslie_ray.engines.base import EngineError, Request
+from caslie_ray.engines import Request
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.engines.process._calls import Call, Cancel, News
 from caslie_ray.engines.process._child_handle import ChildHandle, LoadTimeoutError
@@ -20,6 +20,7 @@ from caslie_ray.engines.process._memory_watch import MemoryWatch
 from caslie_ray.engines.process._messages import Method
 from caslie_ray.engines.process._retry import DiedError
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 
 __all__ = ["Supervisor"]
 
@@ -243,7 +244,9 @@ class Supervisor:
         """Wait before the next try to load; raise the error where another try makes no sense."""
         tries = self._limits.load_tries
         final = error.failure.kind != "retry" or isinstance(error, LoadTimeoutError)
-        if final or number >= tries or self._closed:
+        if self._closed:
+            raise error
+        if final or number >= tries:
             self._event(f"the model was not loaded: {error}")
             raise error
         pause = min(_LONGEST_PAUSE_S, self._limits.load_pause_s * 2 ** (number - 1))

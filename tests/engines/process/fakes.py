@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from caslie_ray.engines import CheckpointError, Choice, EngineSpec, EngineStats, Failure, Generation, Request
-from caslie_ray.engines.process import RequestFailed
 
 ENGINE = "tests.engines.process.fakes:load"
 FAILING = "tests.engines.process.fakes:fail"
@@ -50,13 +49,14 @@ class FakeEngine:
         self._obey(requests)
         return [Choice(request.key, (1 / len(choices),) * len(choices), 3, False) for request in requests]
 
-    def stream(self, request: Request) -> Iterator[str]:
+    def stream(self, request: Request) -> Generator[str, None, Generation]:
         try:
             for word in request.prompt.text.split():
                 if word == "refuse":
-                    raise RequestFailed(Failure("refused", retryable=False))
+                    return Generation(request.key, "", 0, 0, False, Failure("refused", retryable=False))
                 self._obey([replace(request, prompt=replace(request.prompt, text=word))])
                 yield word
+            return Generation(request.key, request.prompt.text, 3, len(request.prompt.text.split()), False)
         finally:
             trace("stream ended")
 
