@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pyarrow.fs as pafs
 
-from caslie_ray.dataset.working import FOLDER
+from caslie_ray.dataset._intermediate import FOLDER
 from caslie_ray.storage.lease_files import LEASE
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS

@@ -15,14 +15,14 @@ import caslie_ray.hashing
 import caslie_ray.imaging
 import caslie_ray.prompts
 import caslie_ray.tasks
-from caslie_ray.dataset._fetch import write_fetched
+from caslie_ray.dataset._intermediate import FOLDER, PARSED, fold
 from caslie_ray.dataset._limits import DEFAULT, Limits
+from caslie_ray.dataset._references_ledger import write_fetched
 from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.images import Outcome, try_decode
+from caslie_ray.dataset.fetching import Outcome, try_decode
 from caslie_ray.dataset.reading import Record, SourceFile, read_source
 from caslie_ray.dataset.references import Reference, read_reference
 from caslie_ray.dataset.roots import Roots, given_roots, roots_of
-from caslie_ray.dataset.working import FOLDER, PARSED, fold
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, IngestSettings
 from caslie_ray.prompts import Prompt
@@ -30,7 +30,7 @@ from caslie_ray.storage.run import Run
 from caslie_ray.tasks import RowError, Task, find_task
 from caslie_ray.tasks._parsing import as_text
 
-__all__ = ["Chunk", "Parsed", "Parser", "chunks", "parse_key"]
+__all__ = ["Chunk", "ParsedChunk", "Parser", "chunks", "parse_key"]
 
 _CHUNK_BYTES = 32 << 20
 _ID_CHARACTERS = 1000
@@ -53,17 +53,19 @@ class Chunk:
     records: tuple[bytes, ...]
 
 
-class Parsed(NamedTuple):
+class ParsedChunk(NamedTuple):
     """What became of a chunk.
 
     Attributes:
         folder: where its rows are kept, below ``RUN/ingest``.
         rows: how many they are.
+        references: how many references they have.
         limited: whether some could not be read because of a limit of the profile.
     """
 
     folder: str
     rows: int
+    references: int
     limited: bool
 
 
@@ -137,7 +139,7 @@ class Parser:
         self._given = given_roots(images)
         self._tasks = dict(tasks)
 
-    def __call__(self, chunk: Chunk) -> Parsed:
+    def __call__(self, chunk: Chunk) -> ParsedChunk:
         """Write the chunk's parsed rows."""
         file = chunk.file
         roots = roots_of(file.path, file.source, self._images.root is not None, self._given)
@@ -151,7 +153,8 @@ class Parser:
         # The images first: parsed rows promise them.
         write_fetched(self._run, self._images, list(decoded.items()))
         self._run.write(f"{FOLDER}/{chunk.folder}", f"{chunk.index:06d}", fold(rows, PARSED), PARSED)
-        return Parsed(chunk.folder, len(rows), limited)
+        references = sum(len(found) for row in rows if isinstance(found := row.get("locators"), list))
+        return ParsedChunk(chunk.folder, len(rows), references, limited)
 
     def _row(self, record: Record, roots: Roots, decoded: dict[str, Outcome]) -> dict[str, object]:
         source_id = _source_id((record.row or {}).get("id"))

@@ -75,6 +75,7 @@ def each_of_stream(
     memory: int,
     part_memory: int = 0,
     retries: int = RETRIES,
+    block_bytes: int = _BLOCK_BYTES,
 ) -> Iterator[Result]:
     """Split every item into parts, one task an item, and yield the results of the parts, as they come.
 
@@ -87,6 +88,7 @@ def each_of_stream(
         part_memory: the same of a task that works on a part.
         retries: how often a task is started again whose worker died. What Ray's memory monitor ends is started again
             without end, unless this is 0.
+        block_bytes: bytes of parts that a task works on together; with 1, each part has its own task.
 
     Raises:
         Lost: at the end, where an item or a part has no result because its worker died, time after time.
@@ -107,7 +109,7 @@ def each_of_stream(
     mapped = parts.map(_Guarded(work), num_cpus=0.5, memory=work_memory, compute=pool, max_retries=retries)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
-    for place, result in _results(mapped):
+    for place, result in _results(mapped, block_bytes):
         if isinstance(result, _Count):
             expected[place] = result.parts
         else:
@@ -179,8 +181,8 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _results(dataset: Dataset) -> Iterator[tuple[int, Any]]:
-    dataset.context.target_max_block_size = _BLOCK_BYTES
+def _results(dataset: Dataset, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[int, Any]]:
+    dataset.context.target_max_block_size = block_bytes
     # A worker that dies costs its block; what is missing is told at the end.
     dataset.context.max_errored_blocks = -1
     # A slow item, or a wait for a machine, is no reason to end the job.

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from caslie_ray.dataset.decoding import ImageError, StoredImage, decode
-from caslie_ray.dataset.images import try_decode
+from caslie_ray.dataset.fetching import try_decode
 from caslie_ray.profiles import ImageSettings
 from tests.dataset.world import encoded, opened, picture, png
 

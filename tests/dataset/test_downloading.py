@@ -12,9 +12,9 @@ import pytest
 from aiohttp.resolver import ThreadedResolver
 
 from caslie_ray.dataset import downloading
+from caslie_ray.dataset.fetching import Outcome, read_images
 from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.headers import request_headers
-from caslie_ray.dataset.images import Outcome, read_images
 from caslie_ray.dataset.roots import Root
 from caslie_ray.dataset.urls import is_public
 from caslie_ray.profiles import ImageSettings

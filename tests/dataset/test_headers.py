@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import caslie_ray
-from caslie_ray.dataset import _fetch, ingest
-from caslie_ray.dataset._fetch import Ledger, write_fetched
+from caslie_ray.dataset import _references_ledger, ingest
+from caslie_ray.dataset._references_ledger import Ledger, write_fetched
+from caslie_ray.dataset.fetching import Outcome, read_images
 from caslie_ray.dataset.headers import header_settings, request_headers, same_origin
-from caslie_ray.dataset.images import Outcome, read_images
 from caslie_ray.profiles import ImageSettings, Profile, ProfileError, load_profile
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import Site, category, png, write_json
@@ -251,17 +251,17 @@ def test_settings_of_headers_are_computed_once(tmp_path: Path, monkeypatch: pyte
         computed.append(images)
         return header_settings(images)
 
-    monkeypatch.setattr(_fetch, "header_settings", counted)
+    monkeypatch.setattr(_references_ledger, "header_settings", counted)
     run, limits = open_run(str(tmp_path / "run")), settings(headers={"Referer": "a"})
     keys = [f"url:http://shop.example/{n}" for n in range(5)]
     write_fetched(run, limits, [(key, Outcome(None, "gone")) for key in keys])
     assert len(computed) == 1
     ledger = Ledger(run, limits)
-    ledger.keep_only(keys[:3])
-    ledger.refresh()
+    ledger.compact({key: found for key in keys[:3] if (found := ledger.result(key)) is not None})
     assert len(computed) == 2
-    assert [ledger.fate(key) is not None for key in keys] == [True, True, True, False, False]
-    assert Ledger(run, settings(headers={"Referer": "b"})).fate(keys[0]) is None
+    ledger = Ledger(run, limits)
+    assert [ledger.result(key) is not None for key in keys] == [True, True, True, False, False]
+    assert Ledger(run, settings(headers={"Referer": "b"})).result(keys[0]) is None
 
 
 @pytest.mark.parametrize(

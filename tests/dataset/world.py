@@ -169,10 +169,10 @@ def drip(seconds: float) -> Any:
 def stopped_before_tables() -> Iterator[None]:
     """An ingest within it ends with KeyboardInterrupt once everything is fetched, before a table is written."""
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("caslie_ray.dataset.ingest")._Ingest, "_tables", stop)
+        patch.setattr(import_module("caslie_ray.dataset.ingest"), "build_tables", stop)
         with pytest.raises(KeyboardInterrupt):
             yield

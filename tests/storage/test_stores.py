@@ -30,7 +30,7 @@ from caslie_ray.dataset.decoding import ImageError
 from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.reading import find_sources, read_source
 from caslie_ray.dataset.roots import Root
-from caslie_ray.dataset.working import read_range, write_sorted
+from caslie_ray.dataset._intermediate import read_range, write_sorted
 from caslie_ray.profiles import SourceKeys
 from caslie_ray.storage.run import Run, RunError, open_run
 from caslie_ray.storage.schemas import SCHEMAS

@@ -1,4 +1,4 @@
-"""What a run already holds of its sources."""
+"""Parsed source files that a run has, and damaged files of ingest."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from typing import Any, NamedTuple
 
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from caslie_ray.dataset._fetch import Ledger, plan
+from caslie_ray.dataset._intermediate import FOLDER, TEMPORARY
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._parse import parse_key
-from caslie_ray.dataset._tables import TABLES
+from caslie_ray.dataset._table_writer import TABLES
 from caslie_ray.dataset.reading import SourceFile
-from caslie_ray.dataset.working import FOLDER
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run, RunError, StoreError
 from caslie_ray.tasks import Task
 
-__all__ = ["Held"]
+__all__ = ["Cache", "Parsed"]
 
 log = logging.getLogger(__name__)
 
 _READERS = 16
+_REFERENCES = 4  # per row, where they were not counted
 _DIRECTORY = pafs.FileType.Directory
 
 
-class Held:
+class Parsed(NamedTuple):
+    """Counts of a source file's parsed rows."""
+
+    rows: int
+    references: int
+
+
+class Cache:
     """Reads the state of a run; only `clean` and `discard_damaged` change it, by deleting files."""
 
     def __init__(self, run: Run, profile: Profile, tasks: Mapping[str, Task]) -> None:
@@ -51,8 +58,8 @@ class Held:
         """Return the paths of a source file's parsed rows, in order."""
         return sorted(self._run.files(f"{FOLDER}/{folder}"))
 
-    def rows(self, folder: str, ledger: Ledger) -> int | None:
-        """Return how many rows of a source file are parsed; None unless all are, with the images inside.
+    def parsed(self, folder: str) -> Parsed | None:
+        """Return how many rows of a source file are parsed; None unless all are.
 
         A file that was over a limit is read again once the limits differ.
         """
@@ -61,21 +68,20 @@ class Held:
             return None
         if done.get("limits", self.limits) != self.limits:
             return None
-        inside = {one for one in self.locators(folder) if one.startswith("bytes:")}
-        return None if plan(inside, ledger).gone else int(done["rows"])
+        return Parsed(int(done["rows"]), int(done.get("references", _REFERENCES * done["rows"])))
 
-    def locators(self, folder: str) -> set[str]:
-        """Return the distinct references of a source file's parsed rows."""
-        found: set[str] = set()
-        for path in self.chunks(folder):
-            column = self._run.read_file(path, ["locators"])["locators"]
-            found.update(pc.unique(pc.list_flatten(column)).to_pylist())
+    def mark_parsed(self, folder: str, chunks: int, counts: Parsed, **limits: Any) -> None:
+        """Mark a source file as parsed; `limits` are those that it was over, if any."""
+        done = {"chunks": chunks, "rows": counts.rows, "references": counts.references}
+        self._run.write_json(f"{FOLDER}/{folder}/done.json", done | limits)
+
+    def table_files(self) -> dict[str, dict[str, int]]:
+        """Return the files of each table, oldest first, with their sizes in bytes."""
+        found: dict[str, dict[str, int]] = {}
+        for name in TABLES:
+            sizes = {info.path: info.size for info in self._run.listed(self._run.path(name))}
+            found[name] = {path: sizes[path] for path in self._run.files(name) if path in sizes}
         return found
-
-    def table_files(self) -> dict[str, int]:
-        """Return the files of the tables, with their sizes in bytes."""
-        paths = sorted(path for name in TABLES for path in self._run.files(name))
-        return {info.path[len(self._run.root) :]: info.size for info in self._run.info(paths)}
 
     def discard_damaged(self, path: str) -> set[str]:
         """Delete a damaged file, and the other files of ingest whose footers show damage; return their paths.
@@ -94,7 +100,8 @@ class Held:
     def _damaged(self) -> list[str]:
         """Return the paths of the files of ingest that cannot be read, as far as their footers show."""
         folders = [info.path for info in self._run.listed(self._run.path(FOLDER)) if info.type == _DIRECTORY]
-        folders += [info.path for info in self._run.listed(self._run.path(FOLDER, "parsed")) if info.type == _DIRECTORY]
+        for name in ("parsed", "fetched"):
+            folders += [info.path for info in self._run.listed(self._run.path(FOLDER, name)) if info.type == _DIRECTORY]
         folders += [self._run.path(FOLDER), *map(self._run.path, TABLES)]
         with ThreadPoolExecutor(_READERS) as pool:
             infos = [info for found in pool.map(self._run.listed, folders) for info in found]
@@ -124,8 +131,8 @@ class Held:
 
     def clean(self, folders: Sequence[str]) -> None:
         """Delete what the tables now hold, and what no source needs any more."""
-        for folder in ("pending", "sorted"):
-            self._run.delete(self._run.files(f"{FOLDER}/{folder}"))
+        for folder in {info.base_name for info in self._run.listed(self._run.path(FOLDER))} & set(TEMPORARY):
+            self._run.delete_folder(self._run.path(FOLDER, folder))
         needed = {self._run.path(FOLDER, folder) for folder in folders}
         for info in self._run.listed(self._run.path(FOLDER, "parsed")):
             if info.type == _DIRECTORY and info.path not in needed:
