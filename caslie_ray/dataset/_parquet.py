@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from caslie_ray.dataset._json_scan import too_many_values
 from caslie_ray.dataset._limits import Limits, OverLimit, Ratio
-from caslie_ray.dataset._pages import survey
-from caslie_ray.dataset._scan import too_many_values
+from caslie_ray.dataset._parquet_pages import survey
+from caslie_ray.dataset._row_sizes import sizes_of
 from caslie_ray.dataset._shapes import Damage, Found
-from caslie_ray.dataset._sizes import sizes_of
 
 __all__ = ["read_rows"]
 

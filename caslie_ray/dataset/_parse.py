@@ -20,9 +20,10 @@ from caslie_ray.dataset._limits import DEFAULT, Limits
 from caslie_ray.dataset._references_ledger import write_fetched
 from caslie_ray.dataset.columns import Columns
 from caslie_ray.dataset.fetching import Outcome, try_decode
-from caslie_ray.dataset.reading import Record, SourceFile, read_source
+from caslie_ray.dataset.reading import Record, read_source
 from caslie_ray.dataset.references import Reference, read_reference
 from caslie_ray.dataset.roots import Roots, given_roots, roots_of
+from caslie_ray.dataset.sources import SourceFile
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, IngestSettings
 from caslie_ray.prompts import Prompt

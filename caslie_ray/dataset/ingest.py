@@ -40,8 +40,8 @@ from caslie_ray.dataset._parse_files import parse_files
 from caslie_ray.dataset._references import References
 from caslie_ray.dataset._shuffle import Group, groups_of
 from caslie_ray.dataset.headers import request_headers
-from caslie_ray.dataset.reading import SourceFile, find_sources
 from caslie_ray.dataset.roots import Root, given_roots, roots_of
+from caslie_ray.dataset.sources import SourceFile, find_sources
 from caslie_ray.dataset.summary import IngestSummary, plural
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run, RunError

@@ -16,7 +16,8 @@ from caslie_ray.dataset._ray import each
 from caslie_ray.dataset._references_ledger import Ledger, foreign_files, reference_hash
 from caslie_ray.dataset._shuffle import bucket_names
 from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.reading import SourceFile, find_sources, read_source
+from caslie_ray.dataset.reading import read_source
+from caslie_ray.dataset.sources import SourceFile, find_sources
 from caslie_ray.profiles import ImageSettings, Profile
 from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS, Task

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, unquote_to_bytes
 
-from caslie_ray.dataset._base64 import decode_base64, read_base64_image
+from caslie_ray.dataset._base64_images import decode_base64, read_base64_image
 from caslie_ray.dataset.roots import STORES, RefusedPath, Roots
 from caslie_ray.dataset.urls import clean_url
 from caslie_ray.hashing import content_id

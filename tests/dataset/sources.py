@@ -8,7 +8,8 @@ from typing import Any
 
 from caslie_ray.dataset._limits import DEFAULT, Limits
 from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.reading import Record, find_sources, read_source
+from caslie_ray.dataset.reading import Record, read_source
+from caslie_ray.dataset.sources import find_sources
 from caslie_ray.profiles import SourceKeys
 
 COLUMNS = Columns.of(SourceKeys())

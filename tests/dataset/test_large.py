@@ -14,7 +14,8 @@ import pytest
 from caslie_ray.dataset import ingest
 from caslie_ray.dataset._fetcher import FetchBlock, Fetched, Fetcher, SurveyCounts
 from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.reading import find_sources, read_source
+from caslie_ray.dataset.reading import read_source
+from caslie_ray.dataset.sources import find_sources
 from caslie_ray.profiles import Profile, SourceKeys
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, png, write_json

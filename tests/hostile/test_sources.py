@@ -21,7 +21,8 @@ from caslie_ray.dataset._parquet import read_rows
 from caslie_ray.dataset._parse import Chunk, chunks
 from caslie_ray.dataset._shapes import Damage
 from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.reading import SourceFile, find_sources, read_source
+from caslie_ray.dataset.reading import read_source
+from caslie_ray.dataset.sources import SourceFile, find_sources
 from caslie_ray.profiles import SourceKeys, load_profile
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, png, write_json

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caslie_ray.dataset._delta import value_sizes
 from caslie_ray.dataset._limits import Limits, OverLimit
+from caslie_ray.dataset._parquet_delta import value_sizes
 from caslie_ray.dataset._thrift import Thrift, ThriftError
 
 __all__ = ["Column", "survey"]

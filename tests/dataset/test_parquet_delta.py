@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from caslie_ray.dataset._delta import value_sizes
 from caslie_ray.dataset._limits import DEFAULT
-from caslie_ray.dataset._pages import survey
+from caslie_ray.dataset._parquet_delta import value_sizes
+from caslie_ray.dataset._parquet_pages import survey
 
 ENCODING = "DELTA_BYTE_ARRAY"
 
