@@ -48,7 +48,7 @@ def read_base64_image(text: str) -> bytes | None:
 
 
 def _is_image(data: bytes, whole: int | None) -> bool:
-    """Whether bytes start as an image does; `whole` is their number where all are there."""
+    """Whether bytes start as an image does; `whole` is their number if all bytes are given."""
     if data.startswith(b"\xff\xd8\xff"):
         return data[3:4] in _JPEG_MARKERS
     if data.startswith(b"BM"):  # other data may begin with BM too: the header states the size of the file

@@ -37,7 +37,7 @@ class Parsed(NamedTuple):
 
 
 class Cache:
-    """Reads the state of a run; only `clean` and `discard_damaged` change it, by deleting files."""
+    """The parsed source files of a run; only `mark_parsed` writes, `clean` and `discard_damaged` delete files."""
 
     def __init__(self, run: Run, profile: Profile, tasks: Mapping[str, Task]) -> None:
         self._run = run
@@ -45,13 +45,13 @@ class Cache:
         self._tasks = tasks
 
     def folder(self, file: SourceFile) -> str:
-        """Return where the parsed rows of a source file are kept."""
+        """Return the folder of a source file's parsed rows, below ``RUN/ingest``."""
         key = parse_key(file, self._profile.ingest, self._profile.images, self._tasks)
         return f"parsed/{key}"
 
     @property
     def limits(self) -> dict[str, int]:
-        """The limits of the profile by name, as a file that is over one of them is marked with."""
+        """The limits of the profile by name; files over one of them are marked with these."""
         return asdict(Limits.of(self._profile.ingest))
 
     def chunks(self, folder: str) -> list[str]:
@@ -86,8 +86,7 @@ class Cache:
     def discard_damaged(self, path: str) -> set[str]:
         """Delete a damaged file, and the other files of ingest whose footers show damage; return their paths.
 
-        A copy of each is kept in the run's folder `damaged`, unless it is empty. The next ingest replaces what was in
-        them.
+        Each is copied to the run's folder `damaged`, unless it is empty. The next ingest replaces their content.
         """
         damaged = {path, *self._damaged()}
         for one in sorted(damaged):
@@ -130,7 +129,7 @@ class Cache:
         return False
 
     def clean(self, folders: Sequence[str]) -> None:
-        """Delete what the tables now hold, and what no source needs any more."""
+        """Delete temporary files, whose content the tables now have, and parsed rows of other sources."""
         for folder in {info.base_name for info in self._run.listed(self._run.path(FOLDER))} & set(TEMPORARY):
             self._run.delete_folder(self._run.path(FOLDER, folder))
         needed = {self._run.path(FOLDER, folder) for folder in folders}

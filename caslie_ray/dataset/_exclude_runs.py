@@ -1,4 +1,4 @@
-"""Keeps the files of runs out of the sources: a run may lie in the folder that it was made from."""
+"""Excludes the files of runs from the sources: a run may be in the folder that it was made from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Skipped(NamedTuple):
     """Files of source folders that were left out.
 
     Attributes:
-        others: files that hold no rows by their name, such as images.
+        others: files with the extension of another format, such as images.
         run_files: files of runs.
         run_folders: the runs, in order.
     """

@@ -34,7 +34,7 @@ def read_head(stream: ByteStream, named_lines: bool) -> bytes:
 
 
 def json_format(head: bytes, encoding: str | None, named_lines: bool, limits: Limits) -> str | None:
-    """Return ``"lines"`` for an object a line, ``"values"`` for other JSON; None where there is no JSON."""
+    """Return ``"lines"`` for JSON Lines, ``"values"`` for other JSON; None where there is no JSON."""
     text = head.decode(encoding_of(head, encoding), errors="replace").lstrip("\ufeff \t\r\n")
     if text.startswith("["):
         return "values"
@@ -42,7 +42,7 @@ def json_format(head: bytes, encoding: str | None, named_lines: bool, limits: Li
         return "lines"  # of a head of this length the first line is all; it is too much to be parsed
     first, _, rest = text.partition("\n")
     if text.startswith("{"):
-        # A single line may be a row, or hold all of them below a key.
+        # A single line may be a row, or have all rows below a key.
         if not rest.strip() and (not named_lines or len(head) >= _HEAD):
             return "values"
         if _is_object(first) or (named_lines and not _goes_on(text, len(first))):
@@ -52,7 +52,7 @@ def json_format(head: bytes, encoding: str | None, named_lines: bool, limits: Li
 
 
 def _goes_on(text: str, line: int) -> bool:
-    """Whether the value at the start of a text goes on behind its first line, so far as the text shows."""
+    """Whether the value at the start of a text continues after the first line, as far as the text shows."""
     try:
         return json.JSONDecoder().raw_decode(text)[1] > line
     except json.JSONDecodeError as error:

@@ -19,7 +19,7 @@ from caslie_ray.dataset._text_stream import TextStream
 __all__ = ["BLANK", "DECODER", "SPACE", "Buffer", "Hopeless", "SkippedValue", "parse_json", "skip_to_row", "too_long"]
 
 BLANK = " \t\r\n\ufeff"
-# A byte order mark stands between values where files were put together.
+# Concatenated files have byte order marks between values.
 SPACE = re.compile(f"[{BLANK}]*")
 _LITERAL = 16
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*$')
@@ -27,7 +27,7 @@ _KEY_LENGTH = 200
 _CONTEXT = _KEY_LENGTH  # characters before the position that a buffer keeps
 _LOOK_AHEAD = 8  # pieces of text in which an object is looked at before it is entered
 _STEP = 16 << 10  # characters that are read at a time in a damaged file
-_RECOVERY = 16 << 20  # characters that may be parsed in vain, besides those in proportion to the text
+_RECOVERY = 16 << 20  # characters that may be parsed without result, plus a share of the text
 _RECOVERY_SHARE = 4
 _ATTEMPT = 64  # characters that an attempt to parse counts as, at least
 DECODER = json.JSONDecoder(strict=False)
@@ -39,7 +39,7 @@ class SkippedValue(Damage):
 
 
 class Hopeless(Exception):
-    """No row was found in reasonable time."""
+    """The search for the next row takes too long."""
 
 
 def parse_json(text: str) -> object:
@@ -65,7 +65,13 @@ def too_long(limits: Limits) -> Damage:
 
 
 class Buffer:
-    """A moving window over a text, and the position in it."""
+    """A moving window over a text, and the position in it.
+
+    Attributes:
+        data: the text in the window.
+        at: the position in `data`.
+        ended: whether the text has no more than `data`.
+    """
 
     def __init__(self, text: TextStream, limits: Limits) -> None:
         self._text = text
@@ -84,7 +90,7 @@ class Buffer:
         return self._dropped + self.at
 
     def grow(self, least: int = 1) -> bool:
-        """Drop what was read and append that many characters, if there are so many; False at the end of the text."""
+        """Drop text before the position and append at least so many characters; False at the end of the text."""
         if self.ended:
             return False
         dropped = max(0, self.at - _CONTEXT)
@@ -112,7 +118,7 @@ class Buffer:
         return piece
 
     def take_small_steps(self) -> None:
-        """Keep less text from here on: an error of the JSON decoder takes time in proportion to its offset."""
+        """Keep a smaller window from here on: the JSON decoder takes time in proportion to an error's offset."""
         self._spent = max(self._spent, 1)
         if len(self.data) > 2 * _STEP and not self.ended:
             dropped = max(0, self.at - _CONTEXT)
@@ -123,7 +129,7 @@ class Buffer:
             self.at -= dropped
 
     def spend(self, characters: int) -> bool:
-        """Count characters that were parsed in vain; False once they are out of proportion to the text."""
+        """Count characters that were parsed without result; False once there are too many for the text."""
         self._spent += characters
         return self._spent < _RECOVERY + _RECOVERY_SHARE * self.position
 
@@ -143,7 +149,7 @@ class Buffer:
                 return ""
 
     def whole(self) -> tuple[object, int] | None:
-        """Return the object that starts here and where it ends, if it lies within a few pieces of the text."""
+        """Return the object that starts here and its end, if it is within a few pieces of the text."""
         while True:
             length = len(self.data) - self.at
             try:
@@ -160,7 +166,7 @@ class Buffer:
                 return None
 
     def value(self) -> tuple[object, int]:
-        """Return the value that starts here and where it ends; `Damage` and where it was noticed."""
+        """Return the value that starts here and its end; or `Damage`, and where it was noticed."""
         limits = self._limits
         while True:
             try:

@@ -14,20 +14,20 @@ __all__ = ["read_lines"]
 
 
 def read_lines(text: TextStream, shapes: Shapes, limits: Limits) -> Iterator[Found]:
-    """Yield the rows, or `Damage`, of each line that is not blank, numbered by their line."""
+    """Yield the rows, or `Damage`, of each line that is not blank, numbered by line."""
     number = 0
     tail: list[str] = []
-    held = 0
+    length = 0
     while piece := text.more():
         first, *rest = piece.split("\n")
-        if held <= limits.row_bytes:
+        if length <= limits.row_bytes:
             tail.append(first)
-        held += len(first)
+        length += len(first)
         for line in rest:
             number += 1
-            yield from _line(text, shapes, limits, number, tail, held)
-            tail, held = [line], len(line)
-    last = _line(text, shapes, limits, number + 1, tail, held)
+            yield from _line(text, shapes, limits, number, tail, length)
+            tail, length = [line], len(line)
+    last = _line(text, shapes, limits, number + 1, tail, length)
     if text.broken:
         yield from (found for found in last if not isinstance(found.value, Damage))
         yield Found(number + 1, Damage(f"broken file: it ends early: {text.broken}; copy it again"))

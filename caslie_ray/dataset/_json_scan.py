@@ -1,6 +1,6 @@
 """The structure of JSON text without its values: where a value ends, how deep and how large it is.
 
-It costs time in proportion to the text, and memory in proportion to a block, whatever the text.
+Time is linear in the text, memory in the size of a block.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SCALAR = re.compile(r"[^\s,\]}]*")
 
 
 class Scan:
-    """Follows the brackets of one JSON value outside of its strings.
+    """Follows the brackets of one JSON value outside strings.
 
     Attributes:
         depth: brackets that are open.
         deepest: the most that were open at a time.
-        values: brackets opened and commas, which is about the number of values.
+        values: brackets opened, plus commas: about the number of values.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Scan:
 
 
 def _behind(text: str, brackets: int) -> int:
-    """Return the offset after a bracket, given by its place among those outside of strings, from 1."""
+    """Return the offset after a bracket, given by its number among those outside strings, from 1."""
     for token in _TOKEN.finditer(text):
         if token[0][0] != '"':
             brackets -= 1

@@ -18,7 +18,7 @@ __all__ = ["read_values"]
 
 
 class _End(enum.Enum):
-    """What became of a list or an object, where it is not returned as a value."""
+    """How a list or an object ended, if it is not returned as a value."""
 
     ENTERED = enum.auto()
     """Its rows were yielded."""
@@ -27,10 +27,10 @@ class _End(enum.Enum):
 
 
 def read_values(text: TextStream, shapes: Shapes, limits: Limits) -> Iterator[Found]:
-    """Yield the rows of arrays and objects that stand one after the other; `Damage` where there is none.
+    """Yield the rows of consecutive arrays and objects; `Damage` where there is none.
 
-    A row that fits into the buffer is read at once. Any other object is entered: the rows in its lists are yielded one
-    by one, whatever its size, and what lies beside them is skipped.
+    A row that fits into the buffer is parsed as one value. Any other object is entered: the rows in its lists are
+    yielded one by one, whatever its size, and its other members are skipped.
     """
     return _Reader(text, shapes, limits).read()
 
@@ -63,7 +63,7 @@ class _Reader:
                 lost = lost or end is _End.LOST
             elif mark == "{":
                 whole = buffer.whole()
-                # All others are entered, so that a large file and a small one are read alike.
+                # All others are entered, so that large and small files are read in the same way.
                 simple = whole is not None and self._shapes.is_row(whole[0])
                 if whole is not None and simple and not self._text.is_damaged(buffer.data, buffer.at, whole[1]):
                     yield from self._take(*whole, split)
@@ -110,7 +110,7 @@ class _Reader:
     def _take(
         self, value: object, end: int, split: str | None, header: list[str] | None = None, notes: tuple[str, ...] = ()
     ) -> Iterator[Found]:
-        """Yield the rows of the value that was read here, and move behind it."""
+        """Yield the rows of the value that was read here, and move past it."""
         value, encoding = self._decoded(value, end)
         self._buffer.at = end
         if header is not None:
@@ -131,7 +131,7 @@ class _Reader:
         return key
 
     def _hold(self, start: int, end: int, mark: str) -> bool:
-        """Count a value that stays in memory until its container ends; False where they are too many."""
+        """Count a value that stays in memory until its container ends; False if there are too many."""
         data = self._buffer.data
         self._values += 1
         if mark in "[{":
@@ -145,7 +145,7 @@ class _Reader:
 
         Args:
             split: the split of its rows.
-            outer: the split of the lists beside it.
+            outer: the split of the lists next to it.
             header: the names of the columns of rows that are lists of cells.
             entered: whether its elements are rows, whatever they look like.
         """
@@ -198,7 +198,7 @@ class _Reader:
         return _End.LOST
 
     def _object(self, split: str | None, depth: int) -> Generator[Found, None, object]:
-        """Read the object that starts here, which lies below so many keys, member by member."""
+        """Read the object that starts here, at this depth of keys, member by member."""
         buffer, shapes = self._buffer, self._shapes
         members: dict[str, object] = {}
         notes: tuple[str, ...] = ()
@@ -225,7 +225,7 @@ class _Reader:
                 return _End.LOST
             buffer.at += 1
             mark = buffer.peek()
-            # An object inside of a row is no row, whatever its keys.
+            # An object inside a row is no row, whatever its keys.
             column = mark not in "[{" or is_row or shapes.is_column(key)
             if mark == "[" and not column:
                 header = shapes.header(members) if key.lower() == "data" else None
@@ -295,7 +295,7 @@ class _Reader:
         return _End.ENTERED
 
     def _columns_too_long(self) -> Iterator[Found]:
-        """Yield why a table in columns cannot be read, and end: what follows are parts of it."""
+        """Yield why a table in columns cannot be read, and stop: the rest of the text is part of it."""
         yield self._damage(
             f"columns too long: a table in columns is read as a whole, up to {self._limits.row_bytes:,} characters and"
             f" {self._limits.row_values:,} values; write one object per row, as JSON Lines, or raise"

@@ -1,6 +1,6 @@
-"""Sizes of the values in a Parquet page that is encoded as DELTA_BYTE_ARRAY, without the values.
+"""Sizes of the values in a Parquet page with encoding DELTA_BYTE_ARRAY, computed without decoding the values.
 
-Of each value, such a page has the length of the prefix that it shares with the one before, and the rest of it.
+For each value, such a page has the length of the prefix that it shares with the previous value, and the rest.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def value_sizes(data: bytes, most: int) -> tuple[int, int] | None:
 
     Args:
         data: the encoded values.
-        most: the values that the page has at most, by its header.
+        most: the most values that the page has, by its header.
 
     Returns:
-        None where the page is damaged or of a form that cannot be told.
+        None where the page is damaged or has a form that is not supported.
     """
     try:
         prefixes, end = _integers(data, 0, most)

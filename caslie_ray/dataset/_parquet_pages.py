@@ -1,6 +1,6 @@
-"""What the pages of a Parquet row group unpack to, from their headers and before any is unpacked.
+"""The unpacked size of the pages of a Parquet row group, from their headers and before any is unpacked.
 
-A footer may lie about it. The reader of Parquet trusts the header of each page, and so does this module.
+A footer may be wrong. Parquet readers trust the header of each page, and so does this module.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _column(file: Any, chunk: Any, schema: Any, limits: Limits) -> Column:
             prefixed = True
             decoded, longest = size * values, size
             if size > _SMALL_PAGE:
-                found.unpacked += _VALUE * values  # it costs time to tell their sizes
+                found.unpacked += _VALUE * values  # their exact sizes would take time
                 decoded, longest = _of_delta(file, at, header, chunk, schema) or (decoded, longest)
             row_bytes = decoded if nested else longest
             found.expanded = max(found.expanded, decoded - size if nested else longest)
@@ -160,7 +160,7 @@ def _longest(file: Any, at: int, header: dict[int, Any], chunk: Any, size: int) 
 
 
 def _of_delta(file: Any, at: int, header: dict[int, Any], chunk: Any, schema: Any) -> tuple[int, int] | None:
-    """Return the bytes of the values of a page, and of the longest; None where they cannot be told."""
+    """Return the bytes of the values of a page, and of the longest; None where they are unknown."""
     size, values, _ = _of(header)
     file.seek(at)
     body = file.read(header[3])

@@ -1,4 +1,4 @@
-"""First step of `ingest`: rows of sources become samples with their prompts and references."""
+"""Rows of sources become samples with their prompts and references, in chunks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Chunk:
 
 
 class ParsedChunk(NamedTuple):
-    """What became of a chunk.
+    """Counts of a parsed chunk.
 
     Attributes:
         folder: where its rows are kept, below ``RUN/ingest``.
@@ -71,9 +71,9 @@ class ParsedChunk(NamedTuple):
 
 
 def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings, tasks: Mapping[str, Task]) -> str:
-    """Return a hash of all that the parsed rows of a file depend on: content, settings, tasks, and code.
+    """Return a hash of everything that the parsed rows of a file depend on: content, settings, tasks, and code.
 
-    Limits are no part of it: files that are within them need not be read again where they change (`Held`).
+    Limits are not part of it: files within the limits need not be read again when these change (`Cache`).
     """
     spelled = [
         (task.name, task.code, task.instruction, task.caption_template, task.quality_template, task.labels)
@@ -86,12 +86,12 @@ def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings,
 
 
 def _code(tasks: Mapping[str, Task]) -> list[bytes]:
-    """Return the code that reads rows, decodes images and writes prompts, so that a change is noticed."""
+    """Return the source code that reads rows, decodes images and writes prompts: a change invalidates parsed rows."""
     files = {Path(caslie_ray.hashing.__file__), Path(caslie_ray.prompts.__file__)}
     for module in (__file__, str(caslie_ray.imaging.__file__), str(caslie_ray.tasks.__file__)):
         files |= set(Path(module).parent.glob("*.py"))
     for task in tasks.values():
-        with suppress(TypeError, OSError):  # a class typed in at a prompt has no file
+        with suppress(TypeError, OSError):  # a class that was defined interactively has no file
             files.add(Path(inspect.getfile(type(task))))
     return [file.read_bytes() for file in sorted(files) if file.is_file()]
 
@@ -103,18 +103,18 @@ def chunks(
     encoding: str | None = None,
     limits: Limits = DEFAULT,
 ) -> Iterator[Chunk]:
-    """Cut the records of a source file into chunks, by rows and by bytes."""
+    """Divide the records of a source file into chunks, by rows and bytes."""
     file, folder = job
-    held: list[bytes] = []
+    records: list[bytes] = []
     size = index = 0
     for record in read_source(file, columns, encoding, limits):
-        held.append(_pickled(record))
-        size += len(held[-1])
-        if len(held) >= chunk_rows or size >= _CHUNK_BYTES:
-            yield Chunk(file, folder, index, tuple(held))
-            held, size, index = [], 0, index + 1
-    if held:
-        yield Chunk(file, folder, index, tuple(held))
+        records.append(_pickled(record))
+        size += len(records[-1])
+        if len(records) >= chunk_rows or size >= _CHUNK_BYTES:
+            yield Chunk(file, folder, index, tuple(records))
+            records, size, index = [], 0, index + 1
+    if records:
+        yield Chunk(file, folder, index, tuple(records))
 
 
 def _pickled(record: Record) -> bytes:
@@ -126,11 +126,11 @@ def _pickled(record: Record) -> bytes:
 
 
 class Parser:
-    """Parses chunks: writes their rows, and decodes the images that came inside of them.
+    """Parses chunks: writes their rows, and decodes the images inside them.
 
     Args:
-        run: where they go.
-        images: limits, and where relative references start from.
+        run: where they are written.
+        images: limits on images, and the root of relative references.
         tasks: the tasks as the job knows them.
     """
 
@@ -151,7 +151,7 @@ class Parser:
             record: Record = pickle.loads(pickled)
             limited = limited or record.limited
             rows.append(self._row(record, roots, decoded))
-        # The images first: parsed rows promise them.
+        # Images first: a parsed row implies that its images are in the run.
         write_fetched(self._run, self._images, list(decoded.items()))
         self._run.write(f"{FOLDER}/{chunk.folder}", f"{chunk.index:06d}", fold(rows, PARSED), PARSED)
         references = sum(len(found) for row in rows if isinstance(found := row.get("locators"), list))
@@ -167,7 +167,7 @@ class Parser:
             return row | self._sample(record, roots, decoded)
         except RowError as error:
             return row | {"reason": str(error)}
-        except Exception as error:  # a row of unforeseen shape must not cost its neighbours
+        except Exception as error:  # a row of unforeseen shape must not affect other rows
             return row | {"reason": f"unreadable row: {type(error).__name__}: {str(error)[:200]}"}
 
     def _sample(self, record: Record, roots: Roots, decoded: dict[str, Outcome]) -> dict[str, object]:
@@ -200,7 +200,7 @@ class Parser:
         }
 
     def _task(self, name: object) -> Task:
-        """Return the task as the job knows it, which may differ from what is installed on this machine."""
+        """Return the job's task, which may differ from the one installed on this machine."""
         for task in self._tasks.values():
             if name in (task.name, task.code):
                 return task
@@ -208,7 +208,7 @@ class Parser:
         return self._tasks.get(found.name, found)
 
     def _reference(self, reference: Reference, decoded: dict[str, Outcome]) -> Reference:
-        """Decode the bytes that a reference brought, once a chunk."""
+        """Decode the bytes of a reference, once per chunk."""
         if reference.data is None:
             return reference
         if reference.locator not in decoded:
@@ -219,7 +219,7 @@ class Parser:
 def _source_id(cell: object) -> str | None:
     """Return the id that a source gives a row, as text; None where it gives none."""
     if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)  # a column of whole numbers in which one is missing
+        cell = int(cell)  # an integer column with a missing value
     with suppress(RowError):
         return as_text(cell)[:_ID_CHARACTERS] or None
     return None

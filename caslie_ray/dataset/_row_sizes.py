@@ -1,4 +1,4 @@
-"""How large rows of Arrow data are as Python objects, before they are made."""
+"""Estimated size of Arrow rows as Python objects."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def _sizes(array: Any) -> tuple[_Counts, _Counts]:
     if isinstance(array, (pa.ListArray, pa.LargeListArray, pa.MapArray)):
         # Offsets count from the start of the values that slices share.
         offsets = array.offsets.to_numpy().astype(np.int64)
-        held = (
+        inner = (
             array.values
             if not isinstance(array, pa.MapArray)
             else pa.StructArray.from_arrays([array.keys, array.items], ["key", "value"])
         )
         first, last = int(offsets[0]), int(offsets[-1])
-        of_sizes, of_values = _sizes(held.slice(first, last - first))
+        of_sizes, of_values = _sizes(inner.slice(first, last - first))
         return _sums(of_sizes, offsets - first) + _VALUE, _sums(of_values, offsets - first) + 1
     if isinstance(array, pa.FixedSizeListArray):
         length = kind.list_size
-        held = array.values.slice(array.offset * length, len(array) * length)
-        of_sizes, of_values = _sizes(held)
+        inner = array.values.slice(array.offset * length, len(array) * length)
+        of_sizes, of_values = _sizes(inner)
         shape = (len(array), length)
         return of_sizes.reshape(shape).sum(axis=1) + _VALUE, of_values.reshape(shape).sum(axis=1) + 1
     return ones * _VALUE, ones

@@ -1,4 +1,4 @@
-"""Text from a byte stream, a piece at a time, with the encoding that a file really has."""
+"""Text from a byte stream, in pieces, with the encoding detected from the content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOSTLY = 5
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 # cp1252 leaves these bytes undefined.
 _UNDEFINED = re.compile("[\udc81\udc8d\udc8f\udc90\udc9d]")
-# Bytes that are signs in cp1252, such as superscripts, and letters in encodings that are like it: inside of words they
+# Bytes that are signs in cp1252, such as superscripts, and letters in encodings that are like it: inside words they
 # are not signs.
 _SIGN_IN_WORD = re.compile(
     "(?<=[A-Za-z\udcc0-\udcff])[\udca1-\udca8\udcaa-\udcac\udcaf\udcb1-\udcb3\udcb5\udcb6\udcb9\udcba\udcbc-\udcbf](?=[A-Za-z\udcc0-\udcff])"
@@ -34,7 +34,7 @@ _HANDLER = "caslie_ray.mark_undecodable"
 
 
 class Undecodable(ValueError):
-    """Text that is not in the file's encoding; the message says which bytes, and the fix."""
+    """Text that is not in the file's encoding; the message names the bytes and the fix."""
 
 
 def encoding_of(head: bytes, named: str | None = None) -> str:
@@ -71,8 +71,8 @@ def western(stream: ByteStream) -> bool:
     """Whether a file that is not UTF-8 as a whole is text in cp1252, the Western encoding of Windows.
 
     It is where most of its bytes beyond ASCII are not UTF-8 (a pair such as É® is valid UTF-8 by chance), none
-    is undefined in cp1252, and most stand alone or in pairs between ASCII letters, as accents and quotes do. Other
-    scripts have long runs of such bytes, and Central European text (cp1250) has what would be signs inside of words.
+    is undefined in cp1252, and most are single or in pairs between ASCII letters, as accents and quotes do. Other
+    scripts have long runs of such bytes, and Central European text (cp1250) has what would be signs inside words.
     Other encodings of few letters, such as the Turkish one, cannot be distinguished from cp1252.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
@@ -125,7 +125,7 @@ def _may_be_cp1252(utf8: str) -> bool:
 class TextStream:
     """Decodes a byte stream, and keeps bytes that are not in its encoding until `repaired` decides on them.
 
-    A stream that ends early, such as a gzip file cut short, ends here, and `broken` says why.
+    A stream that ends early, such as a gzip file cut short, ends here, and `broken` has the reason.
 
     A file in UTF-8 with a few broken rows stays UTF-8: these rows are refused, and no other row changes. The file is
     read as cp1252 only where it is mostly cp1252 (`western`). To find that out costs a second pass, so it is
@@ -135,7 +135,7 @@ class TextStream:
     Args:
         stream: the bytes.
         encoding: any text encoding of Python.
-        is_western: looks through the whole file; None where the encoding is certain.
+        is_western: reads the entire file; None where the encoding is certain.
     """
 
     def __init__(self, stream: ByteStream, encoding: str, is_western: Callable[[], bool] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""From the columns of a source to those of the released format."""
+"""Maps the columns of a source to those of the released format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "output": ("outputs", "answer", "response", "target", "label"),
     "images": ("image", "image_urls", "image_url", "image_paths", "image_path", "image_list", "img"),
     "caption_info": ("captions", "caption"),
-    # The first that a row fills: its own id goes before one of its product, which several rows may share.
+    # The first that is not empty: the row's own id precedes that of its product, which several rows may share.
     "id": (
         "sample_id", "example_id", "row_id", "uid", "uuid", "guid", "item_id", "product_id", "sku", "asin",
         "parent_asin",
@@ -34,7 +34,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 
 @lru_cache(maxsize=4096)
 def _plain(name: object) -> str:
-    # A byte order mark before the first column's name is left over from a conversion.
+    # Some converters leave a byte order mark in the first column's name.
     return re.sub(r"[\s_-]+", "_", str(name).strip("\ufeff \t\r\n").lower())
 
 
@@ -66,7 +66,7 @@ class Columns:
         return next((column for column, names in self.names.items() if name in names), None)
 
     def is_row(self, value: object) -> bool:
-        """Whether a JSON value is a row of a data set, and not something inside of one."""
+        """Whether a JSON value is a row of a data set, rather than part of one."""
         return isinstance(value, Mapping) and any(_plain(key) in self.names["task"] for key in value)
 
     def read(self, record: Mapping[str, object], split: str | None) -> dict[str, object]:
@@ -91,7 +91,7 @@ class Columns:
         if others and is_missing(row.get("input")):
             row["other_columns"] = self._renamed(others)
         if self.fields and "input" in row:
-            with suppress(RowError):  # the task says what is wrong with the cell
+            with suppress(RowError):  # the task reports what is wrong with the cell
                 given = decoded(row["input"])
                 if isinstance(given, Mapping):
                     row["input"] = self._renamed(given)
@@ -102,7 +102,7 @@ class Columns:
 
 
 def split_of_name(file: str) -> str | None:
-    """Return the split that a file's own name speaks of (``ood_test.jsonl``), or None."""
+    """Return the split in a file's name (``ood_test.jsonl``), or None."""
     stem = re.sub(r"(\.(jsonl?|ndjson|parquet|gz))+$", "", file.rsplit("/", 1)[-1], flags=re.IGNORECASE)
     words = [word for word in re.split(r"[^A-Za-z]+", stem) if word]
     for size in (3, 2, 1):

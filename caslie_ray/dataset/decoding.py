@@ -1,4 +1,4 @@
-"""Decodes image files to stored images, in a decoder process that this process keeps.
+"""Decodes image files to stored images, in a decoder process that is reused.
 
 The stored image is a JPEG or PNG in RGB, upright, with no side longer than the limit. The same bytes and
 limits give the same stored bytes, and so the same image_id, on every machine with the same Pillow.

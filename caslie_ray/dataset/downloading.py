@@ -1,4 +1,4 @@
-"""Images by URL: bounded, patient with busy servers, and closed to addresses that are nobody's business."""
+"""Image downloads by URL: limited bytes and time, retries, no private or link-local addresses (SSRF protection)."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _MEANS = {
 
 
 class RefusedAddressError(OSError):
-    """A host has no address that may be connected to."""
+    """A host has only addresses that are refused."""
 
 
 class _PublicResolver(AbstractResolver):
-    """Gives the connector the public addresses of a host and no others, so that what was checked is what is
-    connected to: a name that changes its address in between gains nothing."""
+    """Resolves a host to its public addresses only. The connector uses the checked addresses, which prevents DNS
+    rebinding."""
 
     def __init__(self) -> None:
         self._inner = ThreadedResolver()
@@ -65,19 +65,19 @@ class _PublicResolver(AbstractResolver):
 class Downloader:
     """Downloads within limits; an async context manager.
 
-    - At most `concurrency` downloads at once; each try has `timeout_s` for all of it, redirects included.
-    - The byte limit holds while the body arrives, unpacked; an announced length that is over it ends at once.
-    - Busy servers, time-outs and broken connections are tried again after growing, jittered pauses, or
-      after what ``Retry-After`` says.
-    - Only http and https; no address outside the public internet unless allowed, on no redirect either.
-    - Credentials among the headers go to the hosts that the profile names, over https alone unless private addresses
-      are allowed, and not past a redirect to another origin.
+    - At most `concurrency` concurrent downloads; each attempt has `timeout_s` in total, redirects included.
+    - The byte limit is enforced while the body arrives, unpacked; a Content-Length over it is refused immediately.
+    - Busy servers, time-outs and broken connections are retried with exponential backoff and jitter, or after
+      the pause in ``Retry-After``.
+    - Only http and https; only public addresses unless allowed, on redirects too.
+    - Credentials among the headers are sent to the profile's hosts only, over https only unless private addresses
+      are allowed, and not after a redirect to another origin.
 
     Limits: no proxy is used, and cookies that servers set are not kept.
 
     Args:
         limits: settings of downloads.
-        headers: what each request says.
+        headers: the headers of each request.
     """
 
     def __init__(self, limits: ImageSettings, headers: RequestHeaders) -> None:
@@ -104,7 +104,7 @@ class Downloader:
         """Return the body at `url`.
 
         Raises:
-            ImageError: it cannot be had; `retryable` where a later run may have more luck.
+            ImageError: it cannot be downloaded; `retryable` where a later run may succeed.
         """
         async with self._slots:
             for attempt in range(self._limits.retries + 1):

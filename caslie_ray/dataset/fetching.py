@@ -24,12 +24,12 @@ _SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a reference.
+    """The outcome of a reference.
 
     Attributes:
         image: the stored image; None where there is none.
         reason: why there is none; None where there is one.
-        retryable: whether a later run may have more luck.
+        retryable: whether a later run may succeed.
     """
 
     image: StoredImage | None
@@ -38,12 +38,12 @@ class Outcome:
 
 
 def task_memory(limits: ImageSettings, files: int) -> int:
-    """Return the memory, in bytes, of a task that decodes images and holds a number of undecoded files at once."""
+    """Return the memory, in bytes, of a task that decodes images and has a number of undecoded files in memory."""
     return _WORKER_BYTES + limits.max_memory + files * limits.max_bytes
 
 
 def try_decode(data: bytes, limits: ImageSettings) -> Outcome:
-    """Decode bytes; a refusal is an outcome, not an exception."""
+    """Decode bytes; return an ImageError as an outcome."""
     try:
         return Outcome(decode(data, limits))
     except ImageError as error:
@@ -53,13 +53,13 @@ def try_decode(data: bytes, limits: ImageSettings) -> Outcome:
 def read_images(
     locators: Sequence[str], limits: ImageSettings, headers: RequestHeaders, files: Files | None = None
 ) -> list[Outcome]:
-    """Fetch and decode each locator (``url:``, ``file:`` or ``store:``), in order; raises for none of them. Without
-    `files` no path and no object may be read.
+    """Fetch and decode each locator (``url:``, ``file:`` or ``store:``), in order, without raising. Without
+    `files` no path and no object is read.
 
-    A failed download from a host that gets credentials is retryable: the next run may have other credentials, which the
-    run does not store.
+    A failed download from a host that is sent credentials is retryable: credentials are not stored, and the next run
+    may have others.
 
-    While some downloads wait, others are decoded, one at a time, in the decoder process of this worker.
+    Decoding, one image at a time in this worker's decoder process, overlaps with downloads.
     """
     return asyncio.run(_read_all(locators, limits, headers, files or Files(())))
 
@@ -68,7 +68,7 @@ async def _read_all(
     locators: Sequence[str], limits: ImageSettings, headers: RequestHeaders, files: Files
 ) -> list[Outcome]:
     loop = asyncio.get_running_loop()
-    # Tasks, not whole bodies, may pile up: no more are in flight than may download.
+    # Bounds the bodies in memory, not only the downloads.
     slots = asyncio.Semaphore(limits.concurrency)
     with ThreadPoolExecutor(max_workers=1) as decoder:
         async with Downloader(limits, headers) as downloader:
@@ -81,7 +81,7 @@ async def _read_all(
                         data = await asyncio.to_thread(files.read, locator, limits.max_bytes)
                 except ImageError as error:
                     return Outcome(None, error.reason, error.retryable)
-                except Exception as error:  # no reference may end the job, whatever it makes a library raise
+                except Exception as error:  # no reference may end the job, whatever a library raises
                     reason = f"unreadable reference: {brief(error)[:_SHOWN]}; give another one"
                     return Outcome(None, reason)
                 return await loop.run_in_executor(decoder, try_decode, data, limits)

@@ -1,9 +1,8 @@
-"""Images by path: on this machine, or in an object store through pyarrow. Nothing outside of the given roots is opened.
+"""Images by path: on this machine, or in an object store through pyarrow. Nothing outside the given roots is opened.
 
-On this machine symbolic links are resolved before a file is opened, and its path is checked again afterwards: a link
-that leads out of the roots is refused, also one that is created in between. Two gaps remain: hard links, which cannot
-be distinguished from the file itself, and systems without ``/proc``, where a folder may be replaced between the check
-and the opening.
+On this machine symbolic links are resolved before a file is opened, and the path of the open file is checked again: a
+link out of the roots is refused, also one created in between (TOCTOU). Two gaps remain: hard links, which look like the
+file itself, and systems without ``/proc``, where a folder may be replaced between check and open.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["Files", "store_of"]
 
 _BATCH = 5000
 _AT_ONCE = 16
-# An image that its store does not give is a reject that a later run tries again, and there may be many.
+# Short: such an image is a retryable reject, and there may be many.
 _PATIENCE = Patience(total_s=15.0)
 _OUTSIDE = (
     "refused path: a link leads out of what rows may name; put the image itself there, or add the folder that the link"
@@ -44,7 +43,7 @@ def _store(top: str) -> tuple[pafs.FileSystem, str]:
 class Files:
     """Looks up and reads files below roots.
 
-    A store that does not answer is waited for once: until this object is gone, its other files are given up at once.
+    A store that does not answer is waited for once: its other files then fail immediately, for the life of this object.
 
     Args:
         roots: what may be opened; options and credentials of stores are theirs.
@@ -61,7 +60,7 @@ class Files:
         self.silent: set[str] = set()
 
     def keys(self, locators: Iterable[str]) -> dict[str, str | ImageError]:
-        """Look at many files at once. No exception leaves it.
+        """Look up many files, without raising.
 
         Returns:
             For each locator a key that changes when the file does, or why it cannot be read.
@@ -96,7 +95,7 @@ class Files:
         except NoAnswer:
             self.silent.add(store)
             raise ImageError(self.SILENT, retryable=True) from None
-        except Exception as error:  # no image may end the job, whatever its store or name makes a library raise
+        except Exception as error:  # no image may end the job, whatever a library raises
             reason = f"unreadable file: {_why(error)}; check the path and the rights"
             raise ImageError(reason, retryable=bool(store)) from None
 
@@ -118,7 +117,7 @@ class Files:
             return [ImageError(self.SILENT, retryable=True)] * len(locators)
         except Exception as error:  # as in `read`
             if len(locators) > 1:
-                # One path that the store refuses must not cost its neighbours.
+                # One path that the store refuses must not affect the others.
                 with ThreadPoolExecutor(_AT_ONCE) as pool:
                     return [keys[0] for keys in pool.map(lambda one: self._keys_in_store(store, [one]), locators)]
             if isinstance(error, RefusedPath):
@@ -145,7 +144,7 @@ class Files:
         """Return a path without links.
 
         Raises:
-            ImageError: it leads out of the roots; whether there is a file is not looked at before.
+            ImageError: it leads out of the roots; this does not depend on whether the file exists.
         """
         real = os.path.realpath(path)
         self._refuse_outside(real)
@@ -157,7 +156,7 @@ class Files:
 
     def _read_here(self, path: str, max_bytes: int) -> bytes:
         real = self._resolved(path)
-        # Without waiting: a named pipe would be waited for without end.
+        # O_NONBLOCK: opening a named pipe would block forever.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             opened = os.open(real, flags)

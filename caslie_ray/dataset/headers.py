@@ -1,4 +1,4 @@
-"""Request headers of image downloads, and which server is sent which of them."""
+"""Request headers of image downloads, and the servers that each is sent to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RequestHeaders:
 
     Attributes:
         common: sent to every server.
-        credentials: sent to `hosts` alone.
+        credentials: sent to `hosts` only.
         hosts: names of hosts in ASCII. Subdomains count too, but not those of a single label, such as `com`.
         plain_http: whether credentials are sent over plain http too.
     """
@@ -54,12 +54,12 @@ class RequestHeaders:
 
 
 def request_headers(settings: ImageSettings, environment: Mapping[str, str]) -> RequestHeaders:
-    """Return the headers of a profile, with values from the environment put in.
+    """Return the headers of a profile, with values from the environment inserted.
 
-    Credentials go over https alone, unless `images.allow_private` is true.
+    Credentials are sent over https only, unless `images.allow_private` is true.
 
     Raises:
-        ProfileError: a variable is not set, or its value may not stand in a header; the message does not show it.
+        ProfileError: a variable is not set, or its value is not allowed in a header; the message does not show it.
     """
     common, credentials = dict(_DEFAULT), {}
     for name, text in settings.headers.items():
@@ -82,7 +82,7 @@ def request_headers(settings: ImageSettings, environment: Mapping[str, str]) -> 
 
 
 def header_settings(settings: ImageSettings) -> str:
-    """Return what a failed download depends on of the headers, as text that may be stored: no credential is part of it.
+    """Return a hash of the headers that a failed download depends on. It contains no credential and may be stored.
 
     Empty where the profile sets none.
     """

@@ -1,4 +1,4 @@
-"""What an image reference of a data set stands for.
+"""Image references of a data set, and the locators that they resolve to.
 
 A reference is written in one of five ways: a URL, a path or object-store URI, a ``data:`` URI, an image as base64
 text, or the bytes themselves. It is turned into one string, the locator, by which equal references are fetched once:
@@ -11,7 +11,7 @@ text, or the bytes themselves. It is turned into one string, the locator, by whi
 ``bad:<reason>``   nothing that may be fetched, or could be
 =================  ==========================================================================
 
-References are data: a row decides neither which store is asked with which credentials nor which folder is read.
+References are untrusted: a row chooses neither the store and its credentials nor the folder that is read.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def read_reference(value: ImageRef | None, roots: Roots, place: str) -> Referenc
 
     Args:
         value: as the data set has it; None where the row names no image at this position.
-        roots: where relative paths start, and below what paths and URIs of stores may lie.
-        place: names the position for a reader, such as ``"rows.parquet:12, image 1"``.
+        roots: where relative paths start, and the roots that paths and URIs must be below.
+        place: the position for a reader, such as ``"rows.parquet:12, image 1"``.
     """
     if value is None or value == "":
         return Reference("bad:missing image: the row names none for this product; add its reference", "")

@@ -1,4 +1,4 @@
-"""Where image references may lead: folders of this machine and prefixes of object stores.
+"""Roots of image references: the folders of this machine and prefixes of object stores that rows may name.
 
 A reference that names a file leads below a root, or it is refused. A root is the folder of the source, `images.root`,
 or an entry of `images.allow`, as the user wrote it. What a reference names is judged as text, ``..`` resolved, before
@@ -53,7 +53,7 @@ class Root:
     Attributes:
         uri: as the user wrote it, with credentials and options.
         store: scheme and bucket, such as ``s3://bucket``; empty for this machine.
-        settings: hash of the options that say which store it is; empty where there are none.
+        settings: hash of the options that identify the store; empty where there are none.
         path: absolute and normalised; in a store the key, after a slash.
         real: the path without symbolic links; in a store the same as `path`.
     """
@@ -105,7 +105,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """What the references of one source may lead to.
+    """What the references of one source may name.
 
     Attributes:
         base: where relative references start.
@@ -164,7 +164,7 @@ def given_roots(images: ImageSettings) -> tuple[Root, ...]:
 
 
 def roots_of(file: str, source: str, from_root: bool, given: tuple[Root, ...]) -> Roots:
-    """Return what the references of a source file may lead to.
+    """Return what the references of a source file may name.
 
     Args:
         file: the absolute path or URI of the file.

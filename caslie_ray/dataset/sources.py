@@ -23,7 +23,7 @@ _NAMES = 3
 
 
 class SourceError(ValueError):
-    """A source that is not there or cannot be listed; the message says which and what mends it."""
+    """A source that is not there or cannot be listed; the message names it and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
     """List the files of sources, each once and in order, and count the files of folders that are left out.
 
     Args:
-        sources: files or folders, by path or URI. Folders are searched to the bottom for ``.json``,
+        sources: files or folders, by path or URI. Folders are searched recursively for ``.json``,
             ``.jsonl``, ``.ndjson`` and ``.parquet`` files, with or without ``.gz``; hidden ones are left out,
             and so are the files of runs.
         run: the run that the rows go to.
@@ -77,7 +77,7 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
                 )
             else:
                 path = source if "://" in source else inner
-                if info.type != pafs.FileType.File:  # reading a pipe or a device may never end
+                if info.type != pafs.FileType.File:  # reading a pipe or a device may block forever
                     raise SourceError(f"source {shown} is no regular file: copy its data into one")
                 files = [SourceFile(shown, path, f"{info.size}|{info.mtime_ns}")]
         except (OSError, RunError) as error:
@@ -92,7 +92,7 @@ def _look_up(filesystem: pafs.FileSystem, path: str) -> pafs.FileInfo:
 
 
 def _printable(name: str) -> str:
-    """File names may hold bytes that are no text; tables may not."""
+    """Escape bytes of a file name that are not text: tables hold text only."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

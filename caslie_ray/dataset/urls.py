@@ -1,4 +1,4 @@
-"""Which URLs and network addresses a data set may make us connect to."""
+"""URLs and network addresses that a data set may name (SSRF protection)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from urllib.parse import quote, urlsplit
 
 __all__ = ["clean_url", "is_public", "quoted"]
 
-# Lists of our own, since those of the module `ipaddress` differ with the version of Python: IANA's special-purpose
-# registries, also where these call a block globally reachable, since no images are served from there.
+# Own lists, since those of `ipaddress` differ between Python versions: IANA's special-purpose registries, including
+# blocks that these call globally reachable, since no images are served from there.
 _SPECIAL_V4 = [
     ipaddress.IPv4Network(block)
     for block in (
@@ -33,7 +33,7 @@ _SPECIAL_V4 = [
         "240.0.0.0/4",  # reserved, and broadcast
     )
 ]
-# Only this block is handed out. Outside of it are loopback, fc00::/7, fe80::/10, fec0::/10, ff00::/8, 100::/64,
+# Only this block is allocated. Outside it are loopback, fc00::/7, fe80::/10, fec0::/10, ff00::/8, 100::/64,
 # 5f00::/16, 64:ff9b:1::/48, and metadata of clouds at fd00:ec2::254 and fd20:ce::254.
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
 _SPECIAL_V6 = [
@@ -70,7 +70,7 @@ def is_public(address: str) -> bool:
 
 
 def quoted(text: str) -> str:
-    """Escape what may not stand in a URL; escapes that are there already are kept as they are."""
+    """Percent-encode what is not allowed in a URL; existing escapes are kept."""
     return quote(text, safe=_SAFE)
 
 

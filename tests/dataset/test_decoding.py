@@ -1,4 +1,4 @@
-"""Bytes of picture files become stored images, or reasons."""
+"""The bytes of image files become stored images, or reasons."""
 
 from __future__ import annotations
 
