@@ -14,10 +14,11 @@ from caslie_ray.dataset._resolve import Resolver
 from caslie_ray.dataset._shuffle import Group
 from caslie_ray.dataset._table_writer import TABLES, Writer, Written, by_partition
 from caslie_ray.dataset.summary import counted, readings
+from caslie_ray.errors import RunError
 from caslie_ray.hashing import content_id
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError, partitions
+from caslie_ray.storage.run import Run, partitions
 from caslie_ray.storage.schemas import SCHEMAS
 
 __all__ = ["STAMP", "Built", "build_tables"]

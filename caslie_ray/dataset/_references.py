@@ -17,10 +17,11 @@ from caslie_ray.dataset._shuffle import Group, Shuffler, bucket_names
 from caslie_ray.dataset.fetching import task_memory
 from caslie_ray.dataset.headers import RequestHeaders
 from caslie_ray.dataset.roots import Root
+from caslie_ray.errors import RunError
 from caslie_ray.hashing import content_id
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["References"]
 

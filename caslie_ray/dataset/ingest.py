@@ -43,8 +43,9 @@ from caslie_ray.dataset.headers import request_headers
 from caslie_ray.dataset.roots import Root, given_roots, roots_of
 from caslie_ray.dataset.sources import SourceFile, find_sources
 from caslie_ray.dataset.summary import IngestSummary, plural
+from caslie_ray.errors import RunError
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.salvage import DamagedFile
 from caslie_ray.tasks import TASKS, Task
 

@@ -29,7 +29,8 @@ from caslie_ray.dataset._shapes import Damage, Found, Shapes
 from caslie_ray.dataset._text_stream import TextStream, encoding_of, western
 from caslie_ray.dataset.columns import Columns, split_of_name
 from caslie_ray.dataset.sources import SourceFile
-from caslie_ray.storage.stores import RunError, StoreError, brief, is_object_store, open_path, open_ranges
+from caslie_ray.errors import RunError, StoreError
+from caslie_ray.storage.stores import brief, is_object_store, open_path, open_ranges
 
 __all__ = ["Record", "read_source"]
 

@@ -13,17 +13,14 @@ import pyarrow.fs as pafs
 from caslie_ray.dataset._exclude_runs import Skipped, leave_out_runs, refuse_runs
 from caslie_ray.dataset.roots import with_path
 from caslie_ray.dataset.summary import plural
+from caslie_ray.errors import RunError, SourceError
 from caslie_ray.storage.run import Run
-from caslie_ray.storage.stores import RunError, open_path, patiently, public_uri, without_credentials
+from caslie_ray.storage.stores import open_path, patiently, public_uri, without_credentials
 
-__all__ = ["SourceError", "SourceFile", "find_sources"]
+__all__ = ["SourceFile", "find_sources"]
 
 _DATA = re.compile(r"\.(json|jsonl|ndjson|parquet)(\.gz)?$", re.IGNORECASE)
 _NAMES = 3
-
-
-class SourceError(ValueError):
-    """A source that is not there or cannot be listed; the message names it and the fix."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import pytest
 from caslie_ray.dataset._limits import DEFAULT, Limits
 from caslie_ray.dataset.columns import Columns, split_of_name
 from caslie_ray.dataset.reading import Record, read_source
-from caslie_ray.dataset.sources import SourceError, find_sources
+from caslie_ray.dataset.sources import find_sources
+from caslie_ray.errors import SourceError
 from caslie_ray.profiles import SourceKeys
 
 COLUMNS = Columns.of(SourceKeys())
