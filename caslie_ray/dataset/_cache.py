@@ -31,10 +31,11 @@ _DIRECTORY = pafs.FileType.Directory
 
 
 class Parsed(NamedTuple):
-    """Counts of a source file's parsed rows."""
+    """The parsed rows of a source file: counts, and the paths of the chunks in order."""
 
     rows: int
     references: int
+    chunks: tuple[str, ...]
 
 
 class Cache:
@@ -60,20 +61,21 @@ class Cache:
         return sorted(self._run.files(f"{FOLDER}/{folder}"))
 
     def parsed(self, folder: str) -> Parsed | None:
-        """Return how many rows of a source file are parsed; None unless all are.
+        """Return the parsed rows of a source file; None unless all rows are parsed.
 
         A file that was over a limit is read again once the limits differ.
         """
         done = self._run.read_json(f"{FOLDER}/{folder}/done.json")
-        if not isinstance(done, dict) or done.get("chunks") != len(self.chunks(folder)):
+        chunks = tuple(self.chunks(folder))
+        if not isinstance(done, dict) or done.get("chunks") != len(chunks):
             return None
         if done.get("limits", self.limits) != self.limits:
             return None
-        return Parsed(int(done["rows"]), int(done.get("references", _REFERENCES * done["rows"])))
+        return Parsed(int(done["rows"]), int(done.get("references", _REFERENCES * done["rows"])), chunks)
 
-    def mark_parsed(self, folder: str, chunks: int, counts: Parsed, **limits: Any) -> None:
+    def mark_parsed(self, folder: str, *, chunks: int, rows: int, references: int, **limits: Any) -> None:
         """Mark a source file as parsed; `limits` are those that it was over, if any."""
-        done = {"chunks": chunks, "rows": counts.rows, "references": counts.references}
+        done = {"chunks": chunks, "rows": rows, "references": references}
         self._run.write_json(f"{FOLDER}/{folder}/done.json", done | limits)
 
     def table_files(self) -> dict[str, dict[str, int]]:

@@ -72,28 +72,31 @@ class Survey:
 
     Attributes:
         ledger: the ledger.
+        only_new: whether retryable failures in the ledger are left out of `pending`.
         references: distinct ones.
         files: locators of files that have not been looked up.
-        pending: what must be fetched, retryable failures included.
+        pending: what must be fetched.
         gone: positions of the sources whose rows hold images that are no longer in the run.
     """
 
     ledger: Ledger
+    only_new: bool
     references: int = 0
     files: list[str] = field(default_factory=list)
     pending: list[PendingFetch] = field(default_factory=list)
     gone: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(cls, rows: pa.Table, ledger: Ledger) -> Survey:
+    def of(cls, rows: pa.Table, ledger: Ledger, only_new: bool = False) -> Survey:
         """Compare references with the ledger.
 
         Args:
             rows: the columns `locator` and `place`, the position of the source; rows may repeat.
             ledger: the ledger of their bucket.
+            only_new: whether retryable failures in the ledger are left out.
         """
         distinct = rows.group_by("locator", use_threads=False).aggregate([("place", "distinct")]).sort_by("locator")
-        found = cls(ledger, distinct.num_rows)
+        found = cls(ledger, only_new, distinct.num_rows)
         columns = [distinct[name].to_pylist() for name in ("locator", "place_distinct")]
         for locator, places in zip(*columns, strict=True):
             if is_file(locator):
@@ -105,7 +108,7 @@ class Survey:
     def add(self, locator: str, key: str) -> bool:
         """Compare a reference whose key is known; return False where its bytes came with a row and are gone."""
         result = self.ledger.result(key)
-        if result is not None and not result.retryable:
+        if result is not None and (self.only_new or not result.retryable):
             return True
         if locator.startswith("bytes:"):
             return False
@@ -125,6 +128,7 @@ class BucketReader:
         block: the most references in a block.
         blocks: how many blocks a bucket is divided into, at least.
         silent: stores that did not answer before.
+        only_new: whether retryable failures in the ledger are left out.
     """
 
     def __init__(
@@ -137,6 +141,8 @@ class BucketReader:
         block: int = 1,
         blocks: int = 1,
         silent: frozenset[str] = frozenset(),
+        *,
+        only_new: bool = False,
     ) -> None:
         self._run = run
         self._images = images
@@ -146,11 +152,12 @@ class BucketReader:
         self._block = block
         self._blocks = blocks
         self._silent = silent
+        self._only_new = only_new
 
     def survey(self, bucket: str) -> Survey:
         """Compare the references of a bucket with its ledger; no file is looked up."""
         ledger = Ledger(self._run, self._images, bucket, self._moved)
-        return Survey.of(read_range(self._run, self._references, "references", bucket), ledger)
+        return Survey.of(read_range(self._run, self._references, "references", bucket), ledger, self._only_new)
 
     def __call__(self, bucket: str) -> Iterator[FetchBlock | SurveyCounts]:
         """Yield the blocks of a bucket, and its counts at the end."""

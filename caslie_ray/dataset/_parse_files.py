@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from caslie_ray.dataset._cache import Cache, Parsed
+from caslie_ray.dataset._cache import Cache
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._parse import Chunk, ParsedChunk, Parser, chunks
 from caslie_ray.dataset._ray import RETRIES, Lost, each_of_stream
@@ -100,5 +100,5 @@ def parse_files(
         over: dict[str, Any] = {"limits": cache.limits} if found.limited else {}
         if folder in died:
             over = {"limits": None}  # it may have been the machine
-        cache.mark_parsed(folder, found.chunks, Parsed(found.rows, found.references), **over)
+        cache.mark_parsed(folder, chunks=found.chunks, rows=found.rows, references=found.references, **over)
     return sum(found.rows for found in counts.values())

@@ -68,6 +68,7 @@ class References:
         self._moved: list[str] = []
         self._foreign: list[str] = []
         self._keys: dict[str, str] = {}
+        self._rejected = 0
 
     def shuffle(self, groups: Sequence[Group]) -> None:
         """Write the references of the groups by bucket, and ledger rows that are in the folder of another bucket."""
@@ -84,9 +85,6 @@ class References:
     def fetch(self, roots: Sequence[Root], *, again: bool = False) -> tuple[int, set[int]]:
         """Fetch what the ledger lacks; blocks whose worker dies are divided and tried again.
 
-        Stores that do not answer cost one wait, not one per bucket: with references to stores, buckets are read in
-        waves, and each wave skips the stores that were silent in the one before.
-
         Args:
             roots: what may be opened.
             again: whether sources with images that are gone were read again.
@@ -95,55 +93,72 @@ class References:
             The number of references that were to be fetched, and the positions of the sources whose rows hold images
             that are no longer in the run.
         """
-        if self._buckets == [""]:
-            reader = BucketReader(self._run, self._images, self._references, self._moved)
-            survey = reader.survey("")
+        one = self._buckets == [""]
+        if one:
+            survey = self._reader(roots).survey("")
             if not (survey.files or survey.pending) or (survey.gone and not again):
                 return 0, survey.gone
         counts: dict[str, SurveyCounts] = {}
-        rejected = 0
-        left = list(self._buckets)
-        fetcher = Fetcher(self._run, self._images, self._headers, roots)
+        left: Sequence[str] = self._buckets
         with Progress("fetch", None, "images", quiet=self._quiet) as progress:
             for divisor in _TRIES:
-                lost: list[str] = []
-                for wave in _waves(left, any(root.store for root in roots)):
-                    silent = frozenset(store for found in counts.values() for store in found.silent)
-                    reader = BucketReader(
-                        self._run,
-                        self._images,
-                        self._references,
-                        self._moved,
-                        roots,
-                        max(1, _BLOCK // divisor),
-                        -(-4 * self._concurrency // len(self._buckets)),
-                        silent,
-                    )
-                    try:
-                        for part in each_of_stream(
-                            wave,
-                            reader,
-                            fetcher,
-                            concurrency=self._concurrency,
-                            memory=self._memory,
-                            part_memory=task_memory(self._images, files=self._images.concurrency),
-                            block_bytes=1,
-                        ):
-                            if isinstance(part, SurveyCounts):
-                                first = counts.setdefault(part.bucket, part)
-                                counts[part.bucket] = part._replace(pending=first.pending)
-                                progress.total = sum(found.pending for found in counts.values())
-                            else:
-                                rejected += part.rejected
-                                progress.add(part.count, f"{rejected:,} rejected" if rejected else "")
-                    except Lost as error:
-                        lost += [wave[at] for at in error.items]
-                left = lost
+                # What failed in this job, though retryable, is left to the next one.
+                only_new = divisor > 1 or (again and not one)
+                left = self._fetch_buckets(left, roots, divisor, only_new, counts, progress)
                 if not left:
                     break
         self._keys = {bucket: found.keys for bucket, found in counts.items() if found.keys is not None}
         gone = {place for found in counts.values() for place in found.gone}
         return sum(found.pending for found in counts.values()), gone
+
+    def _fetch_buckets(
+        self,
+        buckets: Sequence[str],
+        roots: Sequence[Root],
+        divisor: int,
+        only_new: bool,
+        counts: dict[str, SurveyCounts],
+        progress: Progress,
+    ) -> list[str]:
+        """Fetch what buckets lack, and return those of which a worker died.
+
+        A store that does not answer costs one wait, not one per bucket: with references to stores, buckets are read in
+        waves, and each wave skips the stores that were silent in the one before.
+        """
+        lost: list[str] = []
+        fetcher = Fetcher(self._run, self._images, self._headers, roots)
+        for wave in _waves(buckets, any(root.store for root in roots)):
+            silent = frozenset(store for found in counts.values() for store in found.silent)
+            reader = self._reader(roots, max(1, _BLOCK // divisor), only_new, silent)
+            parts = each_of_stream(
+                wave,
+                reader,
+                fetcher,
+                concurrency=self._concurrency,
+                memory=self._memory,
+                part_memory=task_memory(self._images, files=self._images.concurrency),
+                block_bytes=1,
+            )
+            try:
+                for part in parts:
+                    if isinstance(part, SurveyCounts):
+                        first = counts.setdefault(part.bucket, part)
+                        counts[part.bucket] = part._replace(pending=first.pending)
+                        progress.total = sum(found.pending for found in counts.values())
+                    else:
+                        self._rejected += part.rejected
+                        progress.add(part.count, f"{self._rejected:,} rejected" if self._rejected else "")
+            except Lost as error:
+                lost += [wave[at] for at in error.items]
+        return lost
+
+    def _reader(
+        self, roots: Sequence[Root], block: int = 1, only_new: bool = False, silent: frozenset[str] = frozenset()
+    ) -> BucketReader:
+        blocks = -(-4 * self._concurrency // len(self._buckets))
+        return BucketReader(
+            self._run, self._images, self._references, self._moved, roots, block, blocks, silent, only_new=only_new
+        )
 
     def join(self) -> tuple[list[str], str]:
         """Return the paths of the results by group, and a hash of all results; the ledger then holds nothing else."""

@@ -34,7 +34,7 @@ from typing import Any
 
 from caslie_ray.cluster.connection import connect
 from caslie_ray.dataset._build_tables import STAMP, build_tables
-from caslie_ray.dataset._cache import Cache
+from caslie_ray.dataset._cache import Cache, Parsed
 from caslie_ray.dataset._parse import Parser
 from caslie_ray.dataset._parse_files import parse_files
 from caslie_ray.dataset._references import References
@@ -101,16 +101,13 @@ def ingest(
 class _Ingest:
     """The steps in order; each reads the files that the one before has written to the run."""
 
-    def __init__(
-        self, run: Run, profile: Profile, quiet: bool, tasks: Mapping[str, Task], buckets: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, run: Run, profile: Profile, quiet: bool, tasks: Mapping[str, Task]) -> None:
         self._run = run
         self._profile = profile
         self._quiet = quiet
         self._headers = request_headers(profile.images, os.environ)
         self._parser = Parser(run, profile.images, tasks)
         self._cache = Cache(run, profile, tasks)
-        self._buckets = buckets
         self._done: Counter[str] = Counter(parsed_rows=0, fetched=0, written_files=0)
 
     def bring(self, files: Sequence[SourceFile]) -> dict[str, Any]:
@@ -138,15 +135,16 @@ class _Ingest:
 
     def _bring(self, files: Sequence[SourceFile], folders: Sequence[str]) -> dict[str, Any] | None:
         """Do all steps; return None where the ledger had images that are in no file, and has them no longer."""
-        self._parse([(file, folder) for file, folder in zip(files, folders, strict=True) if not self._parsed(folder)])
+        known = [self._cache.parsed(folder) for folder in folders]
+        parsed = self._parse(files, folders, known, {place for place, found in enumerate(known) if found is None})
         roots = self._roots(files)
-        references, groups = self._references(folders)
+        references, groups = self._references(parsed)
         wanted, gone = references.fetch(roots)
         self._done["fetched"] += wanted
         if gone:
             # Images inside rows are only in the sources.
-            self._parse([(files[place], folders[place]) for place in sorted(gone)])
-            references, groups = self._references(folders)
+            parsed = self._parse(files, folders, parsed, gone)
+            references, groups = self._references(parsed)
             self._done["fetched"] += references.fetch(roots, again=True)[0]
         sources = [(file.name, folder) for file, folder in zip(files, folders, strict=True)]
         built = build_tables(
@@ -157,28 +155,28 @@ class _Ingest:
             references.forget(built.missing)
         return built.counts
 
-    def _parsed(self, folder: str) -> bool:
-        return self._cache.parsed(folder) is not None
-
-    def _parse(self, jobs: Sequence[tuple[SourceFile, str]]) -> None:
-        if not jobs:
-            return
+    def _parse(
+        self, files: Sequence[SourceFile], folders: Sequence[str], known: Sequence[Parsed | None], unread: set[int]
+    ) -> list[Parsed | None]:
+        """Parse the source files at these positions; return the parsed rows of all files."""
+        if not unread:
+            return list(known)
         connect()
         # The stamp has the names of folders only, which stay the same where files are read again.
         self._run.delete([self._run.path(STAMP)])
+        jobs = [(files[place], folders[place]) for place in sorted(unread)]
         self._done["parsed_rows"] += parse_files(
             self._run, self._profile, self._parser, self._cache, jobs, quiet=self._quiet
         )
+        return [self._cache.parsed(folders[at]) if at in unread else found for at, found in enumerate(known)]
 
-    def _references(self, folders: Sequence[str]) -> tuple[References, list[Group]]:
+    def _references(self, parsed: Sequence[Parsed | None]) -> tuple[References, list[Group]]:
         """Return the shuffled references of all parsed rows, and the groups of these rows."""
         settings = self._profile.ingest
-        chunks = [(place, path) for place, folder in enumerate(folders) for path in self._cache.chunks(folder)]
+        chunks = [(place, path) for place, found in enumerate(parsed) if found for path in found.chunks]
         groups = groups_of(chunks, settings.chunk_rows, settings.concurrency)
-        count = sum(found.references for folder in folders if (found := self._cache.parsed(folder)) is not None)
-        references = References(
-            self._run, self._profile, self._headers, count, quiet=self._quiet, buckets=self._buckets
-        )
+        count = sum(found.references for found in parsed if found)
+        references = References(self._run, self._profile, self._headers, count, quiet=self._quiet)
         references.shuffle(groups)
         return references, groups
 

@@ -103,13 +103,13 @@ def plan_ingest(
     """
     files, _ = find_sources(sources, run)
     cache = Cache(run, profile, TASKS if tasks is None else tasks)
-    folders = {place: cache.folder(file) for place, file in enumerate(files)}
-    parsed = {place: found for place, folder in folders.items() if (found := cache.parsed(folder)) is not None}
+    folders = map(cache.folder, files)
+    parsed = {place: found for place, folder in enumerate(folders) if (found := cache.parsed(folder)) is not None}
     references = to_fetch = 0
     while True:
         count = sum(found.references for found in parsed.values())
         buckets = bucket_names(count, profile.ingest.concurrency)
-        chunks = [(place, path) for place in parsed for path in cache.chunks(folders[place])]
+        chunks = [(place, path) for place, found in parsed.items() for path in found.chunks]
         counter = _Counter(run, profile.images, chunks, foreign_files(run, buckets))
         if len(buckets) == 1:
             counts = [counter(bucket) for bucket in buckets]

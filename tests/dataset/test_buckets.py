@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,26 @@ def test_a_bucket_reads_its_own_ledger_alone(tmp_path: Path, profile: Profile) -
     assert run.files(bucket_folder("a"))
     assert not run.files(bucket_folder(""))
     assert json.dumps(Ledger(run, profile.images, "a").result("url:http://x/")) == "null"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_driver_lists_each_folder_a_fixed_number_of_times(
+    tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many partitions there are."""
+    in_buckets(monkeypatch, 1)
+    (tmp_path / "a.png").write_bytes(png())
+    source = write_json(tmp_path / "rows.json", [category(f"t{n}", "a.png") for n in range(30)])
+    fine = profile.model_copy(update={"storage": profile.storage.model_copy(update={"partition_digits": 2})})
+    run = open_run(str(tmp_path / "run"))
+    listed: Counter[str] = Counter()
+    listing = Run.listed
+
+    def counted(self: Run, folder: str) -> Any:
+        listed[folder.removeprefix(f"{run.root}/")] += 1
+        return listing(self, folder)
+
+    monkeypatch.setattr(Run, "listed", counted)
+    bring(run, fine, source)
+    assert listed
+    assert max(listed.values()) <= 3, listed
