@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
-from caslie_ray.dataset.columns import Columns
+from caslie_ray.dataset._columns import Columns
 
 __all__ = ["decode_cells"]
 

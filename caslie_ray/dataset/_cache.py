@@ -14,8 +14,8 @@ import pyarrow.fs as pafs
 from caslie_ray.dataset._intermediate import FOLDER, TEMPORARY
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._parse import parse_key
+from caslie_ray.dataset._sources import SourceFile
 from caslie_ray.dataset._table_writer import TABLES
-from caslie_ray.dataset.sources import SourceFile
 from caslie_ray.errors import RunError, StoreError
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run

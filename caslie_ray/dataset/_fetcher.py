@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from caslie_ray.dataset._decoding import ImageError
+from caslie_ray.dataset._fetching import read_images
+from caslie_ray.dataset._files import Files
+from caslie_ray.dataset._headers import RequestHeaders
 from caslie_ray.dataset._intermediate import FOLDER, KEYS, fold, read_range
 from caslie_ray.dataset._references_ledger import Ledger, is_file, write_fetched
-from caslie_ray.dataset.decoding import ImageError
-from caslie_ray.dataset.fetching import read_images
-from caslie_ray.dataset.files import Files
-from caslie_ray.dataset.headers import RequestHeaders
-from caslie_ray.dataset.roots import Root
+from caslie_ray.dataset._roots import Root
 from caslie_ray.profiles import ImageSettings
 from caslie_ray.storage.run import Run
 

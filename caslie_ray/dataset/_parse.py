@@ -15,15 +15,15 @@ import caslie_ray.hashing
 import caslie_ray.imaging
 import caslie_ray.prompts
 import caslie_ray.tasks
+from caslie_ray.dataset._columns import Columns
+from caslie_ray.dataset._fetching import Outcome, try_decode
 from caslie_ray.dataset._intermediate import FOLDER, PARSED, fold
 from caslie_ray.dataset._limits import DEFAULT, Limits
+from caslie_ray.dataset._reading import Record, read_source
+from caslie_ray.dataset._references import Reference, read_reference
 from caslie_ray.dataset._references_ledger import write_fetched
-from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.fetching import Outcome, try_decode
-from caslie_ray.dataset.reading import Record, read_source
-from caslie_ray.dataset.references import Reference, read_reference
-from caslie_ray.dataset.roots import Roots, given_roots, roots_of
-from caslie_ray.dataset.sources import SourceFile
+from caslie_ray.dataset._roots import Roots, given_roots, roots_of
+from caslie_ray.dataset._sources import SourceFile
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, IngestSettings
 from caslie_ray.prompts import Prompt

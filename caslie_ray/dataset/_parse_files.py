@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 from caslie_ray.dataset._cache import Cache
+from caslie_ray.dataset._columns import Columns
+from caslie_ray.dataset._fetching import task_memory
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._parse import Chunk, ParsedChunk, Parser, chunks
 from caslie_ray.dataset._ray import RETRIES, Lost, each_of_stream
-from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.fetching import task_memory
-from caslie_ray.dataset.reading import Record
-from caslie_ray.dataset.sources import SourceFile
+from caslie_ray.dataset._reading import Record
+from caslie_ray.dataset._sources import SourceFile
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run

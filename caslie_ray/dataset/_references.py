@@ -1,196 +1,150 @@
-"""The references of a job, from parsed rows to results, as the driver sees them: buckets, paths and counts.
+"""Image references of a data set, and the locators that they resolve to.
 
-Each step reads files and writes files. One bucket is small and is processed here, except for what opens files that
-rows name; several buckets are processed by tasks.
+A reference is written in one of five ways: a URL, a path or object-store URI, a ``data:`` URI, an image as base64
+text, or the bytes themselves. It is turned into one string, the locator, by which equal references are fetched once:
+
+=================  ==========================================================================
+``url:<URL>``      to be downloaded
+``file:<path>``    an absolute path on this machine, below a root
+``store:<URI>``    an object in a store, below a root; see `_roots`
+``bytes:<hash>``   bytes that came with the row
+``bad:<reason>``   nothing that may be fetched, or could be
+=================  ==========================================================================
+
+References are untrusted: a row chooses neither the store and its credentials nor the folder that is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote, unquote_to_bytes
 
-from caslie_ray.dataset._fetcher import BucketReader, Fetcher, SurveyCounts
-from caslie_ray.dataset._join import Forgetter, Joiner
-from caslie_ray.dataset._ray import Lost, each, each_of_stream
-from caslie_ray.dataset._references_ledger import foreign_files
-from caslie_ray.dataset._shuffle import Group, Shuffler, bucket_names
-from caslie_ray.dataset.fetching import task_memory
-from caslie_ray.dataset.headers import RequestHeaders
-from caslie_ray.dataset.roots import Root
-from caslie_ray.errors import RunError
+from caslie_ray.dataset._base64_images import decode_base64, read_base64_image
+from caslie_ray.dataset._roots import STORES, RefusedPath, Roots
+from caslie_ray.dataset._urls import clean_url
 from caslie_ray.hashing import content_id
-from caslie_ray.monitoring.progress import Progress
-from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run
+from caslie_ray.tasks import ImageRef, UnreadableImage
 
-__all__ = ["References"]
+__all__ = ["Reference", "read_reference"]
 
-_BLOCK = 256
-_TRIES = (1, 8, 256)  # a block is divided by this
-_REFERENCE_BYTES = 2 << 10
-_WORKER_BYTES = 512 << 20
-_LEDGER_FILES = 100
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
+_BASE64_HEAD = re.compile(r"(?:data:[^,]{0,200}?|(?:image/[\w.+-]{1,40}\s*;)?\s*)base64\s*,", re.IGNORECASE)
+_SHOWN = 60
+_PATH_BYTES = 4096
+_NAME_BYTES = 255
 
 
-class References:
-    """Shuffles, fetches and joins references; call the methods in this order.
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One image reference of a sample.
 
-    Args:
-        run: where the files are.
-        profile: its parts `images` and `ingest` count.
-        headers: the headers of downloads.
-        references: how many there are, repeated ones included; the number of buckets follows from it.
-        quiet: show no progress.
-        buckets: the buckets, where not by number.
+    Attributes:
+        locator: what is fetched; equal for references to the same thing.
+        source: the reference as the data set has it; for bytes, their position; an image as text is cut.
+        data: gives the bytes where they came with the row.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        profile: Profile,
-        headers: RequestHeaders,
-        references: int,
-        *,
-        quiet: bool = False,
-        buckets: Sequence[str] = (),
-    ) -> None:
-        self._run = run
-        self._images = profile.images
-        self._headers = headers
-        self._concurrency = profile.ingest.concurrency
-        self._quiet = quiet
-        self._buckets = list(buckets) or bucket_names(references, self._concurrency)
-        self._memory = _WORKER_BYTES + _REFERENCE_BYTES * references // len(self._buckets)
-        self._references: list[str] = []
-        self._moved: list[str] = []
-        self._foreign: list[str] = []
-        self._keys: dict[str, str] = {}
-        self._rejected = 0
+    locator: str
+    source: str
+    data: Callable[[], bytes] | None = None
 
-    def shuffle(self, groups: Sequence[Group]) -> None:
-        """Write the references of the groups by bucket, and ledger rows that are in the folder of another bucket."""
-        self._foreign = foreign_files(self._run, self._buckets)
-        starts = range(0, len(self._foreign), _LEDGER_FILES)
-        moving = [Group(f"{at:08d}", ledger=tuple(self._foreign[at : at + _LEDGER_FILES])) for at in starts]
-        self._references, self._moved, self._keys = [], [], {}
-        for group, path in self._each([*groups, *moving], Shuffler(self._run)):
-            if path is not None:
-                (self._moved if group.ledger else self._references).append(path)
-        self._references.sort()
-        self._moved.sort()
 
-    def fetch(self, roots: Sequence[Root], *, again: bool = False) -> tuple[int, set[int]]:
-        """Fetch what the ledger lacks; blocks whose worker dies are divided and tried again.
+def read_reference(value: ImageRef | None, roots: Roots, place: str) -> Reference:
+    """Read one reference. Nothing is opened or looked up.
 
-        Args:
-            roots: what may be opened.
-            again: whether sources with images that are gone were read again.
+    Args:
+        value: as the data set has it; None where the row names no image at this position.
+        roots: where relative paths start, and the roots that paths and URIs must be below.
+        place: the position for a reader, such as ``"rows.parquet:12, image 1"``.
+    """
+    if value is None or value == "":
+        return Reference("bad:missing image: the row names none for this product; add its reference", "")
+    if isinstance(value, UnreadableImage):
+        return Reference(f"bad:{value.reason}", value.source)
+    if isinstance(value, bytes):
+        data = read_base64_image(value.decode("ascii", "replace")) if value[:1] in b"/iRUQSTA" else None
+        return _bytes(data or value, f"{place} ({len(data or value):,} bytes)")
+    scheme = _SCHEME.match(value)
+    name = scheme[1].lower() if scheme else ""
+    head = _BASE64_HEAD.match(value)
+    if name == "data" or head:
+        return _data_uri(value)
+    if not scheme and (image := read_base64_image(value)) is not None:
+        return _bytes(image, _cut(value))
+    if value.startswith("//"):
+        return Reference(_url("https:" + value), value)
+    if name in ("http", "https"):
+        return Reference(_url(value), value)
+    slashes = value[len(name) + 1 :].startswith("//")
+    if name == "file":
+        path = unquote(value[len(name) + 1 :])
+        if slashes:
+            host, slash, path = path[2:].partition("/")
+            path = slash + path
+            if host not in ("", "localhost"):
+                return Reference("bad:unsupported reference: the file is on another host; give a URL", value)
+        return _path(path, roots, value)
+    if name in STORES and slashes:
+        return _file(value, roots.object, value, in_store=True)
+    if scheme and slashes:
+        reason = f"unsupported reference: {name}:// is not read; give http(s), a path or a store"
+        return Reference(f"bad:{reason}", value)
+    return _path(value, roots, value)
 
-        Returns:
-            The number of references that were to be fetched, and the positions of the sources whose rows hold images
-            that are no longer in the run.
-        """
-        one = self._buckets == [""]
-        if one:
-            survey = self._reader(roots).survey("")
-            if not (survey.files or survey.pending) or (survey.gone and not again):
-                return 0, survey.gone
-        counts: dict[str, SurveyCounts] = {}
-        left: Sequence[str] = self._buckets
-        with Progress("fetch", None, "images", quiet=self._quiet) as progress:
-            for divisor in _TRIES:
-                # What failed in this job, though retryable, is left to the next one.
-                only_new = divisor > 1 or (again and not one)
-                left = self._fetch_buckets(left, roots, divisor, only_new, counts, progress)
-                if not left:
-                    break
-        self._keys = {bucket: found.keys for bucket, found in counts.items() if found.keys is not None}
-        gone = {place for found in counts.values() for place in found.gone}
-        return sum(found.pending for found in counts.values()), gone
 
-    def _fetch_buckets(
-        self,
-        buckets: Sequence[str],
-        roots: Sequence[Root],
-        divisor: int,
-        only_new: bool,
-        counts: dict[str, SurveyCounts],
-        progress: Progress,
-    ) -> list[str]:
-        """Fetch what buckets lack, and return those of which a worker died.
+def _bytes(data: bytes, source: str) -> Reference:
+    return Reference("bytes:" + content_id(data), source, lambda: data)
 
-        A store that does not answer costs one wait, not one per bucket: with references to stores, buckets are read in
-        waves, and each wave skips the stores that were silent in the one before.
-        """
-        lost: list[str] = []
-        fetcher = Fetcher(self._run, self._images, self._headers, roots)
-        for wave in _waves(buckets, any(root.store for root in roots)):
-            silent = frozenset(store for found in counts.values() for store in found.silent)
-            reader = self._reader(roots, max(1, _BLOCK // divisor), only_new, silent)
-            parts = each_of_stream(
-                wave,
-                reader,
-                fetcher,
-                concurrency=self._concurrency,
-                memory=self._memory,
-                part_memory=task_memory(self._images, files=self._images.concurrency),
-                block_bytes=1,
-            )
-            try:
-                for part in parts:
-                    if isinstance(part, SurveyCounts):
-                        first = counts.setdefault(part.bucket, part)
-                        counts[part.bucket] = part._replace(pending=first.pending)
-                        progress.total = sum(found.pending for found in counts.values())
-                    else:
-                        self._rejected += part.rejected
-                        progress.add(part.count, f"{self._rejected:,} rejected" if self._rejected else "")
-            except Lost as error:
-                lost += [wave[at] for at in error.items]
-        return lost
 
-    def _reader(
-        self, roots: Sequence[Root], block: int = 1, only_new: bool = False, silent: frozenset[str] = frozenset()
-    ) -> BucketReader:
-        blocks = -(-4 * self._concurrency // len(self._buckets))
-        return BucketReader(
-            self._run, self._images, self._references, self._moved, roots, block, blocks, silent, only_new=only_new
+def _cut(source: str) -> str:
+    """Keep the start of an image that is written as text, and its length."""
+    return source if len(source) <= 100 else f"{source[:_SHOWN]}… ({len(source):,} characters)"
+
+
+def _path(path: str, roots: Roots, source: str) -> Reference:
+    if path.startswith("/"):
+        return _file(path, roots.absolute, source, in_store=False)
+    return _file(path, roots.relative, source, in_store=bool(roots.base.store))
+
+
+def _file(path: str, locate: Callable[[str], str], source: str, *, in_store: bool) -> Reference:
+    if "\0" in path:
+        return Reference("bad:unsupported reference: the path holds a NUL character", source)
+    # The key of an object has no limit for a part between slashes.
+    if len(path) > _PATH_BYTES or (not in_store and max(map(len, path.split("/"))) > _NAME_BYTES):
+        reason = (
+            f"unsupported reference: {len(path):,} characters are too long for a path; for an image as base64 write"
+            " data:image/jpeg;base64, before it"
         )
-
-    def join(self) -> tuple[list[str], str]:
-        """Return the paths of the results by group, and a hash of all results; the ledger then holds nothing else."""
-        joiner = Joiner(self._run, self._images, self._references, self._moved, self._keys)
-        found = sorted(joined for _, joined in self._each(self._buckets, joiner))
-        self._run.delete(self._foreign)
-        self._foreign, self._moved = [], []
-        return [path for _, path, _ in found if path is not None], content_id(*(digest for *_, digest in found))
-
-    def forget(self, missing: Sequence[str]) -> None:
-        """Remove results from the ledger whose images are in no file; `missing` are files with their ids."""
-        for _ in self._each(self._buckets, Forgetter(self._run, self._images, missing)):
-            pass
-        self._run.delete(missing)
-
-    def _each(self, items: Sequence[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
-        if self._buckets == [""]:
-            for item in items:
-                yield item, work(item)
-            return
-        try:
-            yield from each(items, work, concurrency=self._concurrency, memory=self._memory)
-        except Lost as error:
-            raise RunError(
-                f"{error} while sorting references: give workers more memory, or lower ingest.chunk_rows; then run"
-                " ingest again"
-            ) from None
+        return Reference(f"bad:{reason}", _cut(source))
+    try:
+        return Reference(locate(path), source)
+    except RefusedPath as error:
+        return Reference(f"bad:{error}", source)
 
 
-def _waves(buckets: Sequence[str], stores: bool) -> Iterator[Sequence[str]]:
-    """Yield all buckets at once; with references to stores one bucket, then twice as many from wave to wave."""
-    start, size = 0, 1 if stores else len(buckets)
-    while start < len(buckets):
-        yield buckets[start : start + size]
-        start, size = start + size, 2 * size
+def _url(url: str) -> str:
+    try:
+        return "url:" + clean_url(url)
+    except ValueError as error:
+        return f"bad:{error}"
+
+
+def _data_uri(value: str) -> Reference:
+    mend = "write data:image/jpeg;base64, and the whole image in base64"
+    head = _BASE64_HEAD.match(value)
+    if head:
+        body = value[head.end() :]
+    else:
+        _, comma, body = value.partition(",")
+        if not comma:
+            return Reference(f"bad:invalid data URI: it has no comma; {mend}", _cut(value))
+        # Percent-encoding is what a data URI has without the word base64; some writers forget the word.
+        data = read_base64_image(unquote(body))
+        return _bytes(data if data is not None else unquote_to_bytes(body), _cut(value))
+    try:
+        return _bytes(decode_base64(unquote(body) if "%" in body else body), _cut(value))
+    except ValueError as error:
+        return Reference(f"bad:invalid data URI: {error}; {mend}", _cut(value))

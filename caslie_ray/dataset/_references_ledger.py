@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from caslie_ray.dataset._fetching import Outcome
+from caslie_ray.dataset._headers import header_settings
 from caslie_ray.dataset._intermediate import FETCHED, FOLDER, SORTED, fold, read_range, write_sorted
-from caslie_ray.dataset.fetching import Outcome
-from caslie_ray.dataset.headers import header_settings
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings
 from caslie_ray.storage.run import Run

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from caslie_ray.dataset.columns import Columns, split_of_name
+from caslie_ray.dataset._columns import Columns, split_of_name
 
 __all__ = ["BELOW", "DEPTH", "FIRST", "IN_COLUMNS", "Damage", "Found", "Shapes"]
 

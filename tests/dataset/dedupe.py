@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from caslie_ray.dataset._deduplication import References
+from caslie_ray.dataset._fetching import Outcome
+from caslie_ray.dataset._headers import RequestHeaders
 from caslie_ray.dataset._intermediate import PARSED
-from caslie_ray.dataset._references import References
 from caslie_ray.dataset._references_ledger import write_fetched
 from caslie_ray.dataset._shuffle import groups_of
-from caslie_ray.dataset.fetching import Outcome
-from caslie_ray.dataset.headers import RequestHeaders
 from caslie_ray.profiles import load_profile
 from caslie_ray.storage.run import open_run
 from tests.dataset.test_driver_memory import peak

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +107,8 @@ def test_a_job_that_is_stopped_at_any_step_is_continued(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        module = "ingest" if step == "build_tables" else "_references"
-        patch.setattr(import_module(f"caslie_ray.dataset.{module}"), step, stop)
+        module = "_ingest" if step == "build_tables" else "_deduplication"
+        patch.setattr(f"caslie_ray.dataset.{module}.{step}", stop)
         with pytest.raises(KeyboardInterrupt):
             bring(run, profile, source)
     summary = bring(run, profile, source)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from caslie_ray.dataset.decoding import ImageError, StoredImage, decode
-from caslie_ray.dataset.fetching import try_decode
+from caslie_ray.dataset._decoding import ImageError, StoredImage, decode
+from caslie_ray.dataset._fetching import try_decode
 from caslie_ray.profiles import ImageSettings
 from tests.dataset.world import encoded, opened, picture, png
 

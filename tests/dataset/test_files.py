@@ -11,16 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from caslie_ray.dataset import _references, files
+from caslie_ray.dataset import _deduplication, _files
+from caslie_ray.dataset._decoding import ImageError
+from caslie_ray.dataset._deduplication import References
 from caslie_ray.dataset._fetcher import BucketReader, FetchBlock, SurveyCounts
+from caslie_ray.dataset._files import Files, store_of
+from caslie_ray.dataset._headers import RequestHeaders
 from caslie_ray.dataset._intermediate import PARSED, fold, write_sorted
 from caslie_ray.dataset._ray import each_of_stream
-from caslie_ray.dataset._references import References
+from caslie_ray.dataset._roots import Root
 from caslie_ray.dataset._shuffle import Group
-from caslie_ray.dataset.decoding import ImageError
-from caslie_ray.dataset.files import Files, store_of
-from caslie_ray.dataset.headers import RequestHeaders
-from caslie_ray.dataset.roots import Root
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import open_run, partitions
 from caslie_ray.storage.stores import Patience
@@ -55,7 +55,7 @@ def test_an_image_changes_its_key_with_its_file(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_PATIENCE", Patience(total_s=0.5, first_s=0.1))
+    monkeypatch.setattr(_files, "_PATIENCE", Patience(total_s=0.5, first_s=0.1))
     root = Root.of(ObjectStore(free_port()).uri("shop", "images"))
     locators = [root.locator(f"/images/{number}.png") for number in range(20)]
     found = Files([root])
@@ -99,7 +99,7 @@ def test_buckets_with_references_to_stores_are_read_in_waves_that_double(
     tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch, stores: bool
 ) -> None:
     """A store that does not answer then costs one wait, not one per bucket."""
-    monkeypatch.setattr(files, "_PATIENCE", Patience(total_s=0.5, first_s=0.1))
+    monkeypatch.setattr(_files, "_PATIENCE", Patience(total_s=0.5, first_s=0.1))
     waves: list[int] = []
     silent: list[frozenset[str]] = []
 
@@ -108,7 +108,7 @@ def test_buckets_with_references_to_stores_are_read_in_waves_that_double(
         silent.append(reader._silent)
         return each_of_stream(wave, reader, *arguments, **options)
 
-    monkeypatch.setattr(_references, "each_of_stream", counted)
+    monkeypatch.setattr(_deduplication, "each_of_stream", counted)
     root = Root.of(ObjectStore(free_port()).uri("shop", "images")) if stores else Root.of(str(tmp_path / "shop"))
     run = open_run(str(tmp_path / "run"))
     locators = [[root.locator(f"{root.path}/{number}.png") for number in range(100)]]

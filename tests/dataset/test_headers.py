@@ -11,9 +11,9 @@ import pytest
 
 import caslie_ray
 from caslie_ray.dataset import _references_ledger, ingest
+from caslie_ray.dataset._fetching import Outcome, read_images
+from caslie_ray.dataset._headers import header_settings, request_headers, same_origin
 from caslie_ray.dataset._references_ledger import Ledger, write_fetched
-from caslie_ray.dataset.fetching import Outcome, read_images
-from caslie_ray.dataset.headers import header_settings, request_headers, same_origin
 from caslie_ray.profiles import ImageSettings, Profile, ProfileError, load_profile
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import Site, category, png, write_json

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from caslie_ray.dataset._columns import Columns, split_of_name
 from caslie_ray.dataset._limits import DEFAULT, Limits
-from caslie_ray.dataset.columns import Columns, split_of_name
-from caslie_ray.dataset.reading import Record, read_source
-from caslie_ray.dataset.sources import find_sources
+from caslie_ray.dataset._reading import Record, read_source
+from caslie_ray.dataset._sources import find_sources
 from caslie_ray.errors import SourceError
 from caslie_ray.profiles import SourceKeys
 

@@ -14,8 +14,8 @@ import pytest
 
 from caslie_ray.dataset import _text_stream
 from caslie_ray.dataset._limits import DEFAULT
-from caslie_ray.dataset.reading import read_source
-from caslie_ray.dataset.sources import find_sources
+from caslie_ray.dataset._reading import read_source
+from caslie_ray.dataset._sources import find_sources
 from tests.dataset.sources import COLUMNS, read, reviews, sentiment, splits
 
 ROWS = [sentiment(number) for number in range(3)]

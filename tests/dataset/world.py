@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
@@ -173,6 +172,6 @@ def stopped_before_tables() -> Iterator[None]:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("caslie_ray.dataset.ingest"), "build_tables", stop)
+        patch.setattr("caslie_ray.dataset._ingest.build_tables", stop)
         with pytest.raises(KeyboardInterrupt):
             yield

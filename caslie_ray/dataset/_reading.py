@@ -20,15 +20,15 @@ import pyarrow.fs as pafs
 
 from caslie_ray.dataset._binary_cells import decode_cells
 from caslie_ray.dataset._byte_streams import ByteStream, Counted, Gunzip
+from caslie_ray.dataset._columns import Columns, split_of_name
 from caslie_ray.dataset._format import json_format, no_rows, read_head
 from caslie_ray.dataset._json_lines import read_lines
 from caslie_ray.dataset._json_values import read_values
 from caslie_ray.dataset._limits import DEFAULT, Limits, OverLimit, Ratio
 from caslie_ray.dataset._parquet import read_rows
 from caslie_ray.dataset._shapes import Damage, Found, Shapes
+from caslie_ray.dataset._sources import SourceFile
 from caslie_ray.dataset._text_stream import TextStream, encoding_of, western
-from caslie_ray.dataset.columns import Columns, split_of_name
-from caslie_ray.dataset.sources import SourceFile
 from caslie_ray.errors import RunError, StoreError
 from caslie_ray.storage.stores import brief, is_object_store, open_path, open_ranges
 

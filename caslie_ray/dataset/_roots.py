@@ -2,7 +2,7 @@
 
 A reference that names a file leads below a root, or it is refused. A root is the folder of the source, `images.root`,
 or an entry of `images.allow`, as the user wrote it. What a reference names is judged as text, ``..`` resolved, before
-anything is looked up, so that a refusal does not tell whether the file exists; see `files` for symbolic links. Of the
+anything is looked up, so that a refusal does not tell whether the file exists; see `_files` for symbolic links. Of the
 roots alone the links are resolved, once: a path may be written either way.
 
 A file's locator has no credentials and no options: those of its root are used when it is opened.

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.dataset._cache import Cache
+from caslie_ray.dataset._columns import Columns
 from caslie_ray.dataset._fetcher import Survey
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._ray import each
+from caslie_ray.dataset._reading import read_source
 from caslie_ray.dataset._references_ledger import Ledger, foreign_files, reference_hash
 from caslie_ray.dataset._shuffle import bucket_names
-from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.reading import read_source
-from caslie_ray.dataset.sources import SourceFile, find_sources
+from caslie_ray.dataset._sources import SourceFile, find_sources
 from caslie_ray.profiles import ImageSettings, Profile
 from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS, Task

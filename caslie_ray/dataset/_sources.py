@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import pyarrow.fs as pafs
 
 from caslie_ray.dataset._exclude_runs import Skipped, leave_out_runs, refuse_runs
-from caslie_ray.dataset.roots import with_path
+from caslie_ray.dataset._roots import with_path
 from caslie_ray.dataset.summary import plural
 from caslie_ray.errors import RunError, SourceError
 from caslie_ray.storage.run import Run

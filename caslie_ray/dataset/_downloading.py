@@ -17,9 +17,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from caslie_ray.dataset.decoding import ImageError, too_large
-from caslie_ray.dataset.headers import RequestHeaders
-from caslie_ray.dataset.urls import clean_url, is_public
+from caslie_ray.dataset._decoding import ImageError, too_large
+from caslie_ray.dataset._headers import RequestHeaders
+from caslie_ray.dataset._urls import clean_url, is_public
 from caslie_ray.profiles import ImageSettings
 
 __all__ = ["Downloader"]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from caslie_ray.dataset.decoding import ImageError, StoredImage, decode
-from caslie_ray.dataset.downloading import Downloader
-from caslie_ray.dataset.files import Files
-from caslie_ray.dataset.headers import RequestHeaders
+from caslie_ray.dataset._decoding import ImageError, StoredImage, decode
+from caslie_ray.dataset._downloading import Downloader
+from caslie_ray.dataset._files import Files
+from caslie_ray.dataset._headers import RequestHeaders
 from caslie_ray.profiles import ImageSettings
 from caslie_ray.storage.stores import brief
 

@@ -35,13 +35,13 @@ from typing import Any
 from caslie_ray.cluster.connection import connect
 from caslie_ray.dataset._build_tables import STAMP, build_tables
 from caslie_ray.dataset._cache import Cache, Parsed
+from caslie_ray.dataset._deduplication import References
+from caslie_ray.dataset._headers import request_headers
 from caslie_ray.dataset._parse import Parser
 from caslie_ray.dataset._parse_files import parse_files
-from caslie_ray.dataset._references import References
+from caslie_ray.dataset._roots import Root, given_roots, roots_of
 from caslie_ray.dataset._shuffle import Group, groups_of
-from caslie_ray.dataset.headers import request_headers
-from caslie_ray.dataset.roots import Root, given_roots, roots_of
-from caslie_ray.dataset.sources import SourceFile, find_sources
+from caslie_ray.dataset._sources import SourceFile, find_sources
 from caslie_ray.dataset.summary import IngestSummary, plural
 from caslie_ray.errors import RunError
 from caslie_ray.profiles import Profile
