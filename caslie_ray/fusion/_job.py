@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 from caslie_ray import __version__
 from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.cluster.distribution import is_large
+from caslie_ray.errors import RunError
 from caslie_ray.fusion._draws import Thresholds, find_thresholds
 from caslie_ray.fusion._join import join_bucket, send_captions, send_requests
 from caslie_ray.fusion._partition import fuse_group, known_report
@@ -30,7 +31,7 @@ from caslie_ray.fusion._workspace import FOLDER, Part, Workspace, grouped
 from caslie_ray.hashing import content_id
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import CONTEXT_FREE_FOLDER
 
 __all__ = ["fuse"]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.context_window import ContextCheck
+from caslie_ray.errors import RunError, StoreError
 from caslie_ray.fusion._draws import Thresholds
 from caslie_ray.fusion._instructions import instructions_of
 from caslie_ray.fusion._join import JOINED
@@ -19,7 +20,7 @@ from caslie_ray.fusion._variants import Captioned, sources_of
 from caslie_ray.fusion._workspace import Part, Workspace
 from caslie_ray.profiles import Profile
 from caslie_ray.prompts import Prompt, read_spans
-from caslie_ray.storage.run import Run, RunError, StoreError
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 
 __all__ = ["CaptionLookup", "check_fit", "fuse_group", "known_report"]

@@ -10,11 +10,12 @@ from zlib import crc32
 from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.cluster.distribution import is_large
 from caslie_ray.context_window import MOST_FILES, ContextCheck, FitCounts, describe_fit, evenly
+from caslie_ray.errors import RunError
 from caslie_ray.fusion._instructions import instructions_of
 from caslie_ray.fusion._partition import check_fit
 from caslie_ray.fusion._variants import VARIANTS, Captioned
 from caslie_ray.profiles import Model, Profile
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["plan_fusion"]
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.errors import RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.stores import brief
 
 __all__ = ["buckets_of", "read_bucket", "read_buckets", "write_buckets"]

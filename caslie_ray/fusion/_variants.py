@@ -10,9 +10,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from caslie_ray.errors import RunError
 from caslie_ray.profiles import Profile
 from caslie_ray.quality import count
-from caslie_ray.storage.run import RunError
 
 __all__ = [
     "CONTEXT_FREE", "EXPERIMENTS", "SHUFFLED", "VARIANTS", "VERDICT_ONLY", "Captioned", "Choose", "Source",

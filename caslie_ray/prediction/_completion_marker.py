@@ -9,10 +9,11 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from caslie_ray.errors import RunError, StoreError
 from caslie_ray.hashing import content_id
 from caslie_ray.prediction._answerers import Answerer
 from caslie_ray.prediction._known_answers import PREDICTIONS
-from caslie_ray.storage.run import Run, RunError, StoreError
+from caslie_ray.storage.run import Run
 
 __all__ = ["completion_note", "read_completion"]
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.cluster.distribution import is_large
 from caslie_ray.engines.preflight import preflight
+from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.progress_monitor import Watch
 from caslie_ray.pipeline.passes import Models, block_rows_for, pass_after_pass, run_pass, tasks_for
@@ -20,7 +21,7 @@ from caslie_ray.prediction._known_answers import PREDICTIONS
 from caslie_ray.prediction._partition import PartitionStatus, PredictionSpec, merge_files, partition_status
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import Role
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["PredictResult", "plan_prediction", "predict"]
 

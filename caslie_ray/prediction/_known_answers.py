@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from caslie_ray.errors import RunError, StoreError
 from caslie_ray.prediction._questions import Place, Question
-from caslie_ray.storage.run import Run, RunError, StoreError
+from caslie_ray.storage.run import Run
 
 __all__ = ["PREDICTIONS", "KnownAnswers", "known_answers"]
 

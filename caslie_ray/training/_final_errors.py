@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from ray.train.torch import get_device
 
-from caslie_ray.engines import EngineError
 from caslie_ray.engines.load_errors import classify
 from caslie_ray.engines.trainable import is_out_of_memory
-from caslie_ray.storage.run import RunLost
+from caslie_ray.errors import EngineError, RunLost
 from caslie_ray.tasks import UnknownTask
 from caslie_ray.training._errors import TrainingError
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from caslie_ray.engines import EngineError, EngineSpec
+from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.trainable import model_without_weights, read_config
+from caslie_ray.errors import EngineError
 from caslie_ray.profiles.training import TrainingSettings
 
 __all__ = ["Memory", "cards", "estimate", "starting_tokens"]

@@ -13,8 +13,8 @@ import ray.train
 import torch
 from ray.train.torch import get_device
 
-from caslie_ray.engines import EngineError
 from caslie_ray.engines.trainable import attention_for, load_trainable, quantized_to_4bit
+from caslie_ray.errors import EngineError
 from caslie_ray.storage.run import Run
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._checkpoints import folder_of, load_checkpoint

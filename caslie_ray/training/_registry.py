@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
 
+from caslie_ray.errors import RunError
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.training._example_counts import ExampleCounts, count_examples
 from caslie_ray.training._examples import Examples
 from caslie_ray.training._spec import TrainingSpec, training_specs

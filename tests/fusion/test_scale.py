@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from caslie_ray.fusion import _job, fuse
+from caslie_ray.fusion import _job, fuse, plan_fusion
 from caslie_ray.fusion._workspace import grouped
 from caslie_ray.profiles import load_profile
 from caslie_ray.storage.run import Run, open_run
@@ -47,6 +47,19 @@ def test_tasks_write_the_rows_that_one_process_writes(
     assert found == rows
     assert again == {**summary, "run": again["run"]}
     assert not other.listed(other.path("fusion"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_plan_of_a_large_run_is_an_estimate_from_tasks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = load_profile("mini", ["lineup.base.context=110", "lineup.base.max_new_tokens=8"])
+    (exact,) = (line for line in plan_fusion(run, narrow) if line.startswith("fit"))
+    assert "caslie 200 ·" in exact
+    monkeypatch.setattr("caslie_ray.cluster.distribution.DISTRIBUTE_FROM", 1)
+    (estimate,) = (line for line in plan_fusion(run, narrow) if line.startswith("fit"))
+    assert "about" in estimate
+    assert "64 of 256 partitions were read" in estimate
+    for line in (exact, estimate):
+        assert "uia 600 · text 0 of 600 lose words of captions" in line
 
 
 @pytest.mark.parametrize("step", ["send_captions", "send_requests", "join_bucket", "fuse_group"])
