@@ -1,4 +1,4 @@
-"""Out of memory in training: attempts that may fail, and the token limit per micro-batch that follows from them."""
+"""Out-of-memory handling: run a computation that may fail, and halve the token limit per micro-batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 class OutOfMemory(NamedTuple):
-    """An attempt that ran out of memory.
+    """A computation ran out of memory.
 
     Attributes:
         reason: first line of the error.
@@ -26,7 +26,7 @@ class OutOfMemory(NamedTuple):
 
 
 def within_memory(compute: Callable[[], _T]) -> _T | OutOfMemory:
-    """Return the result of a computation; where it runs out of memory, free what it held and return `OutOfMemory`."""
+    """Return the result of a computation; if it runs out of memory, free its tensors and return `OutOfMemory`."""
     try:
         return compute()
     except Exception as error:
@@ -39,11 +39,11 @@ def within_memory(compute: Callable[[], _T]) -> _T | OutOfMemory:
 
 
 class TokenLimit:
-    """Token limit per micro-batch of one worker. It only ever falls, and is kept from step to step.
+    """Token limit per micro-batch of one worker. It is kept across steps and only ever lowered.
 
     Args:
-        tokens: padded tokens per micro-batch at the start.
-        warn: takes a message for each new limit; by default it is logged.
+        tokens: initial limit, padding included.
+        warn: called with a message for each new limit; logs it by default.
     """
 
     def __init__(self, tokens: int, warn: Callable[[str], object] = log.warning) -> None:

@@ -1,4 +1,4 @@
-"""The learning rate of each step (paper Appendix D)."""
+"""Learning rate schedule (paper Appendix D)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["rate_at"]
 
 
 def rate_at(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Return the learning rate of a step: it rises in a line to the peak, then falls along half a cosine to nought.
+    """Return the learning rate of a step: linear warm-up, then cosine decay to zero.
 
     Args:
-        step: counted from 0.
-        steps: of the whole training.
-        warmup: of them, those over which the rate rises.
+        step: from 0.
+        steps: number of steps of the training.
+        warmup: number of warm-up steps.
         peak: the highest rate.
     """
     if step < warmup:

@@ -1,4 +1,4 @@
-"""How workers train one adapter together: what each holds of the base, and how their gradients become one."""
+"""Parallel strategies: what each worker holds of the base, and how gradients are summed."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-__all__ = ["Parallel", "parallel_to"]
+__all__ = ["DdpStrategy", "FsdpStrategy", "Strategy", "strategy_for"]
 
 
-class Parallel:
-    """One worker; also what the others have in common.
+class Strategy:
+    """A single worker; the base class of the others.
 
     Args:
         module: computes the summed loss of a micro-batch.
     """
 
     collective = False
-    """Whether a forward or backward pass needs every worker: then none can repeat a failed one on its own."""
+    """Whether forward and backward passes are collective: then no worker can repeat a failed one on its own."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
     def passes(self, parts: int) -> int:
-        """How many forward passes a worker with so many micro-batches has to make."""
+        """Return the number of forward passes of a worker that has so many micro-batches."""
         return parts
 
-    def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Make each gradient the sum of those of all workers."""
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by the sum over all workers."""
 
 
-class Copied(Parallel):
+class DdpStrategy(Strategy):
     """Data parallel: each worker has the whole base and a copy of the adapter.
 
-    There is no DistributedDataParallel: its all-reduce is part of the backward pass, which a worker that runs out of
-    memory repeats on its own. The gradients of an adapter are small and are summed once per step.
+    Does not use DistributedDataParallel: its all-reduce is part of the backward pass, which a worker that runs out of
+    memory repeats on its own. An adapter's gradients are small and are summed once per step.
     """
 
-    def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """One fused all-reduce; a missing gradient counts as zero."""
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients: list[Tensor] = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(together)
-        for gradient, summed in zip(gradients, together.split([one.numel() for one in gradients]), strict=True):
+        fused = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(fused)
+        for gradient, summed in zip(gradients, fused.split([one.numel() for one in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
 
-class Sharded(Copied):
-    """FSDP: each worker has its part of the base's frozen weights, and borrows a layer's others while it computes it.
+class FsdpStrategy(DdpStrategy):
+    """FSDP: each worker holds a shard of the base's frozen weights; a layer's shards are all-gathered for its passes.
 
-    The adapter is small and whole on each worker, so that it is saved, clipped and taken up again as with one.
+    The adapter is small and replicated, so that saving, clipping and resuming are those of a single worker.
 
     Args:
-        module: as above; its model has an adapter, and may still lie on the CPU.
-        device: where it is to lie.
+        module: computes the summed loss of a micro-batch; its model has an adapter, and may be on the CPU.
+        device: where it computes.
     """
 
     collective = True
@@ -77,27 +77,27 @@ class Sharded(Copied):
         fully_shard(module, mesh=mesh, ignored_params=trained, reshard_after_forward=True)
 
     def passes(self, parts: int) -> int:
-        """As many as the worker that has most: every pass borrows from all of them."""
+        """Return the maximum over all workers, since every pass is collective."""
         most = torch.tensor(parts, device=self._device)
         dist.all_reduce(most, dist.ReduceOp.MAX)
         return int(most)
 
 
-def parallel_to(module: nn.Module, world: int, device: torch.device, *, shard: bool) -> Parallel:
-    """Return how so many workers train a module together.
+def strategy_for(module: nn.Module, world: int, device: torch.device, *, shard: bool) -> Strategy:
+    """Return the strategy of a number of workers.
 
     Args:
         module: computes the summed loss of a micro-batch.
-        world: how many workers there are; above 1 the process group must stand.
+        world: number of workers; above 1 the process group must be initialized.
         device: where this one computes.
-        shard: share the base out among them.
+        shard: shard the base over the workers.
     """
     if world > 1 and shard:
-        return Sharded(module, device)
+        return FsdpStrategy(module, device)
     module.to(device)
-    return Parallel(module) if world == 1 else Copied(module)
+    return Strategy(module) if world == 1 else DdpStrategy(module)
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:
-    """The layers of the decoder: its longest list of modules."""
+    """Return the decoder's layers: the longest list of modules."""
     return max((list(part) for part in module.modules() if isinstance(part, nn.ModuleList)), key=len)

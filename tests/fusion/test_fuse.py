@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from caslie_ray.errors import RunError
-from caslie_ray.fusion import VARIANTS, _Captions, _drawn, fuse, plan_fusion
+from caslie_ray.fusion import SHUFFLED, VARIANTS, fuse, plan_fusion
+from caslie_ray.hashing import content_id
 from caslie_ray.profiles import load_profile
 from caslie_ray.storage.lease_files import Fence
 from caslie_ray.storage.run import Run, open_run
@@ -344,10 +345,23 @@ def test_as_many_captions_of_each_task_and_split_are_drawn_at_random(tmp_path: P
         put(run, "captions", name, *(caption_row(view_id, "said", n < wins) for n, view_id in enumerate(ids)))
         samples = [{**sample_row(code, [view_id]), "sample_id": view_id, "split": split} for view_id in ids]
         put(run, "samples", name, *samples)
-    drawn = _drawn(run, _Captions(run))
-    assert Counter(view_id[:-2] for view_id in drawn) == {"APtrain": 3, "APood": 7, "CCind": 9}
-    assert not all(int(view_id[-2:]) < 9 for view_id in drawn)
-    assert drawn == _drawn(run, _Captions(run))
+
+    def drawn() -> list[str]:
+        fuse(run, load_profile("mini", ["experiments.shuffled=true"]), quiet=True)
+        rows = [row for (variant, _), row in experiments(run).items() if variant == SHUFFLED]
+        assert len(rows) == 60
+        return sorted(row["sample_id"] for row in rows if row["captions_used"])
+
+    found = drawn()
+    assert Counter(view_id[:-2] for view_id in found) == {"APtrain": 3, "APood": 7, "CCind": 9}
+    assert not all(int(view_id[-2:]) < 9 for view_id in found)
+    assert found == drawn()
+    expected = {
+        view_id
+        for name, wins in (("APtrain", 3), ("APood", 7), ("CCind", 9))
+        for view_id in sorted((f"{name}{n:02}" for n in range(20)), key=lambda one: content_id(SHUFFLED, one))[:wins]
+    }
+    assert set(found) == expected
 
 
 def test_verdicts_without_captions_leave_a_mark_where_a_caption_won(tmp_path: Path) -> None:

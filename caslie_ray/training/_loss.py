@@ -1,4 +1,4 @@
-"""The loss of answers, as a module."""
+"""The loss module: cross-entropy over the tokens of answers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["ResponseLoss"]
 
 
 class ResponseLoss(nn.Module):
-    """The summed loss of the answers' tokens, and of nothing else.
+    """Summed cross-entropy over the tokens of answers only.
 
-    Logits are computed where an answer stands and nowhere else: over the vocabulary of a real model those of the
-    prompts would take most of the memory.
+    Logits are computed for answers only: those of prompts, over a real model's vocabulary, would take most of the
+    memory.
 
     Args:
         model: a causal model with an adapter.
@@ -24,17 +24,17 @@ class ResponseLoss(nn.Module):
         self.model = model
 
     def forward(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-        """Return the sum of the negative log likelihoods, in nats, as float32.
+        """Return the summed negative log-likelihood, in nats, as float32.
 
         Args:
             inputs: (rows, tokens) each.
-            labels: (rows, tokens): the token that follows, -100 where no loss is taken.
+            labels: (rows, tokens); the next token, or -100 to ignore.
         """
         base = self.model.get_base_model()
         hidden = base.get_decoder()(**inputs, use_cache=False).last_hidden_state
         wanted = labels != -100
         if not bool(wanted.any()):
-            # Every layer runs, for its forward pass is collective where the base is sharded.
+            # Run every layer: with a sharded base its forward pass is collective.
             nothing: Tensor = base.get_output_embeddings()(hidden[:, :1]).sum().float() * 0.0
             return nothing
         logits = base.get_output_embeddings()(hidden[wanted])
