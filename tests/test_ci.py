@@ -43,6 +43,8 @@ def test_every_test_module_is_collected(collected: list[str]) -> None:
 
 
 def test_every_entry_of_the_long_tests_matches_a_test(collected: list[str]) -> None:
+    rows = (ROOT / "tests" / "long_tests.md").read_text().count("\n| `")
+    assert rows == len(LONG_TESTS) + len(FILE_SECONDS), "a row of long_tests.md cannot be read"
     unused = [test.prefix for test in LONG_TESTS if not any(one.startswith(test.prefix) for one in collected)]
     assert unused == []
 
@@ -60,7 +62,7 @@ def test_a_short_test_holds_what_a_long_one_promises(collected: list[str]) -> No
 def test_only_the_list_of_long_tests_marks_tests_with_verify() -> None:
     own = ("tests/conftest.py", "tests/test_ci.py")
     marked = [path for path in MODULES if path not in own and "mark.verify" in (ROOT / path).read_text()]
-    assert marked == [], "add them to tests/long_tests.py instead"
+    assert marked == [], "add them to tests/long_tests.md instead"
 
 
 def test_markers_are_declared(pytestconfig: pytest.Config) -> None:
