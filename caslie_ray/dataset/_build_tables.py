@@ -129,9 +129,9 @@ def _write(
     written = Written()
     try:
         with Progress("write", len(parts), "partitions", quiet=quiet) as progress:
-            for job, part in each(jobs, Writer(run, files), concurrency=profile.ingest.concurrency):
+            for _, part in each(jobs, Writer(run, files), concurrency=profile.ingest.concurrency):
                 written.add(part)
-                progress.add(len(job))
+                progress.add(part.partitions)
     except Lost as error:
         raise RunError(
             f"{error} while writing tables: raise storage.partition_digits, so that a partition fits a worker's"

@@ -76,9 +76,11 @@ class References:
         starts = range(0, len(self._foreign), _LEDGER_FILES)
         moving = [Group(f"{at:08d}", ledger=tuple(self._foreign[at : at + _LEDGER_FILES])) for at in starts]
         self._references, self._moved, self._keys = [], [], {}
-        for group, path in self._each([*groups, *moving], Shuffler(self._run)):
-            if path is not None:
-                (self._moved if group.ledger else self._references).append(path)
+        for found in self._each([*groups, *moving], Shuffler(self._run)):
+            if found.references is not None:
+                self._references.append(found.references)
+            if found.ledger is not None:
+                self._moved.append(found.ledger)
         self._references.sort()
         self._moved.sort()
 
@@ -163,7 +165,7 @@ class References:
     def join(self) -> tuple[list[str], str]:
         """Return the paths of the results by group, and a hash of all results; the ledger then holds nothing else."""
         joiner = Joiner(self._run, self._images, self._references, self._moved, self._keys)
-        found = sorted(joined for _, joined in self._each(self._buckets, joiner))
+        found = sorted(self._each(self._buckets, joiner))
         self._run.delete(self._foreign)
         self._foreign, self._moved = [], []
         return [path for _, path, _ in found if path is not None], content_id(*(digest for *_, digest in found))
@@ -174,13 +176,14 @@ class References:
             pass
         self._run.delete(missing)
 
-    def _each(self, items: Sequence[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+    def _each(self, items: Sequence[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
         if self._buckets == [""]:
             for item in items:
-                yield item, work(item)
+                yield work(item)
             return
         try:
-            yield from each(items, work, concurrency=self._concurrency, memory=self._memory)
+            for _, result in each(items, work, concurrency=self._concurrency, memory=self._memory):
+                yield result
         except Lost as error:
             raise RunError(
                 f"{error} while sorting references: give workers more memory, or lower ingest.chunk_rows; then run"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,7 @@ from caslie_ray.dataset._intermediate import SORTED, write_sorted
 from caslie_ray.dataset._references_ledger import file_of, read_fetched, reference_hash
 from caslie_ray.storage.run import Run, partitions
 
-__all__ = ["Group", "Shuffler", "bucket_names", "groups_of"]
+__all__ = ["Group", "Shuffled", "Shuffler", "bucket_names", "groups_of"]
 
 _ONE_BUCKET = 20_000  # references
 _LARGEST_BUCKET = 1_000_000
@@ -63,16 +64,24 @@ def groups_of(files: Sequence[tuple[int, str]], chunk_rows: int, concurrency: in
     ]
 
 
+class Shuffled(NamedTuple):
+    """The paths of a group's references and ledger rows; None where it has none."""
+
+    references: str | None
+    ledger: str | None
+
+
 class Shuffler:
     """Writes the distinct references of a group, or its ledger rows, by hash."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def __call__(self, group: Group) -> str | None:
-        """Return the path of the group's file; None where it has no rows."""
-        if group.ledger:
-            return self._ledger(group)
+    def __call__(self, group: Group) -> Shuffled:
+        """Write the group's file."""
+        return Shuffled(None, self._ledger(group)) if group.ledger else Shuffled(self._references(group), None)
+
+    def _references(self, group: Group) -> str | None:
         parts = []
         for place, path in group.files:
             column = self._run.read_file(path, ["locators"])["locators"]

@@ -55,6 +55,7 @@ class Written:
 
     Attributes:
         files: their paths, with sizes in bytes.
+        partitions: how many they are.
         changed: how many of them were written by this job.
         missing: the paths of files with ids of images that no file has.
         counts: rows, by what they are.
@@ -63,6 +64,7 @@ class Written:
     """
 
     files: dict[str, int] = field(default_factory=dict)
+    partitions: int = 0
     changed: int = 0
     missing: list[str] = field(default_factory=list)
     counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
@@ -72,6 +74,7 @@ class Written:
     def add(self, other: Written) -> None:
         """Add the files of other partitions."""
         self.files |= other.files
+        self.partitions += other.partitions
         self.changed += other.changed
         self.missing += other.missing
         self.counts += other.counts
@@ -101,7 +104,7 @@ class Writer:
 
         A partition that lacks an image is not written; the ids of such images are.
         """
-        written = Written()
+        written = Written(partitions=len(partitions))
         for partition, existing in partitions:
             views = self._views(partition)
             blocks = dict(zip(views["image_id"].to_pylist(), views["block"].to_pylist(), strict=True))
