@@ -1,4 +1,4 @@
-"""Why an engine process ended."""
+"""Causes of death of engine processes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _TELLING = re.compile(r"(?:^|\s)(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Death:
-    """The end of an engine process.
+    """Why an engine process ended.
 
     Attributes:
         reason: one line, such as ``exit code 1`` or ``SIGSEGV``.
-        timed_out: it was killed since a call took too long.
+        timed_out: it was killed because a call took too long.
         memory: it was out of memory.
         log: what it wrote last on standard error, see `telling_lines`.
     """
@@ -47,22 +47,22 @@ class Death:
 
 
 def by_timeout(seconds: float) -> Death:
-    """Return the death of a process that has not answered a call in time."""
+    """Cause of death: a call took too long."""
     return Death(f"gave no answer in {seconds:g} s", timed_out=True)
 
 
 def by_memory(detail: str) -> Death:
-    """Return the death of a process that was ended since memory ran low."""
+    """Cause of death: memory ran low."""
     return Death(f"out of memory: {detail}", memory=True)
 
 
 def describe_exit(code: int | None, log: Sequence[str], *, oom_killed: bool) -> Death:
-    """Return the death of a process that ended by itself, or was killed from outside.
+    """Cause of death of a process that exited, crashed, or was killed by another process.
 
     Args:
         code: its exit code, negative for a signal; None where it is not known.
         log: its lines on standard error.
-        oom_killed: whether the kernel has ended processes for want of memory meanwhile.
+        oom_killed: whether the kernel's OOM killer has run since the process started.
     """
     lines = telling_lines(log)
     if code is None:
@@ -82,7 +82,7 @@ def telling_lines(log: Sequence[str]) -> tuple[str, ...]:
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel has ended for want of memory since it started; 0 where it is not known."""
+    """Return the kernel's count of OOM kills since boot; 0 if unknown."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:

@@ -27,9 +27,9 @@ class EngineProcess:
     - A row that crashes the process, hangs, or takes too much memory costs that process, and then itself: see
       `_retry` for the rule. The process is started again when the next call needs it.
     - Any number of threads may call; `overlap` calls are computed at once and one more waits in the process, so that
-      it is prepared meanwhile. The others wait here.
+      its inputs are prepared in advance. Further calls wait in this process.
     - The process and all of its descendants end when this one does, however it ends.
-    - Where memory runs low, it ends before its owner.
+    - When memory runs low, it is ended before its owner.
 
     Args:
         spec: the model and how to run it. Adapters are local folders.

@@ -15,7 +15,7 @@ _LINE_BYTES = 1000
 
 
 class ErrorLog:
-    """Copies a pipe to this process's standard error until every writer has closed it.
+    """Copies a pipe to this process's standard error until all writers have closed it.
 
     Args:
         pipe: file descriptor of the end that is read; it is closed at the end.

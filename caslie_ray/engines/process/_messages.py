@@ -46,7 +46,7 @@ class CallMessage(NamedTuple):
 
 
 class CancelMessage(NamedTuple):
-    """Owner: nobody waits for this call."""
+    """Owner: drop this call."""
 
     number: int
 

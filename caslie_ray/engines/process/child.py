@@ -116,7 +116,7 @@ class _Server:
                     self._send(StatsAnswer(self._stats()))
                 elif isinstance(message, CloseMessage):
                     self._queue.put(None)
-        except (EOFError, ConnectionError):  # the owner has ended; nobody wants what is being computed
+        except (EOFError, ConnectionError):  # the owner has ended
             os._exit(_EXIT_ORPHANED)
         except BaseException:
             log.exception("the connection to the owner failed")

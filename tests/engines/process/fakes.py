@@ -60,6 +60,12 @@ class FakeEngine:
         finally:
             trace("stream ended")
 
+    def prepare(self, requests: Sequence[Request], *, choosing: bool) -> None:
+        trace(f"prepared {requests[0].key}{' for a choice' if choosing else ''}")
+
+    def discard(self, requests: Sequence[Request]) -> None:
+        trace(f"discarded {requests[0].key}")
+
     def stats(self) -> EngineStats:
         return self._stats
 
@@ -67,7 +73,7 @@ class FakeEngine:
         trace("closed")
 
     def _obey(self, requests: Sequence[Request]) -> None:
-        trace(f"{len(requests)} rows")
+        trace(f"computed {requests[0].key}")
         for request in requests:
             command, _, value = request.prompt.text.partition(":")
             if command == "exit":
@@ -93,8 +99,6 @@ class FakeEngine:
                     time.sleep(0.02)
             elif command == "orphans":
                 start_orphans()
-            elif command == "wrong":
-                requests = [request]
         with self._lock:
             answered = self._stats.details["answered"] + len(requests)
             self._stats = replace(self._stats, details={"answered": answered})
