@@ -17,17 +17,17 @@ from typing import Any
 
 import yaml
 
-from caslie_ray.benchmark.entries import Results, agreement_entry, entries
-from caslie_ray.benchmark.flops import peak_flops
+from caslie_ray.benchmark._caption_job import Job, run_jobs
+from caslie_ray.benchmark._cpu_parts import measure_parts, split
+from caslie_ray.benchmark._entries import Results, agreement_entry, entries
+from caslie_ray.benchmark._flops import peak_flops
+from caslie_ray.benchmark._processes import fresh_processes
+from caslie_ray.benchmark._systems import BARE, OURS, PUBLISHED, Setup, sides, variants
+from caslie_ray.benchmark._timing import Timing, median
+from caslie_ray.benchmark._training import training_tokens
+from caslie_ray.benchmark._views import Workload, select
 from caslie_ray.benchmark.options import Options
-from caslie_ray.benchmark.ours import Job, run_jobs
-from caslie_ray.benchmark.parts import measure_parts, split
-from caslie_ray.benchmark.processes import fresh_processes
 from caslie_ray.benchmark.scale import FULL_SIZES, QUICK_SIZES, null_profile, scale_job, scaled
-from caslie_ray.benchmark.sides import BARE, OURS, PUBLISHED, Setup, sides, variants
-from caslie_ray.benchmark.timing import Timing, median
-from caslie_ray.benchmark.training import training_tokens
-from caslie_ray.benchmark.views import Workload, select
 from caslie_ray.captioning import caption
 from caslie_ray.fusion import fuse
 from caslie_ray.monitoring.progress import clock
@@ -51,7 +51,7 @@ class Benchmark:
     """The result.
 
     Attributes:
-        entries: comparisons; see `caslie_ray.benchmark.entries`.
+        entries: comparisons; see `caslie_ray.benchmark._entries`.
         scale: the job's own cost by number of views.
         parts: CPU milliseconds per view by part; None where they were not measured.
         machine: what it was measured on.

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from caslie_ray.benchmark.fabricate import fabricate
-from caslie_ray.benchmark.null_engine import NULL_ENGINE
-from caslie_ray.benchmark.ours import Job, JobResult
-from caslie_ray.benchmark.timing import steady_seconds
+from caslie_ray.benchmark._caption_job import Job, JobResult
+from caslie_ray.benchmark._fabricate import fabricate
+from caslie_ray.benchmark._null_engine import NULL_ENGINE
+from caslie_ray.benchmark._timing import steady_seconds
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.storage.run import Run
 

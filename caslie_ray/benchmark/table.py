@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from caslie_ray.benchmark.sides import BARE
+from caslie_ray.benchmark._systems import BARE
 
 __all__ = ["show"]
 

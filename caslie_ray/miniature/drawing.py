@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from caslie_ray.miniature._shapes import SHAPES, paint
 from caslie_ray.miniature.catalogue import COLOURS, Look
-from caslie_ray.miniature.shapes import SHAPES, paint
 
 __all__ = ["KINDS", "SIDE", "Kind", "Picture", "draw_look", "draw_picture", "encode", "silhouette"]
 

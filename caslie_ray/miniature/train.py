@@ -24,11 +24,11 @@ from shutil import rmtree
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from caslie_ray.miniature.training.base import BasePlan, train_base
-from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
-from caslie_ray.miniature.training.loop import Plan
-from caslie_ray.miniature.training.questions import questions
-from caslie_ray.miniature.training.voters import VOTERS, balanced_accuracy, train_voter
+from caslie_ray.miniature._training.base import BasePlan, train_base
+from caslie_ray.miniature._training.captioner import CaptionerPlan, captions_by, examples, train_captioner
+from caslie_ray.miniature._training.loop import Plan
+from caslie_ray.miniature._training.questions import questions
+from caslie_ray.miniature._training.voters import VOTERS, balanced_accuracy, train_voter
 
 __all__ = ["CHECKPOINTS", "Plans", "main"]
 

@@ -9,9 +9,12 @@ import importlib
 import pkgutil
 
 from caslie_ray.prompts import Prompt
-from caslie_ray.tasks._answers import option_titles, strip_mark, strip_ordinal
-from caslie_ray.tasks._checks import check_distinct, name_key
-from caslie_ray.tasks._metrics import (
+from caslie_ray.tasks._answer_reading import option_titles, strip_mark, strip_ordinal
+from caslie_ray.tasks._definition_checks import check_distinct, name_key
+from caslie_ray.tasks._parsing import SPLITS, RowError, read_split
+from caslie_ray.tasks._sample import ImageRef, Sample, UnreadableImage, ViewPrompts
+from caslie_ray.tasks._task import InputField, Task, caption_line
+from caslie_ray.tasks.metrics import (
     Confusion,
     Metric,
     Metrics,
@@ -24,9 +27,6 @@ from caslie_ray.tasks._metrics import (
     recall_at_1,
     share,
 )
-from caslie_ray.tasks._parsing import SPLITS, RowError, read_split
-from caslie_ray.tasks._sample import ImageRef, Sample, UnreadableImage, ViewPrompts
-from caslie_ray.tasks._task import InputField, Task, caption_line
 
 __all__ = [
     "SPLITS",

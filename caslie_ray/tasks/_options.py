@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caslie_ray.tasks._answers import strip_mark
+from caslie_ray.tasks._answer_reading import strip_mark
 from caslie_ray.tasks._errors import RowError
 from caslie_ray.tasks._parsing import as_text, decoded, is_missing, structured, text_list
 

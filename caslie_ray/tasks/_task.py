@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from caslie_ray.prompts import Prompt, join, one_line, render
-from caslie_ray.tasks._answers import label_of, read_answer, strip_mark
+from caslie_ray.tasks._answer_reading import label_of, read_answer, strip_mark
 from caslie_ray.tasks._cells import OBJECT
-from caslie_ray.tasks._checks import check_definition
-from caslie_ray.tasks._metrics import Metrics
+from caslie_ray.tasks._definition_checks import check_definition
+from caslie_ray.tasks._image_references import read_references
 from caslie_ray.tasks._options import read_options, read_output
 from caslie_ray.tasks._parsing import RowError, as_text, is_missing, read_split, structured, text_list
-from caslie_ray.tasks._references import read_references
 from caslie_ray.tasks._sample import Sample, ViewPrompts
+from caslie_ray.tasks.metrics import Metrics
 
 __all__ = ["InputField", "Task"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caslie_ray.prompts import Prompt, render
-from caslie_ray.tasks._metrics import macro
 from caslie_ray.tasks._sample import Sample
 from caslie_ray.tasks._task import InputField, Task, caption_line
+from caslie_ray.tasks.metrics import macro
 
 
 class ProductRelationPrediction(Task):

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from caslie_ray.prompts import Prompt, one_line, render
-from caslie_ray.tasks._answers import option_titles, strip_ordinal
+from caslie_ray.tasks._answer_reading import option_titles, strip_ordinal
 from caslie_ray.tasks._cells import STRUCTURE
-from caslie_ray.tasks._metrics import recall_at_1
 from caslie_ray.tasks._parsing import RowError, as_text, decoded, text_list
 from caslie_ray.tasks._sample import Sample
 from caslie_ray.tasks._task import Task, caption_line
+from caslie_ray.tasks.metrics import recall_at_1
 
 _HISTORY_KEYS = ("history", "purchase history", "purchase_history", "input")
 

@@ -1,0 +1,88 @@
+"""The published loop: one image and one prompt at a time, 16 generated tokens per vote, all voters.
+
+It has the form of an engine, so that it is asked what the engines are asked.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from caslie_ray.engines import Choice, EngineSpec, EngineStats, Failure, Generation, Request
+from caslie_ray.engines.baseline import PlainModel
+from caslie_ray.quality import CHOICES
+
+__all__ = ["VOTE_TOKENS", "PublishedLoop", "load", "said"]
+
+VOTE_TOKENS = 16
+_NO_LETTERS = re.compile(r"^\W*")
+
+
+def said(text: str) -> str | None:
+    """Return yes or no where a generated text begins so, in any case and behind any punctuation; None otherwise."""
+    begin = _NO_LETTERS.sub("", text).lower()
+    return next((choice for choice in CHOICES if begin.startswith(choice)), None)
+
+
+class PublishedLoop:
+    """Asks a checkpoint as the published scripts do. Each text of a vote is kept in `texts`, by its request's key."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        started = time.perf_counter()
+        self._spec = spec
+        self._model = PlainModel(spec)
+        self.parameters = self._model.parameters
+        self.texts: dict[str, str] = {}
+        self._stats = EngineStats(load_seconds=time.perf_counter() - started)
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Write an answer to each request, one after the other."""
+        answers = []
+        for request in requests:
+            found = self._model.answer(request, self._spec.max_new_tokens)
+            if isinstance(found, Failure):
+                answers.append(Generation(request.key, "", 0, 0, False, found))
+                continue
+            answers.append(Generation(request.key, found.text, found.prompt_tokens, found.new_tokens, False))
+            self._count(found.prompt_tokens, found.new_tokens)
+        return answers
+
+    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
+        """Generate 16 tokens for each request and read yes or no from their beginning; other texts are failures."""
+        answers = []
+        for request in requests:
+            found = self._model.answer(request, VOTE_TOKENS)
+            if isinstance(found, Failure):
+                answers.append(Choice(request.key, (), 0, False, found))
+                continue
+            self._count(found.prompt_tokens, found.new_tokens)
+            self.texts[request.key] = found.text
+            answer = said(found.text)
+            if answer is None:
+                failure = Failure("the text begins with neither yes nor no", retryable=False)
+                answers.append(Choice(request.key, (), found.prompt_tokens, False, failure))
+            else:
+                shares = tuple(float(choice == answer) for choice in choices)
+                answers.append(Choice(request.key, shares, found.prompt_tokens, False))
+        return answers
+
+    def stats(self) -> EngineStats:
+        """Return what was done since the checkpoint was loaded."""
+        return self._stats
+
+    def close(self) -> None:
+        """Free the model and its memory."""
+        self._model.close()
+
+    def _count(self, prompt_tokens: int, new_tokens: int) -> None:
+        stats = self._stats
+        self._stats = replace(
+            stats, calls=stats.calls + 1, prompt_tokens=stats.prompt_tokens + prompt_tokens,
+            new_tokens=stats.new_tokens + new_tokens,
+        )  # fmt: skip
+
+
+load: Callable[[EngineSpec], PublishedLoop] = PublishedLoop
+"""Load a checkpoint; see `engines.load_engine`."""

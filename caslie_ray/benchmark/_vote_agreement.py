@@ -1,0 +1,57 @@
+"""Whether votes read from generated text, as the published loop does, are those of `choose`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from caslie_ray.benchmark._phases import Vote
+from caslie_ray.benchmark._published_loop import said
+from caslie_ray.quality import answer_of
+
+__all__ = ["Agreement", "compare_votes"]
+
+
+class Agreement(NamedTuple):
+    """How votes of the published loop and of `choose` compare, on equal requests.
+
+    Attributes:
+        compared: votes whose text begins with yes or no.
+        agreed: those of them that are what `choose` answers.
+        unread: votes whose text begins with neither; they are not compared.
+        unmatched: votes on captions that the other side did not write, or without a probability.
+        differences: view_id, voter, p_yes and text of each vote that differs.
+    """
+
+    compared: int
+    agreed: int
+    unread: int
+    unmatched: int
+    differences: list[dict[str, Any]]
+
+    @property
+    def share(self) -> float | None:
+        """Share of the compared votes that agree; None where none was compared."""
+        return self.agreed / self.compared if self.compared else None
+
+
+def compare_votes(published: Sequence[Vote], chosen: Sequence[Vote]) -> Agreement:
+    """Compare the votes of two sides where both were asked the same."""
+    by_key = {(vote.key, vote.voter): vote.p_yes for vote in chosen}
+    compared = agreed = unread = unmatched = 0
+    differences = []
+    for vote in published:
+        p_yes = by_key.get((vote.key, vote.voter))
+        if p_yes is None or vote.text is None:
+            unmatched += 1
+            continue
+        answer = said(vote.text)
+        if answer is None:
+            unread += 1
+            continue
+        compared += 1
+        if answer == answer_of(p_yes):
+            agreed += 1
+        else:
+            differences.append({"view_id": vote.view_id, "voter": vote.voter, "p_yes": p_yes, "text": vote.text})
+    return Agreement(compared, agreed, unread, unmatched, differences)

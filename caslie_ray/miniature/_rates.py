@@ -1,0 +1,128 @@
+"""Measures how often pictures are useful, useless or misleading, and how well that alone predicts a task's labels.
+
+Run as: python -m caslie_ray.miniature._rates [--samples N] [--seed N] [--domain tools|sports]
+
+Samples are drawn, pictures are not. A verdict is the true usefulness here: what voters without a fault would decide.
+"""
+
+import argparse
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, get_args
+
+from caslie_ray.evaluation import predictions_of_bits
+from caslie_ray.miniature._samples import MAKERS, World
+from caslie_ray.miniature.catalogue import Domain
+from caslie_ray.miniature.truth import Usefulness
+from caslie_ray.tasks import find_task
+from caslie_ray.verdict_bits import VerdictBits
+
+__all__ = ["ALL", "TaskRates", "main", "rates_of"]
+
+ALL = "all"
+"""Represents all labels of a task together."""
+
+_A_WORLD = 200  # samples drawn from one shelf of products
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRates:
+    """What is known about one task.
+
+    Attributes:
+        samples: the number drawn.
+        counts: pictures by label (or place of the right option, from 1; `ALL` for all), position of the picture in the
+            sample, and usefulness.
+        bits: what the usefulness of the pictures alone predicts, as `predictions_of_bits` has it.
+    """
+
+    samples: int
+    counts: Mapping[tuple[str, int], Counter[Usefulness]]
+    bits: Mapping[str, Any]
+
+    @property
+    def labels(self) -> list[str]:
+        return sorted({label for label, _ in self.counts} - {ALL})
+
+    def rate(self, label: str, position: int, usefulness: Usefulness) -> float:
+        """Return the share of pictures at a position that have a usefulness, among samples of a label."""
+        found = self.counts[label, position]
+        return found[usefulness] / found.total()
+
+    def mean(self, label: str, usefulness: Usefulness) -> float:
+        """Return the share of a label's pictures, at all positions."""
+        found = [counts for (name, _), counts in self.counts.items() if name == label]
+        return sum(one[usefulness] for one in found) / sum(one.total() for one in found)
+
+    @property
+    def furthest(self) -> float:
+        """The largest distance of a label's rate from the task's, over positions and usefulness."""
+        return max(
+            abs(self.rate(label, position, usefulness) - self.rate(ALL, position, usefulness))
+            for label, position in self.counts
+            for usefulness in get_args(Usefulness)
+        )
+
+
+def rates_of(task: str, samples: int, *, seed: int = 0, domain: Domain = "tools") -> TaskRates:
+    """Draw samples of a task from many shelves; every second shelf is the training of the majority table.
+
+    Args:
+        task: its code. Raises KeyError for a code that is no task.
+        samples: how many to draw.
+        seed: of the worlds.
+        domain: of the products.
+    """
+    bits = VerdictBits()
+    counts: dict[tuple[str, int], Counter[Usefulness]] = defaultdict(Counter)
+    found = find_task(task)
+    for start in range(0, samples, _A_WORLD):
+        world = World(Random(f"{seed}/{task}/{start}"), domain)
+        split = "ind" if start // _A_WORLD % 2 else "train"
+        for _ in range(min(_A_WORLD, samples - start)):
+            drawn = MAKERS[task](world)
+            label = drawn.output if found.labels else str(drawn.options.index(drawn.output) + 1)
+            for position, view in enumerate(drawn.views):
+                for name in (label, ALL):
+                    counts[name, position][view.usefulness] += 1
+            used = [view.usefulness == "useful" for view in drawn.views]
+            bits.add(found.name, split, drawn.options, drawn.output, used)
+    return TaskRates(samples, dict(counts), predictions_of_bits(bits.as_dict(), _RESAMPLES)[task]["ind"])
+
+
+def _table(found: Mapping[str, TaskRates]) -> str:
+    lines = ["| task | useful | useless | misleading | furthest label | bits over majority | mutual information |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for task, rates in found.items():
+        shares = " | ".join(f"{rates.mean(ALL, name):.1%}" for name in get_args(Usefulness))
+        gain, shared = rates.bits["gain"], rates.bits["mutual_information"]
+        lines.append(
+            f"| {task} | {shares} | {rates.furthest:.1%} | {gain['value']:+.1%} [{gain['low']:+.1%},"
+            f" {gain['high']:+.1%}] | {shared['value']:.4f} [{shared['low']:.4f}, {shared['high']:.4f}] |"
+        )
+    lines += ["", "| task, label | useful | useless | misleading |", "| --- | --- | --- | --- |"]
+    for task, rates in found.items():
+        for label in rates.labels:
+            shares = " | ".join(f"{rates.mean(label, name):.1%}" for name in get_args(Usefulness))
+            lines.append(f"| {task}, {label} | {shares} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print both tables. Returns the exit code: 0, or 2 for wrong arguments (by argparse)."""
+    parser = argparse.ArgumentParser(prog="python -m caslie_ray.miniature._rates", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--samples", type=int, default=40_000, help="of each task (40000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--domain", choices=get_args(Domain), default="tools")
+    chosen = parser.parse_args(arguments)
+    print(_table({task: rates_of(task, chosen.samples, seed=chosen.seed, domain=chosen.domain) for task in MAKERS}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
