@@ -4,8 +4,8 @@ Each part is measured where nothing else runs, as CPU time of a process with all
 
 - reading: the views and images are read from the run as a job reads them.
 - tokenizing: each prompt of each model is written in its chat template and tokenized; no weights are loaded.
-- decoding: each image is decoded, resized and normalised: `RequestPreparer.prepare` of the captioner's requests, less the
-  tokenizing of their prompts.
+- decoding: each image is decoded, resized and normalized: `RequestPreparer.prepare` of the captioner's requests,
+  minus the tokenization of their prompts.
 - model: the CPU time of the bare engines' calls, less tokenizing and decoding, which are part of them.
 - writing: finished rows are written to the run as a job writes them.
 - ray: the CPU time of all processes of this job from its first row to its last, per row, less all of the above: Ray's

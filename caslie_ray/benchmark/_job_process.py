@@ -1,8 +1,8 @@
 """Runs jobs as their command line does, and notes when each began and ended.
 
-Run by the benchmark as ``python -m caslie_ray.benchmark._job_process SPEC RESULT``: SPEC is a JSON list of {name, argv}.
-RESULT is written at the end: {jobs: [{begin, end, code}], exported: [[time, store, workers], …], resources: {…}}, the
-memory in MiB as Ray's own metrics have it.
+The benchmark runs it as ``python -m caslie_ray.benchmark._job_process SPEC RESULT``: SPEC is a JSON list of
+{name, argv}. RESULT is written at the end: {jobs: [{begin, end, code}], exported: [[time, store, workers], …],
+resources: {…}}, with memory in MiB as in Ray's metrics.
 """
 
 from __future__ import annotations

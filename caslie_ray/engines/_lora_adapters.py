@@ -73,8 +73,8 @@ def _read(name: str, folder: Path) -> Adapter:
         raise EngineError(f"adapter {name}: {folder} has peft_type {kind}, and only LORA is supported")
     if bias != "none" or start not in _STARTS:
         raise EngineError(
-            f"adapter {name}: {folder} changes weights of its base (bias {bias}, init_lora_weights {start}), so the base"
-            " would answer differently without the adapter; train it with bias none and an initialization that does not"
+            f"adapter {name}: {folder} changes weights of its base (bias {bias}, init_lora_weights {start}), so the"
+            " base would answer differently without the adapter; train it with bias none and an initialization that does not"
             " change the base"
         )
     return Adapter(str(folder), max(ranks), _targets(name, folder / _WEIGHTS))

@@ -1,4 +1,4 @@
-"""Reading a model's free text as one of the options."""
+"""Maps a model's free text to one of the options."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _LONE_LETTERS = re.compile(r"\W*[A-Za-z](?:\W+[A-Za-z])+\W*")
 
 
 def strip_mark(text: str) -> str:
-    """Remove the ``1st:`` of a history or the ``A:`` of an option, so that equal products are equal texts."""
+    """Remove the ``1st:`` of a history item or the ``A:`` of an option, so that equal products are equal texts."""
     mark = _ORDINAL.match(text) or _LETTER.match(text)
     return text[mark.end() if mark else 0 :].strip()
 
 
 def strip_ordinal(text: str) -> str:
-    """Remove the ``1st:`` of a history alone: in `X: The Game` the letter is part of the title."""
+    """Remove only the ``1st:`` of a history item: in `X: The Game` the letter is part of the title."""
     return _ORDINAL.sub("", text, count=1).strip()
 
 
 def option_titles(options: Sequence[str]) -> list[str]:
-    """Return the options without their letters, where all of them are lettered and in order (A, B, …)."""
+    """Return the options without their letters, if all are lettered in order (A, B, …)."""
     marks = [_LETTER.match(option) for option in options]
     lettered = all(mark and mark[1] == chr(ord("A") + at) for at, mark in enumerate(marks))
     return [strip_mark(option) if lettered else option.strip() for option in options]
@@ -40,7 +40,7 @@ def _phrase(words: str, text: str) -> re.Match[str] | None:
 
 
 def _found(answer: str, phrases: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the keys with a phrase in `answer`, longest phrases first and each stretch read once."""
+    """Return the keys with a phrase in `answer`; longer phrases match first, and matches do not overlap."""
     ranked = sorted(((_plain(p), key) for key, ps in phrases.items() for p in ps), key=lambda x: -len(x[0]))
     hits: list[str] = []
     rest = answer
@@ -55,21 +55,21 @@ def _found(answer: str, phrases: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def label_of(option: str, cues: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the label that an option's wording stands for, or None where it fits none or several.
+    """Return the label that an option's wording means, or None if it matches none or several.
 
     Args:
-        option: the option as the data spells it, with or without its letter.
-        cues: for each label the phrases that give it away.
+        option: the option as in the data, with or without its letter.
+        cues: for each label, the phrases that identify it.
     """
     hits = _found(_plain(strip_mark(option)), cues)
     return hits[0] if len(hits) == 1 else None
 
 
 def read_answer(text: str, options: Sequence[str], cues: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the option that `text` chooses, or None where no choice can be read.
+    """Return the option that `text` chooses, or None if it is unclear.
 
-    The exact option first, then a letter that stands alone or before a delimiter (`also buy` is not the
-    letter a), then the words of exactly one option or label.
+    Tried in order: the exact option; a letter alone or before a delimiter (`also buy` is not the letter a); the words
+    of exactly one option or label.
     """
     answer = _plain(text)
     if not answer:
@@ -84,9 +84,9 @@ def read_answer(text: str, options: Sequence[str], cues: Mapping[str, Sequence[s
     if match and match[1].upper() in letters:
         return letters[match[1].upper()]
     first, *rest = [word.strip(",:;!") for word in answer.split(maxsplit=2)]
-    said = {_plain(strip_mark(option)): option for option in options}
-    if said.keys() == {"yes", "no"} and first in said and rest[:1] != ["or"]:
-        return said[first]
+    by_text = {_plain(strip_mark(option)): option for option in options}
+    if by_text.keys() == {"yes", "no"} and first in by_text and rest[:1] != ["or"]:
+        return by_text[first]
     named = _found(answer, {option: [strip_mark(option)] for option in options})
     if len(named) == 1:
         return named[0]

@@ -1,4 +1,4 @@
-"""Checks of a task's definition at import, before captions and training are paid for."""
+"""Validates task definitions at import, before captions and training are paid for."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def check_definition(task: Task, slots: Collection[str] | None) -> None:
 
     Args:
         task: the task.
-        slots: the slots of its templates; None where the task fills them by its own rule.
+        slots: the slots of its templates; None if the task overrides `slots`.
 
     Raises:
-        ValueError: it contradicts itself.
+        ValueError: it is inconsistent.
     """
     for what, name in (("name", task.name), ("code", task.code)):
         if not re.fullmatch(r"[\w-]+", name):
@@ -53,7 +53,7 @@ def check_definition(task: Task, slots: Collection[str] | None) -> None:
 
 
 def check_distinct(tasks: Sequence[Task]) -> None:
-    """Check that no name or code could mean two tasks.
+    """Check that names and codes are unique.
 
     Raises:
         ValueError: two tasks have a name or code in common.
@@ -70,5 +70,5 @@ def check_distinct(tasks: Sequence[Task]) -> None:
 
 
 def name_key(name: str) -> str:
-    """Return a name or code as it is compared: in any case, with any separators."""
+    """Return a name or code without case and separators, for comparison."""
     return "".join(c for c in name.lower() if c.isalnum())

@@ -1,4 +1,4 @@
-"""Reads the `images` cell of a record: texts, bytes, and the objects in which shops and data sets wrap them."""
+"""Reads the `images` cell of a record: texts, bytes, and objects of shops and data sets that wrap them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caslie_ray.tasks._sample import ImageRef, UnreadableImage
 
 __all__ = ["read_references"]
 
-# The keys of an image object, best quality first; case, spaces and underscores do not count.
+# The keys of an image object, best quality first; case, spaces and underscores are ignored.
 _KEYS = (
     "bytes", "path", "hires", "highres", "highresolution", "original", "full", "fullsize", "xlarge", "large", "big",
     "imageurl", "url", "src", "contenturl", "href", "link", "uri", "imagepath", "filepath", "filename", "base64", "b64",
@@ -24,12 +24,12 @@ _SHOWN = 200
 
 
 def read_references(value: object, count: int) -> tuple[ImageRef | None, ...]:
-    """Return one reference per product, in order; None where the record names none.
+    """Return one reference per product, in order; None for a product without one.
 
     Args:
-        value: one reference or a list. A reference is a text, bytes, or an object: the value under the first of its
-            keys, best quality first, that holds one. An object of lists is read as a list of objects.
-        count: how many products the sample has.
+        value: one reference or a list. A reference is a text, bytes, or an object, of which the known key of the best
+            quality is read. An object of lists is read as a list of objects.
+        count: number of products of the sample.
 
     Raises:
         RowError: there are more references than products, or the cell cannot be decoded.
@@ -39,13 +39,13 @@ def read_references(value: object, count: int) -> tuple[ImageRef | None, ...]:
         cell = _transposed(cell)
     items: list[object] = list(cell) if isinstance(cell, (list, tuple)) else [cell]
     if len(items) > count:
-        raise RowError(f"{len(items)} images for {count} product(s): give one image a product, in order")
+        raise RowError(f"{len(items)} images for {count} product(s): give one image per product, in order")
     references = [_reference(item) for item in items]
     return tuple(references + [None] * (count - len(references)))
 
 
 def _transposed(value: Mapping[object, object]) -> object:
-    """Turn an object of lists, as `datasets` writes a list of objects, back to a list of objects."""
+    """Turn an object of lists, the form in which `datasets` saves a list of objects, back into that list."""
     lists = {key: cell for key, cell in value.items() if isinstance(cell, (list, tuple)) and _plain(key) in _KEYS}
     if not lists:
         return value
@@ -81,7 +81,7 @@ def _reference(item: object, depth: int = 0) -> ImageRef | None:
 
 def _of_object(item: Mapping[object, object], depth: int) -> ImageRef | None:
     cells = {_plain(key): cell for key, cell in item.items()}
-    # A flag or a size is no reference: `{"large": true, "url": …}`.
+    # A flag or a size is not a reference: `{"large": true, "url": …}`.
     known = [cells[key] for key in _KEYS if key in cells and not isinstance(cells[key], (bool, int, float))]
     for cell in known:
         if not _is_empty(cell):

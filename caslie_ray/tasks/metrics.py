@@ -1,7 +1,8 @@
 """Metrics of answers (paper section 6 and E.4).
 
-A metric is one function of a confusion matrix, decorated with `metric`. It computes a value and, from resampled
-matrices, that value's bootstrap interval; its name is the key in `metrics.json`, its title the head of its column.
+To add a metric, decorate a function of a confusion matrix with `metric` and list it in a task's `Metrics`. The same
+function also computes the bootstrap interval, from resampled matrices. Its name is the key in `metrics.json`, its title
+the header of its column.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ class Confusion:
 
     Attributes:
         counts: answers by true label (second to last axis) and answered label (last axis), of shape
-            ``(..., labels + 1, labels + 1)``. Labels are in the task's order. The last row and column are what is none
-            of them, such as an answer that cannot be read. A task whose samples have options of their own has one
-            label: the true option.
+            ``(..., labels + 1, labels + 1)``. Labels are in the task's order. The last row and column are for anything
+            else, such as an unreadable answer. A task whose samples have their own options has one label: the true
+            option.
     """
 
     counts: Values
 
     @classmethod
     def of(cls, truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> Confusion:
-        """Count answers; `labels` are the task's, and empty where each sample has its own options."""
+        """Count answers; `labels` are the task's, empty if each sample has its own options."""
         from sklearn.metrics import confusion_matrix  # slow to import; workers never score
 
         indices = label_indices(truth, answers, labels)
@@ -44,12 +45,12 @@ class Confusion:
 
     @property
     def total(self) -> Values:
-        """All answers, of shape ``(...)``."""
+        """Number of answers, of shape ``(...)``."""
         return np.asarray(self.counts.sum((-2, -1)))
 
     @property
     def hits(self) -> Values:
-        """Right answers by label, of shape ``(..., labels)``."""
+        """Correct answers by label, of shape ``(..., labels)``."""
         return np.diagonal(self.counts, axis1=-2, axis2=-1)[..., :-1]
 
     @property
@@ -59,14 +60,14 @@ class Confusion:
 
     @property
     def answered(self) -> Values:
-        """Answers by the label that they give, of shape ``(..., labels)``."""
+        """Answers by answered label, of shape ``(..., labels)``."""
         return np.asarray(self.counts.sum(-2))[..., :-1]
 
 
 def label_indices(
     truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return truth and answers as indices of the confusion matrix; what is none of the labels gets the last one."""
+    """Return truth and answers as indices of the confusion matrix; anything else than a label gets the last one."""
     if not labels:
         wrong = np.array([true != answer for true, answer in zip(truth, answers, strict=True)], dtype=np.int64)
         return np.zeros_like(wrong), wrong
@@ -83,7 +84,7 @@ class Metric:
 
     Attributes:
         name: its key in `metrics.json`.
-        title: the head of its column in tables.
+        title: the header of its column in tables.
         function: returns one value per matrix: shape ``(...)`` for counts of shape ``(..., n, n)``.
     """
 
@@ -92,7 +93,7 @@ class Metric:
     function: Callable[[Confusion], Values]
 
     def __call__(self, confusion: Confusion) -> Values:
-        """Return the metric of each matrix. Where it is not defined (0/0) it is 0, as in scikit-learn.
+        """Return the metric of each matrix; 0 where it is undefined (0/0), as in scikit-learn.
 
         Raises:
             ValueError: the function does not return one value per matrix.
@@ -109,12 +110,12 @@ class Metric:
 
 
 def metric(title: str) -> Callable[[Callable[[Confusion], Values]], Metric]:
-    """Make a metric of a function, which gives it its name; `title` heads its column."""
+    """Make a metric from a function; its name is the function's, `title` is the header of its column."""
 
     def decorate(function: Callable[[Confusion], Values]) -> Metric:
         made = Metric(getattr(function, "__name__", title), title, function)
         if isinstance(function, FunctionType):
-            # The metric takes the function's place in its module: pickle finds the function through it.
+            # The metric replaces the function in its module: pickle finds the function through it.
             function.__qualname__ += ".function"
         return made
 
@@ -123,14 +124,14 @@ def metric(title: str) -> Callable[[Callable[[Confusion], Values]], Metric]:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How a task is measured.
+    """The metrics of a task.
 
     Attributes:
-        primary: the name of the metric that stands for the task in tables and means.
-        metrics: all of its metrics, in the order of their columns.
+        primary: the name of the metric that represents the task in summary tables and means.
+        metrics: all of its metrics, in column order.
 
     Raises:
-        ValueError: two metrics share a name, or `primary` is none of them.
+        ValueError: two metrics have the same name, or `primary` is none of them.
     """
 
     primary: str
@@ -145,7 +146,7 @@ class Metrics:
 
     @property
     def titles(self) -> dict[str, str]:
-        """The heads of columns by the metrics' names."""
+        """Column headers by metric name."""
         return {one.name: one.title for one in self.metrics}
 
     def values(self, confusion: Confusion) -> dict[str, Values]:
@@ -159,16 +160,16 @@ class Metrics:
     def score(self, truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
         """Return each metric of at least one sample, by name.
 
-        An answer outside the labels (a failure) counts as wrong. Labels come from the task, never from what occurs.
+        An answer outside the labels (a failure) counts as wrong. Labels are the task's, not those that occur.
         """
-        found = self.values(Confusion.of(truth, answers, labels))
-        return {name: float(value) for name, value in found.items()}
+        values = self.values(Confusion.of(truth, answers, labels))
+        return {name: float(value) for name, value in values.items()}
 
 
-def share(part: Values, whole: Values) -> Values:
-    """Return ``part / whole`` elementwise, and 0 where the whole is 0."""
-    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+def share(part: Values, total: Values) -> Values:
+    """Return ``part / total`` elementwise, 0 where the total is 0."""
+    part, total = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(total, np.float64))
+    return np.divide(part, total, out=np.zeros_like(part), where=total > 0)
 
 
 def _recalls(of: Confusion) -> Values:
@@ -185,7 +186,7 @@ def _f1s(of: Confusion) -> Values:
 
 @metric("Acc")
 def accuracy(of: Confusion) -> Values:
-    """Share of right answers."""
+    """Fraction of correct answers."""
     return share(of.hits.sum(-1), of.total)
 
 
@@ -236,5 +237,5 @@ def macro(primary: str = "macro_f1") -> Metrics:
 
 
 def recall_at_1() -> Metrics:
-    """Share of samples whose one answer is the true option (HR@1 of Tables A8 and A13)."""
+    """Fraction of samples whose answer is the true option (HR@1 of Tables A8 and A13)."""
     return Metrics("recall_at_1", (Metric("recall_at_1", "R@1", accuracy.function),))

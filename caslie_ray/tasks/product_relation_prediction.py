@@ -11,7 +11,7 @@ from caslie_ray.tasks.metrics import macro
 
 
 class ProductRelationPrediction(Task):
-    """Two views a sample; for the second one the two products change places, in both prompts."""
+    """Two views per sample; for the second one the two products are swapped, in both prompts."""
 
     def image_count(self, pairs: Sequence[tuple[str, str]], options: Sequence[str]) -> int:
         return 2

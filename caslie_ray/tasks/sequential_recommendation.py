@@ -23,10 +23,9 @@ def _ordinal(number: int) -> str:
 
 
 class SequentialRecommendation(Task):
-    """One view a product, the purchase history first and then the options.
+    """One view per product, the purchase history first and then the options.
 
-    ``1st:`` and ``A:`` are stripped before a title enters a prompt: the same product is the same view
-    wherever it stands.
+    ``1st:`` and ``A:`` are stripped before a title enters a prompt, so that a product is the same view in any position.
     """
 
     broken_input = STRUCTURE
