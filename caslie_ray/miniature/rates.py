@@ -1,6 +1,6 @@
 """Measures how often pictures are useful, useless or misleading, and how well that alone predicts a task's labels.
 
-Run as: python -m caslie_ray.miniature._rates [--samples N] [--seed N] [--domain tools|sports]
+Run as: python -m caslie_ray.miniature.rates [--samples N] [--seed N] [--domain tools|sports]
 
 Samples are drawn, pictures are not. A verdict is the true usefulness here: what voters without a fault would decide.
 """
@@ -114,7 +114,7 @@ def _table(found: Mapping[str, TaskRates]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print both tables. Returns the exit code: 0, or 2 for wrong arguments (by argparse)."""
-    parser = argparse.ArgumentParser(prog="python -m caslie_ray.miniature._rates", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m caslie_ray.miniature.rates", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--samples", type=int, default=40_000, help="of each task (40000)")
     parser.add_argument("--seed", type=int, default=0)
