@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from caslie_ray.engines._architectures import Architecture
-from caslie_ray.engines._base import EngineError
 from caslie_ray.engines._turn_marks import Marks, bracketed, is_bracketed, roles_before
 from caslie_ray.engines.cutting import Cut, Fit, cut_prompt, fit_of
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt, Span
 
 __all__ = ["Chat", "Tokenizer"]

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from caslie_ray.engines._base import EngineError
 from caslie_ray.engines.spec import LoraShape
+from caslie_ray.errors import EngineError
 
 __all__ = ["Adapter", "joint_shape", "read_adapters"]
 
@@ -74,8 +74,8 @@ def _read(name: str, folder: Path) -> Adapter:
     if bias != "none" or start not in _STARTS:
         raise EngineError(
             f"adapter {name}: {folder} changes weights of its base (bias {bias}, init_lora_weights {start}), so the"
-            " base would answer differently without the adapter; train it with bias none and an initialization that does not"
-            " change the base"
+            " base would answer differently without the adapter; train it with bias none and an initialization that"
+            " does not change the base"
         )
     return Adapter(str(folder), max(ranks), _targets(name, folder / _WEIGHTS))
 

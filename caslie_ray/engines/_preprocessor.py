@@ -10,7 +10,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from caslie_ray.engines._architectures import IMAGE_ARCHITECTURES, TEXT_ARCHITECTURE, Architecture
-from caslie_ray.engines._base import EngineError
 from caslie_ray.engines._chat import Chat
 from caslie_ray.engines._checkpoints import CheckpointError
 from caslie_ray.engines._choice_tokens import first_token_ids
@@ -18,6 +17,7 @@ from caslie_ray.engines._config_facts import chat_template
 from caslie_ray.engines._source import Source, find_source
 from caslie_ray.engines.load_errors import classify
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 
 __all__ = ["Preprocessor", "load_preprocessor", "read_config", "read_preprocessor"]
 

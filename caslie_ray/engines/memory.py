@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from caslie_ray.engines._architectures import IMAGE_ARCHITECTURES
-from caslie_ray.engines._base import EngineError
 from caslie_ray.engines._preprocessor import read_config
 from caslie_ray.engines._replica_memory import (
     GIB,
@@ -22,6 +21,7 @@ from caslie_ray.engines._replica_memory import (
     replica_memory,
 )
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 
 __all__ = ["CARDS", "Role", "batch_table", "describe", "largest_batch", "memory_table", "share", "usable_gib"]
 

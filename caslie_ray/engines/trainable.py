@@ -9,13 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from caslie_ray.engines._base import EngineError
 from caslie_ray.engines._config_facts import end_ids, rope_switch
 from caslie_ray.engines._device import free_memory, is_out_of_memory
 from caslie_ray.engines._preprocessor import Preprocessor, read_config, read_preprocessor
 from caslie_ray.engines._source import find_source
 from caslie_ray.engines.cutting import Fit
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt
 
 __all__ = [

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from caslie_ray.errors import RunError
 from caslie_ray.evaluation import _measures as measures
 from caslie_ray.evaluation._bounds import bounded, cut
 from caslie_ray.evaluation._sums import Sums
@@ -18,7 +19,7 @@ from caslie_ray.evaluation.page import ShownTruth, ShownView, ShownVote, worst_f
 from caslie_ray.miniature.catalogue import Look
 from caslie_ray.miniature.truth import ViewTruth, helps
 from caslie_ray.quality import audited
-from caslie_ray.storage.run import Run, RunError, partition_of
+from caslie_ray.storage.run import Run, partition_of
 from caslie_ray.tasks import TASKS
 
 __all__ = ["Collected", "Judged", "collect", "images_of", "shown_view", "splits_of"]

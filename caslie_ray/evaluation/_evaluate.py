@@ -9,6 +9,7 @@ from typing import Any
 
 from caslie_ray.captioning import CONTEXT_FREE_FOLDER, context_free_job
 from caslie_ray.cluster.connection import map_partitions
+from caslie_ray.errors import RunError
 from caslie_ray.evaluation._collect import Collected, Judged, collect, images_of, splits_of
 from caslie_ray.evaluation._contrasts import contrasts_of, views_of
 from caslie_ray.evaluation._figures import facts_of, figures_of
@@ -21,7 +22,7 @@ from caslie_ray.evaluation._verdict_bits import predictions_of_bits
 from caslie_ray.evaluation.page import PAGE_PATH, Plot, ShownSample, render_page, write_page
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["evaluate", "plan_evaluation"]
 

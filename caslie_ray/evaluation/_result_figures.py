@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from caslie_ray.errors import RunError
 from caslie_ray.evaluation._answers import FAILED, Answered
 from caslie_ray.evaluation._results import Measured
 from caslie_ray.evaluation._scores import Interval, mean_of
 from caslie_ray.evaluation._tables import NAMES, Table, tables_of
 from caslie_ray.evaluation.page import Bar, Curves, Figure, Grid, Matrix, Plot
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS
 
 __all__ = ["curves_of", "plots_of"]

@@ -8,11 +8,12 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
+from caslie_ray.errors import RunError
 from caslie_ray.miniature.catalogue import Look
 from caslie_ray.miniature.drawing import Picture
 from caslie_ray.miniature.truth import ViewTruth
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError, open_path
+from caslie_ray.storage.run import Run, open_path
 
 __all__ = ["KnownView", "read_truth"]
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.integrations.accelerate import compute_module_sizes
 from transformers.models.mistral.modeling_mistral import MistralPreTrainedModel
 
-from caslie_ray.engines import EngineError, EngineSpec, Request
+from caslie_ray.engines import EngineSpec, Request
 from caslie_ray.engines._device import find_devices, limit_memory
 from caslie_ray.engines._preprocessor import read_config
 from caslie_ray.engines._replica_memory import GIB, replica_memory, without_weights
@@ -23,6 +23,7 @@ from caslie_ray.engines.memory import CARDS
 from caslie_ray.engines.transformers import TransformersEngine
 from caslie_ray.engines.transformers._device_map import split_over
 from caslie_ray.engines.transformers._loading import _split, load_checkpoint
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt
 from tests.engines import tiny
 from tests.engines.conftest import MakeCheckpoint, tiny_spec

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from caslie_ray.engines import EngineError, EngineSpec
+from caslie_ray.engines import EngineSpec
 from caslie_ray.engines._preprocessor import read_config
 from caslie_ray.engines._replica_memory import GIB, ReplicaMemory, kv_token_bytes, replica_memory, without_weights
 from caslie_ray.engines.memory import CARDS, Role, batch_table, describe, largest_batch, memory_table, share
+from caslie_ray.errors import EngineError
 from tests.engines.conftest import MakeCheckpoint
 from tests.engines.peak import FusedAttention, Peak
 from tests.engines.shapes import config_of

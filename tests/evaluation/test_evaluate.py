@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.dataset import ingest
+from caslie_ray.errors import RunError
 from caslie_ray.evaluation import _evaluate, evaluate, plan_evaluation
 from caslie_ray.evaluation._truth import read_truth
 from caslie_ray.miniature import WorldSize
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.reporting import show_evaluate
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, voter
 

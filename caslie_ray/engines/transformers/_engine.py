@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from caslie_ray.engines._base import Choice, EngineError, EngineStats, Failure, Generation, Request
+from caslie_ray.engines._base import Choice, EngineStats, Failure, Generation, Request
 from caslie_ray.engines._config_facts import end_ids, rope_switch
 from caslie_ray.engines._device import find_devices, free_memory, is_fatal, is_out_of_memory, limit_memory
 from caslie_ray.engines._request_encoder import RequestEncoder
@@ -22,6 +22,7 @@ from caslie_ray.engines._tensor_inputs import TensorRow, TensorRows, collate
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.engines.transformers._batching import TokenLimit, plan, run_batches
 from caslie_ray.engines.transformers._loading import LoadedCheckpoint, load_checkpoint
+from caslie_ray.errors import EngineError
 
 __all__ = ["TransformersEngine", "load"]
 

@@ -9,7 +9,6 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from caslie_ray.engines._base import EngineError
 from caslie_ray.engines._lora_adapters import read_adapters
 from caslie_ray.engines._preprocessor import Preprocessor, load_preprocessor
 from caslie_ray.engines._replica_memory import GIB
@@ -17,6 +16,7 @@ from caslie_ray.engines._source import Source, find_source
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.engines.transformers._device_map import split_over
+from caslie_ray.errors import EngineError
 
 __all__ = ["LoadedCheckpoint", "load_checkpoint"]
 

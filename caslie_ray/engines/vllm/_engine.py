@@ -22,7 +22,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from caslie_ray.engines._base import Choice, EngineError, EngineStats, Failure, Generation, Request
+from caslie_ray.engines._base import Choice, EngineStats, Failure, Generation, Request
 from caslie_ray.engines._device import is_out_of_memory
 from caslie_ray.engines._lora_adapters import joint_shape, read_adapters
 from caslie_ray.engines._preprocessor import Preprocessor, load_preprocessor
@@ -37,6 +37,7 @@ from caslie_ray.engines.vllm._process_guard import Guard, cause_of_death, log_si
 from caslie_ray.engines.vllm._settings import answer_settings, engine_settings
 from caslie_ray.engines.vllm._step_statistics import StepStatistics
 from caslie_ray.engines.vllm._support import OTHER_ENGINE, refusal_of, runs_on_cpu
+from caslie_ray.errors import EngineError
 
 __all__ = ["VllmEngine", "load"]
 

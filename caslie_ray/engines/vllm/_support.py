@@ -8,11 +8,11 @@ from typing import Any
 from vllm import ModelRegistry
 from vllm import __version__ as vllm_version
 
-from caslie_ray.engines._base import EngineError
 from caslie_ray.engines._config_facts import rope_switch
 from caslie_ray.engines._preprocessor import Preprocessor, read_config, read_preprocessor
 from caslie_ray.engines.spec import EngineSpec, LoraShape
 from caslie_ray.engines.vllm._lora import ImportRefusal, class_name, class_with_adapters, lora_refusal
+from caslie_ray.errors import EngineError
 
 __all__ = ["OTHER_ENGINE", "adaptation", "refusal", "refusal_of", "runs_on_cpu"]
 
