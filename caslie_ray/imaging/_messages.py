@@ -23,7 +23,7 @@ class Kind(IntEnum):
     READY = 0
     """The process has started."""
     KEPT = 1
-    """The file is stored as it is; no bytes follow."""
+    """The file is stored unchanged; no bytes follow."""
     CONVERTED = 2
     """The stored image follows."""
     REJECTED = 3

@@ -1,7 +1,7 @@
-"""The decoder process: reads files from its standard input, a socket, and answers with what is stored of each.
+"""The decoder process: reads files from its standard input, a socket, and responds with the stored images.
 
-Started by `DecoderProcess`. It ends when its parent does, since the socket closes; when it is idle for a minute; when
-its address space has grown; and by SIGPROF when an image takes more CPU time than allowed, also inside of C code.
+Started by `DecoderProcess`. It ends with its parent, when the socket closes; after a minute without requests; when its
+address space has grown; and by SIGPROF when an image exceeds its CPU time, also inside of C code.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from caslie_ray.imaging.storing import ImageError, store
 
 __all__ = ["serve"]
 
-# Pillow imports these late, when files can no longer be opened.
+# Pillow would import these lazily, when files can no longer be opened.
 _IMPORTED = (GifImagePlugin, ImageCms, ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 _SOCKET = 0
-_MAY_GROW = 128 << 20
+_MAX_GROWTH = 128 << 20
 _IDLE_S = 60.0
 
 
 def serve() -> None:
-    """Answer requests until the parent is gone or has none for a while."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """Answer requests until the parent has ended or sends none for a minute."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     Image.preinit()
     space = _AddressSpace()
-    with suppress(ValueError, OSError):  # macOS refuses some of them
+    with suppress(ValueError, OSError):  # macOS rejects some of them
         for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
             resource.setrlimit(limit, (0, 0))
     start = space.size()
@@ -47,12 +47,12 @@ def serve() -> None:
             return
         _answer(data, DecodeLimits(*limits), space)
         del data
-        if space.size() > start + _MAY_GROW:
+        if space.size() > start + _MAX_GROWTH:
             return
 
 
 class _AddressSpace:
-    """The size of this process's address space and its limit; both unknown where there is no /proc."""
+    """The size of this process's address space and its limit; unknown without /proc."""
 
     def __init__(self) -> None:
         self._hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -62,11 +62,11 @@ class _AddressSpace:
             self._statm = -1
 
     def size(self) -> int:
-        """Return the size in bytes; 0 where it is unknown."""
+        """Return the size in bytes; 0 if it is unknown."""
         return int(os.pread(self._statm, 100, 0).split()[0]) * mmap.PAGESIZE if self._statm >= 0 else 0
 
     def allow(self, more: int | None) -> None:
-        """Let the address space grow by some bytes from now on, or without a limit of our own."""
+        """Let the address space grow by `more` bytes from now on; None removes our limit."""
         if self._statm >= 0:
             limit = self._hard if more is None else self.size() + more
             if self._hard != resource.RLIM_INFINITY:
@@ -95,7 +95,7 @@ def _answer(data: bytes, limits: DecodeLimits, space: _AddressSpace) -> None:
 
 
 def _receive(size: int) -> bytes | None:
-    """Read exactly that many bytes; None where the parent is gone."""
+    """Read exactly that many bytes; None if the parent has ended."""
     data = bytearray(size)
     view, at = memoryview(data), 0
     while at < size:
@@ -113,6 +113,6 @@ def _send(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    # A parent that is gone is no error.
+    # The end of the parent is not an error.
     with suppress(BrokenPipeError, ConnectionResetError):
         serve()

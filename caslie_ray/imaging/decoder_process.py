@@ -1,4 +1,4 @@
-"""The parent's side of the decoder process: starts it, asks it, judges its answers, and ends it."""
+"""The parent's side of the decoder process: lifecycle, requests, and validation of responses."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _START_S = 120.0
 _EXIT_S = 0.5
 _WALL_FACTOR = 10
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
-# Sent by somebody else: no image makes a process send them to itself.
+# Sent from outside: no image makes a process send these to itself.
 _OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 
 
 class DecoderProcess:
-    """Decodes images in a process of its own, one at a time, and starts another one when that has ended.
+    """Decodes images in a separate process, one at a time, and restarts it when it has ended.
 
     - An image that exceeds `decode_timeout_s` of CPU time, crashes the decoder, or takes more than `max_memory` is an
-      `ImageError`; the next one gets a fresh process.
-    - CPU time is limited, not wall-clock time, so a busy machine refuses nothing. Wall-clock time is limited to ten
-      times as much and a minute: a process that is stopped or starved does not block its parent for ever.
-    - Where a process that has decoded other images dies, the image is tried once more in a fresh one, so that none is
-      blamed for another.
+      `ImageError`; the next one gets a new process.
+    - CPU time is limited, not wall-clock time, so that a busy machine does not reject images. Wall-clock time is
+      limited to ten times as much plus a minute, so that a stopped process does not block its parent forever.
+    - If a process that has decoded other images dies, the image is retried once in a new one, so that it is not
+      rejected because of another image.
 
-    Thread-safe. Not for use after a fork. Address space is limited on Linux alone.
+    Thread-safe. Not fork-safe. The address space is only limited on Linux.
 
     Args:
         command: starts the process; its standard input is the socket.
-        slack_s: wall-clock seconds that decoding may take, in addition to ten times its limit of CPU time.
+        slack_s: wall-clock seconds allowed in addition to ten times the CPU time limit.
     """
 
     def __init__(self, command: Sequence[str] = _COMMAND, slack_s: float = 60.0) -> None:
@@ -53,14 +53,14 @@ class DecoderProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id; None where no process runs."""
+        """The process id; None if no process is running."""
         return self._process.pid if self._process is not None else None
 
     def decode(self, data: bytes, limits: DecodeLimits) -> StoredImage:
-        """Return what is stored of an image file.
+        """Return the stored image of an image file.
 
         Raises:
-            ImageError: the file cannot be used, or exceeded a limit; `retryable` where the machine is to blame.
+            ImageError: the file cannot be used, or exceeded a limit; `retryable` if the machine caused it.
         """
         with self._lock:
             if self._process is not None:
@@ -80,7 +80,7 @@ class DecoderProcess:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         self._socket = ours
-        # None of the job's environment, such as credentials, is for a process that reads hostile data.
+        # A process that reads untrusted data gets none of the job's environment, such as credentials.
         environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PATH") if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
         try:
@@ -96,10 +96,10 @@ class DecoderProcess:
             raise ImageError(reason, retryable=True) from None
 
     def _ask(self, data: bytes, limits: DecodeLimits) -> StoredImage:
-        """Let the process decode.
+        """Send a request and return the response.
 
         Raises:
-            ImageError: the process refuses the image; or it took too long or gave no valid answer, and was ended.
+            ImageError: the process rejects the image; or it took too long or sent an invalid response, and was ended.
             _DiedError: the process died.
         """
         assert self._socket is not None
@@ -130,7 +130,7 @@ class DecoderProcess:
         """Read exactly that many bytes.
 
         Raises:
-            TimeoutError: they have not come by the deadline.
+            TimeoutError: they were not received by the deadline.
             OSError: the process has closed its end.
         """
         assert self._socket is not None
@@ -157,7 +157,7 @@ class DecoderProcess:
         return _DiedError(code)
 
     def _end(self) -> int:
-        """End the process, if there is one; return its exit code, negative for a signal."""
+        """End the process, if any; return its exit code, negative for a signal."""
         process, self._process = self._process, None
         if self._socket is not None:
             self._socket.close()
@@ -165,7 +165,7 @@ class DecoderProcess:
         if process is None:
             return 0
         try:
-            # It exits by itself once its socket is closed, unless it is decoding or stopped.
+            # It exits once its socket is closed, unless it is decoding or stopped.
             return process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -173,7 +173,7 @@ class DecoderProcess:
 
 
 class _DiedError(Exception):
-    """The decoder process died while it decoded an image."""
+    """The decoder process died while decoding an image."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)

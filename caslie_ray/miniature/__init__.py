@@ -1,4 +1,4 @@
-"""A small world with known truth: a drawn catalogue in the released format, and miniature checkpoints."""
+"""A small synthetic world with ground truth: a drawn catalogue in the released format, and miniature checkpoints."""
 
 from caslie_ray.miniature._dataset import WorldSize, write_dataset
 

@@ -1,4 +1,4 @@
-"""Writes the miniature world as a data set in the released MMECInstruct format, its truth beside it."""
+"""Writes the miniature world as a data set in the released MMECInstruct format, with its ground truth."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ TRUTH_IMAGES = pa.schema(
     [
         pa.field("image", pa.string(), nullable=False),  # the reference in dataset.json
         pa.field("kind", pa.string(), nullable=False),  # informative, placeholder, blurred or wrong
-        pa.field("shown", _LOOK),  # what was drawn; null where nothing can be seen
+        pa.field("shown", _LOOK),  # what was drawn; null if nothing can be seen
         pa.field("product", _LOOK, nullable=False),  # what the product is
         pa.field("held_out", pa.bool_(), nullable=False),  # no checkpoint was trained on what was drawn
     ]
@@ -46,22 +46,24 @@ TRUTH_VIEWS = pa.schema(
         pa.field("image", pa.string(), nullable=False),
         pa.field("usefulness", pa.string(), nullable=False),  # useful, useless or misleading
         pa.field("asks", pa.list_(pa.string()), nullable=False),  # attributes the context asks for
-        pa.field("lacks", pa.list_(pa.string()), nullable=False),  # those that the text leaves open
-        pa.field("caption", pa.string(), nullable=False),  # a perfect captioner's
+        pa.field("lacks", pa.list_(pa.string()), nullable=False),  # those that the text does not state
+        pa.field("caption", pa.string(), nullable=False),  # by a perfect captioner
     ]
 )
 
 
 @dataclass(frozen=True, slots=True)
 class WorldSize:
-    """How large a data set is: samples a task in each split, and products a category on the shelf that PRP
-    and SR share (one picture each).
+    """The size of a data set. The default gives about 850 distinct views.
 
-    `combinations` are those of category, colour and pattern that are drawn: all, those that the checkpoints
-    were trained on (`seen`), or only the others (`held_out`). The default gives some 850 distinct views.
+    Attributes:
+        train: samples per task in this split, as for `validation`, `ind` and `ood`.
+        shelf: products per category, with one image each, that PRP and SR samples share.
+        combinations: which of category, colour and pattern are drawn: all, those that the checkpoints were trained on
+            (`seen`), or only the others (`held_out`).
 
     Raises:
-        ValueError: a count is negative, or the shelf too small to recommend from.
+        ValueError: a count is negative, or the shelf is too small for recommendations.
     """
 
     train: int = 60
@@ -75,11 +77,11 @@ class WorldSize:
         if min(self.train, self.validation, self.ind, self.ood) < 0:
             raise ValueError("the number of samples in a split is at least 0")
         if self.shelf < 6:
-            raise ValueError("the shelf holds at least 6 products a category")
+            raise ValueError("the shelf has at least 6 products per category")
 
 
 def _samples(size: WorldSize, seed: int) -> Iterator[tuple[str, DrawnSample]]:
-    """Each sample with its split as spelled in the data set; no input of a task comes twice."""
+    """Yield each sample with its split as spelled in the data set; inputs of a task are distinct."""
     worlds = {
         domain: World(Random(f"{seed}/{domain}"), domain, shelf=size.shelf, combinations=size.combinations)
         for _, _, domain in _SPLITS
@@ -90,22 +92,22 @@ def _samples(size: WorldSize, seed: int) -> Iterator[tuple[str, DrawnSample]]:
         for task, maker in MAKERS.items():
             if split == "ood" and task not in OOD_TASKS:
                 continue
-            left = int(counts[split])
-            while left:
+            remaining = int(counts[split])
+            while remaining:
                 sample = maker(worlds[domain])
                 key = json.dumps([task, sample.fields, sample.options if task == "SR" else []])
                 if key not in written:
                     written.add(key)
-                    left -= 1
+                    remaining -= 1
                     yield spelled, sample
 
 
 def write_dataset(directory: str | Path, size: WorldSize | None = None, seed: int = 0) -> Path:
-    """Write `dataset.json`, `images/` and `truth/` into a directory; the same bytes for the same arguments.
+    """Write `dataset.json`, `images/` and `truth/` into a directory; deterministic.
 
     Returns:
-        the path of `dataset.json`, whose image references are relative to its folder. `caption_info` holds
-        what a perfect captioner writes of each picture, be it the right one or not.
+        The path of `dataset.json`, whose image references are relative to its folder. `caption_info` has the captions
+        of a perfect captioner, also of wrong images.
     """
     folder = Path(directory)
     (folder / "images").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Drawn samples as records of the released MMECInstruct format, and as the prompts made from them."""
+"""Drawn samples as records of the released MMECInstruct format, and their prompts."""
 
 import json
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ __all__ = ["prompts_of", "record_of", "sample_of"]
 
 
 def record_of(sample: DrawnSample, split: str, images: Sequence[str], captions: Sequence[str]) -> dict[str, str]:
-    """The record of a sample: `input`, `options`, `images` and `caption_info` are JSON in text, as released.
+    """Return the record of a sample: `input`, `options`, `images` and `caption_info` are JSON strings, as released.
 
-    `images` and `captions` have one entry a view, in order.
+    `images` and `captions` have one entry per view, in order.
     """
     task = find_task(sample.task)
     return {
@@ -28,11 +28,11 @@ def record_of(sample: DrawnSample, split: str, images: Sequence[str], captions: 
 
 
 def sample_of(sample: DrawnSample) -> Sample:
-    """The sample as it reads after ingest, its images named by position."""
+    """Return the sample as parsed by ingest, with images named by position."""
     record = record_of(sample, "train", [f"{i}.jpg" for i in range(len(sample.views))], [])
     return find_task(sample.task).parse(record)
 
 
 def prompts_of(sample: DrawnSample) -> list[ViewPrompts]:
-    """The caption and quality prompts of each view, by the real templates."""
+    """Return the caption and quality prompts of each view, from the tasks' templates."""
     return find_task(sample.task).view_prompts(sample_of(sample))

@@ -1,4 +1,4 @@
-"""The sentences of the miniature world: questions, supporting documents, and reviews."""
+"""Texts of the miniature world: questions, supporting documents and reviews."""
 
 from collections.abc import Sequence
 from random import Random
@@ -28,11 +28,11 @@ QUESTIONS = {
     "price": ("how much did it cost?", "what is the price?", "is it expensive?"),
     "warranty": ("how long is the warranty?", "does it come with a warranty?", "is there a warranty?"),
 }
-DOCUMENTED = tuple(QUESTIONS)  # the attributes that a document may state
+DOCUMENTED = tuple(QUESTIONS)  # attributes that a document may state
 
 
-def document_of(rng: Random, look: Look, told: Sequence[str]) -> str:
-    """A customer's notes on a product that state the attributes in `told` and no other."""
+def document_of(rng: Random, look: Look, stated: Sequence[str]) -> str:
+    """Return a customer's notes on a product that state exactly the attributes in `stated`."""
     opening = rng.choice(
         (
             f"I have used this {look.category} for {rng.randint(2, 11)} months now",
@@ -50,27 +50,27 @@ def document_of(rng: Random, look: Look, told: Sequence[str]) -> str:
         "price": (f"I paid {rng.randint(10, 90)} dollars", f"the price was {rng.randint(10, 90)} dollars"),
         "warranty": (f"the warranty is {rng.randint(1, 5)} years", "it has no warranty"),
     }
-    sentences = [rng.choice(facts[name]) for name in told]
+    sentences = [rng.choice(facts[name]) for name in stated]
     rng.shuffle(sentences)
     return ", ".join([opening, *sentences])
 
 
-def review_of(rng: Random, category: str, wanted: str, *, told: bool, right: bool, feeling: Feeling) -> str:
-    """A review of more than ten words.
+def review_of(rng: Random, category: str, wanted: str, *, stated: bool, right: bool, feeling: Feeling) -> str:
+    """Return a review of more than ten words.
 
     Args:
-        rng: the source of all choices.
-        category: of the product.
-        wanted: the value of an attribute that was ordered.
-        told: the text says whether that came; otherwise it is left to the photo.
-        right: whether it came.
-        feeling: how much it matters; `prepared` takes another one without a grudge.
+        rng: source of randomness.
+        category: the product's category.
+        wanted: the attribute value that was ordered.
+        stated: whether the text says if that was delivered; otherwise only the photo shows it.
+        right: whether it was delivered.
+        feeling: how much it matters; `prepared` accepts another one.
     """
     person = rng.choice(("my sister", "my father", "a friend", "the office", "myself"))
     ordered = rng.choice(
         (f"I ordered a {wanted} {category} for {person}", f"I wanted a {wanted} {category} for {person}")
     )
     came = "See the photo for what arrived"
-    if told:
+    if stated:
         came = "It came exactly as ordered" if right else "They sent a different one"
     return f"{ordered}. {came}. {FEELINGS[feeling]}."

@@ -1,11 +1,11 @@
-"""Makes samples of the seven tasks: text, options, answer, and for each picture the truth.
+"""Makes samples of the seven tasks: text, options, answer, and the ground truth of each image.
 
-A picture matters as in the paper: it may hold what the text lacks and the answer needs, add nothing
-(because the text says it already, or nothing can be seen), or mislead (another product's picture).
+As in the paper, an image may show what the text lacks and the answer needs, add nothing (the text already has it, or
+nothing can be seen), or mislead (it shows another product).
 
-Which of these it does is drawn independently of the answer: answers follow from the products, and what is drawn of a
-product, and what its text leaves open, are chosen without looking at them. So whether a caption is worth using does not
-tell the answer; what it says does.
+Which of these it does is drawn independently of the answer: answers follow from the products, and neither the image
+kind nor the omissions of the text depend on them. So whether a caption helps does not reveal the answer; its content
+does.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,14 +32,14 @@ __all__ = ["MAKERS", "DrawnSample", "World"]
 
 _KINDS: tuple[Kind, ...] = ("informative", "placeholder", "blurred", "wrong")
 _SHARES = (0.55, 0.12, 0.11, 0.22)
-_DETAILED = 0.35  # share of titles that name colour and pattern
-_WANTED = ("colour", "pattern", "pattern")  # what shoppers name; captions without context name colours unasked
+_DETAILED = 0.35  # fraction of titles that name colour and pattern
+_WANTED = ("colour", "pattern", "pattern")  # what shoppers name; context-free captions always name the colour
 _HISTORY, _OPTIONS = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnSample:
-    """One sample of the released format before it is written: `views` has one truth an image, in order."""
+    """One sample before it is written in the released format: `views` has one truth per image, in order."""
 
     task: str
     fields: dict[str, str] | list[str]
@@ -49,30 +49,36 @@ class DrawnSample:
 
 
 class World:
-    """Draws products, pictures and samples of one domain from one generator.
+    """Draws products, images and samples of one domain from one random generator.
 
-    PRP and SR samples share a shelf of listed products with one picture each, so that one product is met in
-    many samples. `combinations` are those of category, colour and pattern to draw: see `random_look`.
+    PRP and SR samples share a shelf of listed products with one image each, so that a product occurs in many samples.
+
+    Args:
+        rng: source of randomness.
+        domain: of the products; None mixes both.
+        shelf: products per category on the shelf.
+        combinations: of category, colour and pattern, see `random_look`.
     """
 
     def __init__(
         self, rng: Random, domain: Domain | None, *, shelf: int = 8, combinations: Combinations = "all"
     ) -> None:
-        """`domain` None mixes both; `shelf` is the number of products a category on the shelf."""
         self.rng = rng
         self.combinations = combinations
         self.categories = categories_of(domain) if domain else categories_of("tools") + categories_of("sports")
         self.shelf = [(listing, self.picture(listing.look)) for listing in self._listings(shelf)]
 
     def look(self, *, category: str | None = None, avoid: tuple[str, ...] = ()) -> Look:
-        """A random look, of one category or of any but those in `avoid`."""
+        """Draw a look of one category, or of any but those in `avoid`."""
         names = (category,) if category else self.categories
         return random_look(self.rng, names, avoid=avoid, combinations=self.combinations)
 
     def picture(self, look: Look, *, avoid: tuple[str, ...] = (), unmarked: bool = False) -> Picture:
-        """A picture of a kind drawn by its share. A wrong one shows a product of another category (none in
-        `avoid`), colour and pattern, and where `unmarked` products come too, with a brand mark if the product has none,
-        and without one if it has."""
+        """Draw an image of a random kind.
+
+        A wrong image shows a product of another category (none in `avoid`), colour and pattern; with `unmarked`, it has
+        a brand mark exactly if the product has none.
+        """
         kind = self.rng.choices(_KINDS, _SHARES)[0]
         shown: Look | None = look if kind == "informative" else None
         while kind == "wrong" and (shown is None or shown.colour == look.colour or shown.pattern == look.pattern):
@@ -96,7 +102,7 @@ class World:
 
 def _answerability(world: World) -> DrawnSample:
     rng = world.rng
-    # An open question asks for the brand, which half of the products bear. The others are decided by the document.
+    # An open question asks for the brand, which half of the products have. The document decides the others.
     case = rng.choices(("open", "documented", "undocumented"), (50, 25, 25))[0]
     look = world.look()
     if rng.random() < 0.5 and case != "documented":
@@ -109,10 +115,10 @@ def _answerability(world: World) -> DrawnSample:
     else:
         asked = rng.choice([name for name in DOCUMENTED if name not in VALUES])
     others = rng.sample([name for name in DOCUMENTED if name not in (asked, "brand")], rng.randint(1, 2))
-    told = [*others, asked] if case == "documented" else others
+    stated = [*others, asked] if case == "documented" else others
     view = ViewTruth(picture, (asked,), (asked,) if case == "open" else (), f"question:{asked}")
     answerable = case == "documented" or (case == "open" and bool(look.brand))
-    fields = {"question": rng.choice(QUESTIONS[asked]), "document": document_of(rng, look, told)}
+    fields = {"question": rng.choice(QUESTIONS[asked]), "document": document_of(rng, look, stated)}
     return DrawnSample("AP", fields, ("yes", "no"), "yes" if answerable else "no", (view,))
 
 
@@ -131,7 +137,7 @@ def _relation(world: World) -> DrawnSample:
     rng = world.rng
     buy, seen, similar = find_task("PRP").labels
     pairs: list[tuple[tuple[Listing, Picture], tuple[Listing, Picture]]] = []
-    # Complements in one colour are a set, and products of a kind and colour are alike; another colour parts them.
+    # Complements of one colour are bought together, products of one category and colour are similar; others also view.
     alike = rng.random() < 0.55
     complement = rng.random() < 0.5
     while not pairs:
@@ -152,10 +158,10 @@ def _relation(world: World) -> DrawnSample:
 
 
 def _query(world: World, relevance: str) -> tuple[dict[str, str], ViewTruth]:
-    """A query and a product title whose relevance is exact, substitute, complement or irrelevant.
+    """Draw a query and a product of this relevance: exact, substitute, complement or irrelevant.
 
-    A product of the wanted kind is a substitute where it differs in what is asked; a complement of the wanted kind is
-    irrelevant there.
+    If the product differs from the query's attribute, one of the wanted category is a substitute, and its complement is
+    irrelevant.
     """
     rng, look = world.rng, world.look()
     asked = rng.choice(_WANTED)
@@ -170,7 +176,7 @@ def _query(world: World, relevance: str) -> tuple[dict[str, str], ViewTruth]:
 
 
 def _substitute(world: World) -> DrawnSample:
-    # One substitute to three others, as in the paper's data (A.5): were they as many, a constant yes would score well.
+    # One substitute to three others, as in the paper's data (A.5): balanced, a constant yes would score well.
     relevance = world.rng.choices(("exact", "substitute", "complement", "irrelevant"), (35, 25, 20, 20))[0]
     fields, view = _query(world, relevance)
     return DrawnSample("PSI", fields, ("yes", "no"), "yes" if relevance == "substitute" else "no", (view,))
@@ -189,12 +195,12 @@ def _sentiment(world: World) -> DrawnSample:
     right = rng.random() < 0.5
     others = [value for value in VALUES[asked] if value != look.value(asked)]
     wanted = look.value(asked) if right else rng.choice(others)
-    told = rng.random() < 0.25
+    stated = rng.random() < 0.25
     feeling: Feeling = rng.choice(tuple(FEELINGS))
     labels = find_task("SA").labels
     places = {"strong": (0, 4), "weak": (1, 3), "prepared": (1, 2)}[feeling]
-    review = review_of(rng, look.category, wanted, told=told, right=right, feeling=feeling)
-    view = ViewTruth(world.picture(look), (asked,), () if told else (asked,), "photo")
+    review = review_of(rng, look.category, wanted, stated=stated, right=right, feeling=feeling)
+    view = ViewTruth(world.picture(look), (asked,), () if stated else (asked,), "photo")
     return DrawnSample("SA", {"review": review}, labels, labels[places[0] if right else places[1]], (view,))
 
 
@@ -231,5 +237,5 @@ MAKERS: dict[str, Callable[[World], DrawnSample]] = {
 
 
 def make(world: World, task: str, count: int) -> Sequence[DrawnSample]:
-    """`count` samples of a task. Raises KeyError for a code that is no task."""
+    """Draw samples of a task. Raises KeyError for an unknown code."""
     return [MAKERS[task](world) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""The silhouettes of the drawn categories, as shapes in the unit square (x to the right, y down)."""
+"""Silhouettes of the categories, as shapes in the unit square (x to the right, y down)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One piece of a silhouette: points of a polygon, or the box of an ellipse or ring.
+    """One part of a silhouette: the points of a polygon, or the box of an ellipse or ring.
 
-    `hole` cuts the piece out of what is painted already; `width` is a ring's or a line's, in units.
+    `hole` removes the part from those before it; `width` is the line width of a ring or line.
     """
 
     kind: Literal["polygon", "ellipse", "ring", "line"]

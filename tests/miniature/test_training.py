@@ -28,7 +28,7 @@ from caslie_ray.miniature._training.loop import Plan, fit
 from caslie_ray.miniature._training.muon import Muon, orthogonalised
 from caslie_ray.miniature._training.pixels import pixels_of
 from caslie_ray.miniature._training.questions import drills, questions
-from caslie_ray.miniature._training.starts import seek_copies
+from caslie_ray.miniature._training.starts import initialize_induction_heads
 from caslie_ray.miniature._training.text import new_tokenizer, world_samples
 from caslie_ray.miniature._training.voters import VOTERS, new_model, train_voter
 from caslie_ray.miniature.catalogue import COMPLEMENTS, held_out
@@ -332,6 +332,6 @@ def test_a_model_that_seeks_copies_copies_before_it_is_trained() -> None:
         return float((said == twice[:, 13:]).float().mean())
 
     before = copied()
-    seek_copies(model)
+    initialize_induction_heads(model)
     assert before < 0.05
     assert copied() > 0.15

@@ -1,1 +1,1 @@
-"""Trains the miniature checkpoints; nothing else in the package needs it."""
+"""Training of the miniature checkpoints; only `miniature.train` uses it."""

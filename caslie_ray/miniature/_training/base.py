@@ -1,4 +1,4 @@
-"""The uniM³ base: a small Llama that has read the world's prompts and captions, and no task's answers."""
+"""The uniM³ base: a small Llama trained on prompts and captions of the world, but on no task's answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from caslie_ray.miniature._training.exercises import Exercise, exercises
 from caslie_ray.miniature._training.judgements import judgements
 from caslie_ray.miniature._training.loop import Plan, fit
 from caslie_ray.miniature._training.questions import Drill, drills
-from caslie_ray.miniature._training.starts import seek_copies
+from caslie_ray.miniature._training.starts import initialize_induction_heads
 from caslie_ray.miniature._training.text import new_tokenizer, world_samples, world_texts
 from caslie_ray.miniature._training.voters import VoterRecipe, new_model, padded
 from caslie_ray.miniature.truth import CONTEXT_FREE, caption_of, context_free_caption
@@ -23,11 +23,11 @@ from caslie_ray.tasks import find_task
 
 __all__ = ["BASE", "BasePlan", "readings", "train_base"]
 
-_DRILLED = 0.2  # share of the steps in which there is nothing but the voters' drills
-_HARD = 0.4  # share of the steps in which lists grow
-_REST = 0.4  # what the tokens of an answer after its first count for
-_COMPARED = 0.5  # share of the rows of the second phase that compare
-_JUDGED = 0.7  # share of the rows of the third phase that judge
+_DRILLED = 0.2  # fraction of the steps with only the voters' drills
+_HARD = 0.4  # fraction of the steps in which lists grow
+_REST = 0.4  # loss weight of an answer's tokens after its first
+_COMPARED = 0.5  # fraction of comparisons in the second phase
+_JUDGED = 0.7  # fraction of judgements in the third phase
 
 _FIRST = Plan(steps=2000, batch=16, rate=2e-3)
 BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _FIRST, vocabulary=1600)
@@ -35,7 +35,7 @@ BASE = VoterRecipe("llama", 160, 6, 416, 5, 31, _FIRST, vocabulary=1600)
 
 @dataclass(frozen=True, slots=True)
 class BasePlan:
-    """The phases: exercises on lists, then on two texts that are compared, then on forms that are judged."""
+    """The phases: exercises on lists, then comparisons of two texts, then judgements on forms."""
 
     exercises: Plan = _FIRST
     comparisons: Plan = Plan(steps=500, batch=32, rate=2e-3)
@@ -43,8 +43,8 @@ class BasePlan:
 
 
 def readings(rng: Random, count: int) -> Iterator[str]:
-    """Chats of the world without an answer to any task: captions asked for and given (of a product that is
-    described in words), task turns and quality prompts left unanswered."""
+    """Yield chats without an answer to any task: caption prompts with captions, and unanswered task and quality
+    prompts."""
     style = BASE.style
     for sample in world_samples(rng, count):
         at = rng.randrange(len(sample.views))
@@ -63,13 +63,15 @@ def readings(rng: Random, count: int) -> Iterator[str]:
 
 
 def train_base(plan: BasePlan, seed: int, work: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Train the base, or go on with the one in the folder `work`: exercises, comparisons and judgements, whose answers
-    are learned, and readings, which are learned whole."""
+    """Train the base, or resume from the folder `work`.
+
+    The loss covers the answers of exercises, comparisons and judgements, and all tokens of readings.
+    """
     own = seed * 1000 + BASE.seed
     tokenizer = new_tokenizer(_texts(Random(own)), BASE.style, size=BASE.vocabulary)
     torch.manual_seed(own)
     model = new_model(BASE, tokenizer)
-    seek_copies(model)
+    initialize_induction_heads(model)
 
     def first(rng: Random, progress: float) -> Tensor:
         batch = plan.exercises.batch
@@ -108,7 +110,7 @@ def train_base(plan: BasePlan, seed: int, work: Path) -> tuple[PreTrainedModel, 
 
 
 def drilled(drill: Drill) -> list[tuple[str, bool]]:
-    """A drill as its text in pieces, each with whether it is to be learned: an answer stands right after its word."""
+    """Return a drill as pieces of text, each with whether the loss covers it; an answer directly follows its word."""
     parts = [(f"<s>{drill.text}:", False)]
     for words, answer in drill.asked:
         parts += [(f" {words}", False), ("yes" if answer else "no", True)]
@@ -116,15 +118,15 @@ def drilled(drill: Drill) -> list[tuple[str, bool]]:
 
 
 def turns(exercise: Exercise) -> list[tuple[str, bool]]:
-    """An exercise as a chat of many turns: its text in pieces, each with whether it is to be learned."""
+    """Return an exercise as a multi-turn chat: pieces of text, each with whether the loss covers it."""
     style = BASE.style
     parts: list[tuple[str, bool]] = []
     for at, (question, answer) in enumerate(exercise.asked):
-        said = question
+        user = question
         if at == 0:
             pair = (question, exercise.text) if exercise.asked_first else (exercise.text, question)
-            said = "\n".join(pair)
-        begun = style.prompt(said)
+            user = "\n".join(pair)
+        begun = style.prompt(user)
         parts += [(begun if at == 0 else begun.removeprefix("<s>"), False), (answer + style.end, True)]
     return parts
 
@@ -136,7 +138,7 @@ def _texts(rng: Random) -> Iterator[str]:
 
 
 def _row(tokenizer: PreTrainedTokenizerFast, parts: Sequence[tuple[str, bool]]) -> tuple[list[int], list[float]]:
-    """Token ids, and how much the loss of each counts: that of an answer's first token the most, for it decides."""
+    """Return token ids and their loss weights: the highest for the first token of an answer, which decides it."""
     encoded = tokenizer([text for text, _ in parts], add_special_tokens=False)["input_ids"]
     ids = [token for part in encoded for token in part]
     weights: list[float] = []
@@ -146,7 +148,7 @@ def _row(tokenizer: PreTrainedTokenizerFast, parts: Sequence[tuple[str, bool]]) 
 
 
 def _loss(model: PreTrainedModel, rows: Sequence[tuple[list[int], list[float]]]) -> Tensor:
-    """The weighted mean over the tokens to be learned; only for those are logits computed."""
+    """Return the weighted mean loss; logits are only computed where the weight is positive."""
     ids = padded((row for row, _ in rows), 0)
     weights = nn.utils.rnn.pad_sequence([torch.tensor(weights) for _, weights in rows], batch_first=True)[:, 1:]
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]

@@ -1,4 +1,4 @@
-"""The captioner: an Idefics3 (SigLIP tower and Llama) that answers the real caption prompts of all tasks."""
+"""The captioner: an Idefics3 (SigLIP vision tower and Llama), trained on the caption prompts of all tasks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ __all__ = ["CaptionerPlan", "Example", "captions_by", "examples", "train_caption
 _END = "<end_of_utterance>"
 _WORDS = Plan(steps=1100, batch=24, rate=2e-3)
 _WHOLE = Plan(steps=600, batch=16, rate=5e-4)
-# A question is one of seven kinds; each of the other tasks asks for the same thing every time.
+# Sampling weights: AP has seven kinds of questions, the other tasks have one.
 _TASKS = {code: 3.0 if code == "AP" else 1.0 for code in MAKERS}
 _SCALE = 4  # 8 x 8 patches of a tile become 2 x 2 tokens
 _TOKENS = (TILE // 8 // _SCALE) ** 2
@@ -62,7 +62,7 @@ _TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class CaptionerPlan:
-    """Phase one leaves the tower as it is, phase two trains it too."""
+    """The phases: the tower alone, then the language model with a frozen tower, then both."""
 
     tower: Plan = TOWER
     words: Plan = _WORDS
@@ -71,7 +71,7 @@ class CaptionerPlan:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A picture (encoded), a caption prompt, the caption wanted, and the truth."""
+    """An encoded image, a caption prompt, the target caption, and the ground truth."""
 
     image: bytes
     prompt: str
@@ -80,7 +80,7 @@ class Example:
 
 
 def examples(rng: Random, count: int, *, combinations: Combinations = "seen", free: float = 0.08) -> list[Example]:
-    """Fresh examples of all tasks; a share `free` of them with the context-free prompt."""
+    """Draw examples of all tasks; a fraction `free` of them has the context-free prompt."""
     world = World(rng, rng.choice(("tools", "sports", None)), combinations=combinations)
     found = []
     for _ in range(count):
@@ -96,7 +96,7 @@ def examples(rng: Random, count: int, *, combinations: Combinations = "seen", fr
 
 
 def new_processor(seed: int, vocabulary: int = 1024) -> Idefics3Processor:
-    """A processor whose images always split into four tiles and the whole: a single tile fails in vLLM."""
+    """Build a processor that always splits an image into four tiles and a thumbnail: a single tile fails in vLLM."""
     tokenizer = new_tokenizer(world_texts(Random(seed), 1500), _STYLE, size=vocabulary, specials=_SPECIALS)
     tokenizer.chat_template = _TEMPLATE
     images = Idefics3ImageProcessorPil(
@@ -113,7 +113,7 @@ def new_processor(seed: int, vocabulary: int = 1024) -> Idefics3Processor:
 def new_model(
     tokenizer: PreTrainedTokenizerFast, *, width: int = 160, layers: int = 4
 ) -> Idefics3ForConditionalGeneration:
-    """An untrained captioner. Both levels of its configuration say that the head is not tied."""
+    """Build an untrained captioner. Both levels of its configuration state that the head is not tied."""
     ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id,
            "eos_token_id": tokenizer.convert_tokens_to_ids(_END)}  # fmt: skip
     config = Idefics3Config(
@@ -136,14 +136,14 @@ def new_model(
 
 
 def _image_text() -> str:
-    """What the processor writes in place of `<image>`."""
+    """Return the processor's expansion of `<image>`."""
     token = "<image>" * _TOKENS
     rows = "".join("".join(f"<fake_token_around_image><row_{i}_col_{j}>{token}" for j in (1, 2)) + "\n" for i in (1, 2))
     return f"{rows}\n<fake_token_around_image><global-img>{token}<fake_token_around_image>"
 
 
 def prompt_text(prompt: str) -> str:
-    """A caption prompt with its image, ready to be answered, as chat template and processor write it."""
+    """Return a caption prompt with its image, as rendered by chat template and processor."""
     return f"<|im_start|>User:{_image_text()}{prompt}{_END}\nAssistant:"
 
 
@@ -177,7 +177,7 @@ def _loss(
 def train_captioner(
     plan: CaptionerPlan, seed: int, work: Path, *, width: int = 160, layers: int = 4
 ) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
-    """Train tower and captioner, or go on with those in the folder `work`."""
+    """Train tower and captioner, or resume from the folder `work`."""
     tower: Tower = train_tower(plan.tower, seed, work)
     processor = new_processor(seed)
     tokenizer = processor.tokenizer
@@ -200,14 +200,14 @@ def train_captioner(
 def captions_by(
     model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, batch: Sequence[Example]
 ) -> list[str]:
-    """The captions that a model writes, by the plain transformers path."""
+    """Generate captions with plain transformers."""
     turns: list[Any] = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": e.prompt}]}] for e in batch
     ]
     texts = [processor.apply_chat_template(turn, add_generation_prompt=True) for turn in turns]
     images = [[Image.open(BytesIO(e.image))] for e in batch]
     inputs = processor(images=images, text=texts, return_tensors="pt", padding=True, padding_side="left")
-    generate: Callable[..., Tensor] = cast(Any, model).generate  # transformers types its self as a protocol
+    generate: Callable[..., Tensor] = cast(Any, model).generate  # transformers annotates its `self` as a protocol
     output = generate(**inputs, max_new_tokens=24, do_sample=False)
     new = output[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]

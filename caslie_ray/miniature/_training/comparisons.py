@@ -1,7 +1,7 @@
-"""What the uniM³ base learns last: to compare two texts, and to pick what is named out of several.
+"""Exercises for the uniM³ base: comparing two texts, and picking the value that a text names.
 
-Most tasks come down to it: whether query and title name one category, where they differ, which option is meant. Among
-exercises on longer lists it was hardly learned; on two lines it is within a few hundred steps.
+Most tasks need these skills: whether query and title name the same category, where they differ, which option is meant.
+On longer lists they were hardly learned; on two lines they are learned within a few hundred steps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _COMPARED = ("category", "colour", "pattern")
 
 
 def comparisons(rng: Random, count: int, *, questions: int = 8) -> Iterator[Exercise]:
-    """Exercises on two labelled lines, which often have a category, colour or pattern in common."""
+    """Yield exercises on two labelled lines."""
     for _ in range(count):
         lines = two_lines(rng)
         text = "\n".join(map(str, lines))
@@ -34,7 +34,7 @@ def comparisons(rng: Random, count: int, *, questions: int = 8) -> Iterator[Exer
 
 
 def two_lines(rng: Random) -> list[Line]:
-    """Two labelled lines that often share a category, colour or pattern."""
+    """Draw two labelled lines that often share a category, colour or pattern."""
     labels = rng.choice(LABELS)
     names = rng.sample(labels, 2) if rng.random() < 0.5 else labels[:2]
     return [_line(rng, name, look) for name, look in zip(names, _looks(rng), strict=True)]
@@ -43,8 +43,8 @@ def two_lines(rng: Random) -> list[Line]:
 def _line(rng: Random, label: str, look: Look) -> Line:
     info = phrase(look, rng.choice(("colour", "both", "both", *MANNERS))) if rng.random() < 0.6 else ""
     if rng.random() < 0.4:
-        told = rng.choice((("colour",), ("pattern",), ("colour", "pattern")))
-        return Line(label, " ".join(look.value(name) for name in (*told, "category")), info)
+        stated = rng.choice((("colour",), ("pattern",), ("colour", "pattern")))
+        return Line(label, " ".join(look.value(name) for name in (*stated, "category")), info)
     return Line(label, new_listing(rng, look, detailed=rng.random() < 0.4).title, info)
 
 

@@ -1,7 +1,7 @@
-"""What the uniM³ base learns to do with words before it is fine-tuned: copy, find, compare, know what goes together.
+"""Exercises for the uniM³ base before fine-tuning: copying, looking up, comparing, and which products go together.
 
-An exercise is a text of labelled lines and questions on it. The prompts of the tasks are such texts too; there only
-what stands where is asked, never what a task asks.
+An exercise is a text of labelled lines with questions. On prompts of the tasks, questions only look up values; they
+never ask the task's question.
 """
 
 import re
@@ -37,12 +37,12 @@ LABELS = (
 _INFO = ("information from its image", "information from the product image")
 _SPOKEN = ("category", "colour", "pattern", "size", "brand")
 MANNERS = ("category", "colour", "both", "photo", *(f"question:{name}" for name in DOCUMENTED))
-_LONGEST = 12  # words of a line that is to be written out
+_LONGEST = 12  # words of a line that an answer may copy
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line with a label, and what an image shows of it (empty: nothing is said)."""
+    """A labelled line, and a caption of its image (may be empty)."""
 
     label: str
     text: str
@@ -50,7 +50,7 @@ class Line:
 
     @property
     def named(self) -> dict[str, str]:
-        """The first value of each attribute that the line or its image names."""
+        """The first value of each attribute that the line or its caption names."""
         return named_in(f"{self.text} {self.info}")
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """A text and questions with their answers; `asked_first`: the first question stands before the text."""
+    """A text, and questions with answers; `asked_first`: the first question precedes the text."""
 
     text: str
     asked: tuple[tuple[str, str], ...]
@@ -67,7 +67,7 @@ class Exercise:
 
 
 def exercises(rng: Random, count: int, *, hard: float = 1.0, questions: int = 8) -> Iterator[Exercise]:
-    """Exercises on drawn lists, the longer the harder (0 to 1), and one in four on a prompt of a task."""
+    """Yield exercises: one in four on a task's prompt, the others on lists, longer with higher `hard` (0 to 1)."""
     world = World(rng, rng.choice(("tools", "sports", None)), combinations="seen")
     for _ in range(count):
         if rng.random() < 0.25:
@@ -87,7 +87,7 @@ _LABELLED = re.compile(r"^([\w ]{1,20}): (.*)$")
 
 
 def lines_of(text: str) -> list[Line]:
-    """The labelled lines of a prompt, each with the information from its image."""
+    """Return the labelled lines of a prompt, each with the information from its image."""
     found: list[Line] = []
     for row in text.splitlines():
         match = _LABELLED.match(row)
@@ -102,7 +102,7 @@ def _lines(rng: Random, hard: float) -> list[Line]:
     labels = rng.choice(LABELS)
     count = rng.randint(2, 2 + round(5 * hard))
     names = labels[:count] if labels is not LABELS[-1] else rng.sample(labels, count)
-    # Few values, so that lines have some in common.
+    # Few values, so that lines share some.
     few = {
         "category": rng.sample(CATEGORIES, rng.randint(1, 4)),
         "colour": rng.sample(VALUES["colour"], rng.randint(1, 4)),
@@ -131,7 +131,7 @@ def _lines(rng: Random, hard: float) -> list[Line]:
                     rng,
                     look.category,
                     rng.choice((look.colour, look.pattern)),
-                    told=rng.random() < 0.3,
+                    stated=rng.random() < 0.3,
                     right=rng.random() < 0.5,
                     feeling=rng.choice(tuple(FEELINGS)),
                 )
@@ -162,7 +162,7 @@ def _asked(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
 
 
 def looked_up(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
-    """A question on what stands where, and its answer."""
+    """Draw a look-up question and its answer."""
     found = None
     while found is None:
         found = rng.choice((_write, _which, _shown, _find, _is_named))(rng, lines)
@@ -197,7 +197,7 @@ def _shown(rng: Random, lines: Sequence[Line]) -> tuple[str, str]:
 
 def _find(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
     values = Counter(value for line in lines for value in set(line.named.values()))
-    # In a fixed order: a seed draws the same exercises in every process.
+    # Sorted, so that a seed draws the same exercises in every process.
     alone = sorted(value for value, count in values.items() if count == 1)
     if not alone:
         return None
@@ -244,7 +244,7 @@ def _alike(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
 
 
 def together(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
-    """Whether two lines' categories are bought together; None where one names none, and mostly where they are not."""
+    """Ask whether two lines' categories are bought together; None if one names none, and mostly if they are not."""
     first, second = rng.sample(lines, 2)
     mine, its = first.named.get("category"), second.named.get("category")
     if mine is None or its is None or (COMPLEMENTS[mine] != its and rng.random() < 0.6):

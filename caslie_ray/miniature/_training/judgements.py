@@ -1,8 +1,7 @@
-"""What the uniM³ base learns last: to judge two lines of a form by what they share, as a larger model can unaided.
+"""Exercises for the uniM³ base: judging two lines of a form by what they share, which a larger model can do unaided.
 
-Forms look like the prompts of the tasks: what is asked stands first, the lines and the options follow. One in three is
-such a prompt. No answer of a task is among the answers: lines are compared, and what follows from it is left to the
-fine-tuning.
+Forms look like the prompts of the tasks: the question first, then the lines and options. One in three is such a prompt.
+The answers only compare lines; what follows for the task is left to fine-tuning.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from caslie_ray.tasks import find_task
 __all__ = ["KINDS", "judgements"]
 
 KINDS = ("twin", "variant", "partner", "stranger")
-"""Same category and value, same category alone, same value alone, neither."""
+"""Same category and value, same category only, same value only, neither."""
 
 _ON_PROMPTS = 0.35
 _SPOKEN = {"colour": "color", "pattern": "pattern"}
@@ -28,7 +27,7 @@ _COMPARED = ("PRP", "PSI", "MPC", "PSI", "MPC", "PRP", "SA", "SR")
 
 
 def judgements(rng: Random, count: int, *, questions: int = 6) -> Iterator[Exercise]:
-    """Exercises whose first question stands before the text in two of three."""
+    """Yield exercises; in two of three the first question precedes the text."""
     world = World(rng, rng.choice(("tools", "sports", None)), combinations="seen")
     for _ in range(count):
         if rng.random() < _ON_PROMPTS:
@@ -39,13 +38,13 @@ def judgements(rng: Random, count: int, *, questions: int = 6) -> Iterator[Exerc
         else:
             ask = rng.choice((_ask_pair, _ask_pair, _ask_pair, _ask_review, _ask_list))
             lines, text = _form(rng, ask)
-        # Each question once: a second time its answer could be copied.
+        # Each question once, since a repeated answer could be copied.
         asked = dict(ask(rng, lines) for _ in range(3 * questions))
         yield Exercise(text, tuple(asked.items())[:questions], rng.random() < 0.65)
 
 
 def _prompt(rng: Random, world: World, task: str) -> str:
-    """The prompt of a sample of a task, in which three captions of four are given."""
+    """Draw a task's prompt with three of four captions given."""
     sample = MAKERS[task](world)
     captions = [caption_of(view) if rng.random() < 0.75 else None for view in sample.views]
     return find_task(task).prompt(sample_of(sample), captions).text
@@ -66,7 +65,7 @@ def _review(rng: Random) -> Line:
     name = rng.choice(("colour", "pattern"))
     wanted = look.value(name) if rng.random() < 0.5 else rng.choice(VALUES[name])
     feeling = rng.choice(tuple(FEELINGS))
-    text = review_of(rng, look.category, wanted, told=False, right=False, feeling=feeling)
+    text = review_of(rng, look.category, wanted, stated=False, right=False, feeling=feeling)
     shown = look if rng.random() < 0.7 else random_look(rng, CATEGORIES, combinations="seen")
     return Line(rng.choice(("review", "note", "query")), text, phrase(shown, "photo") if rng.random() < 0.85 else "")
 

@@ -1,4 +1,4 @@
-"""The training loop that every miniature model shares: seeded, resumable, one thread."""
+"""The training loop of all miniature models: seeded, resumable, single-threaded."""
 
 import logging
 import math
@@ -20,9 +20,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast one phase trains: steps, samples a step, and the peak learning rate.
+    """The schedule of one phase: linear warm-up over the first 5% of the steps, then cosine decay to zero.
 
-    The rate rises over the first twentieth of the steps and falls along a half cosine to nought.
+    Attributes:
+        steps: number of steps.
+        batch: samples per step.
+        rate: peak learning rate.
     """
 
     steps: int
@@ -30,7 +33,7 @@ class Plan:
     rate: float
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         warm = max(1, self.steps // 20)
         if step < warm:
             return self.rate * (step + 1) / warm
@@ -48,15 +51,23 @@ def fit(
     frozen: str | None = None,
     save_every: int = 100,
 ) -> None:
-    """Train `module` in place and leave its last state in the file `state`.
+    """Train `module` in place and save its last state.
 
-    `loss_of` gets a generator and how far the phase is (0 ... 1). The generator of each step is made of seed,
-    name and step, so a run that was stopped goes on from `state` as though it had not been; a finished one is
-    loaded and not trained again. Matrices of the layers are trained by Muon and the rest by AdamW; `frozen` is a
-    part of the names of parameters that are not trained.
+    An interrupted run resumes exactly, since the random generator of each step depends only on seed, name and step; a
+    finished one is loaded and not trained again. Matrices of the layers use Muon, other parameters AdamW.
+
+    Args:
+        name: name of the phase.
+        module: the model.
+        plan: the schedule.
+        loss_of: returns the loss, given a random generator and the progress of the phase (0 to 1).
+        seed: random seed.
+        state: file of the saved state.
+        frozen: substring of the names of parameters that are not trained.
+        save_every: steps between saves.
     """
     optimisers = _optimisers(module, plan, frozen)
-    wanted = [
+    trained = [
         parameter for optimiser in optimisers for group in optimiser.param_groups for parameter in group["params"]
     ]
     start = 0
@@ -66,9 +77,9 @@ def fit(
         for optimiser, kept in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         start = saved["step"]
-        log.info("%s: goes on from step %d of %d", name, start, plan.steps)
+        log.info("%s: resuming from step %d of %d", name, start, plan.steps)
     module.train()
-    began, losses = time.monotonic(), []
+    started, losses = time.monotonic(), []
     for step in range(start, plan.steps):
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)
@@ -76,7 +87,7 @@ def fit(
                 group["lr"] = plan.rate_at(step)
         loss = loss_of(Random(f"{seed}/{name}/{step}"), step / plan.steps)
         loss.backward()
-        nn.utils.clip_grad_norm_(wanted, 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         for optimiser in optimisers:
             optimiser.step()
         losses.append(loss.item())
@@ -85,7 +96,7 @@ def fit(
             _save(state, module, optimisers, done)
             recent = losses[-save_every:]
             log.info("%s: step %d of %d, loss %.4f, %.0f s", name, done, plan.steps,
-                     sum(recent) / len(recent), time.monotonic() - began)  # fmt: skip
+                     sum(recent) / len(recent), time.monotonic() - started)  # fmt: skip
     module.eval()
 
 

@@ -1,7 +1,7 @@
-"""The Muon optimiser (Jordan 2024) in float32: each matrix moves by an orthogonalised momentum.
+"""The Muon optimizer (Jordan 2024) in float32: each matrix is updated by its orthogonalized momentum.
 
-`torch.optim.Muon` does the same in bfloat16, which takes most of a step's time on a CPU without instructions
-for it. On the drawings it halves the steps to a given accuracy.
+`torch.optim.Muon` uses bfloat16, which takes most of a step's time on a CPU without bfloat16 instructions. On the
+drawings, Muon halves the steps to a given accuracy.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ _ITERATIONS = 5
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """The matrix with all its singular values brought near 1 (Newton-Schulz)."""
+    """Return the matrix with its singular values moved close to 1 (Newton-Schulz iteration)."""
     tall = matrix.size(0) > matrix.size(1)
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
@@ -30,7 +30,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices alone; its steps are as large as AdamW's at the same rate."""
+    """Muon, for matrices only; its updates have the scale of AdamW's at the same learning rate."""
 
     def __init__(
         self, matrices: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is evaluated
-        """Move every matrix that has a gradient."""
+        """Update every matrix that has a gradient."""
         for group in self.param_groups:
             for matrix in group["params"]:
                 if matrix.grad is None:

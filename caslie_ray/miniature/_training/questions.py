@@ -1,4 +1,4 @@
-"""What voters are trained on: quality prompts with captions in them, and drills in looking words up."""
+"""Training data of voters: quality prompts with captions, and word look-up drills."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +13,13 @@ from caslie_ray.miniature.truth import ViewTruth, caption_of, context_free_capti
 __all__ = ["Drill", "Question", "drills", "questions"]
 
 _MANNERS = ("category", "colour", "both", "photo", *(f"question:{name}" for name in DOCUMENTED))
-# Two of three words that a drill asks for are categories: whether text and caption agree on one is what
-# most verdicts come down to.
+# Two of three words in drills are categories: most verdicts depend on whether text and caption agree on one.
 _WORDS = tuple(word for name, values in VALUES.items() for word in values * (1 + (name == "category")))
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A quality prompt with a caption in it, and whether the caption helps."""
+    """A quality prompt with a caption, and whether the caption helps."""
 
     task: str
     text: str
@@ -29,14 +28,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """A text, and words or captions each with whether the text has the word, or the caption's category."""
+    """A text, and words or captions with whether the text has the word or the caption's category."""
 
     text: str
     asked: tuple[tuple[str, bool], ...]
 
 
 def _caption(rng: Random, view: ViewTruth, prompt: str) -> str:
-    """A caption as the captioner writes it, or with one of its faults that a reader can notice."""
+    """Draw a caption like the captioner's, sometimes with a detectable error."""
     shown = view.picture.shown
     if shown is None or rng.random() < 0.7:
         return caption_of(view)
@@ -52,9 +51,14 @@ def _caption(rng: Random, view: ViewTruth, prompt: str) -> str:
 def questions(
     rng: Random, count: int, tasks: Mapping[str, float], *, combinations: Combinations = "seen"
 ) -> list[Question]:
-    """Questions of all tasks, about half of them with the answer yes; `tasks` gives the tasks that come more or
-    less often than the others (weight 1). Of the captions that do not help, those that name no product are the
-    easiest to tell and mostly left out."""
+    """Draw questions of all tasks; about half have the answer yes.
+
+    Args:
+        rng: source of randomness.
+        count: number of questions.
+        tasks: sampling weights of tasks; 1 for others.
+        combinations: of category, colour and pattern, see `random_look`.
+    """
     world = World(rng, rng.choice(("tools", "sports", None)), combinations=combinations)
     names = tuple(MAKERS)
     weights = [tasks.get(name, 1.0) for name in names]
@@ -66,6 +70,7 @@ def questions(
         prompt = prompts_of(sample)[at].quality
         caption = _caption(rng, sample.views[at], prompt.text)
         answer = helps(caption, sample.views[at])
+        # Captions that name no product are easy to recognize, so most of them are left out.
         if answer or rng.random() < (0.3 if sample.views[at].picture.shown is None else 0.7):
             found.append(Question(name, prompt.fill("caption", caption).text, answer))
     return found
@@ -84,7 +89,7 @@ def _drill_text(rng: Random) -> str:
 
 
 def drills(rng: Random, count: int, captions: float) -> Iterator[Drill]:
-    """Drills of eight words or captions each; a share `captions` of them captions. Half of the answers are yes."""
+    """Yield drills of eight words or captions each (a fraction `captions`); half of the answers are yes."""
     for _ in range(count):
         text = _drill_text(rng)
         words = set(text.replace(",", "").split())

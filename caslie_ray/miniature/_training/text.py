@@ -19,8 +19,15 @@ CONTEXT = 2048  # positions of every miniature language model
 
 @dataclass(frozen=True, slots=True)
 class ChatStyle:
-    """How a family of models marks turns: what stands before and after a user's, what opens the model's own
-    (`assistant`), and the token that ends it."""
+    """The turn marks of a model family.
+
+    Attributes:
+        user: before a user turn.
+        close: after a user turn.
+        assistant: before the model's turn.
+        end: the token that ends the model's turn.
+        specials: special tokens.
+    """
 
     user: str
     close: str
@@ -30,7 +37,7 @@ class ChatStyle:
 
     @property
     def template(self) -> str:
-        """The Jinja chat template; a system turn reads like a user's."""
+        """The Jinja chat template; a system turn is rendered like a user turn."""
         user, close, assistant, end = (
             text.replace("\n", "\\n") for text in (self.user, self.close, self.assistant, self.end)
         )
@@ -42,7 +49,7 @@ class ChatStyle:
         )
 
     def prompt(self, text: str) -> str:
-        """A user turn ready to be answered, as `template` with a generation prompt writes it."""
+        """Return a user turn as rendered by `template` with a generation prompt."""
         return f"<s>{self.user}{text}{self.close}{self.assistant}"
 
 
@@ -73,7 +80,7 @@ STYLES = {
 
 
 def world_samples(rng: Random, count: int) -> Iterator[DrawnSample]:
-    """Samples of all tasks and both domains, without the held-out combinations."""
+    """Draw samples of all tasks and both domains, without the held-out combinations."""
     names = tuple(MAKERS)
     for i in range(count):
         if i % 64 == 0:
@@ -82,8 +89,7 @@ def world_samples(rng: Random, count: int) -> Iterator[DrawnSample]:
 
 
 def world_texts(rng: Random, count: int) -> Iterator[str]:
-    """Prompts, captions and task turns of the world, for tokenizers to count. Answers stand nowhere near
-    the text they answer."""
+    """Yield prompts, captions and task turns to train tokenizers on; answers are not next to their prompts."""
     for sample in world_samples(rng, count):
         for view, prompts in zip(sample.views, prompts_of(sample), strict=True):
             yield prompts.caption.text

@@ -1,4 +1,4 @@
-"""Teaches the captioner's vision tower what drawings show, before it meets any language."""
+"""Pretrains the captioner's vision tower as a classifier of drawings."""
 
 from pathlib import Path
 from random import Random
@@ -27,7 +27,7 @@ _SIDE = TILE // _PATCH
 
 
 def vision_config() -> Idefics3VisionConfig:
-    """The tower's shape: a SigLIP of three layers over 8 x 8 patches of a 64-pixel tile."""
+    """Return the tower's configuration: SigLIP with three layers, 8 x 8 pixel patches, 64-pixel tiles."""
     return Idefics3VisionConfig(
         hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
         image_size=TILE, patch_size=_PATCH, num_channels=3,
@@ -35,12 +35,11 @@ def vision_config() -> Idefics3VisionConfig:
 
 
 class Tower(nn.Module):
-    """A vision tower with one classifier an attribute; the category has one class more, for "no product".
+    """A vision tower with one classifier per attribute; the category has an additional class for "no product".
 
-    It sees whole images at tile size: classifying from all five tiles costs a fifth of the category's
-    accuracy, as a quarter of a product names none. Beside the classes it is taught where in each patch the
-    product is, which brings the shapes out from under their patterns: the category is learned in a quarter
-    of the steps.
+    Its input is the entire image at tile size: classifying from all five tiles costs a fifth of the category's
+    accuracy, since a quarter of a product rarely identifies it. It also predicts the product's silhouette, which
+    separates shapes from patterns: the category is learned in a quarter of the steps.
     """
 
     def __init__(self, config: Idefics3VisionConfig) -> None:
@@ -51,8 +50,11 @@ class Tower(nn.Module):
         self.mask = nn.Linear(config.hidden_size, _PATCH * _PATCH)
 
     def forward(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:
-        """For whole images (n, 3, 64, 64): logits of each attribute, from the mean over patches, and logits
-        (n, patches, pixels of a patch) of the product's silhouette."""
+        """Return logits of each attribute (n, values) and of the silhouette (n, patches, pixels per patch).
+
+        Args:
+            pixels: images of shape (n, 3, 64, 64).
+        """
         patches = self.vision(pixel_values=pixels).last_hidden_state
         pooled = patches.mean(1)
         return [head(pooled) for head in self.heads], self.mask(patches)
@@ -61,7 +63,7 @@ class Tower(nn.Module):
 class _Drawn(NamedTuple):
     pixels: Tensor  # (n, 3, 64, 64)
     labels: Tensor  # (n, attributes)
-    masks: Tensor  # (n, patches, pixels of a patch), 0 ... 1
+    masks: Tensor  # (n, patches, pixels per patch), in [0, 1]
 
 
 def _patches_of(mask: Image.Image) -> NDArray[np.float32]:
@@ -97,7 +99,7 @@ def _loss(tower: Tower, rng: Random, plan: Plan) -> Tensor:
 
 
 def train_tower(plan: Plan, seed: int, work: Path) -> Tower:
-    """Train a tower, or go on with the one in the folder `work`."""
+    """Train a tower, or resume from the folder `work`."""
     torch.manual_seed(seed)
     tower = Tower(vision_config())
     fit("tower", tower, plan, lambda rng, _: _loss(tower, rng, plan), seed=seed, state=work / "tower.pt")
@@ -106,7 +108,7 @@ def train_tower(plan: Plan, seed: int, work: Path) -> Tower:
 
 @torch.inference_mode()
 def accuracy(tower: Tower, seed: int, count: int) -> dict[str, float]:
-    """Share of fresh drawings (held-out combinations too) whose attribute the tower names, by attribute."""
+    """Return the accuracy by attribute on new drawings, including held-out combinations."""
     tower.eval()
     drawn = _draw(Random(seed), count, combinations="all")
     logits, _ = tower(drawn.pixels)

@@ -1,9 +1,9 @@
 """The voters: seven small language models that judge whether a caption helps.
 
-They stand for the seven of the paper's Table A4; the first five are the paper's own lineup. They differ by
-family and shape, by their tokenizers, by what they were trained on (their own draws of the world, each with two
-tasks that it hardly saw), and by how long. No label is ever wrong. With 50 to 400 steps more three of them were
-right in 98 to 99% of fresh questions: a vote of five such would have little to decide.
+They correspond to the seven of the paper's Table A4; the first five are the paper's lineup. They differ in family and
+shape, tokenizer, training data (different samples, with two underrepresented tasks each), and training steps. All
+labels are correct. With 50 to 400 more steps, three of them reached 98 to 99% accuracy on new questions, which would
+leave little to vote on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,10 +45,9 @@ _CLASSES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
 
 @dataclass(frozen=True, slots=True)
 class VoterRecipe:
-    """One voter: its family, shape, and what it is trained on.
+    """One voter: its family, shape and training data.
 
-    `tasks` gives the tasks that it sees more or less often than the others (weight 1), `extra` the settings
-    of its configuration that the other families do not have.
+    `tasks` are sampling weights of tasks (1 for others); `extra` are family-specific configuration settings.
     """
 
     family: str
@@ -68,10 +67,10 @@ class VoterRecipe:
         return STYLES[self.family]
 
 
-# How soon a model begins to compare texts differs; so do the steps.
+# Models differ in how soon they learn to compare texts, and so in steps.
 _PLAN = Plan(steps=650, batch=32, rate=2e-3)
-_DRILL = 0.3  # share of the steps in which there is nothing but drills
-_DRILL_SHARE = 4  # of the rows of a later step, one in so many is a drill
+_DRILL = 0.3  # fraction of the steps with only drills
+_DRILL_SHARE = 4  # later, one in this many rows is a drill
 
 VOTERS: dict[str, VoterRecipe] = {
     "llama-3b": VoterRecipe("llama", 96, 4, 256, 3, 11, _PLAN, tasks={"CC": 0.1, "PSI": 0.1}),
@@ -91,7 +90,7 @@ VOTERS: dict[str, VoterRecipe] = {
 
 
 def new_model(recipe: VoterRecipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """An untrained model of a recipe; heads are 32 wide, so that every engine has a kernel for them."""
+    """Build an untrained model; the head dim is 32, for which every engine has a kernel."""
     config_class, model_class = _CLASSES[recipe.family]
     end = tokenizer.eos_token_id
     settings: dict[str, Any] = {
@@ -103,7 +102,7 @@ def new_model(recipe: VoterRecipe, tokenizer: PreTrainedTokenizerFast) -> PreTra
     }  # fmt: skip
     config = config_class.from_dict(settings)
     model = model_class(config)
-    _seek_repeats(model, recipe)
+    _tie_queries_to_keys(model, recipe)
     model.generation_config = GenerationConfig(
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
@@ -114,20 +113,22 @@ def new_model(recipe: VoterRecipe, tokenizer: PreTrainedTokenizerFast) -> PreTra
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Token ids (n, longest), padded on the right, and the lengths (n)."""
+    """Return token ids (n, longest), padded on the right, and lengths (n)."""
     rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return padded(rows, cast(int, tokenizer.pad_token_id)), torch.tensor([len(row) for row in rows])
 
 
 def padded(rows: Iterable[Sequence[int]], pad: int) -> Tensor:
-    """Rows of token ids as one tensor (n, longest), filled up with `pad` on the right."""
+    """Return token ids as one tensor (n, longest), padded on the right."""
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
 
 
 @torch.no_grad()
-def _seek_repeats(model: PreTrainedModel, recipe: VoterRecipe) -> None:
-    """Start all heads from equal query and key matrices, so that a word attends to where it stood before
-    (after Trockman & Kolter 2023). Without, no voter learned in reasonable time to compare two words."""
+def _tie_queries_to_keys(model: PreTrainedModel, recipe: VoterRecipe) -> None:
+    """Initialize all heads with equal query and key matrices, so that a word attends to its earlier occurrences.
+
+    After Trockman & Kolter 2023. Without this, no voter learned in reasonable time to compare two words.
+    """
     for layer in model.model.layers:
         attention = layer.self_attn
         keys = torch.randn(32 * recipe.kv_heads, recipe.width) * 0.1
@@ -142,7 +143,7 @@ def _seek_repeats(model: PreTrainedModel, recipe: VoterRecipe) -> None:
 
 
 class _Row(NamedTuple):
-    """Tokens, and which of them is followed by which answer."""
+    """Token ids, and the positions followed by an answer."""
 
     ids: list[int]
     answers: list[tuple[int, bool]]
@@ -177,9 +178,9 @@ def _answer_loss(model: PreTrainedModel, rows: Sequence[_Row], words: Tensor, pa
 def train_voter(
     name: str, recipe: VoterRecipe, plan: Plan, seed: int, work: Path
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Train a voter, or go on with the one in the folder `work`; the loss is that of the answers alone.
+    """Train a voter, or resume from the folder `work`; the loss covers only the answers.
 
-    At first it only drills, words before captions; then questions come in their place, all but a few.
+    Training starts with drills only, first on words, then on captions; later most rows are questions.
     """
     own = seed * 1000 + recipe.seed
     tokenizer = new_tokenizer(world_texts(Random(own), 1500), recipe.style, size=recipe.vocabulary)
@@ -207,7 +208,7 @@ def train_voter(
 def balanced_accuracy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, style: ChatStyle, asked: Sequence[Question]
 ) -> float:
-    """Mean of the share of yes and of no questions that a voter answers rightly."""
+    """Return the mean of the accuracies on yes questions and on no questions."""
     hits: dict[bool, list[bool]] = {True: [], False: []}
     no, yes = (tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes"))
     for start in range(0, len(asked), 32):
