@@ -1,4 +1,4 @@
-"""This project's jobs, measured from outside: processes of their own, whose rows and memory are watched."""
+"""Runs this project's jobs in subprocesses and measures their rows, memory and CPU time from outside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import caslie_ray
-from caslie_ray.benchmark._resource_usage import Family, RowWatch, Watcher
+from caslie_ray.benchmark._resource_usage import ProcessTree, ResourceMonitor, RowCounter
 from caslie_ray.benchmark._timing import Timing, steady_seconds
 from caslie_ray.storage.run import Run
 
@@ -29,11 +29,11 @@ class Job:
     """One job to run.
 
     Attributes:
-        name: of the job, such as `caption`.
-        run: where it works.
+        name: the job, such as `caption`.
+        run: its run.
         profile: path of its profile.
         settings: overrides of the profile.
-        more: more arguments of its command line.
+        more: additional command line arguments.
     """
 
     name: str
@@ -44,23 +44,23 @@ class Job:
 
     @property
     def argv(self) -> list[str]:
-        """Its command line."""
+        """Its command line arguments."""
         settings = ["--set", *self.settings] if self.settings else []
         return ["--run", self.run.uri, "--profile", self.profile, "--quiet", *settings, *self.more]
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What was seen of one job.
+    """The measurements of one job.
 
     Attributes:
-        failure: why it failed; empty where it completed.
-        begin: when its process started, or the job before it in the same process ended; seconds since 1970.
-        end: when it was complete.
-        events: per table, when how many rows were there.
-        memory_mib: peaks by driver, workers, ray (its own processes) and object_store.
+        failure: why it failed; empty if it completed.
+        begin: start of its process, or end of the job before it in the same process, in seconds since 1970.
+        end: when it completed.
+        events: per table, times and numbers of rows so far.
+        memory_mib: peaks of driver, workers, ray (Ray's own processes) and object_store.
         cpu_steady_s: CPU seconds of all its processes between first and last row.
-        resources: what the Ray cluster had.
+        resources: resources of the Ray cluster.
     """
 
     failure: str
@@ -72,19 +72,19 @@ class JobResult:
     resources: Mapping[str, float] = field(default_factory=dict)
 
     def rows_at(self) -> tuple[float, float] | None:
-        """When the first rows and the last rows were there; None without rows."""
+        """Return the times of the first and the last rows; None without rows."""
         moments = [at for events in self.events.values() for at, _ in events]
         return (min(moments), max(moments)) if moments else None
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a process that imports this package from where it lies."""
+    """Return the environment of a subprocess that imports this package."""
     here = str(Path(caslie_ray.__file__).parent.parent)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))}
 
 
 def terminate(process: subprocess.Popen[str]) -> None:
-    """End a process as an interrupt would; kill it where it does not end."""
+    """Send SIGTERM to a process; kill it if it does not end."""
     process.terminate()
     try:
         process.wait(_END_S)
@@ -94,54 +94,56 @@ def terminate(process: subprocess.Popen[str]) -> None:
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path) -> list[JobResult]:
-    """Run jobs one after the other in one process; the first also takes the start of Python and Ray.
+    """Run jobs one after the other in one process; the first includes the start of Python and Ray.
 
     Args:
         jobs: the jobs.
-        folder: a local folder for files that pass between the processes.
+        folder: a local folder for exchanged files.
     """
-    spec, result, said = folder / "spec.json", folder / "result.json", folder / "said.txt"
+    spec, result, log = folder / "spec.json", folder / "result.json", folder / "output.txt"
     spec.write_text(json.dumps([{"name": job.name, "argv": job.argv} for job in jobs]))
     result.unlink(missing_ok=True)
-    watches = [RowWatch(job.run) for job in jobs]
+    counters = [RowCounter(job.run) for job in jobs]
     started = time.time()
-    with said.open("w") as output:
+    with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "caslie_ray.benchmark._job_process", str(spec), str(result)],
             env=environment(), stdout=output, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        family = Family(process.pid)
+        processes = ProcessTree(process.pid)
         try:
-            with Watcher(watches, family) as watcher:
+            with ResourceMonitor(counters, processes) as watcher:
                 process.wait()
         finally:
             if process.poll() is None:
                 terminate(process)
-        family.wait(_GONE_S)
+        processes.wait(_GONE_S)
     if process.returncode or not result.exists():
-        reason = _last_lines(said) or f"the process ended with exit code {process.returncode}"
+        reason = _last_lines(log) or f"the process ended with exit code {process.returncode}"
         return [JobResult(reason) for _ in jobs]
-    found = json.loads(result.read_text())
+    report = json.loads(result.read_text())
     results = []
-    for number, (done, watch) in enumerate(zip(found["jobs"], watches, strict=True)):
+    for number, (done, watch) in enumerate(zip(report["jobs"], counters, strict=True)):
         begin = started if not number else done["begin"]
         if done["code"]:
-            results.append(JobResult(f"exit code {done['code']}: {_last_lines(said)}", begin, done["end"]))
+            results.append(JobResult(f"exit code {done['code']}: {_last_lines(log)}", begin, done["end"]))
             continue
-        results.append(_result(watch, watcher, found, begin, done["end"]))
+        results.append(_result(watch, watcher, report, begin, done["end"]))
     return results
 
 
-def _result(watch: RowWatch, watcher: Watcher, found: Mapping[str, Any], begin: float, end: float) -> JobResult:
+def _result(
+    watch: RowCounter, watcher: ResourceMonitor, report: Mapping[str, Any], begin: float, end: float
+) -> JobResult:
     memory = watcher.peaks(begin, end)
-    exported = [one for one in found["exported"] if begin <= one[0] <= end]
+    exported = [one for one in report["exported"] if begin <= one[0] <= end]
     memory["object_store"] = round(max(store for _, store, _ in exported), 1) if exported else None
     joined = bool(os.environ.get("RAY_ADDRESS"))
-    if joined:  # its processes are not this one's
+    if joined:  # the processes of a joined cluster are not ours
         memory["workers"] = round(max(workers for *_, workers in exported), 1) if exported else None
         memory["ray"] = None
     events = {table: seen for table, seen in watch.events.items() if seen}
-    resources = {name: value for name, value in found["resources"].items() if name in ("CPU", "GPU")}
+    resources = {name: value for name, value in report["resources"].items() if name in ("CPU", "GPU")}
     result = JobResult("", begin, end, events, memory, None, resources)
     between = None if joined else result.rows_at()
     cpu = watcher.cpu_between(*between) if between and between[1] > between[0] else None
@@ -152,8 +154,8 @@ def caption_timing(result: JobResult, units: int, session: Mapping[str, Any]) ->
     """Return the timing of a job that writes rows.
 
     Args:
-        result: what was seen of it.
-        units: views, votes or answers that it gave.
+        result: its measurements.
+        units: number of views, votes or answers.
         session: `this_session` of the job's summary.
     """
     if result.failure:
@@ -184,7 +186,7 @@ def caption_timing(result: JobResult, units: int, session: Mapping[str, Any]) ->
 
 
 def _counted_between(result: JobResult) -> int | None:
-    """Rows between the first ones and the last ones, of a job that writes one table; None for one that writes more."""
+    """Return the rows after the first ones, for a job that writes one table; otherwise None."""
     if len(result.events) != 1:
         return None
     (events,) = result.events.values()
@@ -192,7 +194,7 @@ def _counted_between(result: JobResult) -> int | None:
 
 
 def _busy(models: Mapping[str, Any], steady: float | None) -> dict[str, float] | None:
-    """Busy seconds per second of the steady state, by model; above 1 where several replicas work at once."""
+    """Return busy seconds per second of steady state by model; above 1 with several busy replicas."""
     if not models or not steady:
         return None
     return {name: round(model["busy_seconds"] / steady, 3) for name, model in models.items()}

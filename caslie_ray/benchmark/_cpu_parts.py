@@ -1,15 +1,15 @@
-"""CPU time per view, split by part, so that the rest has a name.
+"""CPU time per view, split by component.
 
-Each part is measured where nothing else runs, as CPU time of a process with all its threads, over all views:
+Each component is measured alone, as CPU time of a process with all its threads, over all views:
 
-- reading: the views and images are read from the run as a job reads them.
-- tokenizing: each prompt of each model is written in its chat template and tokenized; no weights are loaded.
+- reading: views and images are read from the run as in a job.
+- tokenizing: each prompt of each model is rendered in its chat template and tokenized; no weights are loaded.
 - decoding: each image is decoded, resized and normalized: `RequestPreparer.prepare` of the captioner's requests,
   minus the tokenization of their prompts.
-- model: the CPU time of the bare engines' calls, less tokenizing and decoding, which are part of them.
-- writing: finished rows are written to the run as a job writes them.
-- ray: the CPU time of all processes of this job from its first row to its last, per row, less all of the above: Ray's
-  own processes, rows and batches that are passed between processes, and the job's own code.
+- model: the CPU time of the bare engines' calls, minus tokenizing and decoding, which they include.
+- writing: finished rows are written to the run as in a job.
+- ray: the CPU time of all processes of this job from its first row to its last, per row, minus all of the above: Ray's
+  own processes, transfer of rows between processes, and the job's own code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BLOCK = 64
 
 
 class Parts(NamedTuple):
-    """CPU milliseconds per view of what is measured alone."""
+    """CPU milliseconds per view of the components that are measured alone."""
 
     reading: float
     tokenizing: float
@@ -43,12 +43,12 @@ class Parts(NamedTuple):
 
 
 def measure_parts(profile: str, views: str, given: str) -> Parts:
-    """Measure in this process, which must have nothing else to do.
+    """Measure in this process, which must be otherwise idle.
 
     Args:
         profile: path of the profile.
         views: URI of the run with the views.
-        given: URI of the run with the same views and a caption each, which votes are asked about.
+        given: URI of the run with the same views, each with a caption to vote on.
 
     Raises:
         RunError: a table cannot be read.
@@ -56,7 +56,7 @@ def measure_parts(profile: str, views: str, given: str) -> Parts:
     """
     import torch
 
-    torch.set_num_threads(1)  # threads that wait for each other would count as work
+    torch.set_num_threads(1)  # spinning threads would count as work
     settings = ["schedule=staged", "votes.rule=majority", "votes.schedule=full"]
     lineup = resolve(load_profile(profile, [*settings, "captions.source=generated"]))
     voting = resolve(load_profile(profile, [*settings, "captions.source=dataset"]))
@@ -71,30 +71,30 @@ def measure_parts(profile: str, views: str, given: str) -> Parts:
 
 
 def split(parts: Parts, model_calls_ms: float, job_ms: float | None) -> dict[str, float | None]:
-    """Return CPU milliseconds per view by part.
+    """Return CPU milliseconds per view by component.
 
     Args:
-        parts: what was measured alone.
+        parts: the components measured alone.
         model_calls_ms: CPU milliseconds per view of the bare engines' calls.
-        job_ms: CPU milliseconds per view of all processes of the job; None where that is not known.
+        job_ms: CPU milliseconds per view of all processes of the job; None if unknown.
     """
     model = model_calls_ms - parts.tokenizing - parts.decoding
     known = parts.reading + model_calls_ms + parts.writing
-    found: dict[str, float | None] = {
+    components: dict[str, float | None] = {
         "reading": parts.reading, "tokenizing": parts.tokenizing, "decoding": parts.decoding, "model": model,
         "writing": parts.writing, "ray": None if job_ms is None else job_ms - known, "job": job_ms,
     }  # fmt: skip
-    return {name: None if value is None else round(value, 3) for name, value in found.items()}
+    return {name: None if value is None else round(value, 3) for name, value in components.items()}
 
 
 def _cpu(work: Callable[[], object]) -> float:
-    begun = time.process_time()
+    started = time.process_time()
     work()
-    return time.process_time() - begun
+    return time.process_time() - started
 
 
 def _reading(uri: str) -> float:
-    """CPU seconds to read views and images, after a first time that fills the system's cache."""
+    """Return the CPU seconds to read views and images, with a warm file cache."""
     run = open_run(uri)
 
     def read() -> None:
@@ -107,7 +107,7 @@ def _reading(uri: str) -> float:
 
 
 def _preparing(lineup: ResolvedLineup, uri: str) -> tuple[float, float]:
-    """CPU seconds to tokenize the prompts of a lineup's models, and to decode images for the captioner."""
+    """Return the CPU seconds to tokenize the prompts of a lineup's models, and to decode images for the captioner."""
     run = open_run(uri)
     views, images = views_of(run), images_of(run)
     tokenizing = decoding = 0.0
@@ -129,7 +129,7 @@ def _preparing(lineup: ResolvedLineup, uri: str) -> tuple[float, float]:
 
 
 def _writing(uri: str) -> float:
-    """CPU seconds to write a finished row per view, in blocks as the job's."""
+    """Return the CPU seconds to write one finished row per view, in the job's block size."""
     votes = [{"voter": "voter", "answer": "yes", "p_yes": 0.9, "key": "0" * 32, "cut": False, "tokens": 100}]
     rows = [
         {"view_id": view.view_id, "image_id": view.image_id, "caption": view.given_caption or "", "votes": votes,

@@ -1,4 +1,4 @@
-"""The benchmark's result: one entry per comparison, ready for JSON."""
+"""The benchmark's result: one JSON entry per comparison."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from caslie_ray.benchmark._vote_agreement import Agreement, compare_votes
 __all__ = ["Results", "agreement_entry", "entries"]
 
 Results = Mapping[tuple[str, str], Sequence[Timing]]
-"""Timings by side and name of what was measured, one per round."""
+"""Timings by system and measurement, one per round."""
 
 _UNITS = {
     "captioning": "views/s", "voting": "votes/s", "chain": "views/s", "prediction": "answers/s",
     "training": "tokens/s",
 }  # fmt: skip
 _TRAINING_PASSES = 4.0
-# Share of a run between its first and its last rows, below which there is no steady state to speak of.
+# Below this fraction of a run between first and last rows, there is no steady state.
 _AT_ONCE = 0.05
 
 
 def entries(setup: Setup, results: Results, peak: float | None) -> list[dict[str, Any]]:
-    """Return an entry per comparison: ours beside each other side. What could not run has a null ratio and a reason.
+    """Return one entry per comparison of ours with another system; a null ratio has a reason.
 
     Args:
         setup: what was measured.
         results: the timings.
-        peak: FLOP/s of one GPU; None where there is none, or it is not known.
+        peak: FLOP/s of one GPU; None without a GPU, or if unknown.
     """
-    found = []
+    compared = []
     for variant in variants(setup.profile, setup.measures):
         ours = results.get((OURS, variant.name), [])
         for other, key in _others(variant):
@@ -41,8 +41,8 @@ def entries(setup: Setup, results: Results, peak: float | None) -> list[dict[str
             reason = variant.reason or _why_not(setup, variant, other)
             if other == RAY_LLM and not reason:
                 reason = _came_at_once(theirs)
-            found.append(_entry(setup, variant, other, ours, theirs, reason, peak))
-    return found
+            compared.append(_entry(setup, variant, other, ours, theirs, reason, peak))
+    return compared
 
 
 def _others(variant: Variant) -> list[tuple[str, str]]:
@@ -52,7 +52,7 @@ def _others(variant: Variant) -> list[tuple[str, str]]:
 
 
 def _why_not(setup: Setup, variant: Variant, other: str) -> str:
-    """Why a side was not asked at all."""
+    """Return why a system was not measured; empty if it was."""
     counts = setup.workload.counts
     if variant.measure == "prediction" and not counts["questions"]:
         return "the run has no instructions of the test splits: run fuse first"
@@ -62,9 +62,9 @@ def _why_not(setup: Setup, variant: Variant, other: str) -> str:
 
 
 def _came_at_once(timings: Sequence[Timing]) -> str:
-    """Why there is no ratio of steady states, where there is none.
+    """Return why there is no steady state; empty if there is.
 
-    On few CPUs the last stage of `ray.data.llm` starts when the model has answered everything.
+    On few CPUs the last stage of `ray.data.llm` only starts when the model has answered everything.
     """
     shares = [(one.seconds - one.start_s) / one.seconds for one in timings if one.start_s is not None]
     at_once = bool(shares) and min(shares) < _AT_ONCE
@@ -112,7 +112,7 @@ def _entry(
 
 
 def _details(timings: Sequence[Timing]) -> dict[str, Any]:
-    """The medians over rounds, and what else was measured in the last one that worked."""
+    """Return medians over rounds, and other measurements of the last successful round."""
     worked = [one for one in timings if not one.reason]
     return {
         "rates": [_rounded(one.rate) for one in timings],
@@ -125,7 +125,7 @@ def _details(timings: Sequence[Timing]) -> dict[str, Any]:
 
 
 def _scale(setup: Setup, variant: Variant, other: str, ours: Sequence[Timing]) -> float:
-    """How many times the hardware of the other side ours had: the other side works on this machine alone."""
+    """Return the ratio of our hardware to the other system's, which only uses this machine."""
     if other == RAY_LLM:
         return 1.0
     resources: Mapping[str, float] = next(
@@ -154,7 +154,7 @@ def _votes_per_s(setup: Setup, variant: Variant, ours: Sequence[Timing], rate: f
 def _utilisation(
     setup: Setup, variant: Variant, rate: float | None, peak: float | None, ours: Sequence[Timing]
 ) -> float | None:
-    """FLOP utilisation of ours; the tokens per unit are those of the bare engines, the parameters are counted."""
+    """Return our FLOP utilization, from the bare engines' tokens per unit and the models' parameters."""
     if peak is None or rate is None:
         return None
     gpus = next((one.details["resources"].get("GPU", 0.0) for one in ours if one.details.get("resources")), 0.0)
@@ -183,7 +183,7 @@ def _utilisation(
 
 
 def agreement_entry(setup: Setup) -> dict[str, Any] | None:
-    """Return how votes read from generated text agree with those of `choose`; None where no votes were measured."""
+    """Return the agreement of votes read from generated text with those of `choose`; None without votes."""
     if not setup.published_votes or not setup.bare_votes:
         return None
     found: Agreement = compare_votes(setup.published_votes, setup.bare_votes)

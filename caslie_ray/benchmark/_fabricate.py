@@ -1,4 +1,4 @@
-"""Any number of views without a data set, for an engine that answers without computing."""
+"""Generates any number of synthetic views, for the null engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["fabricate"]
 
 _VIEWS_AN_IMAGE = 5
 
-# Made up, as long as what people write; no model reads them.
+# Invented texts of realistic length; no model reads them.
 _TEXT = """
 cordless drill with two batteries and charger brushless compact driver kit blue steel hammer fibreglass handle non slip
 grip garden hose expandable fifty feet brass fittings running shoes for women lightweight breathable mesh trail yoga mat
@@ -33,7 +33,7 @@ _WORDS_A_FIELD = {"title": 12, "query": 5}
 
 
 def fabricate(run: Run, views: int, digits: int = 2, processes: int = 1) -> None:
-    """Write `images` and `views` as ingest would, a partition at a time.
+    """Write `images` and `views` as ingest would, one partition at a time.
 
     Args:
         run: where to.
@@ -56,9 +56,9 @@ def _fabricate(partition: str, count: int, uri: str) -> None:
     if not count:
         return
     dice = Random(partition)
-    pictures = [_picture(dice) for _ in range(4)]
+    drawn = [_draw_image(dice) for _ in range(4)]
     ids = [partition + content_id(partition, str(n))[len(partition) :] for n in range(-(-count // _VIEWS_AN_IMAGE))]
-    images = [{"image_id": one, "image": dice.choice(pictures), "width": 32, "height": 32} for one in sorted(ids)]
+    images = [{"image_id": one, "image": dice.choice(drawn), "width": 32, "height": 32} for one in sorted(ids)]
     rows = []
     for n in range(count):
         task = dice.choice(list(TASKS.values()))
@@ -82,7 +82,7 @@ def _fabricate(partition: str, count: int, uri: str) -> None:
     run.write("views", partition, pa.Table.from_pylist(rows, SCHEMAS["views"]))
 
 
-def _picture(dice: Random) -> bytes:
+def _draw_image(dice: Random) -> bytes:
     data = io.BytesIO()
     Image.frombytes("RGB", (32, 32), dice.randbytes(32 * 32 * 3)).save(data, "JPEG")
     return data.getvalue()

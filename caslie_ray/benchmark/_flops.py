@@ -1,4 +1,4 @@
-"""FLOP utilisation: floating-point operations that the models need per second, as a share of what the GPUs can do."""
+"""FLOP utilization: FLOP/s that the models need, as a fraction of the GPUs' peak."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ PEAK_TFLOPS = {
     "H200": 989.0, "H100": 989.0, "H800": 989.0, "A100": 312.0, "A800": 312.0, "L40S": 362.0, "L40": 181.0,
     "L4": 121.0, "A10G": 70.0, "A10": 125.0, "V100": 125.0, "T4": 65.0,
 }  # fmt: skip
-"""Dense bfloat16 or float16 TFLOP/s of a GPU, by what its name holds: the makers' figures, without sparsity."""
+"""Dense bfloat16 or float16 TFLOP/s of a GPU, by a part of its name; vendor figures, without sparsity."""
 
 _HALF = ("bfloat16", "float16")
 
 
 def peak_flops(device_name: str, dtype: str) -> float | None:
-    """Return the peak FLOP/s of a GPU; None where it is not known, or for float32, which has several ways to run."""
+    """Return the peak FLOP/s of a GPU; None if unknown, or for float32, which has several modes."""
     if dtype not in _HALF:
         return None
     words = device_name.replace("-", " ").split()
@@ -25,7 +25,7 @@ def peak_flops(device_name: str, dtype: str) -> float | None:
 def utilisation(
     parameters: float, tokens_per_s: float, peak: float | None, gpus: float, passes: float = 2.0
 ) -> float | None:
-    """Return the share of the peak that a model uses.
+    """Return the fraction of the peak that a model uses.
 
     Args:
         parameters: of the model.

@@ -1,4 +1,4 @@
-"""Runs jobs as their command line does, and notes when each began and ended.
+"""Runs jobs as from the command line, and records when each started and ended.
 
 The benchmark runs it as ``python -m caslie_ray.benchmark._job_process SPEC RESULT``: SPEC is a JSON list of
 {name, argv}. RESULT is written at the end: {jobs: [{begin, end, code}], exported: [[time, store, workers], …],
@@ -40,12 +40,12 @@ _USED = re.compile(r"^ray_object_store_used_memory\{[^}]*\} (\S+)", re.MULTILINE
 
 
 def used_store_mib(metrics: str) -> float:
-    """Return the MiB that object stores use, by the metrics of one node as Ray exports them for Prometheus."""
+    """Return the MiB that object stores use, from the metrics that one node's Ray exports for Prometheus."""
     return sum(float(value) for value in _USED.findall(metrics)) / 2**20
 
 
 def worker_mib(metrics: str) -> float:
-    """Return the resident MiB of all Ray workers, shared pages included, by the same metrics."""
+    """Return the resident MiB of all Ray workers, including shared pages, from the same metrics."""
     return sum(float(value) for value in _WORKERS.findall(metrics)) * 1e6 / 2**20
 
 

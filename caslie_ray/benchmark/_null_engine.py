@@ -1,4 +1,4 @@
-"""An engine that answers without computing. A measuring aid: what a job then takes is its own overhead.
+"""An engine that answers without computing, to measure a job's own overhead.
 
 Named in a profile as ``caslie_ray.benchmark._null_engine:load``. Its captions and votes mean nothing.
 """
@@ -16,7 +16,7 @@ NULL_ENGINE = f"{__name__}:load"
 
 
 class NullEngine:
-    """Answers from the key of a request alone: half of the votes are yes, so early exit saves some."""
+    """Derives answers from a request's key; half of the votes are yes, so early exit skips some."""
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Return a short text per request."""
@@ -32,7 +32,7 @@ class NullEngine:
         return EngineStats()
 
     def close(self) -> None:
-        """Do nothing: there is nothing to free."""
+        """Do nothing."""
 
 
 def load(spec: EngineSpec) -> NullEngine:

@@ -1,6 +1,6 @@
-"""The chain and the predictions without Ray: one model after the other in one process, each call timed apart.
+"""Chain and predictions without Ray: one model after the other in one process, each timed separately.
 
-The published loop and the bare engine both go this way; they differ in what loads and asks a model.
+Shared by the published loop and the bare engines, which differ in how models are loaded and called.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ Answer = TypeVar("Answer", Generation, Choice)
 
 
 class Barrier(Protocol):
-    """Where processes wait for each other, so that all of them work during a timed part."""
+    """Synchronizes processes, so that all of them are busy during a timed part."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until all are here."""
+        """Wait for all processes."""
         ...
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What one model did in one process.
+    """The work of one model in one process.
 
     Attributes:
         model: its name in the lineup.
         kind: `generate` or `choose`.
-        votes: `full` where all views were asked about, `early` where only those that were not decided yet.
+        votes: `full` for all views, `early` for undecided ones only.
         rows: requests answered.
-        load_s: seconds to load it; 0 where it was loaded already.
-        first_s: seconds of its first call, on one request; the timed part comes after it.
+        load_s: seconds to load it; 0 if it was already loaded.
+        first_s: seconds of the untimed first call, on one request.
         seconds: wall-clock time of the timed part.
         cpu_s: CPU time of the process in the timed part, all threads.
-        prompt_tokens: tokens read in the timed part.
-        new_tokens: tokens written in it.
-        parameters: of the model; 0 where they were not counted.
+        prompt_tokens: prompt tokens in the timed part.
+        new_tokens: generated tokens in the timed part.
+        parameters: number of parameters; 0 if unknown.
     """
 
     model: str
@@ -69,9 +69,9 @@ class Vote(NamedTuple):
     Attributes:
         view_id: the view.
         voter: name of the voter.
-        key: of caption, quality prompt and voter: equal keys mean that the voter was asked the same.
-        p_yes: probability of yes; None where there is none.
-        text: what the vote was read from; None for an engine, which gives a probability only.
+        key: hash of caption, quality prompt and voter: equal keys are equal requests.
+        p_yes: probability of yes; None without one.
+        text: the text that the vote was read from; None for an engine, which only returns a probability.
     """
 
     view_id: str
@@ -83,12 +83,12 @@ class Vote(NamedTuple):
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """What one process found.
+    """The result of one process.
 
     Attributes:
-        phases: in their order.
-        captions: by view id; views without one are left out.
-        votes: of the full votes.
+        phases: in order.
+        captions: by view id.
+        votes: all votes, without early exit.
     """
 
     phases: list[Phase]
@@ -97,7 +97,7 @@ class PhaseResult:
 
 
 class _Recorded:
-    """Notes what a model is asked, and gives answers that are there already."""
+    """Records requests, and answers them from known results."""
 
     def __init__(self, generations: Sequence[Generation] = (), choices: Sequence[Choice] = ()) -> None:
         self.requests: list[Request] = []
@@ -122,7 +122,7 @@ class Timer:
     Args:
         load: loads a model.
         barrier: all processes wait here before each timed part.
-        patience_s: seconds to wait there.
+        patience_s: timeout of the barrier.
     """
 
     def __init__(self, load: Callable[[EngineSpec], Engine], barrier: Barrier, patience_s: float) -> None:
@@ -132,19 +132,19 @@ class Timer:
         self._phases: list[Phase] = []
 
     def load(self, role: Role) -> tuple[Engine, float]:
-        """Load a model; return it, and the seconds that it took."""
+        """Load a model; return it and the load time in seconds."""
         started = time.perf_counter()
         engine = self._load(role.spec)
         return engine, time.perf_counter() - started
 
     def generate(self, engine: Engine, role: Role, requests: Sequence[Request], load_s: float) -> list[Generation]:
-        """Let a model answer with text; see `_timed`."""
+        """Time `generate`; see `_timed`."""
         return self._timed(engine, role, requests, engine.generate, load_s, "generate", FULL)
 
     def choose(
         self, engine: Engine, role: Role, requests: Sequence[Request], load_s: float, votes: str = FULL
     ) -> list[Choice]:
-        """Let a model vote; see `_timed`."""
+        """Time `choose`; see `_timed`."""
         return self._timed(
             engine, role, requests, lambda some: engine.choose(some, CHOICES), load_s, "choose", votes
         )  # fmt: skip
@@ -164,7 +164,7 @@ class Timer:
         kind: str,
         votes: str,
     ) -> list[Answer]:
-        """Answer requests, all at once; a model that was just loaded answers the first one before, untimed."""
+        """Answer all requests in one timed call; a newly loaded model first answers one request untimed."""
         started = time.perf_counter()
         if requests and load_s:
             ask(requests[:1])
@@ -188,7 +188,7 @@ class Timer:
 def requests_of(
     views: Sequence[View], images: dict[str, bytes], lineup: ResolvedLineup, role: Role, known: Known | None = None
 ) -> list[Request]:
-    """Return what a model of a lineup is asked about views, given the answers that are known; asks nobody."""
+    """Return a model's requests for views, given known answers; runs no model."""
     record = _Recorded()
     copy = Known(dict(known.captions), dict(known.votes)) if known is not None else Known()
     advance(views, lineup, copy, ask=record, allowed=(role.name,), images=lambda ids: images)
@@ -198,14 +198,14 @@ def requests_of(
 def run_chain(
     views: Sequence[View], images: dict[str, bytes], lineup: ResolvedLineup, timer: Timer, *, early: bool
 ) -> PhaseResult:
-    """Caption views and vote on the captions, one model after the other; all voters are asked about all views.
+    """Caption views and vote on the captions, one model after the other, without early exit.
 
     Args:
-        views: what is captioned.
+        views: the views.
         images: encoded images by id.
-        lineup: who is asked.
+        lineup: the models.
         timer: loads and times the models.
-        early: ask each voter once more about the views that voters before it have left open, as early exit would.
+        early: also time each voter on the views that earlier voters left undecided, as with early exit.
     """
     lineup = replace(lineup, full=True)
     open_only = replace(lineup, full=False)
@@ -238,7 +238,7 @@ def run_chain(
 
 
 def run_predictions(requests: Sequence[Request], role: Role, timer: Timer) -> list[Phase]:
-    """Let the base answer instructions."""
+    """Time the base model on instructions."""
     engine, load_s = timer.load(role)
     try:
         timer.generate(engine, role, requests, load_s)

@@ -1,4 +1,4 @@
-"""Processes that are started fresh, without Ray, and that end with the process that started them."""
+"""New processes without Ray, which end with the process that started them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["fresh_processes"]
 def fresh_processes(
     count: int, initializer: Callable[..., None] | None = None, *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
-    """Return a pool of processes that share no memory with this one; an error or an interrupt here kills them.
+    """Return a pool of spawned processes; an error or interrupt in this process kills them.
 
     Args:
         count: how many.
@@ -27,7 +27,7 @@ def fresh_processes(
         try:
             yield pool
         except BaseException:
-            # The pool would wait until they have done their work.
+            # The pool would wait until they have finished.
             for child in multiprocessing.active_children():
                 child.kill()
             raise

@@ -21,13 +21,13 @@ _NO_LETTERS = re.compile(r"^\W*")
 
 
 def said(text: str) -> str | None:
-    """Return yes or no where a generated text begins so, in any case and behind any punctuation; None otherwise."""
+    """Return yes or no if a generated text begins with it, ignoring case and leading punctuation; otherwise None."""
     begin = _NO_LETTERS.sub("", text).lower()
     return next((choice for choice in CHOICES if begin.startswith(choice)), None)
 
 
 class PublishedLoop:
-    """Asks a checkpoint as the published scripts do. Each text of a vote is kept in `texts`, by its request's key."""
+    """Runs a checkpoint as the published scripts do. The texts of votes are kept in `texts`, by request key."""
 
     def __init__(self, spec: EngineSpec) -> None:
         started = time.perf_counter()
@@ -38,7 +38,7 @@ class PublishedLoop:
         self._stats = EngineStats(load_seconds=time.perf_counter() - started)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        """Write an answer to each request, one after the other."""
+        """Generate an answer to each request, one after the other."""
         answers = []
         for request in requests:
             found = self._model.answer(request, self._spec.max_new_tokens)
@@ -69,7 +69,7 @@ class PublishedLoop:
         return answers
 
     def stats(self) -> EngineStats:
-        """Return what was done since the checkpoint was loaded."""
+        """Return statistics since the checkpoint was loaded."""
         return self._stats
 
     def close(self) -> None:

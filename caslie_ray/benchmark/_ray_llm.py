@@ -1,8 +1,8 @@
 """Ray's own batch inference, `ray.data.llm`, on the same requests and the same vLLM settings.
 
-Written as its documentation does: a `vLLMEngineProcessorConfig`, `build_processor` with a `preprocess` and a
-`postprocess`, rows in memory. It keeps no ledger and writes nothing; its time is that until rows come out. Run by the
-benchmark as ``python -m caslie_ray.benchmark._ray_llm SPEC RESULT``, see `RayLlmTask`.
+Follows its documentation: a `vLLMEngineProcessorConfig`, `build_processor` with a `preprocess` and a `postprocess`,
+rows in memory. It keeps no ledger and writes nothing; time is measured until rows come out. The benchmark runs it as
+``python -m caslie_ray.benchmark._ray_llm SPEC RESULT``, see `RayLlmTask`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from caslie_ray.benchmark._caption_job import environment, terminate
 from caslie_ray.benchmark._phases import requests_of
-from caslie_ray.benchmark._resource_usage import Family, Watcher
+from caslie_ray.benchmark._resource_usage import ProcessTree, ResourceMonitor
 from caslie_ray.benchmark._timing import Timing, steady_seconds
 from caslie_ray.benchmark._views import images_of, questions_of, views_of
 from caslie_ray.engines import Request
@@ -38,17 +38,17 @@ __all__ = ["RayLlmTask", "models_of", "refusal", "root_cause", "run_ray_llm"]
 _BATCH = 32
 _GONE_S = 60.0
 _CHAINED = re.compile(r"\n\n(?:The above exception was the direct cause|During handling of the above exception)")
-_FRAME = re.compile(r"  |\S*ray::")  # of a traceback: an indented line, or the process that it comes from
+_FRAME = re.compile(r"  |\S*ray::")  # in a traceback: an indented line, or the name of its process
 
 
 @dataclass(frozen=True)
 class RayLlmTask:
-    """What is measured.
+    """What to measure.
 
     Attributes:
         profile: path of the profile.
         measure: captioning, voting or prediction.
-        run: URI of the run that holds what is asked.
+        run: URI of the run with the inputs.
     """
 
     profile: str
@@ -57,7 +57,7 @@ class RayLlmTask:
 
 
 def models_of(profile: Profile, measure: str) -> list[Model]:
-    """Return the models that a measure asks."""
+    """Return the models of a measure."""
     lineup = profile.lineup
     models: dict[str, list[Model]] = {
         "captioning": [lineup.captioner],
@@ -68,7 +68,7 @@ def models_of(profile: Profile, measure: str) -> list[Model]:
 
 
 def refusal(profile: Profile, measure: str) -> str:
-    """Return why `ray.data.llm` cannot run a measure; empty where it can."""
+    """Return why `ray.data.llm` cannot run a measure; empty if it can."""
     if measure == "chain":
         return "one processor serves one model; see captioning and voting"
     others = [model.name for model in models_of(profile, measure) if model.engine not in ("vllm", "auto")]
@@ -78,40 +78,40 @@ def refusal(profile: Profile, measure: str) -> str:
 
 
 def run_ray_llm(task: RayLlmTask, folder: Path) -> Timing:
-    """Measure in a process of its own.
+    """Measure in a subprocess.
 
     Args:
-        task: what is measured.
-        folder: a local folder for files that pass between the processes.
+        task: what to measure.
+        folder: a local folder for exchanged files.
     """
-    spec, result, said = folder / "llm.json", folder / "llm-result.json", folder / "llm-said.txt"
+    spec, result, log = folder / "llm.json", folder / "llm-result.json", folder / "llm-output.txt"
     spec.write_text(json.dumps(asdict(task)))
     result.unlink(missing_ok=True)
     begin = time.time()
-    with said.open("w") as output:
+    with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "caslie_ray.benchmark._ray_llm", str(spec), str(result)],
             env=environment(), stdout=output, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        family = Family(process.pid)
+        processes = ProcessTree(process.pid)
         try:
-            with Watcher([], family) as watcher:
+            with ResourceMonitor([], processes) as watcher:
                 process.wait()
         finally:
             if process.poll() is None:
                 terminate(process)
-        family.wait(_GONE_S)
+        processes.wait(_GONE_S)
     if not result.exists():
-        lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         last = f": {lines[-1]}" if lines else ""
         return Timing(0, None, 0.0, reason=f"it ended with exit code {process.returncode} and no error{last}")
-    found = json.loads(result.read_text())
-    if found["error"]:
-        return Timing(0, None, 0.0, reason=found["error"])
-    tables = found["events"]
+    report = json.loads(result.read_text())
+    if report["error"]:
+        return Timing(0, None, 0.0, reason=report["error"])
+    tables = report["events"]
     units = sum(events[-1][1] for events in tables if events)
     steady = steady_seconds(tables)
-    end = found["end"]
+    end = report["end"]
     memory = watcher.peaks(begin, end)
     return Timing(
         units, units / steady if steady else None, end - begin, tables[0][0][0] - begin,
@@ -121,9 +121,9 @@ def run_ray_llm(task: RayLlmTask, folder: Path) -> Timing:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return the error that began a chain of errors, on one line.
+    """Return the first error of a chain, on one line.
 
-    The text of an error of another process is its traceback, and may end with advice of Ray instead of the error.
+    The text of an error from another process is its traceback, and may end with advice from Ray instead of the error.
     """
     lines = _CHAINED.split(str(error))[0].splitlines()
     begin = max((number for number, line in enumerate(lines, 1) if _FRAME.match(line)), default=0)
@@ -145,13 +145,13 @@ def _requests(task: RayLlmTask) -> list[tuple[Role, list[Request]]]:
 
 
 def _answer(role: Role, requests: Sequence[Request], *, votes: bool) -> list[tuple[float, int]]:
-    """Answer requests; return when how many answers were there."""
+    """Answer requests; return (time, answers so far)."""
     import ray.data
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     from caslie_ray.engines.vllm import engine_arguments
 
-    if role.spec.engine != "vllm":  # where the profile leaves the engine open
+    if role.spec.engine != "vllm":  # with `engine: auto`
         raise EngineError(f"{role.name} runs on {role.engine}, and ray.data.llm on vLLM only")
     location, settings, choice_ids = engine_arguments(role.spec, CHOICES)
     shown = any(request.image is not None for request in requests)
@@ -165,7 +165,7 @@ def _answer(role: Role, requests: Sequence[Request], *, votes: bool) -> list[tup
         batch_size=_BATCH,
         chat_template_stage=True,
         tokenize_stage=not shown,
-        detokenize_stage=not votes,  # a vote is read from probabilities
+        detokenize_stage=not votes,  # votes are read from probabilities
         prepare_multimodal_stage=shown,
         **({} if on_gpu else {"accelerator_type": None, "placement_group_config": {"bundles": [{"CPU": 0.25}]}}),
     )
@@ -185,7 +185,7 @@ def _answer(role: Role, requests: Sequence[Request], *, votes: bool) -> list[tup
         if not votes:
             return {"key": row["key"], "text": row["generated_text"]}
         if not row["logprobs"]:
-            raise RuntimeError(f"ray.data.llm gave no probabilities for {row['key']}")
+            raise RuntimeError(f"ray.data.llm returned no probabilities for {row['key']}")
         return {"key": row["key"], "logprobs": json.dumps(row["logprobs"], default=str)}
 
     items = [{"key": one.key, "text": one.prompt.text, "image": one.image} for one in requests]

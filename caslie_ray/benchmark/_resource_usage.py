@@ -1,4 +1,4 @@
-"""Watching a job from outside: its rows as they appear in the run, and the memory and CPU time of its processes."""
+"""Monitors a job from outside: rows in its run, and memory and CPU time of its processes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import psutil
 from caslie_ray.errors import RunError
 from caslie_ray.storage.run import Run
 
-__all__ = ["Family", "RowWatch", "Usage", "Watcher"]
+__all__ = ["ProcessTree", "ResourceMonitor", "RowCounter", "Usage"]
 
 _IDS = {"captions": ["view_id"], "predictions": ["sample_id", "model", "variant"]}
 _ANSWERS, _ANSWER_IDS = "answers", ["key"]
-_KEPT = "kept"  # answers of earlier lineups, which no model gave now
+_KEPT = "kept"  # answers of earlier lineups, not of this job
 _ROWS_EVERY_S = 0.1
 _USAGE_EVERY_S = 0.5
 _RAYS_OWN = ("raylet", "gcs_server", "DashboardAgent", "RuntimeEnvAgent", "log_monitor", "monitor.py", "dashboard")
 _MIB = 2.0**20
 
 
-class RowWatch:
-    """Counts distinct rows in the tables that a job writes, whatever files they are in.
+class RowCounter:
+    """Counts distinct rows in the tables of a job.
 
-    It reads only id columns, and each file once; files that are merged meanwhile do not count twice.
+    Reads only id columns, and each file once; rows of files that are merged meanwhile do not count twice.
     """
 
     def __init__(self, run: Run) -> None:
@@ -37,10 +37,10 @@ class RowWatch:
         self._seen: set[str] = set()
         self._ids: dict[str, set[tuple[str, ...]]] = defaultdict(set)
         self.events: dict[str, list[tuple[float, int]]] = {}
-        """Per table: when (seconds since 1970) how many rows were there."""
+        """Per table: (seconds since 1970, rows so far)."""
 
-    def look(self) -> None:
-        """Count what is there now."""
+    def update(self) -> None:
+        """Count the rows that are there now."""
         for table in self._tables():
             columns = _IDS.get(table, _ANSWER_IDS)
             for path in self._run.files(table):
@@ -61,14 +61,14 @@ class RowWatch:
 
 
 class Usage(NamedTuple):
-    """Memory in MiB and CPU time in seconds at one moment, pages of the object store left out.
+    """Memory in MiB and CPU time in seconds at one time, without pages of the object store.
 
     Attributes:
         at: seconds since 1970.
         driver: memory of the job's own process.
-        workers: memory of all Ray workers, and of the processes that they start.
+        workers: memory of all Ray workers and their subprocesses.
         ray: memory of Ray's own processes.
-        cpu_s: CPU time of all processes so far, ended ones included.
+        cpu_s: CPU time of all processes so far, including ended ones.
     """
 
     at: float
@@ -78,16 +78,16 @@ class Usage(NamedTuple):
     cpu_s: float
 
 
-class Family:
-    """A process and all that descend from it."""
+class ProcessTree:
+    """A process and its descendants."""
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self._cpu: dict[int, float] = {}
         self._all: dict[int, psutil.Process] = {}
 
-    def look(self) -> Usage:
-        """Measure all processes of the family that live now."""
+    def measure(self) -> Usage:
+        """Measure all running processes of the tree."""
         memory = {"driver": 0.0, "workers": 0.0, "ray": 0.0}
         with suppress(psutil.NoSuchProcess):
             for process in [self._root, *self._root.children(recursive=True)]:
@@ -98,10 +98,10 @@ class Family:
                     self._cpu[process.pid] = spent.user + spent.system
         return Usage(time.time(), **memory, cpu_s=sum(self._cpu.values()))
 
-    def wait(self, patience_s: float) -> None:
-        """Wait until all processes have ended: what is measured next is to have the machine to itself."""
-        end = time.monotonic() + patience_s
-        while any(map(_lives, self._all.values())) and time.monotonic() < end:
+    def wait(self, timeout_s: float) -> None:
+        """Wait until all processes have ended, so that they do not disturb the next measurement."""
+        end = time.monotonic() + timeout_s
+        while any(map(_is_running, self._all.values())) and time.monotonic() < end:
             time.sleep(_ROWS_EVERY_S)
 
     def _kind(self, process: psutil.Process) -> str:
@@ -111,37 +111,37 @@ class Family:
         return "ray" if any(name in title for name in _RAYS_OWN) else "workers"
 
 
-def _lives(process: psutil.Process) -> bool:
-    # Where nobody waits for its end, a process that has ended stays a zombie.
+def _is_running(process: psutil.Process) -> bool:
+    # An ended process whose parent does not wait for it stays a zombie.
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
 def _resident(process: psutil.Process) -> int:
-    """Resident bytes without shared memory, where the system tells them apart."""
+    """Return the resident bytes, without shared memory if the system distinguishes it."""
     with suppress(OSError, KeyError, ValueError):
         lines = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
         return sum(int(lines[name].split()[0]) for name in ("RssAnon", "RssFile")) * 1024
     return int(process.memory_info().rss)
 
 
-class Watcher:
-    """Looks at rows and processes from a thread of its own, as a context.
+class ResourceMonitor:
+    """Context manager that samples rows and processes in a background thread.
 
     Args:
-        watches: the rows.
-        family: the processes.
+        watches: the row counters.
+        processes: the processes.
     """
 
-    def __init__(self, watches: Sequence[RowWatch], family: Family) -> None:
+    def __init__(self, watches: Sequence[RowCounter], processes: ProcessTree) -> None:
         self._watches = watches
-        self._family = family
+        self._processes = processes
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.usage: list[Usage] = []
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> ResourceMonitor:
         self._thread.start()
         return self
 
@@ -149,20 +149,20 @@ class Watcher:
         self._ended.set()
         self._thread.join()
         for watch in self._watches:
-            watch.look()
+            watch.update()
 
     def _watch(self) -> None:
         due = 0.0
         while not self._ended.wait(_ROWS_EVERY_S):
             for watch in self._watches:
                 with suppress(RunError, OSError):
-                    watch.look()
+                    watch.update()
             if time.monotonic() >= due:
-                self.usage.append(self._family.look())
+                self.usage.append(self._processes.measure())
                 due = time.monotonic() + _USAGE_EVERY_S
 
     def peaks(self, begin: float, end: float) -> dict[str, float | None]:
-        """Return the peak MiB of driver, workers and Ray's own processes between two moments; None where not seen."""
+        """Return the peak MiB of driver, workers and Ray's own processes between two times; None if not sampled."""
         seen = [one for one in self.usage if begin <= one.at <= end]
         return {
             name: round(max(getattr(one, name) for one in seen), 1) if seen else None
@@ -170,7 +170,7 @@ class Watcher:
         }
 
     def cpu_between(self, begin: float, end: float) -> float | None:
-        """Return the CPU seconds that all processes took between two moments; None where they were not seen."""
+        """Return the CPU seconds of all processes between two times; None if not sampled."""
         before = [one for one in self.usage if one.at <= begin]
         after = [one for one in self.usage if one.at >= end] or self.usage[-1:]
         if not before or not after or after[0].at <= before[-1].at:

@@ -1,4 +1,4 @@
-"""The sides that are measured in each round, and what each of them is asked."""
+"""The systems that are measured in each round, and their workloads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from caslie_ray.benchmark._bare_engines import AloneResult, AloneTask, devices_for, run_alone, timings
 from caslie_ray.benchmark._caption_job import Job, JobResult, caption_timing, run_jobs
+from caslie_ray.benchmark._local_runs import LocalResult, LocalTask, devices_for, run_locally, timings
 from caslie_ray.benchmark._phases import Vote
 from caslie_ray.benchmark._ray_llm import RayLlmTask, models_of, refusal, run_ray_llm
 from caslie_ray.benchmark._timing import Timing
@@ -18,7 +18,7 @@ from caslie_ray.benchmark._views import Workload, copy_table, write_given
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run
 
-__all__ = ["BARE", "OURS", "PLAIN", "PUBLISHED", "RAY_LLM", "Setup", "Side", "Variant", "sides", "variants"]
+__all__ = ["BARE", "OURS", "PLAIN", "PUBLISHED", "RAY_LLM", "Setup", "System", "Variant", "systems", "variants"]
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +31,15 @@ _NO_EXPERIMENTS = (
 
 
 class Variant(NamedTuple):
-    """One job of this project, with one way to run it.
+    """One job of this project in one configuration.
 
     Attributes:
         name: such as `chain (streamed, full votes)`; its first word is the measure.
         job: the job.
-        tables: what its run begins with.
+        tables: input tables of its run.
         settings: overrides of the profile.
-        bare: name of the bare engines' timing that it is compared with.
-        reason: why it is not run; empty where it is.
+        bare: name of the bare engines' timing to compare with.
+        reason: why it is not run; empty if it is.
     """
 
     name: str
@@ -57,25 +57,25 @@ class Variant(NamedTuple):
 
 @dataclass
 class Setup:
-    """What all sides share.
+    """State shared by all systems.
 
     Attributes:
-        profile: the settings.
-        profile_path: where they are, as a file.
-        workload: what is asked.
-        scratch: where runs of jobs go.
-        folder: a local folder for files that pass between processes.
+        profile: the profile.
+        profile_path: its file.
+        workload: the inputs.
+        scratch: where runs of jobs are created.
+        folder: a local folder for files exchanged between processes.
         cpus: cores of this machine.
         gpus: GPUs of this machine.
         measures: what is measured.
         together: run this project's jobs in one process, one after the other, so that only the first starts Ray.
-        tokens: tokens of the training samples, each once.
-        also: more jobs for that process.
-        also_results: what was seen of them.
-        published_votes: votes of the published loop, in the last round.
-        bare_votes: votes of the bare engines, in the last round.
-        published: what the published loop found, in the last round; None before.
-        bare: what the bare engines found, in the last round; None before.
+        tokens: tokens of all training samples.
+        also: additional jobs for that process.
+        also_results: their measurements.
+        published_votes: votes of the published loop, last round.
+        bare_votes: votes of the bare engines, last round.
+        published: result of the published loop, last round.
+        bare: result of the bare engines, last round.
     """
 
     profile: Profile
@@ -92,18 +92,18 @@ class Setup:
     also_results: list[JobResult] = field(default_factory=list)
     published_votes: list[Vote] = field(default_factory=list)
     bare_votes: list[Vote] = field(default_factory=list)
-    published: AloneResult | None = None
-    bare: AloneResult | None = None
+    published: LocalResult | None = None
+    bare: LocalResult | None = None
 
     @property
     def runnable(self) -> tuple[str, ...]:
-        """The measures for which there is anything to ask."""
+        """The measures that have inputs."""
         needs = {"prediction": "questions", "training": "examples"}
         return tuple(name for name in self.measures if self.workload.counts[needs.get(name, "views")])
 
     @property
     def asks_views(self) -> bool:
-        """Whether any measure is taken on views."""
+        """Whether any measure needs views."""
         return bool({"captioning", "voting", "chain"} & set(self.measures))
 
     @property
@@ -112,18 +112,18 @@ class Setup:
         return bool({"voting", "chain"} & set(self.measures))
 
 
-class Side(NamedTuple):
-    """One side: what measures it once, by the names of what is measured."""
+class System(NamedTuple):
+    """One system: a function that measures it once and returns timings by the names in `keys`."""
 
     name: str
     keys: tuple[str, ...]
     measure: Callable[[], Mapping[str, Timing]]
 
     def timed(self) -> Mapping[str, Timing]:
-        """Measure once; where it fails, each timing has the reason."""
+        """Measure once; on failure, each timing has the reason."""
         try:
             return self.measure()
-        except Exception as error:  # the other sides are measured all the same
+        except Exception as error:  # the other systems are measured anyway
             log.warning("%s failed: %s", self.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
             reason = str(error).strip().splitlines()
             return dict.fromkeys(self.keys, Timing(0, None, 0.0, reason=reason[0] if reason else type(error).__name__))
@@ -140,7 +140,7 @@ def variants(profile: Profile, measures: Sequence[str]) -> list[Variant]:
             "voting",
         ),
     ]  # fmt: skip
-    alone = "one voter: there are no votes to leave out" if len(profile.lineup.voters) < 2 else ""
+    alone = "one voter: early exit skips no votes" if len(profile.lineup.voters) < 2 else ""
     for schedule in ("streamed", "staged"):
         for votes, how, bare in (("full", "full votes", "chain"), ("early", "early exit", "chain early")):
             settings = (majority, generated, f"schedule={schedule}", f"votes.schedule={votes}")
@@ -156,32 +156,32 @@ def variants(profile: Profile, measures: Sequence[str]) -> list[Variant]:
     return [variant for variant in found if variant.measure in measures]
 
 
-def sides(setup: Setup) -> list[Side]:
-    """Return all sides, the bare engine first: its captions are what voting alone is asked about."""
+def systems(setup: Setup) -> list[System]:
+    """Return all systems; the bare engines first, since voting alone uses their captions."""
     found = []
     views = ("captioning", "voting", "chain", "chain early") if setup.asks_views else ()
     keys = (*views, *(("prediction",) if "prediction" in setup.runnable else ()))
     if keys:
-        found += [Side(BARE, keys, lambda: _bare(setup)), Side(PUBLISHED, keys, lambda: _published(setup))]
+        found += [System(BARE, keys, lambda: _bare(setup)), System(PUBLISHED, keys, lambda: _published(setup))]
     for measure in ("captioning", "voting", "prediction"):
         if measure in setup.runnable and not refusal(setup.profile, measure):
-            found.append(Side(RAY_LLM, (measure,), lambda measure=measure: {measure: _ray_llm(setup, measure)}))  # type: ignore[misc]
+            found.append(System(RAY_LLM, (measure,), lambda measure=measure: {measure: _ray_llm(setup, measure)}))  # type: ignore[misc]
     if "training" in setup.runnable:
-        found.append(Side(PLAIN, ("training",), lambda: {"training": _plain(setup)}))
+        found.append(System(PLAIN, ("training",), lambda: {"training": _plain(setup)}))
     ours = [variant for variant in variants(setup.profile, setup.runnable) if not variant.reason]
     groups = [ours] if setup.together else [[variant] for variant in ours]
     for group in groups:
         names = tuple(variant.name for variant in group)
-        found.append(Side(OURS, names, lambda group=group: run_variants(setup, group)))  # type: ignore[misc]
+        found.append(System(OURS, names, lambda group=group: run_variants(setup, group)))  # type: ignore[misc]
     return found
 
 
-def _alone(setup: Setup, *, published: bool) -> AloneResult:
+def _alone(setup: Setup, *, published: bool) -> LocalResult:
     devices = devices_for(setup.profile, setup.cpus, setup.gpus, published=published)
     views = setup.workload.views.uri if setup.asks_views else ""
     questions = setup.workload.questions.uri if "prediction" in setup.runnable else ""
     early = not published and "chain" in setup.measures and len(setup.profile.lineup.voters) > 1
-    return run_alone(AloneTask(setup.profile_path, views, questions, published, setup.asks_voters, early, devices))
+    return run_locally(LocalTask(setup.profile_path, views, questions, published, setup.asks_voters, early, devices))
 
 
 def _bare(setup: Setup) -> Mapping[str, Timing]:
@@ -214,7 +214,7 @@ def _plain(setup: Setup) -> Timing:
 
 
 def run_variants(setup: Setup, group: Sequence[Variant]) -> dict[str, Timing]:
-    """Run jobs in one process, each on a fresh copy of its run; return their timings by name."""
+    """Run jobs in one process, each on a new copy of its inputs; return their timings by name."""
     jobs = []
     for number, variant in enumerate(group):
         run = setup.scratch.below(f"job-{number}")

@@ -1,4 +1,4 @@
-"""One measurement, the steady state of a stream of rows, and the spread of measurements over rounds."""
+"""Timings, steady-state rates, and their spread over rounds."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 __all__ = ["Spread", "Timing", "median", "ratios", "spread", "steady_seconds"]
 
 Events = Sequence[tuple[float, int]]
-"""When how many rows were there: (seconds, rows so far), both rising."""
+"""(seconds, rows so far), both increasing."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One measurement of one side.
+    """One measurement of one system.
 
     Attributes:
-        units: what was done: views, votes, answers or tokens.
-        rate: units per second in steady state: without loading and first calls. None where it cannot be told.
-        seconds: wall-clock time of all of it, start-up included.
+        units: number of views, votes, answers or tokens.
+        rate: units per second in steady state, without loading and first calls; None if unknown.
+        seconds: total wall-clock time, including start-up.
         first_row_s: seconds from the start of the process to its first row.
-        start_s: seconds of `seconds` that are start-up: imports, Ray, loading, first calls.
+        start_s: start-up part of `seconds`: imports, Ray, loading, first calls.
         reason: why there is no rate.
-        details: what else was measured, ready for JSON.
+        details: other measurements, as JSON values.
     """
 
     units: int
@@ -37,12 +37,12 @@ class Timing:
 
     @property
     def whole_rate(self) -> float | None:
-        """Units per second of all of it, start-up included."""
+        """Units per second of total time, including start-up."""
         return self.units / self.seconds if self.seconds > 0 else None
 
 
 class Spread(NamedTuple):
-    """The median of several values, the lowest and the highest."""
+    """Median, minimum and maximum of several values."""
 
     median: float
     low: float
@@ -55,18 +55,18 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """Return the median of the values that are known; None without any."""
+    """Return the median of the known values; None without any."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
 def ratios(ours: Sequence[Timing | None], others: Sequence[Timing | None], scale: float = 1.0) -> list[float]:
-    """Return ours / others for each round in which both sides have a rate.
+    """Return ours / others for each round in which both have a rate.
 
     Args:
         ours: one timing per round.
         others: one timing per round.
-        scale: how many times the hardware of `others` ours had.
+        scale: ratio of our hardware to that of `others`.
     """
     found = []
     for one, other in zip(ours, others, strict=True):
@@ -76,13 +76,13 @@ def ratios(ours: Sequence[Timing | None], others: Sequence[Timing | None], scale
 
 
 def steady_seconds(tables: Sequence[Events]) -> float | None:
-    """Return how long all rows would take at the rate of the steady state.
+    """Return how long all rows would take at the steady-state rate.
 
-    In each table the rate is taken from its first rows to its last: what came before the first rows is start-up.
-    Tables that are written one after the other, as by models that work one after the other, add up.
+    A table's rate is measured from its first rows to its last; the time before is start-up. Tables written one after
+    the other, by models that run one after the other, add up.
 
     Returns:
-        Seconds; None where every table has all its rows at once.
+        Seconds; None if every table got all its rows at once.
     """
     total = 0.0
     for events in tables:

@@ -1,4 +1,4 @@
-"""Fine-tuning beside a plain PyTorch and PEFT loop: tokens per second."""
+"""Fine-tuning against a plain PyTorch and PEFT loop: tokens per second."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SETTINGS = (
     "training.lora.dropout=0.0", "experiments.shuffled=false", "experiments.verdict_only=false",
     "experiments.task_specific=false", "experiments.context_free=false", "experiments.voter_sets=[]",
 )  # fmt: skip
-"""One model, one epoch, and no checkpoint or validation on the way: neither has a counterpart in a plain loop."""
+"""One model, one epoch, without checkpoints or validation, which the plain loop does not have."""
 
 
 @dataclass(frozen=True)
 class PlainTraining:
-    """What the plain loop took.
+    """Measurements of the plain loop.
 
     Attributes:
         tokens: tokens that went through the model, padding left out.
@@ -50,7 +50,7 @@ class PlainTraining:
 
 
 def run_plain_loop(profile: str, examples: str, threads: int) -> PlainTraining:
-    """Train one epoch in a process of its own: on one GPU, or on all cores.
+    """Train one epoch in a subprocess: on one GPU, or on all cores.
 
     Args:
         profile: path of the profile.
@@ -75,7 +75,7 @@ def _turns(profile: Profile, examples: str) -> tuple[Any, list[Any]]:
     encoded = []
     for row in rows:
         prompt = Prompt(row["prompt"], read_spans(row["prompt_fields"]), read_spans(row["prompt_captions"]))
-        with suppress(PromptTooLong):  # the job leaves such samples out too
+        with suppress(PromptTooLong):  # the job skips such samples too
             encoded.append(turns.encode(prompt, row["response"]))
     return turns, encoded
 
@@ -169,6 +169,6 @@ def train_timing(result: JobResult, tokens: int, summary: dict[str, Any]) -> Tim
 
 
 def training_tokens(profile: str, examples: str) -> int:
-    """Return how many tokens the instructions of a run have, each once."""
+    """Return the total number of tokens of a run's instructions."""
     _, encoded = _turns(load_profile(profile), examples)
     return sum(len(turn.ids) for turn in encoded)

@@ -1,4 +1,4 @@
-"""What is measured on: the same views, questions and training samples for all sides, in small runs of their own."""
+"""The inputs: the same views, questions and training samples for all systems, in small runs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from caslie_ray.storage.schemas import SCHEMAS
 __all__ = ["VARIANT", "Workload", "copy_table", "images_of", "questions_of", "select", "views_of", "write_given"]
 
 VARIANT = "caslie"
-"""The variant of the instructions that are asked and trained on."""
+"""The variant of instructions for prediction and training."""
 
 _TEST = ("ind", "ood")
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Small runs that each job works on a copy of.
+    """Small runs, of which each job gets a copy.
 
     Attributes:
-        views: holds `images` and `views`.
+        views: has `images` and `views`.
         given: the same views, each with a caption, for voting alone.
-        questions: holds `instructions` of the test splits.
-        examples: holds `instructions` of the split train.
+        questions: has `instructions` of the test splits.
+        examples: has `instructions` of the split train.
         counts: views, images, questions and examples by these names.
     """
 
@@ -47,10 +47,10 @@ def select(source: Run, target: Run, count: int, digits: int = 1) -> Workload:
     """Take views, questions and training samples from a run, evenly over its partitions.
 
     Args:
-        source: holds `images` and `views`, and may hold `instructions`.
-        target: where the small runs go.
-        count: upper limit of each kind.
-        digits: of an id that name its partition in the small runs: with 1 there are 16, for tasks to share the work.
+        source: has `images` and `views`, and may have `instructions`.
+        target: where to create the small runs.
+        count: maximum of each kind.
+        digits: digits of an id that name its partition in the small runs; 1 gives 16 partitions.
 
     Raises:
         RunError: there are no views, or a table cannot be read.
@@ -75,7 +75,7 @@ def select(source: Run, target: Run, count: int, digits: int = 1) -> Workload:
 
 
 def _evenly(names: Sequence[str], count: int, read: Callable[[str], pa.Table]) -> list[pa.Table]:
-    """Take up to `count` rows from partitions, about as many from each: what one lacks the later ones give."""
+    """Take up to `count` rows, about equally from each partition; later ones make up for small ones."""
     parts, left = [], count
     for number, name in enumerate(names):
         if not left:
@@ -112,19 +112,19 @@ def _write(run: Run, table: str, rows: pa.Table, column: str, digits: int) -> No
 
 
 def copy_table(source: Run, target: Run, tables: Sequence[str]) -> None:
-    """Write tables of a run into another one, file by file."""
+    """Copy tables of a run into another one, file by file."""
     for table in tables:
         for path in source.files(table):
             target.write(table, source.stem(path), source.read_file(path), schema=SCHEMAS[table])
 
 
 def write_given(run: Run, captions: Mapping[str, str]) -> None:
-    """Write captions, by view id, beside the views of a run, as if they had come with the data."""
+    """Write captions, by view id, into the views of a run, as if they had come with the data."""
     for path in run.files("views"):
         rows = run.read_file(path)
         found = [
-            captions.get(view, held)
-            for view, held in zip(rows["view_id"].to_pylist(), rows["given_caption"].to_pylist(), strict=True)
+            captions.get(view, given)
+            for view, given in zip(rows["view_id"].to_pylist(), rows["given_caption"].to_pylist(), strict=True)
         ]
         at = rows.column_names.index("given_caption")
         run.write("views", run.partition(path), rows.set_column(at, "given_caption", pa.array(found, pa.string())))

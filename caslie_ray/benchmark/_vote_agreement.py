@@ -1,4 +1,4 @@
-"""Whether votes read from generated text, as the published loop does, are those of `choose`."""
+"""Agreement of votes read from generated text, as in the published loop, with those of `choose`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Agreement", "compare_votes"]
 
 
 class Agreement(NamedTuple):
-    """How votes of the published loop and of `choose` compare, on equal requests.
+    """Comparison of votes of the published loop and of `choose`, on equal requests.
 
     Attributes:
         compared: votes whose text begins with yes or no.
@@ -31,12 +31,12 @@ class Agreement(NamedTuple):
 
     @property
     def share(self) -> float | None:
-        """Share of the compared votes that agree; None where none was compared."""
+        """Fraction of the compared votes that agree; None if none was compared."""
         return self.agreed / self.compared if self.compared else None
 
 
 def compare_votes(published: Sequence[Vote], chosen: Sequence[Vote]) -> Agreement:
-    """Compare the votes of two sides where both were asked the same."""
+    """Compare the votes of two systems on equal requests."""
     by_key = {(vote.key, vote.voter): vote.p_yes for vote in chosen}
     compared = agreed = unread = unmatched = 0
     differences = []

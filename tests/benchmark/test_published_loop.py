@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from caslie_ray.benchmark._bare_engines import Devices
+from caslie_ray.benchmark._local_runs import Devices
 from caslie_ray.benchmark._phases import EARLY, FULL, PhaseResult, Timer, Vote, run_chain
 from caslie_ray.benchmark._published_loop import VOTE_TOKENS, PublishedLoop, said
 from caslie_ray.benchmark._views import images_of, views_of
@@ -155,7 +155,7 @@ def test_each_phase_says_what_it_took(bare: PhaseResult) -> None:
 
 
 def test_a_process_per_core_or_one_where_vllm_takes_all() -> None:
-    from caslie_ray.benchmark._bare_engines import devices_for
+    from caslie_ray.benchmark._local_runs import devices_for
 
     assert devices_for(profile(), 8, 0, published=False) == Devices(8, 1)
     vllm = profile(voter("phi", engine="vllm"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from caslie_ray.benchmark._job_process import used_store_mib, worker_mib
-from caslie_ray.benchmark._resource_usage import Family, RowWatch, Watcher
+from caslie_ray.benchmark._resource_usage import ProcessTree, ResourceMonitor, RowCounter
 from caslie_ray.captioning import caption_rows
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import ANSWERS
@@ -24,17 +24,17 @@ def write(run: Run, stem: str, *ids: str) -> str:
 
 def test_rows_count_once_whatever_files_they_are_in(tmp_path: Path) -> None:
     run = open_run(str(tmp_path / "run"))
-    watch = RowWatch(run)
-    watch.look()
+    watch = RowCounter(run)
+    watch.update()
     assert [count for _, count in watch.events.get("captions", [])] == []
     parts = [write(run, "0-a", "0a", "0b"), write(run, "0-b", "0c")]
-    watch.look()
+    watch.update()
     write(run, "0", "0a", "0b", "0c")  # merged
     run.delete(parts)
-    watch.look()
+    watch.update()
     write(run, "1-a", "1a")
-    watch.look()
-    watch.look()
+    watch.update()
+    watch.update()
     assert [count for _, count in watch.events["captions"]] == [3, 4]
     moments = [at for at, _ in watch.events["captions"]]
     assert moments == sorted(moments)
@@ -45,8 +45,8 @@ def test_each_models_answers_are_a_table_and_kept_ones_are_none(tmp_path: Path) 
     row = {"text": None, "p_yes": 0.5, "tokens": 1, "cut": False, "error": None, "retryable": False, "truncated": None}
     for folder in ("answers/phi-0123", "answers/kept"):
         run.write(folder, "0-a", pa.Table.from_pylist([{"key": "x", **row}], schema=ANSWERS), schema=ANSWERS)
-    watch = RowWatch(run)
-    watch.look()
+    watch = RowCounter(run)
+    watch.update()
     assert {table: [count for _, count in events] for table, events in watch.events.items() if events} == {
         "answers/phi-0123": [1]
     }
@@ -71,8 +71,8 @@ time.sleep(1.5)
 def test_memory_and_cpu_time_of_a_process_and_its_children() -> None:
     begin = time.time()
     with subprocess.Popen([sys.executable, "-c", _PARENT.format(child=_CHILD)]) as process:
-        family = Family(process.pid)
-        with Watcher([], family) as watcher:
+        family = ProcessTree(process.pid)
+        with ResourceMonitor([], family) as watcher:
             process.wait(60)
     family.wait(1.0)
     peaks = watcher.peaks(begin, time.time())

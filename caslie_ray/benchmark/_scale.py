@@ -1,4 +1,4 @@
-"""What the job itself takes per view as views get more, and its memory: on an engine that answers without computing."""
+"""The job's own time per view and memory by number of views, measured with the null engine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Scaled:
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
+        """Return it as JSON values."""
         return {
             "views": self.views, "ms_a_view": self.ms_a_view, "cpu_ms_a_view": self.cpu_ms_a_view,
             "seconds": round(self.seconds, 2), "memory_mib": dict(self.memory_mib), "reason": self.reason,
@@ -50,7 +50,7 @@ class Scaled:
 
 
 def null_profile() -> Profile:
-    """Return the miniature lineup, three voters of it, on the engine that answers without computing."""
+    """Return the miniature lineup with three voters, on the null engine."""
     profile = load_profile("mini", [f"storage.partition_digits={_DIGITS}", "schedule=streamed"])
     lineup = profile.lineup
     voters = [voter.model_copy(update={"engine": NULL_ENGINE}) for voter in lineup.voters[:_VOTERS]]

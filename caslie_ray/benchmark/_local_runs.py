@@ -1,4 +1,4 @@
-"""The sides that work without Ray: as many processes as there are cores or GPUs, each with its share of the views."""
+"""Runs the published loop or bare engines without Ray: one process per core or GPU, each with a part of the views."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.roles import resolve, role_of
 from caslie_ray.storage.run import open_run
 
-__all__ = ["AloneResult", "AloneTask", "Devices", "devices_for", "run_alone", "timings"]
+__all__ = ["Devices", "LocalResult", "LocalTask", "devices_for", "run_locally", "timings"]
 
 _PATIENCE_S = 3600.0
 _ALONE = ("schedule=staged", "captions.source=generated")
-"""Captions are generated, by a model that has the machine to itself."""
+"""Generated captions, with one model at a time on the machine."""
 _barrier: Any = None
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What one side without Ray runs on.
+    """The hardware of a system without Ray.
 
     Attributes:
-        processes: how many there are.
-        threads: of PyTorch, in each.
-        gpus: of each; 0 without any.
+        processes: number of processes.
+        threads: PyTorch threads per process.
+        gpus: GPUs per process.
     """
 
     processes: int
@@ -53,17 +53,17 @@ class Devices:
 
 
 @dataclass(frozen=True)
-class AloneTask:
-    """What is done.
+class LocalTask:
+    """What to measure.
 
     Attributes:
         profile: path of the profile.
         views: URI of the run with the views; empty for none.
         questions: URI of the run with the instructions; empty for none.
-        published: ask as the published loop does; otherwise through the lineup's engines.
-        votes: ask the voters too, and not the captioner alone.
-        early: also time the votes that early exit asks for.
-        devices: what it runs on.
+        published: run the published loop instead of the lineup's engines.
+        votes: also run the voters.
+        early: also time the votes that early exit needs.
+        devices: the hardware.
     """
 
     profile: str
@@ -76,13 +76,13 @@ class AloneTask:
 
 
 @dataclass(frozen=True)
-class AloneResult:
-    """What all processes found.
+class LocalResult:
+    """The results of all processes.
 
     Attributes:
-        imports_s: seconds from the start of the first process until all were about to load their first model.
-        chains: what each process found on the views; empty where there were none.
-        predictions: the phases of each process on the instructions; empty where there were none.
+        imports_s: seconds from the start of the first process until all were ready to load their first model.
+        chains: the result of each process on the views; empty without views.
+        predictions: the phases of each process on the instructions; empty without instructions.
         peak_mib: sum of the processes' peak memory.
     """
 
@@ -98,7 +98,7 @@ class AloneResult:
 
     @property
     def votes(self) -> list[Vote]:
-        """All votes of the full votes."""
+        """All votes, without early exit."""
         return [vote for chain in self.chains for vote in chain.votes]
 
 
@@ -110,15 +110,15 @@ class _Part(NamedTuple):
 
 
 def devices_for(profile: Profile, cpus: int, gpus: int, *, published: bool) -> Devices:
-    """Return what a side runs on: a process per GPU, or per group of them where a model takes several, or per core.
+    """Return the hardware: one process per GPU, per group of GPUs if a model needs several, or per core.
 
-    vLLM on a CPU takes all cores, so there is one process where a model of the lineup runs on it.
+    vLLM on a CPU uses all cores, so a lineup with vLLM gets one process.
 
     Args:
-        profile: its lineup as it is run.
+        profile: the profile.
         cpus: cores of this machine.
         gpus: GPUs of this machine.
-        published: the published loop, which knows no vLLM.
+        published: whether this is the published loop, which never uses vLLM.
     """
     models = [profile.lineup.captioner, *profile.lineup.voters, profile.lineup.base]
     most = max(model.by_itself().resources.gpus for model in models)
@@ -132,24 +132,24 @@ def devices_for(profile: Profile, cpus: int, gpus: int, *, published: bool) -> D
     return Devices(cpus, 1)
 
 
-def run_alone(task: AloneTask) -> AloneResult:
-    """Do a task in processes of its own.
+def run_locally(task: LocalTask) -> LocalResult:
+    """Run a task in new processes.
 
     Raises:
         EngineError: a model cannot be loaded.
-        RuntimeError: a process died, or waited in vain for the others.
+        RuntimeError: a process died, or timed out waiting for the others.
     """
     count = task.devices.processes
     started = time.time()
     barrier = multiprocessing.get_context("spawn").Barrier(count)
-    with fresh_processes(count, _take, barrier) as pool:
+    with fresh_processes(count, _set_barrier, barrier) as pool:
         futures = [pool.submit(_work, task, number) for number in range(count)]
         failures = [failure for one in futures if (failure := one.exception()) is not None]
         if failures:
-            # When one fails, the others only say that they waited for it in vain.
+            # If one fails, the others only report a broken barrier.
             raise next((one for one in failures if not isinstance(one, threading.BrokenBarrierError)), failures[0])
         parts = [one.result() for one in futures]
-    return AloneResult(
+    return LocalResult(
         max(part.begun for part in parts) - started,
         [part.chain for part in parts if part.chain is not None],
         [part.predictions for part in parts if part.predictions],
@@ -157,26 +157,26 @@ def run_alone(task: AloneTask) -> AloneResult:
     )
 
 
-def _take(barrier: Any) -> None:
+def _set_barrier(barrier: Any) -> None:
     global _barrier
     _barrier = barrier
 
 
-def _work(task: AloneTask, number: int) -> _Part:
-    """Do one process's share."""
+def _work(task: LocalTask, number: int) -> _Part:
+    """Run one process's part."""
     try:
-        return _share(task, number)
+        return _run_part(task, number)
     except BaseException:
         _barrier.abort()
         raise
 
 
-def _share(task: AloneTask, number: int) -> _Part:
+def _run_part(task: LocalTask, number: int) -> _Part:
     devices = task.devices
     if devices.gpus:
         first = number * devices.gpus
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(first, first + devices.gpus)))
-    import torch  # after the GPUs are chosen
+    import torch  # only after CUDA_VISIBLE_DEVICES is set
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -200,40 +200,40 @@ def _share(task: AloneTask, number: int) -> _Part:
     return _Part(begun, chain, phases, peak_mib)
 
 
-def timings(result: AloneResult, views: int) -> dict[str, Timing]:
+def timings(result: LocalResult, views: int) -> dict[str, Timing]:
     """Return the timings of a task by name: captioning, voting, chain, chain early and prediction.
 
-    All processes begin a phase together; it ends with the slowest of them.
+    All processes start a phase together; it ends with the slowest of them.
 
     Args:
-        result: of the task.
-        views: how many it had.
+        result: the task's result.
+        views: number of views.
     """
     phases = list(zip(*(chain.phases for chain in result.chains), strict=True))
     captioning = [group for group in phases if group[0].kind == "generate"]
     voting = [group for group in phases if group[0].kind == "choose" and group[0].votes == FULL]
     early = [group for group in phases if group[0].votes == EARLY]
-    found = {}
+    named = {}
     if result.chains:
-        found["captioning"] = _timing(captioning, views, result)
-        found["voting"] = _timing(voting, _rows(voting), result)
-        found["chain"] = _timing([*captioning, *voting], views, result)
+        named["captioning"] = _timing(captioning, views, result)
+        named["voting"] = _timing(voting, _rows(voting), result)
+        named["chain"] = _timing([*captioning, *voting], views, result)
     if early:
-        found["chain early"] = _timing([*captioning, *early], views, result)
+        named["chain early"] = _timing([*captioning, *early], views, result)
     if result.predictions:
         answering = list(zip(*result.predictions, strict=True))
-        found["prediction"] = _timing(answering, _rows(answering), result)
-    return found
+        named["prediction"] = _timing(answering, _rows(answering), result)
+    return named
 
 
 def _rows(groups: Sequence[Sequence[Phase]]) -> int:
     return sum(phase.rows for group in groups for phase in group)
 
 
-def _timing(groups: Sequence[Sequence[Phase]], units: int, result: AloneResult) -> Timing:
-    """The timing of phases that follow each other; each holds one entry per process."""
+def _timing(groups: Sequence[Sequence[Phase]], units: int, result: LocalResult) -> Timing:
+    """Return the timing of consecutive phases, each with one entry per process."""
     if not units:
-        return Timing(0, None, 0.0, reason="nothing was asked")
+        return Timing(0, None, 0.0, reason="there were no requests")
     seconds = sum(max(phase.seconds for phase in group) for group in groups)
     starts = [max(phase.load_s + phase.first_s for phase in group) for group in groups]
     start = result.imports_s + sum(starts)
