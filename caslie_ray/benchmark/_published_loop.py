@@ -14,13 +14,13 @@ from caslie_ray.engines import Choice, EngineSpec, EngineStats, Failure, Generat
 from caslie_ray.engines.baseline import PlainModel
 from caslie_ray.quality import CHOICES
 
-__all__ = ["VOTE_TOKENS", "PublishedLoop", "load", "said"]
+__all__ = ["VOTE_TOKENS", "PublishedLoop", "load", "read_vote"]
 
 VOTE_TOKENS = 16
 _NO_LETTERS = re.compile(r"^\W*")
 
 
-def said(text: str) -> str | None:
+def read_vote(text: str) -> str | None:
     """Return yes or no if a generated text begins with it, ignoring case and leading punctuation; otherwise None."""
     begin = _NO_LETTERS.sub("", text).lower()
     return next((choice for choice in CHOICES if begin.startswith(choice)), None)
@@ -59,7 +59,7 @@ class PublishedLoop:
                 continue
             self._count(found.prompt_tokens, found.new_tokens)
             self.texts[request.key] = found.text
-            answer = said(found.text)
+            answer = read_vote(found.text)
             if answer is None:
                 failure = Failure("the text begins with neither yes nor no", retryable=False)
                 answers.append(Choice(request.key, (), found.prompt_tokens, False, failure))

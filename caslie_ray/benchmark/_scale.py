@@ -27,9 +27,9 @@ class Scaled:
 
     Attributes:
         views: how many.
-        ms_a_view: wall-clock milliseconds per view in steady state; None where it cannot be told.
+        ms_a_view: wall-clock milliseconds per view in steady state; None if unknown.
         cpu_ms_a_view: CPU milliseconds of all processes per view, from the first row to the last.
-        seconds: of the whole job, start-up included.
+        seconds: total, including start-up.
         memory_mib: peaks of driver, workers, ray and object_store.
         reason: why it failed; empty where it did not.
     """

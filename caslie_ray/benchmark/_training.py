@@ -159,13 +159,13 @@ def train_timing(result: JobResult, tokens: int, summary: dict[str, Any]) -> Tim
     if result.failure:
         return Timing(tokens, None, 0.0, reason=result.failure)
     seconds = sum(model["seconds"] for model in summary["models"])
-    whole = result.end - result.begin
+    total = result.end - result.begin
     details = {
         "memory_mib": dict(result.memory_mib),
         "steps": sum(model["steps"] for model in summary["models"]),
         "resources": dict(result.resources),
     }
-    return Timing(tokens, tokens / seconds if seconds else None, whole, None, whole - seconds, details=details)
+    return Timing(tokens, tokens / seconds if seconds else None, total, None, total - seconds, details=details)
 
 
 def training_tokens(profile: str, examples: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from caslie_ray.benchmark._phases import Vote
-from caslie_ray.benchmark._published_loop import said
+from caslie_ray.benchmark._published_loop import read_vote
 from caslie_ray.quality import answer_of
 
 __all__ = ["Agreement", "compare_votes"]
@@ -45,7 +45,7 @@ def compare_votes(published: Sequence[Vote], chosen: Sequence[Vote]) -> Agreemen
         if p_yes is None or vote.text is None:
             unmatched += 1
             continue
-        answer = said(vote.text)
+        answer = read_vote(vote.text)
         if answer is None:
             unread += 1
             continue

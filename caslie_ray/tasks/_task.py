@@ -100,7 +100,7 @@ class Task:
         output = read_output(record.get("output"), options, self.labels, self.read_answer, self.label)
         if self.true_label(output.text, options.texts) is None:
             raise RowError(
-                f"the true option {output.text[:80]!r} stands for no label of {self.code}: word the options as its"
+                f"the true option {output.text[:80]!r} matches no label of {self.code}: word the options as its"
                 f" labels, {', '.join(self.labels)}"
             )
         notes += [output.note] if output.note else []

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from caslie_ray.benchmark._local_runs import Devices
 from caslie_ray.benchmark._phases import EARLY, FULL, PhaseResult, Timer, Vote, run_chain
-from caslie_ray.benchmark._published_loop import VOTE_TOKENS, PublishedLoop, said
+from caslie_ray.benchmark._published_loop import VOTE_TOKENS, PublishedLoop, read_vote
 from caslie_ray.benchmark._views import images_of, views_of
 from caslie_ray.benchmark._vote_agreement import compare_votes
 from caslie_ray.captioning import View
@@ -63,7 +63,7 @@ def published(world: Path, views: list[View], chosen: Profile) -> PhaseResult:
     ],
 )  # fmt: skip
 def test_how_a_vote_is_read_from_a_text(text: str, answer: str | None) -> None:
-    assert said(text) == answer
+    assert read_vote(text) == answer
 
 
 def test_a_vote_is_what_transformers_generates_in_sixteen_tokens() -> None:
@@ -80,7 +80,7 @@ def test_a_vote_is_what_transformers_generates_in_sixteen_tokens() -> None:
     loop = PublishedLoop(EngineSpec("miniature:voter-phi", context=1024, device="cpu"))
     (choice,) = loop.choose([Request("a", Prompt(question))], CHOICES)
     assert loop.texts == {"a": expected}
-    assert choice.probabilities == (float(said(expected) == "yes"), float(said(expected) == "no"))
+    assert choice.probabilities == (float(read_vote(expected) == "yes"), float(read_vote(expected) == "no"))
     assert VOTE_TOKENS == 16
     assert 0 < loop.stats().new_tokens <= 16
     assert loop.parameters == sum(one.numel() for one in model.parameters())
@@ -105,7 +105,7 @@ def test_votes_of_the_loop_are_those_of_choose(bare: PhaseResult, published: Pha
     assert found.share is not None
     assert found.share >= 0.99, found.differences
     for name in VOTERS:
-        assert {said(vote.text or "") for vote in published.votes if vote.voter == name} >= {"yes", "no"}, name
+        assert {read_vote(vote.text or "") for vote in published.votes if vote.voter == name} >= {"yes", "no"}, name
 
 
 def test_a_difference_is_listed_with_its_probability() -> None:

@@ -239,8 +239,8 @@ def _alike(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
     if len(others) != 1:
         return None
     other = others[0]
-    whole = f"{other.label}: {other.text}" if len(other.text.split()) <= _LONGEST else other.label
-    return (f"Which other line has the {name} of {line.label}?", whole)
+    answer = f"{other.label}: {other.text}" if len(other.text.split()) <= _LONGEST else other.label
+    return (f"Which other line has the {name} of {line.label}?", answer)
 
 
 def together(rng: Random, lines: Sequence[Line]) -> tuple[str, str] | None:
