@@ -19,7 +19,7 @@ from caslie_ray.tasks import TASKS, Task
 
 __all__ = ["fabricate"]
 
-_VIEWS_AN_IMAGE = 5
+_VIEWS_PER_IMAGE = 5
 
 # Invented texts of realistic length; no model reads them.
 _TEXT = """
@@ -29,17 +29,17 @@ extra thick camping lantern rechargeable waterproof adjustable dumbbell set it a
 but the strap broke after a week would buy again does fit most standard sizes
 """
 _WORDS = _TEXT.split()
-_WORDS_A_FIELD = {"title": 12, "query": 5}
+_WORDS_PER_FIELD = {"title": 12, "query": 5}
 
 
 def fabricate(run: Run, views: int, digits: int = 2, processes: int = 1) -> None:
     """Write `images` and `views` as ingest would, one partition at a time.
 
     Args:
-        run: where to.
-        views: how many.
-        digits: of the image id that name a partition.
-        processes: that share the work.
+        run: the target run.
+        views: number of views.
+        digits: digits of the image id that name a partition.
+        processes: number of processes.
     """
     names = partitions(digits)
     ends = [views * (at + 1) // len(names) for at in range(len(names))]
@@ -57,13 +57,13 @@ def _fabricate(partition: str, count: int, uri: str) -> None:
         return
     dice = Random(partition)
     drawn = [_draw_image(dice) for _ in range(4)]
-    ids = [partition + content_id(partition, str(n))[len(partition) :] for n in range(-(-count // _VIEWS_AN_IMAGE))]
+    ids = [partition + content_id(partition, str(n))[len(partition) :] for n in range(-(-count // _VIEWS_PER_IMAGE))]
     images = [{"image_id": one, "image": dice.choice(drawn), "width": 32, "height": 32} for one in sorted(ids)]
     rows = []
     for n in range(count):
         task = dice.choice(list(TASKS.values()))
         asked, judged = _prompts(task, dice)
-        image_id = ids[n // _VIEWS_AN_IMAGE]
+        image_id = ids[n // _VIEWS_PER_IMAGE]
         rows.append(
             {
                 "view_id": content_id(image_id, asked.text, judged.text),
@@ -90,5 +90,5 @@ def _draw_image(dice: Random) -> bytes:
 
 def _prompts(task: Task, dice: Random) -> tuple[Prompt, Prompt]:
     slots = set(re.findall(r"\{\{(\w+)\}\}", task.caption_template + task.quality_template)) - {"caption"}
-    values = {slot: " ".join(dice.choices(_WORDS, k=_WORDS_A_FIELD.get(slot, 40))) for slot in sorted(slots)}
+    values = {slot: " ".join(dice.choices(_WORDS, k=_WORDS_PER_FIELD.get(slot, 40))) for slot in sorted(slots)}
     return render(task.caption_template, **values), render(task.quality_template, **values)

@@ -28,10 +28,10 @@ def utilisation(
     """Return the fraction of the peak that a model uses.
 
     Args:
-        parameters: of the model.
-        tokens_per_s: tokens that it reads and writes per second.
-        peak: FLOP/s of one GPU; None where it is not known.
-        gpus: how many GPUs there are.
+        parameters: number of parameters.
+        tokens_per_s: prompt and generated tokens per second.
+        peak: FLOP/s of one GPU; None if unknown.
+        gpus: number of GPUs.
         passes: operations per parameter and token: 2 for a forward pass, 4 for training an adapter on a frozen base.
     """
     if peak is None or not gpus:

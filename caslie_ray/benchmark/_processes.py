@@ -18,9 +18,9 @@ def fresh_processes(
     """Return a pool of spawned processes; an error or interrupt in this process kills them.
 
     Args:
-        count: how many.
-        initializer: called in each process, at its start.
-        arguments: of the initializer.
+        count: number of processes.
+        initializer: called at the start of each process.
+        arguments: arguments of the initializer.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context, initializer=initializer, initargs=arguments) as pool:

@@ -1,6 +1,6 @@
 """The published loop: one image and one prompt at a time, 16 generated tokens per vote, all voters.
 
-It has the form of an engine, so that it is asked what the engines are asked.
+It implements the `Engine` interface, so that it gets the same requests as the engines.
 """
 
 from __future__ import annotations
@@ -41,31 +41,31 @@ class PublishedLoop:
         """Generate an answer to each request, one after the other."""
         answers = []
         for request in requests:
-            found = self._model.answer(request, self._spec.max_new_tokens)
-            if isinstance(found, Failure):
-                answers.append(Generation(request.key, "", 0, 0, False, found))
+            answered = self._model.answer(request, self._spec.max_new_tokens)
+            if isinstance(answered, Failure):
+                answers.append(Generation(request.key, "", 0, 0, False, answered))
                 continue
-            answers.append(Generation(request.key, found.text, found.prompt_tokens, found.new_tokens, False))
-            self._count(found.prompt_tokens, found.new_tokens)
+            answers.append(Generation(request.key, answered.text, answered.prompt_tokens, answered.new_tokens, False))
+            self._count(answered.prompt_tokens, answered.new_tokens)
         return answers
 
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
         """Generate 16 tokens for each request and read yes or no from their beginning; other texts are failures."""
         answers = []
         for request in requests:
-            found = self._model.answer(request, VOTE_TOKENS)
-            if isinstance(found, Failure):
-                answers.append(Choice(request.key, (), 0, False, found))
+            answered = self._model.answer(request, VOTE_TOKENS)
+            if isinstance(answered, Failure):
+                answers.append(Choice(request.key, (), 0, False, answered))
                 continue
-            self._count(found.prompt_tokens, found.new_tokens)
-            self.texts[request.key] = found.text
-            answer = read_vote(found.text)
+            self._count(answered.prompt_tokens, answered.new_tokens)
+            self.texts[request.key] = answered.text
+            answer = read_vote(answered.text)
             if answer is None:
                 failure = Failure("the text begins with neither yes nor no", retryable=False)
-                answers.append(Choice(request.key, (), found.prompt_tokens, False, failure))
+                answers.append(Choice(request.key, (), answered.prompt_tokens, False, failure))
             else:
                 shares = tuple(float(choice == answer) for choice in choices)
-                answers.append(Choice(request.key, shares, found.prompt_tokens, False))
+                answers.append(Choice(request.key, shares, answered.prompt_tokens, False))
         return answers
 
     def stats(self) -> EngineStats:

@@ -23,15 +23,15 @@ _VOTERS = 3
 
 @dataclass(frozen=True)
 class Scaled:
-    """One size.
+    """Measurements at one number of views.
 
     Attributes:
-        views: how many.
+        views: number of views.
         ms_a_view: wall-clock milliseconds per view in steady state; None if unknown.
         cpu_ms_a_view: CPU milliseconds of all processes per view, from the first row to the last.
         seconds: total, including start-up.
         memory_mib: peaks of driver, workers, ray and object_store.
-        reason: why it failed; empty where it did not.
+        reason: why it failed; empty if it did not.
     """
 
     views: int
@@ -67,7 +67,7 @@ def scale_job(run: Run, views: int, profile: str) -> Job:
 
 
 def scaled(result: JobResult, views: int) -> Scaled:
-    """Return the figures of one size."""
+    """Return the measurements of a job."""
     if result.failure:
         return Scaled(views, None, None, 0.0, {}, result.failure)
     steady = steady_seconds(list(result.events.values()))

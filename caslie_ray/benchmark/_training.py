@@ -35,8 +35,8 @@ class PlainTraining:
     """Measurements of the plain loop.
 
     Attributes:
-        tokens: tokens that went through the model, padding left out.
-        seconds: of all steps, and of writing the adapter.
+        tokens: tokens processed, without padding.
+        seconds: all steps, and saving the adapter.
         start_s: seconds before the first step: imports, loading.
         steps: optimizer steps.
         peak_mib: peak memory of the process.
@@ -55,7 +55,7 @@ def run_plain_loop(profile: str, examples: str, threads: int) -> PlainTraining:
     Args:
         profile: path of the profile.
         examples: URI of the run with the instructions.
-        threads: of PyTorch.
+        threads: PyTorch threads.
 
     Raises:
         EngineError: the base cannot be loaded.
@@ -105,13 +105,13 @@ def _train(path: str, examples: str, threads: int, started: float) -> PlainTrain
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets),
         task_type="CAUSAL_LM",
     )  # fmt: skip
-    warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # nothing is merged here
+    warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # the adapter is not merged
     model = get_peft_model(model, config)
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     device = trained[0].device
-    begun = time.time()
+    begin = time.time()
     order = np.random.default_rng(settings.seed).permutation(len(encoded))
     steps = 0
     for at in range(0, len(order), settings.global_batch):
@@ -136,25 +136,25 @@ def _train(path: str, examples: str, threads: int, started: float) -> PlainTrain
         steps += 1
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(os.path.join(folder, "adapter"), save_embedding_layers=False)
-    seconds = time.time() - begun
+    seconds = time.time() - begin
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return PlainTraining(sum(len(turn.ids) for turn in encoded), seconds, begun - started, steps, peak_mib)
+    return PlainTraining(sum(len(turn.ids) for turn in encoded), seconds, begin - started, steps, peak_mib)
 
 
-def plain_timing(found: PlainTraining) -> Timing:
+def plain_timing(result: PlainTraining) -> Timing:
     """Return the timing of the plain loop."""
-    details = {"memory_mib": {"processes": round(found.peak_mib, 1)}, "steps": found.steps}
-    rate = found.tokens / found.seconds if found.seconds else None
-    return Timing(found.tokens, rate, found.start_s + found.seconds, None, found.start_s, details=details)
+    details = {"memory_mib": {"processes": round(result.peak_mib, 1)}, "steps": result.steps}
+    rate = result.tokens / result.seconds if result.seconds else None
+    return Timing(result.tokens, rate, result.start_s + result.seconds, None, result.start_s, details=details)
 
 
 def train_timing(result: JobResult, tokens: int, summary: dict[str, Any]) -> Timing:
     """Return the timing of a train job.
 
     Args:
-        result: what was seen of it.
-        tokens: those of its instructions, once each.
-        summary: of the job.
+        result: its measurements.
+        tokens: total tokens of its instructions.
+        summary: the job's summary.
     """
     if result.failure:
         return Timing(tokens, None, 0.0, reason=result.failure)

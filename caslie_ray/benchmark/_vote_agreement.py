@@ -17,10 +17,10 @@ class Agreement(NamedTuple):
 
     Attributes:
         compared: votes whose text begins with yes or no.
-        agreed: those of them that are what `choose` answers.
-        unread: votes whose text begins with neither; they are not compared.
-        unmatched: votes on captions that the other side did not write, or without a probability.
-        differences: view_id, voter, p_yes and text of each vote that differs.
+        agreed: those of them that equal the answer of `choose`.
+        unread: votes whose text begins with neither; not compared.
+        unmatched: votes on captions that the other system did not generate, or without a probability.
+        differences: view_id, voter, p_yes and text of each differing vote.
     """
 
     compared: int
