@@ -152,7 +152,7 @@ class Chat:
             raise EngineError(f"the chat template of {self._name} cannot write an answer: {error}") from error
         if not full.startswith(prompt) or full.count(_ANSWER) != 1:
             raise EngineError(
-                f"the chat template of {self._name} writes a prompt otherwise once it is answered, so it cannot be"
+                f"the chat template of {self._name} renders a prompt differently once it is answered, so it cannot be"
                 " trained on; put another one next to the weights (chat_template.jinja)"
             )
         before, after = full[len(prompt) :].split(_ANSWER)
