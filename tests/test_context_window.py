@@ -28,7 +28,7 @@ from caslie_ray.storage.schemas import SCHEMAS, SPANS
 from caslie_ray.tasks import find_task
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._examples import Examples, read_examples
-from caslie_ray.training._learner import Learner
+from caslie_ray.training._optimizer_steps import Learner
 
 HISTORY = [f"Camping tent number {n} for two" for n in range(11)]
 OPTIONS = [f"{chr(65 + n)}: Steel kettle number {n} with lid" for n in range(20)]

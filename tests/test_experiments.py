@@ -15,7 +15,7 @@ QUICK = ["training.epochs=1", "training.num_workers={min: 1, max: 1}", "training
          "votes.schedule=full", "experiments.shuffled=false"]  # fmt: skip
 
 
-pytestmark = [pytest.mark.verify, pytest.mark.timeout(1600)]
+pytestmark = [pytest.mark.timeout(1600)]
 
 
 def pipeline(folder: Path, *settings: str) -> Run:

@@ -96,7 +96,7 @@ def map_partitions(
         distributed: run as Ray tasks; otherwise here, which for a small run takes less than starting Ray.
         at_once: Ray tasks in flight.
     """
-    if not distributed or len(parts) <= 1:
+    if not distributed or not parts:
         yield from map(function, parts)
         return
     connect()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from caslie_ray.engines._config_facts import end_ids, rope_switch
@@ -20,7 +21,7 @@ from caslie_ray.prompts import Prompt
 
 __all__ = [
     "Trainable", "Turn", "Turns", "attention_for", "free_memory", "is_out_of_memory", "load_trainable", "load_turns",
-    "read_config",
+    "model_without_weights", "quantized_to_4bit", "read_config",
 ]  # fmt: skip
 
 
@@ -123,6 +124,34 @@ class Turns:
             return ids[: end + 1]
         own = self._tokenizer.eos_token_id
         return [*ids, own if own is not None else min(self._ends)]
+
+
+def model_without_weights(spec: EngineSpec) -> Any:
+    """Return a checkpoint's model on the meta device: its modules and shapes.
+
+    Raises:
+        EngineError: its configuration cannot be read.
+    """
+    auto: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto.from_config(read_config(spec))
+
+
+def quantized_to_4bit() -> dict[str, Any]:
+    """Return the arguments of `load_trainable` that quantize the weights to 4-bit NormalFloat (QLoRA).
+
+    Raises:
+        EngineError: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise EngineError("training.quantize=4bit needs bitsandbytes: pip install 'caslie_ray[quantize]'")
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )
+    return {"quantization_config": settings}
 
 
 class Trainable(NamedTuple):

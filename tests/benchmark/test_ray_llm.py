@@ -45,7 +45,6 @@ def test_the_reason_of_a_failure_is_its_first_error(ray_cluster: None) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.timeout(1800)
-@pytest.mark.verify
 @pytest.mark.parametrize("measure", ["captioning", "voting", "prediction"])
 def test_it_answers_all_requests(measure: str, world: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"

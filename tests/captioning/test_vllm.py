@@ -86,7 +86,6 @@ def test_every_caption_and_vote_is_that_of_transformers(wide: Path, tmp_path: Pa
     assert wait_for(lambda: not processes())
 
 
-@pytest.mark.verify
 @pytest.mark.parametrize("names", [FAMILIES, VOTERS])
 def test_the_staged_schedule_ends_with_the_same_verdicts(
     wide: Path, tmp_path: Path, names: tuple[str, ...], asked: InProcess
@@ -99,7 +98,6 @@ def test_the_staged_schedule_ends_with_the_same_verdicts(
     assert wait_for(lambda: not processes())
 
 
-@pytest.mark.verify
 def test_an_engine_that_is_killed_is_replaced_and_loses_nothing(
     wide: Path, tmp_path: Path, asked: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -123,8 +123,8 @@ def test_what_may_surprise_is_counted_and_said(tmp_path: Path, profile: Profile)
     assert "input is missing: put its fields into an object `input`; other columns are price" in reasons
     # "NA" is no caption of the view.
     assert {view["given_caption"] for view in rows(run, "views") if "'N'" in view["caption_prompt"]} == {None}
-    said = "\n".join(show_ingest(summary.as_dict()))
-    assert "2  read as: outputs of true/false, 1/0 or Y/N" in said
+    shown = "\n".join(show_ingest(summary.as_dict()))
+    assert "2  read as: outputs of true/false, 1/0 or Y/N" in shown
 
 
 def test_images_as_text_and_in_objects(tmp_path: Path, profile: Profile) -> None:

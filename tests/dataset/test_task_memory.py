@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import ray
 
+from caslie_ray.dataset._fetching import task_memory
 from caslie_ray.dataset._ray import each, each_of_stream
-from caslie_ray.dataset.images import task_memory
 from caslie_ray.profiles import ImageSettings
 
 

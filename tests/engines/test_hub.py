@@ -250,7 +250,7 @@ def test_what_is_there_takes_no_hub(server: Hub, node: Node) -> None:
     assert re.match(r"LoadError some-org/voter at revision c{40} is not in the cache \S+, and HF_HUB_OFFLINE is", out)
 
 
-@pytest.mark.parametrize("status", [503, pytest.param(429, marks=pytest.mark.verify)])
+@pytest.mark.parametrize("status", [503, 429])
 def test_a_partial_cache_does_not_hide_that_the_hub_fails(server: Hub, node: Node, tmp_path: Path, status: int) -> None:
     commit = cache_settings(server, tmp_path / "home")
     server.faults = [Fault(".", status)]

@@ -182,7 +182,7 @@ def test_captions_of_odd_images_are_those_of_transformers() -> None:
     assert any(not answer.truncated for answer in answers[0] if not answer.failure)
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(50, marks=pytest.mark.verify)])
+@pytest.mark.parametrize("count", [12, 50])
 def test_votes_of_a_real_model_are_those_of_transformers(quality_prompts: list[Request], count: int) -> None:
     spec = EngineSpec("smollm2", context=512, max_new_tokens=8, batch_size=8, batch_tokens=4096, device="cpu")
     shares = []

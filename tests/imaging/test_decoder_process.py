@@ -14,7 +14,7 @@ from threading import Timer
 import psutil
 import pytest
 
-from caslie_ray.dataset.decoding import decode
+from caslie_ray.dataset._decoding import decode
 from caslie_ray.imaging.decoder_process import DecoderProcess
 from caslie_ray.imaging.limits import DecodeLimits
 from caslie_ray.imaging.storing import ImageError, StoredImage
@@ -189,7 +189,7 @@ def test_threads_share_a_process(decoder: DecoderProcess) -> None:
 
 PARENT = """
 import sys, threading, time
-from caslie_ray.dataset.decoding import decoder, decode
+from caslie_ray.dataset._decoding import decoder, decode
 from caslie_ray.imaging.storing import ImageError
 from caslie_ray.profiles import ImageSettings
 from tests.dataset.world import png
