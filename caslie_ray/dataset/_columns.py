@@ -10,8 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from caslie_ray.profiles import SourceKeys
-from caslie_ray.tasks import RowError, read_split
-from caslie_ray.tasks._parsing import decoded, is_missing
+from caslie_ray.tasks import RowError, decoded, is_missing, read_split
 
 __all__ = ["Columns", "split_of_name"]
 

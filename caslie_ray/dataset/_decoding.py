@@ -10,8 +10,8 @@ import atexit
 import os
 from functools import lru_cache
 
+from caslie_ray.imaging.decoder_process import DecoderProcess
 from caslie_ray.imaging.limits import DecodeLimits
-from caslie_ray.imaging.process import DecoderProcess
 from caslie_ray.imaging.storing import ImageError, StoredImage
 from caslie_ray.profiles import ImageSettings
 

@@ -28,8 +28,7 @@ from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, IngestSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.storage.run import Run
-from caslie_ray.tasks import RowError, Task, find_task
-from caslie_ray.tasks._parsing import as_text
+from caslie_ray.tasks import RowError, Task, as_text, find_task
 
 __all__ = ["Chunk", "ParsedChunk", "Parser", "chunks", "parse_key"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import ray.data
 
-from caslie_ray.benchmark.ray_llm import RayLlmTask, refusal, root_cause, run_ray_llm
-from caslie_ray.benchmark.views import select
+from caslie_ray.benchmark._ray_llm import RayLlmTask, refusal, root_cause, run_ray_llm
+from caslie_ray.benchmark._views import select
 from caslie_ray.captioning import caption
 from caslie_ray.fusion import fuse
 from caslie_ray.profiles import Profile, load_profile

@@ -16,8 +16,8 @@ from caslie_ray.captioning._stages import CONTEXT_FREE, _caption_answer, _captio
 from caslie_ray.captioning._summary import count_partition, describe, merge
 from caslie_ray.captioning._work import WorkOrder, tidy, work
 from caslie_ray.engines import Generation, fingerprint
+from caslie_ray.engines._architectures import TEXT_ARCHITECTURE
 from caslie_ray.engines._chat import Chat
-from caslie_ray.engines._families import TEXT_FAMILY
 from caslie_ray.prompts import Prompt
 from caslie_ray.reporting import show_caption
 from caslie_ray.roles import resolve
@@ -182,7 +182,7 @@ def test_a_limit_of_words_is_never_cut(world: Path, tmp_path: Path) -> None:
     text = view.caption_prompt.text[:start] + "lovely thing " * 4000 + view.caption_prompt.text[end:]
     long = view._replace(caption_prompt=Prompt(text, ((start, start + 13 * 4000),)))
     asked = _caption_prompt(long, resolve(profile(settings=["captions.words=7"])))
-    one = Chat("x", tiny.tokenizer(), TEXT_FAMILY, "{% for m in messages %}{{ m['content'] }}{% endfor %}", None)
+    one = Chat("x", tiny.tokenizer(), TEXT_ARCHITECTURE, "{% for m in messages %}{{ m['content'] }}{% endfor %}", None)
     fitted = one.fit(asked, 800, image=False)
     assert fitted.cut
     assert fitted.text.endswith(" Use no more than 7 words.")

@@ -135,7 +135,7 @@ def test_a_plan_says_which_engine_and_why(world: Path, tmp_path: Path) -> None:
         voter("vision"), settings=["captions.source=dataset"],
     )  # fmt: skip
     lines = resolve(chosen).engines()
-    assert lines[0].startswith("mistral  transformers · the vLLM that is installed is made for cpu")
+    assert lines[0].startswith("mistral  transformers · the installed vLLM is built for cpu")
     assert sorted(lines[1:]) == ["phi      vllm · vLLM supports it", "vision   transformers"]
     run = fresh_run(world, tmp_path / "run")
     planned = plan_captions(run, profile(voter("phi", engine="auto"), settings=["captions.source=dataset"]), quiet=True)

@@ -162,7 +162,7 @@ def _read(family: str, prompt: Prompt) -> Any:
     except Exception as error:
         return f"does not fit: {type(error).__name__}"
     assert len(fitted.ids) <= BUDGET
-    written = chat.write(fitted.text, image=False)
+    written = chat.render(fitted.text, image=False)
     written.encode()
     marks = sorted(PUBLISHED[family].marks, key=len, reverse=True)
     added = chat._tokenizer.added_tokens_decoder
