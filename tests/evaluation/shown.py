@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from caslie_ray.evaluation.page import ShownTruth, ShownView, ShownVote
+from caslie_ray.evaluation.report.shown import ShownTruth, ShownView, ShownVote
 
 HOSTILE = '</script><img src=x onerror="window.harm=1"><script>window.harm=1</script> {{css}} &lt; \u2028 <!--<b>bold'
 

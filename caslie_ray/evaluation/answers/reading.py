@@ -69,7 +69,7 @@ def read_answers(run: Run, answerers: Sequence[Answerer], splits: Collection[str
     """Read the predictions of a run and compare them with the true answers; a large run is read in Ray tasks.
 
     A prediction counts if it is the current model's answer to the current prompt. An engine error counts as an answer
-    that could not be parsed. A sample whose true answer is none of its options is left out, since no answer could be right.
+    that could not be parsed. A sample whose true answer is none of its options is left out: no answer could be right.
 
     Args:
         run: the run with `instructions` and `predictions`.

@@ -5,7 +5,8 @@ from random import Random
 
 import pytest
 
-from caslie_ray.evaluation._sums import Bootstrap, Sums
+from caslie_ray.evaluation.captions.bootstrap import Bootstrap
+from caslie_ray.evaluation.captions.sums import Sums
 from caslie_ray.hashing import content_id
 
 

@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from caslie_ray.evaluation._tables import Results, tables_of
-from caslie_ray.evaluation._verdict_bits import mutual_information, predictions_of_bits
-from caslie_ray.reporting import _verdict_bits
+from caslie_ray.evaluation.answers.results import Results
+from caslie_ray.evaluation.answers.tables import tables_of
+from caslie_ray.evaluation.answers.verdict_bits import mutual_information, predictions_of_bits
+from caslie_ray.evaluation.summary_lines import verdict_bit_lines
 from caslie_ray.tasks import find_task
 from caslie_ray.verdict_bits import _PATTERNS, OTHER_BITS, VerdictBits
 
@@ -23,7 +24,7 @@ def test_bits_that_tell_the_answer_are_measured_and_named() -> None:
     assert found["ind"]["gain"]["value"] == pytest.approx(0.4)
     assert 0.25 < found["ind"]["gain"]["low"] < 0.4 < found["ind"]["gain"]["high"] < 0.55
     assert found["ood"]["accuracy"]["value"] == pytest.approx(0.5)
-    (line,) = _verdict_bits({"AP": found})
+    (line,) = verdict_bit_lines({"AP": found})
     assert "AP ind 90.0% (most frequent answer 50.0%)" in line
     assert "ood" not in line
 
@@ -32,7 +33,7 @@ def test_bits_that_tell_nothing_gain_nothing() -> None:
     found = predictions_of_bits({"AP": {"train": SILENT, "ind": SILENT}}, 500)["AP"]["ind"]
     assert found["gain"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert found["mutual_information"]["low"] == 0.0
-    assert _verdict_bits({"AP": {"ind": found}}) == []
+    assert verdict_bit_lines({"AP": {"ind": found}}) == []
 
 
 def test_patterns_and_answers_that_training_lacks() -> None:
@@ -76,7 +77,9 @@ def test_patterns_are_bounded() -> None:
 
 def test_the_tables_show_them() -> None:
     found = predictions_of_bits({"AP": {"train": TELLING, "ind": TELLING}}, 200)
-    (table,) = (one for one in tables_of(Results([], {}, of_bits=found)) if one.title == "What the verdicts alone tell")
+    (table,) = (
+        one for one in tables_of(Results([], {}, of_bits=found)) if one.title == "What the verdicts alone predict"
+    )
     (row,) = table.rows
     assert row[1] == "AP IND"
     assert row[2].startswith("0.500 [")

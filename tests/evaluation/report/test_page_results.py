@@ -1,4 +1,4 @@
-"""What the page shows of answers: tables, curves, confusion, and the samples on which variants differ."""
+"""The results on the report page: tables, curves, confusion matrices, and samples on which variants differ."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from caslie_ray.evaluation.page import Curves, Grid, Matrix, ShownAnswer, ShownSample, render_page
+from caslie_ray.evaluation.report.page import render_page
+from caslie_ray.evaluation.report.plots import Curves, Grid, Matrix
+from caslie_ray.evaluation.report.shown import ShownAnswer, ShownSample
+from caslie_ray.evaluation.report.thumbnails import make_thumbnails
 from tests.evaluation.browser import PHONE, Page, chromium, complaints, screen
 from tests.evaluation.shown import HOSTILE, many, photo
 
 VIEWS = many(8)
-IMAGES = {one.image_id: photo(number, 64) for number, one in enumerate(VIEWS)}
+THUMBNAILS = make_thumbnails({one.image_id: photo(number, 64) for number, one in enumerate(VIEWS)})
 PLOTS = (
     Grid("Table 6", "A note.", ("", "variant", "AP"), (("paper", "text", "0.5"), ("ours", HOSTILE, "0.6")), (1,)),
     Curves("Loss", "By step.", "nats", (("text", ((0.0, 2.0), (50.0, 1.25))), ("CASLIE", ((0.0, 2.0), (50.0, 0.5))))),
@@ -46,7 +49,7 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 def page(chrome: webdriver.Chrome, tmp_path: Path) -> Iterator[Page]:
     screen(chrome, 1280, 1000)
     complaints(chrome)
-    yield Page(chrome, tmp_path).open(render_page("Results", [], PLOTS, VIEWS, IMAGES, samples=SAMPLES))
+    yield Page(chrome, tmp_path).open(render_page("Results", [], PLOTS, VIEWS, THUMBNAILS, samples=SAMPLES))
     assert complaints(chrome) == []
     assert chrome.execute_script("return window.harm") is None
 
@@ -94,7 +97,7 @@ def test_samples_on_which_variants_differ_are_chosen_by_variant_and_task(page: P
 
 
 def test_a_page_without_answers_has_no_such_section(chrome: webdriver.Chrome, tmp_path: Path) -> None:
-    without = Page(chrome, tmp_path).open(render_page("Captions", [], (), VIEWS, IMAGES))
+    without = Page(chrome, tmp_path).open(render_page("Captions", [], (), VIEWS, THUMBNAILS))
     assert not without.visible("#samples")
 
 

@@ -1,4 +1,4 @@
-"""What goes into the report page: the order of its views, its small pictures, its file."""
+"""The data of the report page: the order of its views, its thumbnails, its file."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from caslie_ray.evaluation import _thumbnails as thumbs
-from caslie_ray.evaluation._bounds import LONGEST, bounded, cut
-from caslie_ray.evaluation.page import (
-    Bar,
-    Figure,
-    ShownVote,
-    disagreement,
-    mean_p_yes,
-    render_page,
-    worst_first,
-    write_page,
-)
+from caslie_ray.evaluation.report import thumbnails as thumbs
+from caslie_ray.evaluation.report.page import render_page, write_page
+from caslie_ray.evaluation.report.plots import Bar, Figure
+from caslie_ray.evaluation.report.ranking import RankedView, disagreement, mean_p_yes, rank_of, worst_first, worst_of
+from caslie_ray.evaluation.report.shown import ShownVote
+from caslie_ray.evaluation.report.text_limits import MAX_CHARACTERS, truncate, truncate_columns
 from caslie_ray.storage.run import open_run
 from tests.evaluation.shown import encoded, photo, truth, view
 
@@ -55,11 +49,20 @@ def test_worst_first_without_truth_goes_by_errors_then_disagreement_then_doubt()
     assert [one.view_id for one in worst_first(views)] == ["error", "half", "third", "doubtful", "sure", "silent"]
 
 
+def test_the_worst_of_parts_are_the_worst_of_all() -> None:
+    views = [view(str(number), (number % 7 / 7, number % 5 / 5)) for number in range(40)]
+    ranked = [RankedView(rank_of(one), one.view_id, "0") for one in views]
+    parts = [worst_of(ranked[start::3], 10) for start in range(3)]
+
+    assert worst_of([one for part in parts for one in part], 10) == worst_of(ranked, 10)
+    assert [one.rank for one in worst_of(ranked, 40)] == [rank_of(one) for one in worst_first(views)]
+
+
 def test_failed_votes_count_neither_for_nor_against() -> None:
-    assert disagreement(view("one", (0.9, None, 0.1))) == 0.5
-    assert disagreement(view("one", (None,))) == 0
-    assert mean_p_yes(view("one", (0.9, None, 0.5))) == pytest.approx(0.7)
-    assert mean_p_yes(view("one", (None,))) is None
+    assert disagreement(view("one", (0.9, None, 0.1)).votes) == 0.5
+    assert disagreement(view("one", (None,)).votes) == 0
+    assert mean_p_yes(view("one", (0.9, None, 0.5)).votes) == pytest.approx(0.7)
+    assert mean_p_yes(view("one", (None,)).votes) is None
 
 
 def test_thumbnails_are_small_and_broken_ones_are_none() -> None:
@@ -70,10 +73,10 @@ def test_thumbnails_are_small_and_broken_ones_are_none() -> None:
         assert (image.size, image.format) == ((112, 22), "WEBP")
     assert thumbs.thumbnail(photo(1)[:200], 112, 2_000) is None
 
-    found = thumbs.thumbnails({"good": photo(2), "broken": b"\x89PNG\r\n\x1a\n rubbish", "empty": b""})
+    found = thumbs.make_thumbnails({"good": photo(2), "broken": b"\x89PNG\r\n\x1a\n rubbish", "empty": b""})
     assert found["good"]
     assert (found["broken"], found["empty"]) == (None, None)
-    assert thumbs.thumbnails({}) == {}
+    assert thumbs.make_thumbnails({}) == {}
 
 
 def test_a_thumbnail_of_noise_keeps_to_its_allowance() -> None:
@@ -102,26 +105,26 @@ def test_all_texts_together_keep_to_a_budget() -> None:
 
 
 def test_texts_are_cut_once() -> None:
-    once = cut("x" * 10_000)
+    once = truncate("x" * 10_000)
 
-    assert once == "x" * LONGEST + "… (10,000 characters)"
-    assert cut(once) == once
-    assert cut(once, 250) == "x" * 250 + "… (10,000 characters)"
-    assert cut("x" * LONGEST) == "x" * LONGEST
-    assert cut(None) is None
+    assert once == "x" * MAX_CHARACTERS + "… (10,000 characters)"
+    assert truncate(once) == once
+    assert truncate(once, 250) == "x" * 250 + "… (10,000 characters)"
+    assert truncate("x" * MAX_CHARACTERS) == "x" * MAX_CHARACTERS
+    assert truncate(None) is None
 
 
 def test_texts_of_a_table_are_cut_before_python_reads_them() -> None:
     table = pa.table({"text": ["a", None, "é" * 1_234_567], "number": [1, 2, 3]})
 
-    assert bounded(table).to_pylist() == [
+    assert truncate_columns(table).to_pylist() == [
         {"text": "a", "number": 1},
         {"text": None, "number": 2},
-        {"text": "é" * LONGEST + "… (1,234,567 characters)", "number": 3},
+        {"text": "é" * MAX_CHARACTERS + "… (1,234,567 characters)", "number": 3},
     ]
-    assert cut(bounded(table)["text"][2].as_py(), 60) == "é" * 60 + "… (1,234,567 characters)"
-    assert bounded(table.slice(0, 2)).equals(table.slice(0, 2))
-    assert bounded(table.slice(0, 0)).num_rows == 0
+    assert truncate(truncate_columns(table)["text"][2].as_py(), 60) == "é" * 60 + "… (1,234,567 characters)"
+    assert truncate_columns(table.slice(0, 2)).equals(table.slice(0, 2))
+    assert truncate_columns(table.slice(0, 0)).num_rows == 0
 
 
 def test_the_page_is_written_into_the_run(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is counted of a view, on views whose truth is written down here."""
+"""Counts of views whose truth is given here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 
-from caslie_ray.evaluation import _measures as measures
-from caslie_ray.evaluation._summary import describe
-from caslie_ray.evaluation._sums import Sums
+from caslie_ray.evaluation.captions import truth_counts as counts
+from caslie_ray.evaluation.captions.counts import count_agreement
+from caslie_ray.evaluation.captions.summary import describe
+from caslie_ray.evaluation.captions.sums import Sums
 from caslie_ray.hashing import content_id
 from caslie_ray.miniature.catalogue import Look
 from caslie_ray.miniature.drawing import Kind, Picture
@@ -37,7 +38,7 @@ def row(caption: str, verdict: bool, **answers: str) -> dict[str, Any]:
 def test_an_asked_attribute_is_right_wrong_or_not_named() -> None:
     sums = Sums()
     for number, caption in enumerate(("The image shows a red hammer.", "A blue hammer.", "A hammer.")):
-        measures.count_caption(sums, content_id(str(number)), view(), caption, ["SA", "ind"])
+        counts.count_caption(sums, content_id(str(number)), view(), caption, ["SA", "ind"])
     assert sums.total("caption/informative/asked") == 3
     assert sums.total("caption/informative/asked and right") == 1
     assert sums.total("caption/informative/SA/asked and right") == 1
@@ -49,22 +50,22 @@ def test_an_asked_attribute_is_right_wrong_or_not_named() -> None:
 
 def test_what_no_drawing_shows_is_not_asked_of_a_caption() -> None:
     sums = Sums()
-    measures.count_caption(sums, "0", view(asks=("weight",)), "A hammer. Its weight cannot be seen.", [])
+    counts.count_caption(sums, "0", view(asks=("weight",)), "A hammer. Its weight cannot be seen.", [])
     assert sums.total("caption/informative/asked") == 0
     assert sums.total("error/attribute missing") == 0
 
 
 def test_a_placeholder_that_is_described_is_an_hallucination() -> None:
     sums = Sums()
-    measures.count_caption(sums, "0", view("placeholder"), "A red hammer.", [])
-    measures.count_caption(sums, "1", view("placeholder"), "No product can be seen.", [])
+    counts.count_caption(sums, "0", view("placeholder"), "A red hammer.", [])
+    counts.count_caption(sums, "1", view("placeholder"), "No product can be seen.", [])
     assert sums.total("caption/placeholder/described as a product") == 1
     assert sums.total("error/attribute hallucination") == 1
 
 
-def test_the_caption_of_a_wrong_picture_is_held_against_what_it_shows() -> None:
+def test_the_caption_of_a_wrong_image_is_compared_with_what_it_shows() -> None:
     sums = Sums()
-    measures.count_caption(sums, "0", view("wrong"), "A blue mug.", [])
+    counts.count_caption(sums, "0", view("wrong"), "A blue mug.", [])
     assert sums.total("caption/wrong/asked and right") == 1
     assert sums.total("caption/informative/views") == 0
 
@@ -73,7 +74,7 @@ def test_lost_and_kept_captions_are_counted() -> None:
     sums = Sums()
     cases = (("A red hammer.", True), ("A red hammer.", False), ("A blue mug.", True), ("A blue mug.", False))
     for number, (caption, verdict) in enumerate(cases):
-        measures.count_verdict(sums, content_id(str(number)), view(), row(caption, verdict), ["CC"], ())
+        counts.count_verdict(sums, content_id(str(number)), view(), row(caption, verdict), ["CC"], ())
     assert sums.total("views with a caption/helps") == 2
     assert sums.total("error/helpful caption missing") == 1
     assert sums.total("error/unhelpful caption used") == 1
@@ -81,11 +82,11 @@ def test_lost_and_kept_captions_are_counted() -> None:
     assert not sums.names("voter/")
 
 
-def test_a_context_free_caption_is_compared_on_informative_pictures_alone() -> None:
+def test_a_context_free_caption_is_compared_on_informative_images_only() -> None:
     sums = Sums()
-    measures.count_context_free(sums, "0", view(), "A red hammer.", "A large hammer.")
-    measures.count_context_free(sums, "1", view("wrong"), "A blue mug.", "A small mug.")
-    measures.count_context_free(sums, "2", view(asks=("weight",)), "A hammer.", "A hammer.")
+    counts.count_context_free(sums, "0", view(), "A red hammer.", "A large hammer.")
+    counts.count_context_free(sums, "1", view("wrong"), "A blue mug.", "A small mug.")
+    counts.count_context_free(sums, "2", view(asks=("weight",)), "A hammer.", "A hammer.")
     assert sums.total("context/views") == 1
     figures = describe(_with_known(sums), (), 20)["truth"]["context"]
     assert figures["conditioned"]["asked_and_right"]["value"] == 1
@@ -119,8 +120,8 @@ def test_figures_are_those_of_scikit_learn(votes: list[tuple[bool, dict[str, str
         verdict = list(answers.values()).count("yes") >= 2
         verdicts.append(verdict)
         found = row("A red hammer." if helps else "A blue mug.", verdict, **answers)
-        measures.count_agreement(sums, image, found["votes"])
-        measures.count_verdict(sums, image, view(), found, [], (("a", "b", "c"), ("b",)))
+        count_agreement(sums, image, found["votes"])
+        counts.count_verdict(sums, image, view(), found, [], (("a", "b", "c"), ("b",)))
         sums.add("known", image)
         sums.add("views", image)
     figures = describe(sums, (("a", "b", "c"), ("b",)), 200)
@@ -146,8 +147,8 @@ def test_figures_are_those_of_scikit_learn(votes: list[tuple[bool, dict[str, str
         assert pairs[one, other]["cohen_kappa"]["value"] == pytest.approx(kappa, abs=1e-6)
         differ = sum(x != y for x, y in zip(said[one], said[other], strict=True)) / len(truth)
         assert pairs[one, other]["disagreement"]["value"] == pytest.approx(differ, abs=1e-6)
-    counts = [(list(answers.values()).count("yes"), list(answers.values()).count("no")) for _, answers in votes]
-    assert agreement["fleiss_kappa"]["value"] == pytest.approx(fleiss_kappa(counts), abs=1e-6)
+    tallies = [(list(answers.values()).count("yes"), list(answers.values()).count("no")) for _, answers in votes]
+    assert agreement["fleiss_kappa"]["value"] == pytest.approx(fleiss_kappa(tallies), abs=1e-6)
     lost = sum(h and not v for h, v in zip(truth, verdicts, strict=True)) / sum(truth)
     assert judged["verdict"]["helpful_lost"]["value"] == pytest.approx(lost, abs=1e-6)
 
@@ -155,7 +156,7 @@ def test_figures_are_those_of_scikit_learn(votes: list[tuple[bool, dict[str, str
 def test_a_failed_voter_is_left_out_of_what_it_could_not_answer() -> None:
     sums = Sums()
     votes: list[dict[str, Any]] = [{"voter": "a", "answer": "yes"}, {"voter": "b", "answer": None}]
-    measures.count_agreement(sums, "0", votes)
+    count_agreement(sums, "0", votes)
     assert sums.total("voter/a/votes") == 1
     assert sums.total("voter/b/votes") == 0
     assert sums.total("all voted") == 0
@@ -168,7 +169,7 @@ def test_a_voter_that_always_fails_leaves_the_others_their_figures() -> None:
         votes = [{"voter": "a", "answer": "yes"}, {"voter": "b", "answer": "yes" if number % 4 else "no"}]
         sums.add("views", content_id(str(number)))
         failed: list[dict[str, Any]] = [{"voter": "c", "answer": None}]
-        measures.count_agreement(sums, content_id(str(number)), votes + failed)
+        count_agreement(sums, content_id(str(number)), votes + failed)
     agreement = describe(sums, (), 50)["agreement"]
     assert agreement["views"] == 20
     assert agreement["mean_pairwise_disagreement"]["value"] == 0.25
@@ -178,5 +179,5 @@ def test_a_voter_that_always_fails_leaves_the_others_their_figures() -> None:
 
 def test_wrong_products_are_no_missing_attributes() -> None:
     sums = Sums()
-    measures.count_caption(sums, "0", view("wrong"), "A mug.", [])
+    counts.count_caption(sums, "0", view("wrong"), "A mug.", [])
     assert sums.total("error/attribute missing") == 0

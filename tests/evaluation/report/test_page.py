@@ -1,4 +1,4 @@
-"""The report page as a person has it before them: in Chromium, from a file."""
+"""The report page in Chromium, opened from a file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from caslie_ray.evaluation import _thumbnails as thumbs
-from caslie_ray.evaluation.page import (
-    Bar,
-    Figure,
-    Matrix,
-    ShownView,
-    disagreement,
-    mean_p_yes,
-    render_page,
-    worst_first,
-)
+from caslie_ray.evaluation.report.page import render_page
+from caslie_ray.evaluation.report.plots import Bar, Figure, Matrix
+from caslie_ray.evaluation.report.ranking import disagreement, mean_p_yes, worst_first
+from caslie_ray.evaluation.report.shown import ShownView
+from caslie_ray.evaluation.report.thumbnails import longest_side, make_thumbnails
 from tests.evaluation.browser import PHONE, Page, chromium, complaints, requests, screen
 from tests.evaluation.shown import HOSTILE, is_wrong, many, photo, truth, view
 
@@ -34,7 +28,7 @@ FIGURES = (
 
 
 VIEWS = [*many(70), view("hostile", task=HOSTILE, context=HOSTILE, caption=HOSTILE, truth=truth(True))]
-IMAGES = {one.image_id: photo(number % 5, 64) for number, one in enumerate(VIEWS[:-1])}
+THUMBNAILS = make_thumbnails({one.image_id: photo(number % 5, 64) for number, one in enumerate(VIEWS[:-1])})
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +40,7 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 @pytest.fixture(scope="module")
 def html() -> str:
     return render_page(
-        "A <title> & more", [("Run", "s3://a/b"), ("Views", HOSTILE)], FIGURES, VIEWS, IMAGES, left_out=1200
+        "A <title> & more", [("Run", "s3://a/b"), ("Views", HOSTILE)], FIGURES, VIEWS, THUMBNAILS, left_out=1200
     )
 
 
@@ -137,12 +131,12 @@ def test_paging_turns_by_buttons_and_keys(page: Page, html: str) -> None:
 
 
 def mean(one: ShownView) -> float | None:
-    share = mean_p_yes(one)
+    share = mean_p_yes(one.votes)
     return None if share is None else round(share, 4)
 
 
 SORTS: dict[str, Callable[[ShownView], float]] = {
-    "disagreement": lambda one: -disagreement(one),
+    "disagreement": lambda one: -disagreement(one.votes),
     "p-high": lambda one: 1 if mean(one) is None else -(mean(one) or 0),
     "p-low": lambda one: 2 if mean(one) is None else (mean(one) or 0),
     "stored": lambda one: 0,
@@ -241,7 +235,7 @@ def test_figures_say_their_shares_in_words_and_lengths(page: Page, html: str) ->
 def test_a_card_tells_of_votes_truth_and_a_wrong_verdict(page: Page) -> None:
     one = view("one", (0.93, 0.2, None, 0.8), truth=truth(False, "misleading", "wrong"), context="many words " * 99)
     other = view("two", (0.1, 0.2), truth=truth(False, "useless", "blurred"))
-    page.open(render_page("Title", [], [], [one, other], {"image-one": photo(1)}))
+    page.open(render_page("Title", [], [], [one, other], make_thumbnails({"image-one": photo(1)})))
 
     lines = page.texts("[data-view=one] .vote")
     assert lines == ["voter-0yes 93%", "voter-1no 20%", "voter-2failed: out of memory", "voter-3yes 80%"]
@@ -251,7 +245,7 @@ def test_a_card_tells_of_votes_truth_and_a_wrong_verdict(page: Page) -> None:
     assert "Right" in page.text("[data-view=two] .outcome")
     assert "not asked: voter-2, voter-3" in page.text("[data-view=two]")
     assert page.run("document.querySelector('[data-view=one] img').naturalWidth") == 200
-    assert page.visible("[data-view=two] .no-picture")
+    assert page.visible("[data-view=two] .no-thumbnail")
 
     assert not page.visible("[data-view=two] .more")
     height = page.run("document.querySelector('[data-view=one] .context').clientHeight")
@@ -259,7 +253,7 @@ def test_a_card_tells_of_votes_truth_and_a_wrong_verdict(page: Page) -> None:
     assert page.run("document.querySelector('[data-view=one] .context').clientHeight") > height
 
 
-def test_a_click_on_the_picture_shows_the_view_whole(page: Page, html: str) -> None:
+def test_a_click_on_the_image_enlarges_the_view(page: Page, html: str) -> None:
     page.open(html, "#sort=stored&task=CC")
     ids = [one.view_id for one in VIEWS if one.task == "CC"]
     page.click(f"[data-view={ids[0]}] .thumb")
@@ -319,12 +313,12 @@ def test_a_run_without_views_says_so(page: Page) -> None:
 
 def test_an_error_row_says_why(page: Page) -> None:
     row = view("one", (), caption=None, error="the image is broken", truth=truth(False))
-    page.open(render_page("Title", [], [], [row], {"image-one": b"no image"}))
+    page.open(render_page("Title", [], [], [row], make_thumbnails({"image-one": b"no image"})))
 
     assert page.text(".card .chip.verdict") == "error"
     assert page.text(".card .caption") == "no caption"
     assert page.text(".card .failure") == "the image is broken"
-    assert page.visible(".card .no-picture")
+    assert page.visible(".card .no-thumbnail")
 
 
 def test_five_thousand_views_stay_light(page: Page) -> None:
@@ -334,7 +328,9 @@ def test_five_thousand_views_stay_light(page: Page) -> None:
         replace(one, context=context.format(*[f"product {number}, red, 500 g"] * 3), caption=f"caption {number} " * 12)
         for number, one in enumerate(many(5000))
     ]
-    html = render_page("Title", [], [], views, {one.image_id: photos[n % 40] for n, one in enumerate(views)})
+    html = render_page(
+        "Title", [], [], views, make_thumbnails({one.image_id: photos[n % 40] for n, one in enumerate(views)})
+    )
     assert len(html.encode()) < 15_000_000
 
     page.open(html)
@@ -347,7 +343,7 @@ def test_five_thousand_views_stay_light(page: Page) -> None:
     page.click("#next")
     assert len(page.shown) == PAGE
     assert page.run("document.querySelectorAll('img').length") <= PAGE
-    assert page.run("document.querySelector('.card img').naturalWidth") == thumbs.longest_side(5000)
+    assert page.run("document.querySelector('.card img').naturalWidth") == longest_side(5000)
 
 
 def test_without_chromium_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
