@@ -16,15 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
-from caslie_ray.dataset import SourceError
-from caslie_ray.engines import EngineError
+from caslie_ray.errors import EngineError, JobError, RunError, SourceError
 from caslie_ray.profiles import Profile, ProfileError, load_profile
 from caslie_ray.storage.lease import Holding
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.tasks import UnknownTask
 from caslie_ray.tolerant_output import tolerant_output
 
-__all__ = ["COMPLETE", "FAILED", "UNFINISHED", "WRONG_ARGUMENTS", "Arguments", "JobError", "main"]
+__all__ = ["COMPLETE", "FAILED", "UNFINISHED", "WRONG_ARGUMENTS", "Arguments", "main"]
 
 COMPLETE, FAILED, WRONG_ARGUMENTS, UNFINISHED = 0, 1, 2, 3
 
@@ -62,10 +61,6 @@ class Arguments:
     status: bool = False
     kept: bool = True
     options: argparse.Namespace = field(default_factory=argparse.Namespace)
-
-
-class JobError(RuntimeError):
-    """A job cannot go on; the message says why and how to mend it."""
 
 
 class _Stopped(KeyboardInterrupt):

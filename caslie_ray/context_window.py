@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caslie_ray.engines import EngineError
 from caslie_ray.engines.cutting import Fit
+from caslie_ray.errors import EngineError
 from caslie_ray.profiles import Model
 from caslie_ray.prompts import Prompt
 from caslie_ray.storage.run import Run

@@ -19,12 +19,13 @@ import pyarrow.compute as pc
 
 from caslie_ray.captioning import CONTEXT_FREE_FOLDER
 from caslie_ray.context_window import MOST_FILES, ContextCheck, describe_fit, evenly
+from caslie_ray.errors import RunError, StoreError
 from caslie_ray.hashing import content_id
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
 from caslie_ray.prompts import Prompt, one_line, read_spans
 from caslie_ray.quality import count
-from caslie_ray.storage.run import Run, RunError, StoreError
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS, Sample
 from caslie_ray.verdict_bits import VerdictBits

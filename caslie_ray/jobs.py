@@ -16,9 +16,10 @@ import pyarrow.fs as pafs
 from caslie_ray.benchmark.options import read_options
 from caslie_ray.captioning import caption, caption_status, context_free_job, plan_captions
 from caslie_ray.captioning.summary_lines import summary_lines as caption_lines
-from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments, JobError
+from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments
 from caslie_ray.dataset import ingest, plan_ingest, unusable
 from caslie_ray.dataset.summary_lines import summary_lines as ingest_lines
+from caslie_ray.errors import JobError, RunError
 from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.evaluation.summary_lines import summary_lines as evaluate_lines
 from caslie_ray.fusion import fuse, plan_fusion
@@ -29,7 +30,7 @@ from caslie_ray.pinning import pin_profile
 from caslie_ray.pipeline.passes import check_models
 from caslie_ray.profiles import Model, Profile
 from caslie_ray.roles import captioning_models, engine_lines, needed_names, resolve
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = [
     "benchmark_job", "caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job",

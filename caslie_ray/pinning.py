@@ -11,8 +11,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from caslie_ray.engines import EngineError
 from caslie_ray.engines.revisions import pinned
+from caslie_ray.errors import EngineError
 from caslie_ray.profiles import Model, Profile
 from caslie_ray.roles import optional_names
 from caslie_ray.storage.run import Run

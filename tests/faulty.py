@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from caslie_ray.engines import Choice, Engine, EngineError, EngineSpec, EngineStats, Generation, Request, load_engine
+from caslie_ray.engines import Choice, Engine, EngineSpec, EngineStats, Generation, Request, load_engine
+from caslie_ray.errors import EngineError
 
 EXIT, SEGFAULT, HANG, RAISE, MEMORY = "EXIT-NOW", "SEGFAULT-NOW", "HANG-NOW", "RAISE-NOW", "MEMORY-NOW"
 COUNTED = "CASLIE_TEST_COUNTED"

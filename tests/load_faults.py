@@ -13,7 +13,8 @@ import httpx2
 import ray
 from huggingface_hub.utils._http import hf_raise_for_status
 
-from caslie_ray.engines import Engine, EngineError, EngineSpec, load_engine
+from caslie_ray.engines import Engine, EngineSpec, load_engine
+from caslie_ray.errors import EngineError
 
 FREE_MEMORY = (
     "Free memory on device cuda:0 (10.1/79.2 GiB) on startup is less than desired GPU memory utilization"

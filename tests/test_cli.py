@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from caslie_ray.cli import COMPLETE, FAILED, UNFINISHED, WRONG_ARGUMENTS, Arguments, JobError, main
-from caslie_ray.engines import EngineError
+from caslie_ray.cli import COMPLETE, FAILED, UNFINISHED, WRONG_ARGUMENTS, Arguments, main
+from caslie_ray.errors import EngineError, JobError, RunError
 from caslie_ray.profiles import ProfileError
 from caslie_ray.storage.lease import Holding
-from caslie_ray.storage.run import RunError, open_run
+from caslie_ray.storage.run import open_run
 from caslie_ray.tasks import UnknownTask
 
 ROOT = Path(__file__).parents[1]

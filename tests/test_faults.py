@@ -21,9 +21,10 @@ from typing import Any
 import pyarrow.fs as pafs
 import pytest
 
+from caslie_ray.errors import RunError
 from caslie_ray.miniature import WorldSize
 from caslie_ray.storage.lease import holders
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from tests import faulty
 from tests import test_training_faults as training
 from tests.clusters import ROOT, Nodes, Submitted, nodes, until

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from caslie_ray.errors import RunError
 from caslie_ray.fusion import VARIANTS, _Captions, _drawn, fuse, plan_fusion
 from caslie_ray.profiles import load_profile
 from caslie_ray.storage.lease_files import Fence
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import find_task
 from tests.tasks.records import RECORDS, sample

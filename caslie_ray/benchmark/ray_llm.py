@@ -26,7 +26,8 @@ from caslie_ray.benchmark.phases import requests_of
 from caslie_ray.benchmark.timing import Timing, steady_seconds
 from caslie_ray.benchmark.views import images_of, questions_of, views_of
 from caslie_ray.benchmark.watching import Family, Watcher
-from caslie_ray.engines import EngineError, Request
+from caslie_ray.engines import Request
+from caslie_ray.errors import EngineError
 from caslie_ray.profiles import Model, Profile, load_profile
 from caslie_ray.quality import CHOICES
 from caslie_ray.roles import Role, resolve, role_of

@@ -29,10 +29,11 @@ from caslie_ray.benchmark.timing import Timing, median
 from caslie_ray.benchmark.training import training_tokens
 from caslie_ray.benchmark.views import Workload, select
 from caslie_ray.captioning import caption
+from caslie_ray.errors import RunError
 from caslie_ray.fusion import fuse
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.profiles import Pool, Profile, Workers, load_profile
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["Benchmark", "benchmark", "plan_benchmark"]
 

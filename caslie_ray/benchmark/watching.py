@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import psutil
 
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.errors import RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["Family", "RowWatch", "Usage", "Watcher"]
 

@@ -18,6 +18,7 @@ from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
 from caslie_ray.captioning._work import WorkOrder, tidy
 from caslie_ray.cluster.connection import map_partitions
+from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.progress_monitor import Watch
 from caslie_ray.pipeline.passes import Models, block_rows_for, check_models, pass_after_pass, run_pass, tasks_for
@@ -25,7 +26,7 @@ from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.pipeline.replicas import PoolStats
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import ResolvedLineup, Role, needed_names, resolve
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["CaptionJob", "CaptionResult", "caption"]
 

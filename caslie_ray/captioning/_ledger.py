@@ -15,8 +15,9 @@ from caslie_ray.captioning._rows import CaptionAnswer, View, VoteAnswer, read_vi
 from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import Known, advance
 from caslie_ray.captioning._summary import Counts
+from caslie_ray.errors import RunError, StoreError
 from caslie_ray.roles import ResolvedLineup
-from caslie_ray.storage.run import Run, RunError, StoreError
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.salvage import salvaged
 from caslie_ray.storage.schemas import ANSWERS, SCHEMAS
 

@@ -18,12 +18,13 @@ from caslie_ray.cluster.capacity import capacity
 from caslie_ray.cluster.connection import connect
 from caslie_ray.context_window import caption_room
 from caslie_ray.engines.memory import describe, usable_gib
+from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.monitoring.progress_monitor import Watch
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import Role
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["CaptionPlan", "plan_captions"]
 

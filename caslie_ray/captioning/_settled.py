@@ -11,9 +11,10 @@ import json
 import pyarrow as pa
 
 from caslie_ray.captioning._summary import Counts
+from caslie_ray.errors import RunError
 from caslie_ray.hashing import content_id
 from caslie_ray.roles import ResolvedLineup
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["settled", "settled_note"]
 

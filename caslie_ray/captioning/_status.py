@@ -15,9 +15,10 @@ import pyarrow.fs as pafs
 
 from caslie_ray.captioning._ledger import KEPT
 from caslie_ray.captioning._summary import kind_of_error
+from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.storage.lease import Claim, holders
-from caslie_ray.storage.run import Run, RunError, last_of_each
+from caslie_ray.storage.run import Run, last_of_each
 
 __all__ = ["CaptionStatus", "caption_status"]
 

@@ -14,7 +14,7 @@ import ray
 import ray.data
 from ray.exceptions import RayError, RayTaskError
 
-from caslie_ray.storage.stores import RunError
+from caslie_ray.errors import RunError
 
 __all__ = ["Connection", "connect", "draining_nodes", "map_partitions", "quieten", "room"]
 

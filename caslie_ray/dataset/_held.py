@@ -17,8 +17,9 @@ from caslie_ray.dataset._parse import parse_key
 from caslie_ray.dataset._tables import TABLES
 from caslie_ray.dataset.reading import SourceFile
 from caslie_ray.dataset.working import FOLDER
+from caslie_ray.errors import RunError, StoreError
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError, StoreError
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import Task
 
 __all__ = ["Held"]

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.dataset.working import fold, read_range
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.errors import RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 
 __all__ = ["TABLES", "Writer", "Written"]

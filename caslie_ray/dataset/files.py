@@ -20,7 +20,8 @@ import pyarrow.fs as pafs
 
 from caslie_ray.dataset.decoding import ImageError, too_large
 from caslie_ray.dataset.roots import RefusedPath, Root, find_root
-from caslie_ray.storage.stores import NoAnswer, Patience, brief, is_object_store, open_path, patiently
+from caslie_ray.errors import NoAnswer
+from caslie_ray.storage.stores import Patience, brief, is_object_store, open_path, patiently
 
 __all__ = ["Files", "store_of"]
 

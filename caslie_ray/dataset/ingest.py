@@ -36,10 +36,11 @@ from caslie_ray.dataset.reading import Record, SourceFile, find_sources
 from caslie_ray.dataset.roots import Root, given_roots, roots_of
 from caslie_ray.dataset.summary import IngestSummary, counted, plural, readings
 from caslie_ray.dataset.working import FOLDER
+from caslie_ray.errors import RunError
 from caslie_ray.hashing import content_id
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError, partitions
+from caslie_ray.storage.run import Run, partitions
 from caslie_ray.storage.salvage import DamagedFile
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS, Task

@@ -32,11 +32,10 @@ from caslie_ray.dataset._text import ByteStream, Counted, Gunzip, TextStream, en
 from caslie_ray.dataset.columns import Columns, split_of_name
 from caslie_ray.dataset.roots import with_path
 from caslie_ray.dataset.summary import plural
+from caslie_ray.errors import RunError, SourceError, StoreError
 from caslie_ray.imaging.file_types import looks_like
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.stores import (
-    RunError,
-    StoreError,
     brief,
     is_object_store,
     open_path,
@@ -46,7 +45,7 @@ from caslie_ray.storage.stores import (
     without_credentials,
 )
 
-__all__ = ["Record", "SourceError", "SourceFile", "find_sources", "read_source"]
+__all__ = ["Record", "SourceFile", "find_sources", "read_source"]
 
 _DATA = re.compile(r"\.(json|jsonl|ndjson|parquet)(\.gz)?$", re.IGNORECASE)
 _LINES = re.compile(r"\.(jsonl|ndjson)(\.gz)?$", re.IGNORECASE)
@@ -56,10 +55,6 @@ _HEADER_RANGE = 64 << 10  # bytes of a request for the header of a Parquet page
 _NAMES = 3
 _GZIP = b"\x1f\x8b"
 _BEFORE_ROWS = codecs.BOM_UTF8 + b" \t\r\n"
-
-
-class SourceError(ValueError):
-    """A source that is not there or cannot be listed; the message says which and what mends it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Engines answer requests with a model. They know nothing of captions, votes or tasks, and nothing of Ray."""
 
-from caslie_ray.engines.base import Choice, Engine, EngineError, EngineStats, Failure, Generation, Request
+from caslie_ray.engines.base import Choice, Engine, EngineStats, Failure, Generation, Request
 from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
 from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
 from caslie_ray.engines.registry import ENGINES, load_engine, overlap
 from caslie_ray.engines.spec import EngineSpec, LoraShape
+from caslie_ray.errors import EngineError
 
 __all__ = [
     "ENGINES",

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.spec import LoraShape
+from caslie_ray.errors import EngineError
 
 __all__ = ["Adapter", "joint_shape", "read_adapters"]
 

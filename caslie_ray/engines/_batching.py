@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from caslie_ray.engines.base import EngineError, Failure
+from caslie_ray.engines.base import Failure
+from caslie_ray.errors import EngineError
 
 __all__ = ["TokenLimit", "plan", "run_batches"]
 

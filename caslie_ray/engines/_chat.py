@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from caslie_ray.engines._families import Family
 from caslie_ray.engines._marks import Marks, bracketed, is_bracketed, roles_before
-from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.cutting import Cut, Fit, cut_prompt, fit_of
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt, Span
 
 __all__ = ["Chat", "Tokenizer"]

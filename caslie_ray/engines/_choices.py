@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from caslie_ray.engines.base import EngineError
+from caslie_ray.errors import EngineError
 
 __all__ = ["first_token_ids"]
 

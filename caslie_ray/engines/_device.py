@@ -6,7 +6,7 @@ import gc
 
 import torch
 
-from caslie_ray.engines.base import EngineError
+from caslie_ray.errors import EngineError
 
 __all__ = ["find_devices", "free_memory", "is_fatal", "is_out_of_memory", "limit_memory"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
 
-from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.memory import GIB, replica_memory, without_weights
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 
 __all__ = ["split_over"]
 

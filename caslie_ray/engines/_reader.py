@@ -13,12 +13,12 @@ from caslie_ray.engines._chat import Chat
 from caslie_ray.engines._choices import first_token_ids
 from caslie_ray.engines._facts import chat_template
 from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY, Family
-from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.checkpoints import CheckpointError, resolve
 from caslie_ray.engines.downloads import local_snapshot
 from caslie_ray.engines.load_errors import classify
 from caslie_ray.engines.revisions import pinned
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 
 __all__ = ["Reader", "Source", "find_source", "load_reader", "read_settings"]
 

@@ -8,11 +8,7 @@ from typing import Protocol
 
 from caslie_ray.prompts import Prompt
 
-__all__ = ["Choice", "Engine", "EngineError", "EngineStats", "Failure", "Generation", "Request"]
-
-
-class EngineError(RuntimeError):
-    """The engine itself cannot work: its checkpoint cannot be loaded or run, or the device is lost."""
+__all__ = ["Choice", "Engine", "EngineStats", "Failure", "Generation", "Request"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import caslie_ray
-from caslie_ray.engines.base import EngineError
+from caslie_ray.errors import EngineError
 
 __all__ = ["Checkpoint", "CheckpointError", "resolve"]
 

@@ -7,9 +7,9 @@ import logging
 from dataclasses import replace
 from typing import NamedTuple
 
-from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.registry import AUTO
 from caslie_ray.engines.spec import EngineSpec, LoraShape
+from caslie_ray.errors import EngineError
 
 __all__ = ["AUTO", "Chosen", "choose_engine"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.checkpoints import CheckpointError
+from caslie_ray.errors import EngineError
 
 __all__ = ["Kind", "LoadError", "LoadFailure", "at_fault", "causes", "classify"]
 

@@ -26,8 +26,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from caslie_ray.engines._families import IMAGE_FAMILIES
 from caslie_ray.engines._reader import find_source
-from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 
 __all__ = [
     "BLOCK_CPU", "BLOCK_GPU", "CARDS", "GIB", "ReplicaMemory", "Role", "batch_table", "describe",

@@ -6,8 +6,9 @@ import importlib
 import re
 from typing import NamedTuple
 
-from caslie_ray.engines.base import Engine, EngineError
+from caslie_ray.engines.base import Engine
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 
 __all__ = ["AUTO", "ENGINES", "Registered", "check_name", "load_engine", "overlap"]
 

@@ -12,9 +12,9 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from caslie_ray.engines._device import free_memory, is_out_of_memory
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, find_source, read_settings
-from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.cutting import Fit
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt
 
 __all__ = [

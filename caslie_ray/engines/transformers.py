@@ -22,10 +22,11 @@ from caslie_ray.engines._device_map import split_over
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
 from caslie_ray.engines._rows import Encoder, TensorRow, TensorRows, collate
-from caslie_ray.engines.base import Choice, EngineError, EngineStats, Failure, Generation, Request
+from caslie_ray.engines.base import Choice, EngineStats, Failure, Generation, Request
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.engines.memory import GIB
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.errors import EngineError
 
 __all__ = ["TransformersEngine", "load"]
 

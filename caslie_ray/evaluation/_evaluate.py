@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caslie_ray.captioning import CONTEXT_FREE_FOLDER, context_free_job
+from caslie_ray.errors import RunError
 from caslie_ray.evaluation.answers import plots as answer_plots
 from caslie_ray.evaluation.answers.measure import TABLES_PATH, Measured, measure, summary_of, write_results
 from caslie_ray.evaluation.answers.verdict_bits import predictions_of_bits
@@ -21,7 +22,7 @@ from caslie_ray.evaluation.report.plots import Plot
 from caslie_ray.evaluation.report.samples import find_samples
 from caslie_ray.evaluation.report.shown import ShownSample
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["evaluate", "plan_evaluation"]
 

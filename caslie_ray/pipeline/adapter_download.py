@@ -22,8 +22,9 @@ from filelock import FileLock, Timeout
 
 from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.downloads import exclusive
+from caslie_ray.errors import RunError
 from caslie_ray.hashing import content_id
-from caslie_ray.storage.run import RunError, open_run
+from caslie_ray.storage.run import open_run
 
 __all__ = ["release_adapters", "with_local_adapters"]
 

@@ -19,14 +19,15 @@ from ray.exceptions import RayError, RayTaskError
 
 from caslie_ray.cluster.capacity import capacity
 from caslie_ray.cluster.connection import connect, room
-from caslie_ray.engines import Choice, EngineError, Generation, Request
+from caslie_ray.engines import Choice, Generation, Request
 from caslie_ray.engines.preflight import preflight
-from caslie_ray.pipeline.placement import PoolDown, PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
+from caslie_ray.errors import EngineError, PoolDown, RunError
+from caslie_ray.pipeline.placement import PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
 from caslie_ray.pipeline.replicas import PoolStats
 from caslie_ray.pipeline.router import start_router
 from caslie_ray.profiles import FaultSettings
 from caslie_ray.roles import Role
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["Models", "Order", "RouterAsk", "block_rows_for", "check_models", "pass_after_pass", "run_pass", "tasks_for"]
 

@@ -9,17 +9,14 @@ from dataclasses import dataclass, replace
 from caslie_ray.cluster.capacity import cluster_shortage
 from caslie_ray.cluster.connection import Connection
 from caslie_ray.cluster.shortage import Need
-from caslie_ray.engines import EngineError, EngineSpec, overlap
+from caslie_ray.engines import EngineSpec, overlap
+from caslie_ray.errors import PoolDown
 from caslie_ray.roles import Role
 
-__all__ = ["PoolDown", "PoolPlan", "pool_plans", "refuse_what_cannot_fit", "size_pools"]
+__all__ = ["PoolPlan", "pool_plans", "refuse_what_cannot_fit", "size_pools"]
 
 # Replicas that are requested of a cluster whose limit Ray does not know: those that find no room stay pending.
 _UNKNOWN_LIMIT = 64
-
-
-class PoolDown(EngineError):
-    """A model cannot be started, or does not stay alive; the message names it and says why."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+from caslie_ray.errors import RunError
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import Role
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.training import base_of, finished, planned
 
 __all__ = ["Answerer", "answerers_of"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.engines.preflight import preflight
+from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.progress_monitor import Watch
 from caslie_ray.pipeline.passes import Models, block_rows_for, pass_after_pass, run_pass, tasks_for
@@ -18,7 +19,7 @@ from caslie_ray.prediction._answerers import Answerer, answerers_of
 from caslie_ray.prediction._work import PREDICTIONS, PredictOrder, Stand, stand_of, tidy
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import Role
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 __all__ = ["PredictResult", "plan_prediction", "predict"]
 

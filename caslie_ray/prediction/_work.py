@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.engines import Generation, Request
+from caslie_ray.errors import RunError, StoreError
 from caslie_ray.hashing import content_id
 from caslie_ray.prediction._answerers import Answerer
 from caslie_ray.prompts import Prompt, read_spans
 from caslie_ray.roles import Role
-from caslie_ray.storage.run import Run, RunError, StoreError
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS
 

@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 import pyarrow.fs as pafs
 
+from caslie_ray.errors import RunError, StoreError
 from caslie_ray.storage.local_files import create_file, local_path
-from caslie_ray.storage.stores import RunError, StoreError, brief, innermost
+from caslie_ray.storage.stores import brief, innermost
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -1,11 +1,10 @@
-"""One job at a time on a run: a lease, with fencing.
+"""One job at a time per run: a lease with fencing.
 
-Whoever creates the claim of the next epoch holds the run, see `caslie_ray.storage.lease_files`; creating it only if it
-is absent is the one operation that has to be atomic. A newcomer may claim where the last holder has released the run,
-where the holder's process is gone from this machine, or where the holder's counter did not change for the length of its lease,
-measured on the newcomer's own clock: clocks of two machines are never compared. A former holder that wakes up finds
-the later claim before its next write or delete, which is refused.
-"""
+Creating the claim of the next epoch acquires the run, see `caslie_ray.storage.lease_files`; only this create-if-absent
+must be atomic. A job may claim the run if the last holder released it, if the holder's process on this
+machine is gone, or if the holder's counter did not change for the length of its lease. That time is measured on the
+claimant's own clock: clocks of two machines are never compared. A former holder that wakes up finds the later claim
+before its next write or delete, which is refused."""
 
 from __future__ import annotations
 
@@ -26,12 +25,13 @@ from typing import Self
 import psutil
 import pyarrow.fs as pafs
 
+from caslie_ray.errors import RunError, RunLocked, StoreError
 from caslie_ray.storage.conditional_writes import create_if_absent
 from caslie_ray.storage.lease_files import LEASE, Fence, LeaseFiles, lease_path, stamp_path
 from caslie_ray.storage.local_files import local_path
-from caslie_ray.storage.run import Run, RunError, StoreError
+from caslie_ray.storage.run import Run
 
-__all__ = ["Claim", "Holding", "RunHeld", "holders"]
+__all__ = ["Claim", "Holding", "holders"]
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,6 @@ _LOOK_S = 0.5
 _ATTEMPTS = 20
 # The time of the boot is read twice, in whole seconds.
 _SAME_START_S = 1.5
-
-
-class RunHeld(RunError):
-    """Another job is at work on the run; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class Holding:
         lost: called, from another thread, once the run was taken over while this process did not answer.
 
     Raises:
-        RunHeld: another job is at work on the run.
+        RunLocked: another job is at work on the run.
         RunError: the store refuses, or cannot create a file only if it is absent.
     """
 
@@ -172,7 +168,7 @@ class Holding:
                 if (not last or self._is_free(last)) and self._create(last + 1):
                     break
         else:
-            raise RunHeld(f"{self._run.label} is being claimed by other jobs: run the same command again")
+            raise RunLocked(f"{self._run.label} is being claimed by other jobs: run the same command again")
         files = _lease_files(self._run)
         self.run = replace(self.run, fence=Fence(self._epoch, self._takeovers(files)))
         self._run.delete(self._path(epoch, "alive") for epoch in files.alive if epoch < self._epoch)
@@ -211,7 +207,7 @@ class Holding:
         """Whether the run may be claimed from the holder of an epoch; false where others have claimed it meanwhile.
 
         Raises:
-            RunHeld: the holder is alive.
+            RunLocked: the holder is alive.
         """
         claim = _read_claim(self._run, epoch)
         lease_s = claim.lease_s if claim is not None else self._claim.lease_s
@@ -228,7 +224,7 @@ class Holding:
                 return True
             # A process of this machine that is stopped may never go on.
             if (here and status != psutil.STATUS_STOPPED) or self._counter(epoch) != counter:
-                raise RunHeld(
+                raise RunLocked(
                     f"{self._run.label} is held by {claim or f'epoch {epoch} of its lease'}: one job at a time works on"
                     " a run; wait for it, or stop it"
                 )

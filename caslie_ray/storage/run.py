@@ -26,23 +26,13 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from caslie_ray.errors import RunError, RunLost, StoreError
 from caslie_ray.hashing import content_id
 from caslie_ray.storage.lease_files import LEASE, Fence, LeaseFiles, epoch_name, epoch_of, lease_path, without_epoch
 from caslie_ray.storage.local_files import local_path, replace_file
 from caslie_ray.storage.salvage import DAMAGED, DamagedFile, mend_for, mismatches
 from caslie_ray.storage.schemas import ANSWERS, IDS, SCHEMAS
-from caslie_ray.storage.stores import (
-    ABOUT_A_MINUTE,
-    Patience,
-    RunError,
-    RunLost,
-    StoreError,
-    brief,
-    is_object_store,
-    open_path,
-    patiently,
-    public_uri,
-)
+from caslie_ray.storage.stores import ABOUT_A_MINUTE, Patience, brief, is_object_store, open_path, patiently, public_uri
 
 __all__ = ["Run", "RunError", "RunLost", "StoreError", "open_path", "open_run", "partition_of", "partitions"]
 

@@ -7,7 +7,7 @@ import posixpath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caslie_ray.storage.stores import RunError
+from caslie_ray.errors import RunError
 
 __all__ = ["DAMAGED", "DamagedFile", "mend_for", "mismatches", "salvaged"]
 

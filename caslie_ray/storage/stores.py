@@ -21,13 +21,11 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from caslie_ray.errors import NoAnswer, RunError, StoreError
+
 __all__ = [
     "ABOUT_A_MINUTE",
-    "NoAnswer",
     "Patience",
-    "RunError",
-    "RunLost",
-    "StoreError",
     "brief",
     "innermost",
     "is_object_store",
@@ -73,22 +71,6 @@ _PLAIN_OPTIONS = {
 }
 _SHORTEST_SECRET = 4
 _NO_BUCKET = re.compile(r"no.?such.?bucket|container.?not.?found|bucket does not exist", re.I)
-
-
-class RunError(RuntimeError):
-    """A run's files cannot be read or written; the message names the file and the mend."""
-
-
-class StoreError(RunError):
-    """A store does not answer or refuses; it says nothing about whether the file is whole."""
-
-
-class RunLost(StoreError):
-    """Another job has taken the run over: this one may not write to it any more."""
-
-
-class NoAnswer(StoreError):
-    """A store did not answer for as long as it was asked again: a later run may have more luck."""
 
 
 @dataclass(frozen=True)

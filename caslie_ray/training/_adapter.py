@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from caslie_ray.engines import EngineError
+from caslie_ray.errors import EngineError
 from caslie_ray.profiles.training import LoraSettings
 
 __all__ = ["add_adapter", "trained_parameters"]

@@ -24,9 +24,9 @@ from ray.train.torch import TorchTrainer
 from caslie_ray.cluster.capacity import cluster_shortage
 from caslie_ray.cluster.connection import connect
 from caslie_ray.cluster.shortage import Need
-from caslie_ray.engines import EngineError
+from caslie_ray.errors import EngineError, RunError
 from caslie_ray.profiles.training import TrainingSettings
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.training._learner import TrainingError
 from caslie_ray.training._order import MODELS, TrainingOrder
 from caslie_ray.training._worker import Assignment, Item, work

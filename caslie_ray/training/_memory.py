@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from caslie_ray.engines import EngineError, EngineSpec
+from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.trainable import read_config
+from caslie_ray.errors import EngineError
 from caslie_ray.profiles.training import TrainingSettings
 
 __all__ = ["Memory", "cards", "estimate", "starting_tokens"]

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
 
+from caslie_ray.errors import RunError
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.training._examples import Examples, read_examples, read_held_back
 from caslie_ray.training._order import TrainingOrder, orders_of
 

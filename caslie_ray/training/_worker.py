@@ -18,12 +18,12 @@ from ray.train.torch import get_device
 from transformers import BitsAndBytesConfig
 
 from caslie_ray.cluster.connection import draining_nodes
-from caslie_ray.engines import EngineError
 from caslie_ray.engines.load_errors import classify
 from caslie_ray.engines.trainable import Turns, attention_for, is_out_of_memory, load_trainable
+from caslie_ray.errors import EngineError, RunLost
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import TrainingSettings
-from caslie_ray.storage.run import Run, RunLost
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import UnknownTask
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._examples import Examples, read_examples, read_held_back

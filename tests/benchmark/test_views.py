@@ -7,9 +7,10 @@ import pytest
 from caslie_ray.benchmark.parts import Parts, measure_parts, split
 from caslie_ray.benchmark.views import copy_table, images_of, questions_of, select, views_of, write_given
 from caslie_ray.captioning import caption
+from caslie_ray.errors import RunError
 from caslie_ray.fusion import fuse
 from caslie_ray.profiles import load_profile
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from tests.worlds import fresh_run, profile, voter
 
 GIVEN = ["captions.source=dataset", "votes.rule=always"]

@@ -13,9 +13,10 @@ from caslie_ray.captioning._ledger import survey
 from caslie_ray.captioning._stages import CONTEXT_FREE
 from caslie_ray.captioning._summary import count_partition, describe, merge
 from caslie_ray.dataset import ingest
+from caslie_ray.errors import RunError
 from caslie_ray.profiles import ProfileError
 from caslie_ray.roles import resolve
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from tests.worlds import VOTERS, InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, voter
 
 ALL = [voter(name) for name in VOTERS]

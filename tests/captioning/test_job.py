@@ -15,11 +15,12 @@ import pytest
 import ray
 
 from caslie_ray.captioning import CaptionJob, _job, _plan, caption, plan_captions
+from caslie_ray.errors import PoolDown, RunError
 from caslie_ray.pipeline.passes import Models
-from caslie_ray.pipeline.placement import PoolDown, PoolPlan, pool_plans, size_pools
+from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import resolve
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from tests import faulty
 from tests.worlds import edit_views, fresh_run, profile, rows, stored_ids, voter
 

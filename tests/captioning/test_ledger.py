@@ -19,9 +19,10 @@ from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._summary import count_partition, kind_of_error
 from caslie_ray.captioning._work import WorkOrder, tidy, work
 from caslie_ray.engines import Choice, Failure, Generation
+from caslie_ray.errors import RunError
 from caslie_ray.roles import resolve
 from caslie_ray.storage.lease_files import Fence
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from tests.worlds import VOTERS, caption_here, edit_views, fresh_run, profile, rows, voter
 
 

@@ -9,7 +9,8 @@ import yaml
 from caslie_ray.cluster.capacity import capacity, cluster_shortage, launcher_capacity
 from caslie_ray.cluster.connection import Connection, connect, room
 from caslie_ray.cluster.shortage import Need
-from caslie_ray.storage.run import RunError, open_run
+from caslie_ray.errors import RunError
+from caslie_ray.storage.run import open_run
 from tests.clusters import nodes
 from tests.training.test_job import write_instructions
 from tests.worlds import fresh_run

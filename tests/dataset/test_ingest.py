@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from caslie_ray.dataset import IngestSummary, SourceError, ingest, plan_ingest
+from caslie_ray.dataset import IngestSummary, ingest, plan_ingest
+from caslie_ray.errors import SourceError
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, Profile
 from caslie_ray.storage.lease_files import Fence

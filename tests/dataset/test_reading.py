@@ -15,7 +15,8 @@ import pytest
 
 from caslie_ray.dataset._limits import DEFAULT, Limits
 from caslie_ray.dataset.columns import Columns, split_of_name
-from caslie_ray.dataset.reading import Record, SourceError, find_sources, read_source
+from caslie_ray.dataset.reading import Record, find_sources, read_source
+from caslie_ray.errors import SourceError
 from caslie_ray.profiles import SourceKeys
 
 COLUMNS = Columns.of(SourceKeys())

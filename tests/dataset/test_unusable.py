@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.cli import Arguments, JobError
+from caslie_ray.cli import Arguments
+from caslie_ray.errors import JobError
 from caslie_ray.jobs import ingest_job, pipeline_job
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import open_run

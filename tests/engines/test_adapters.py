@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from caslie_ray.engines import EngineError, EngineSpec, LoraShape, fingerprint, load_engine
+from caslie_ray.engines import EngineSpec, LoraShape, fingerprint, load_engine
 from caslie_ray.engines._adapters import read_adapters
+from caslie_ray.errors import EngineError
 from tests.engines.adapters import BODY, HEAD, make_adapter, silence
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AddedToken
 
-from caslie_ray.engines import EngineError
 from caslie_ray.engines._chat import Chat
 from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY
 from caslie_ray.engines.cutting import Fit
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt, render
 from tests.engines import tiny
 

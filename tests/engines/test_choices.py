@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from caslie_ray.engines import EngineError
 from caslie_ray.engines._choices import first_token_ids
+from caslie_ray.errors import EngineError
 
 CORPUS = ["yes no Yes No YES NO maybe also buy also view " * 20]
 

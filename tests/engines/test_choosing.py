@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.engines import CheckpointError, EngineError, EngineSpec, LoraShape
+from caslie_ray.engines import CheckpointError, EngineSpec, LoraShape
 from caslie_ray.engines.choosing import choose_engine
+from caslie_ray.errors import EngineError
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
 
 VOTER = EngineSpec("miniature:voter-phi", engine="auto", context=512, device="cpu")

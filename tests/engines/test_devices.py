@@ -14,12 +14,13 @@ from transformers import AutoModelForImageTextToText
 from transformers.integrations.accelerate import compute_module_sizes
 from transformers.models.mistral.modeling_mistral import MistralPreTrainedModel
 
-from caslie_ray.engines import EngineError, EngineSpec, Request
+from caslie_ray.engines import EngineSpec, Request
 from caslie_ray.engines._device import find_devices, limit_memory
 from caslie_ray.engines._device_map import split_over
 from caslie_ray.engines.load_errors import LoadError, classify
 from caslie_ray.engines.memory import CARDS, GIB, read_config, replica_memory, without_weights
 from caslie_ray.engines.transformers import TransformersEngine, _load, _split
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt
 from tests.engines import tiny
 from tests.engines.conftest import MakeCheckpoint, tiny_spec

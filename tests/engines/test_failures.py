@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from caslie_ray.engines import EngineError, Failure, Generation, Request
+from caslie_ray.engines import Failure, Generation, Request
 from caslie_ray.engines.transformers import TransformersEngine
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt, render
 from tests.engines import tiny
 from tests.engines.conftest import MakeCheckpoint, MakeEngine, tiny_spec

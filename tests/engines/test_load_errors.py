@@ -12,8 +12,9 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils._http import hf_raise_for_status
 
-from caslie_ray.engines import CheckpointError, EngineError
+from caslie_ray.engines import CheckpointError
 from caslie_ray.engines.load_errors import Kind, LoadError, LoadFailure, classify
+from caslie_ray.errors import EngineError
 
 FREE = (
     "checkpoint org/m cannot be loaded on vLLM: ValueError: Free memory on device cuda:0 (10.1/79.2 GiB) on startup is"

@@ -9,16 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from caslie_ray.engines import (
-    CheckpointError,
-    EngineError,
-    EngineSpec,
-    Request,
-    fingerprint,
-    load_engine,
-    resolve,
-    weight_bytes,
-)
+from caslie_ray.engines import CheckpointError, EngineSpec, Request, fingerprint, load_engine, resolve, weight_bytes
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt, render
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
 

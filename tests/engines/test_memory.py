@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from caslie_ray.engines import EngineError, EngineSpec
+from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.memory import (
     CARDS,
     GIB,
@@ -25,6 +25,7 @@ from caslie_ray.engines.memory import (
     share,
     without_weights,
 )
+from caslie_ray.errors import EngineError
 from tests.engines.conftest import MakeCheckpoint
 from tests.engines.peak import FusedAttention, Peak
 from tests.engines.shapes import config_of

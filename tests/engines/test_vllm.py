@@ -19,10 +19,11 @@ import psutil
 import pytest
 
 from caslie_ray.captioning._rows import read_views
-from caslie_ray.engines import CheckpointError, Engine, EngineError, EngineSpec, Request, load_engine, resolve
+from caslie_ray.engines import CheckpointError, Engine, EngineSpec, Request, load_engine, resolve
 from caslie_ray.engines._reader import find_source, load_reader
 from caslie_ray.engines.vllm import VllmEngine, refusal
 from caslie_ray.engines.vllm._support import engine_settings
+from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt, render
 from caslie_ray.storage.run import open_run
 from tests.engines import tiny

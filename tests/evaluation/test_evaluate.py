@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.dataset import ingest
+from caslie_ray.errors import RunError
 from caslie_ray.evaluation import _partitions, evaluate, plan_evaluation
 from caslie_ray.evaluation.captions.drawn_truth import KnownView, read_truth
 from caslie_ray.evaluation.captions.truth_files import find_truth
 from caslie_ray.evaluation.summary_lines import summary_lines
 from caslie_ray.miniature import WorldSize
 from caslie_ray.profiles import Profile, load_profile
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, voter
 

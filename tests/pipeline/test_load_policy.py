@@ -17,8 +17,9 @@ from caslie_ray.captioning import caption
 from caslie_ray.cluster.connection import Connection
 from caslie_ray.engines import Choice, EngineSpec, Request
 from caslie_ray.engines.load_errors import LoadFailure
+from caslie_ray.errors import PoolDown
 from caslie_ray.pipeline.load_policy import Attempt, LoadPolicy, nodes_with_room
-from caslie_ray.pipeline.placement import PoolDown, PoolPlan
+from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.pipeline.router import start_router
 from caslie_ray.profiles.faults import FaultSettings
 from caslie_ray.prompts import Prompt

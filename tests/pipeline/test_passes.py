@@ -10,9 +10,10 @@ import pytest
 import ray
 
 from caslie_ray.dataset._ray import each
-from caslie_ray.engines import EngineError, EngineSpec, resolve
+from caslie_ray.engines import EngineSpec, resolve
+from caslie_ray.errors import EngineError, PoolDown
 from caslie_ray.pipeline.passes import Models, RouterAsk, block_rows_for, check_models, pass_after_pass, run_pass
-from caslie_ray.pipeline.placement import PoolDown, PoolPlan
+from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.profiles import FaultSettings, load_profile
 from caslie_ray.roles import Role, role_of
 from caslie_ray.storage.run import Run, open_run

@@ -6,7 +6,8 @@ import pytest
 
 from caslie_ray.cluster.capacity import cluster_limits
 from caslie_ray.cluster.connection import Connection
-from caslie_ray.pipeline.placement import PoolDown, PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
+from caslie_ray.errors import PoolDown
+from caslie_ray.pipeline.placement import PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
 from caslie_ray.profiles import load_profile
 from caslie_ray.roles import resolve
 

@@ -14,9 +14,10 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 
 from caslie_ray.engines import Choice, EngineSpec, Request
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
+from caslie_ray.errors import PoolDown
 from caslie_ray.pipeline import replicas as replicas_module
 from caslie_ray.pipeline import router as pools
-from caslie_ray.pipeline.placement import PoolDown, PoolPlan
+from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.pipeline.router import Router
 from caslie_ray.profiles.faults import FaultSettings
 from caslie_ray.prompts import Prompt

@@ -9,16 +9,16 @@ import pyarrow as pa
 import pytest
 
 from caslie_ray.engines import Engine, EngineSpec, Failure, Generation, Request, load_engine
+from caslie_ray.errors import PoolDown, RunError
 from caslie_ray.fusion import fuse
 from caslie_ray.pipeline.adapter_download import with_local_adapters
-from caslie_ray.pipeline.placement import PoolDown
 from caslie_ray.prediction import answerers_of, plan_prediction, predict
 from caslie_ray.prediction._work import PREDICTIONS, PredictOrder
 from caslie_ray.prediction.summary_lines import summary_lines
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
 from caslie_ray.roles import Role
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS
 from caslie_ray.training import orders_of, plan_training, train

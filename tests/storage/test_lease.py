@@ -29,12 +29,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]  # it has none
 from obstore.exceptions import AlreadyExistsError
 
+from caslie_ray.errors import RunError, RunLocked, RunLost, StoreError
 from caslie_ray.storage import conditional_writes, lease
 from caslie_ray.storage.conditional_writes import create_if_absent
-from caslie_ray.storage.lease import Claim, Holding, RunHeld, holders
-from caslie_ray.storage.run import Run, RunError, RunLost, open_run
+from caslie_ray.storage.lease import Claim, Holding, holders
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
-from caslie_ray.storage.stores import StoreError, open_path
+from caslie_ray.storage.stores import open_path
 from tests.object_store import ObjectStore, object_store_in_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,7 +217,7 @@ def test_a_clock_that_is_a_minute_ahead_takes_no_living_job_s_run(
         monkeypatch.setattr(lease, "_machine", lambda: "another machine")
         ahead = {name: getattr(time, name) for name in ("monotonic", "sleep", "strftime", "gmtime")}
         monkeypatch.setattr(lease, "time", SimpleNamespace(**ahead, time=lambda: time.time() + 61))
-        with pytest.raises(RunHeld, match="caption"), Holding(place.run(), "fuse"):
+        with pytest.raises(RunLocked, match="caption"), Holding(place.run(), "fuse"):
             pass
         assert [claim.pid for claim in holders(place.run())] == [other.process.pid]
         assert other.ask("write 0") == "done"
@@ -264,7 +265,7 @@ def rounds(
                 won.append(one)
                 barrier.wait(60)
                 barrier.wait(60)
-        except RunHeld:
+        except RunLocked:
             barrier.wait(60)
             barrier.wait(60)
         except Exception as error:
@@ -303,7 +304,7 @@ def test_of_processes_that_claim_at_once_exactly_one_has_the_run(
 def test_a_second_job_is_refused_and_told_who_holds_the_run(place: Place) -> None:
     with other_process(place.uri) as other:
         begun = time.monotonic()
-        with pytest.raises(RunHeld) as refused, Holding(place.run(), "fuse"):
+        with pytest.raises(RunLocked) as refused, Holding(place.run(), "fuse"):
             pass
         assert time.monotonic() - begun < 5
         message = str(refused.value)
@@ -350,7 +351,7 @@ def test_a_step_of_the_clock_takes_no_living_job_s_run(tmp_path: Path, monkeypat
     with other_process(tmp_path / "run") as other:
         boot = psutil.boot_time()
         monkeypatch.setattr("psutil._psplatform.boot_time", lambda: boot + 61)
-        with pytest.raises(RunHeld, match="caption"), Holding(open_run(str(tmp_path / "run")), "fuse"):
+        with pytest.raises(RunLocked, match="caption"), Holding(open_run(str(tmp_path / "run")), "fuse"):
             pass
         assert [claim.pid for claim in holders(open_run(str(tmp_path / "run")))] == [other.process.pid]
 
@@ -364,7 +365,7 @@ def test_a_run_that_others_leave_unused_is_claimed_or_held(tmp_path: Path) -> No
             try:
                 with Holding(run, "caption"):
                     pass
-            except RunHeld:
+            except RunLocked:
                 continue
             except Exception as error:
                 errors.append(repr(error))
@@ -416,7 +417,7 @@ def test_a_living_holder_renews_its_lease(place: Place, monkeypatch: pytest.Monk
     with Holding(place.run(), "caption", lease_s=3.0) as held:
         monkeypatch.setattr(lease, "_machine", lambda: "another machine")
         for _ in range(2):
-            with pytest.raises(RunHeld), Holding(place.run(), "fuse", lease_s=3.0):
+            with pytest.raises(RunLocked), Holding(place.run(), "fuse", lease_s=3.0):
                 pass
         assert not held.taken
 
@@ -476,7 +477,7 @@ def test_a_store_that_is_away_for_longer_than_the_lease_costs_no_job_its_run(
         assert time.monotonic() - begun > 4
         assert not held.taken
         monkeypatch.setattr(lease, "_machine", lambda: "another machine")
-        with pytest.raises(RunHeld), Holding(place.run(), "fuse", lease_s=3.0):
+        with pytest.raises(RunLocked), Holding(place.run(), "fuse", lease_s=3.0):
             pass
     assert sorted(place.run().read("images")["image_id"].to_pylist()) == ["0", "1"]
 

@@ -23,18 +23,9 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caslie_ray.errors import RunError, RunLost, StoreError
 from caslie_ray.storage.lease_files import Fence
-from caslie_ray.storage.run import (
-    Run,
-    RunError,
-    RunLost,
-    StoreError,
-    last_of_each,
-    open_path,
-    open_run,
-    partition_of,
-    partitions,
-)
+from caslie_ray.storage.run import Run, last_of_each, open_path, open_run, partition_of, partitions
 from caslie_ray.storage.salvage import DamagedFile
 from caslie_ray.storage.schemas import IDS, SCHEMAS
 

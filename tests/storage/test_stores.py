@@ -31,10 +31,11 @@ from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.reading import find_sources, read_source
 from caslie_ray.dataset.roots import Root
 from caslie_ray.dataset.working import read_range, write_sorted
+from caslie_ray.errors import NoAnswer, RunError, StoreError
 from caslie_ray.profiles import SourceKeys
-from caslie_ray.storage.run import Run, RunError, open_run
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
-from caslie_ray.storage.stores import NoAnswer, Patience, StoreError, is_object_store, open_path, open_ranges
+from caslie_ray.storage.stores import Patience, is_object_store, open_path, open_ranges
 from tests.object_store import ObjectStore, free_port, object_store, object_store_in_environment
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,8 @@ import errno
 import pytest
 import torch
 
-from caslie_ray.engines import EngineError
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
-from caslie_ray.storage.run import RunLost
+from caslie_ray.errors import EngineError, RunLost
 from caslie_ray.tasks import UnknownTask
 from caslie_ray.training import TrainingError, _worker
 from caslie_ray.training._worker import _final, others_hold_memory

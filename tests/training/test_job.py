@@ -15,11 +15,12 @@ from peft import PeftModel
 from tensorboardX.proto import event_pb2
 from transformers import AutoModelForCausalLM
 
-from caslie_ray.engines import EngineError, EngineSpec, Request, load_engine, resolve
+from caslie_ray.engines import EngineSpec, Request, load_engine, resolve
+from caslie_ray.errors import EngineError, RunError, RunLost
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
 from caslie_ray.storage.lease_files import Fence
-from caslie_ray.storage.run import Run, RunError, RunLost, open_run
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.training import TrainingError, orders_of, plan_training, planned, train
 from caslie_ray.training._fitting import checkpoints_folder, forget_if_broken

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from caslie_ray.engines import EngineError, EngineSpec
+from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.trainable import attention_for
+from caslie_ray.errors import EngineError
 from caslie_ray.profiles import load_profile
 from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.storage.run import open_run

@@ -28,13 +28,14 @@ from caslie_ray.engines._dequantize import write_safetensors
 from caslie_ray.engines._device import is_out_of_memory
 from caslie_ray.engines._reader import Reader, Source, find_source, load_reader
 from caslie_ray.engines._rows import Encoder
-from caslie_ray.engines.base import Choice, EngineError, EngineStats, Failure, Generation, Request
+from caslie_ray.engines.base import Choice, EngineStats, Failure, Generation, Request
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.engines.vllm._lora import lora_refusal
 from caslie_ray.engines.vllm._metrics import Meter
 from caslie_ray.engines.vllm._process import Guard, cause_of_death, log_size, scratch
 from caslie_ray.engines.vllm._rows import VllmRow, VllmRows
 from caslie_ray.engines.vllm._support import OTHER_ENGINE, answer_settings, engine_settings, refusal_of, runs_on_cpu
+from caslie_ray.errors import EngineError
 
 __all__ = ["VllmEngine", "load"]
 

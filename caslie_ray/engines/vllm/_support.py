@@ -13,11 +13,11 @@ from vllm.sampling_params import RequestOutputKind
 
 from caslie_ray.engines._facts import end_ids, rope_switch
 from caslie_ray.engines._reader import Reader, Source, read_settings
-from caslie_ray.engines.base import EngineError
 from caslie_ray.engines.memory import BLOCK_CPU, BLOCK_GPU, kv_cache_bytes
 from caslie_ray.engines.spec import EngineSpec, LoraShape
 from caslie_ray.engines.trainable import read_config
 from caslie_ray.engines.vllm._lora import RANKS, ImportRefusal, class_name, class_with_adapters, lora_refusal
+from caslie_ray.errors import EngineError
 
 __all__ = ["OTHER_ENGINE", "adaptation", "answer_settings", "engine_settings", "refusal", "refusal_of", "runs_on_cpu"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from caslie_ray.errors import RunError
 from caslie_ray.evaluation.answers.measure import Measured
 from caslie_ray.evaluation.answers.metrics import Interval, mean_of
 from caslie_ray.evaluation.answers.outcomes import Outcomes
 from caslie_ray.evaluation.answers.results import VARIANT_NAMES
 from caslie_ray.evaluation.answers.tables import Table, tables_of
 from caslie_ray.evaluation.report.plots import Bar, Curves, Figure, Grid, Matrix, Plot
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS
 
 __all__ = ["curves_of", "plots_of"]

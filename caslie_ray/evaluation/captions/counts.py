@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from caslie_ray.errors import RunError
 from caslie_ray.evaluation._partitions import Partition, is_large, map_chunks, partitions_of
 from caslie_ray.evaluation.captions.sums import Sums
 from caslie_ray.evaluation.captions.truth_files import TruthFiles
@@ -14,7 +15,7 @@ from caslie_ray.evaluation.report.ranking import RankedView, rank, worst_of
 from caslie_ray.evaluation.report.shown import ShownVote
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.quality import audited
-from caslie_ray.storage.run import Run, RunError
+from caslie_ray.storage.run import Run
 
 if TYPE_CHECKING:
     from caslie_ray.evaluation.captions.drawn_truth import KnownView

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
+from caslie_ray.errors import RunError
 from caslie_ray.evaluation._partitions import Partition, is_large, map_chunks, partitions_of
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, RunError, open_path
+from caslie_ray.storage.run import Run, open_path
 
 __all__ = ["TruthFiles", "check_truth", "find_truth"]
 
