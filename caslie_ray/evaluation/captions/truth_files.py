@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
@@ -68,7 +67,7 @@ def check_truth(run: Run, truth: TruthFiles) -> None:
             for path in partition.files["samples"]:
                 column = run.read_file(path, ["sample_id"])["sample_id"]
                 samples += len(column)
-                matches += pc.sum(pc.is_in(column, value_set=pa.array(ids, column.type))).as_py() or 0
+                matches += pc.sum(pc.is_in(column, value_set=ids.cast(column.type))).as_py() or 0
             if matches:
                 break
         return samples, matches

@@ -52,7 +52,7 @@ def test_values_and_resampled_values_are_scikit_learns(code: str) -> None:
 
 @metric("MCC")
 def matthews(of: Confusion) -> Values:
-    """Matthews correlation, in which an answer that cannot be read is a class of its own."""
+    """Matthews correlation, in which an answer that cannot be parsed is a class of its own."""
     true, answered = of.counts.sum(-1), of.counts.sum(-2)
     covariance = of.hits.sum(-1) * of.total - (true * answered).sum(-1)
     return np.asarray(covariance / np.sqrt((of.total**2 - (true**2).sum(-1)) * (of.total**2 - (answered**2).sum(-1))))

@@ -226,5 +226,5 @@ def test_an_eighth_task_is_measured_in_every_experiment(run: Run, monkeypatch: p
     assert all(f"### Table {number}: " in tables for number in ("4", "5", "6", "A3", "A4"))
     assert "### GS, all metrics" in tables
     assert {row["variant"] for row in run.read_json("report/metrics.json")} == set(names)
-    assert summary_of(measured)["base"]["ind"]["mean_primary"]["voters-3"]["by_task"]["GS"] == 0.75
+    assert summary_of(measured)["base"]["ind"]["mean_primary"]["voters-3"]["by_task"]["GS"] == 0.625
     assert "GS, all metrics" in [plot.title for plot in plots_of(measured)]

@@ -87,7 +87,7 @@ def test_samples_on_which_variants_differ_are_chosen_by_variant_and_task(page: P
     assert [one.get_attribute("class") for one in card.find_elements(By.CSS_SELECTOR, ".answer")] == [
         "answer wrong", "answer wrong", "answer right",
     ]  # fmt: skip
-    assert "cannot be read: text said so" in card.text
+    assert "cannot be parsed: text said so" in card.text
     assert VIEWS[3].caption is None or VIEWS[3].caption in card.text
     page.select("sample-right", "text")
     page.select("sample-wrong", "caslie")

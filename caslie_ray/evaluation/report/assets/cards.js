@@ -29,17 +29,17 @@ function voteRow([voter, answer, share, error], voters) {
     fill.style.width = percent(within(share), 1);
     track.append(fill);
   }
-  const said = el("span", { class: "said" }, el("b", {}, answer), known(share) ? ` ${percent(share)}` : "");
-  return el("li", { class: `vote ${answer === "yes" ? "yes" : "no"}` }, name, track, said);
+  const result = el("span", { class: "answer-text" }, el("b", {}, answer), known(share) ? ` ${percent(share)}` : "");
+  return el("li", { class: `vote ${answer === "yes" ? "yes" : "no"}` }, name, track, result);
 }
 
 function votesOf(view, voters) {
   if (!view.votes.length) return known(view.caption) ? el("p", { class: "quiet" }, "No voter was asked.") : null;
   const asked = new Set(view.votes.map(([voter]) => voter));
-  const spared = known(view.error) ? [] : voters.filter((_, at) => !asked.has(at));
+  const skipped = known(view.error) ? [] : voters.filter((_, at) => !asked.has(at));
   return [
     el("ul", { class: "votes", "aria-label": "Votes, with the probability of yes" }, view.votes.map((v) => voteRow(v, voters))),
-    spared.length ? el("p", { class: "quiet" }, `not asked: ${spared.join(", ")}`) : null,
+    skipped.length ? el("p", { class: "quiet" }, `not asked: ${skipped.join(", ")}`) : null,
   ];
 }
 

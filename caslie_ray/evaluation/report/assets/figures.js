@@ -1,4 +1,4 @@
-/** One bar: its label, the bar with its interval, the share, the interval in words, the number of cases. */
+/** One bar: its label, the bar with its interval, the share, its interval as text, the number of cases. */
 function barRow(bar, target) {
   const track = el("span", { class: "track", "aria-hidden": "true" });
   if (known(bar.value)) {
@@ -54,7 +54,7 @@ function barChart(figure) {
   return chart;
 }
 
-/** A heat map. Columns go by number, so that seven voters fit on a phone; rows say which number is whose. */
+/** A heat map. Columns are numbered, so that seven voters fit on a phone; rows have numbers and names. */
 function heatMap(figure) {
   const highest = Math.max(...figure.values.flat().filter(known), 0) || 1;
   const head = el(
@@ -71,7 +71,7 @@ function heatMap(figure) {
       const title = `${figure.names[at]} and ${other}: ${percent(value, 1)}`;
       const cell = el("td", { title: known(value) ? title : null }, known(value) ? (100 * value).toFixed(1) : "–");
       if (known(value)) {
-        // Never the full colour: one ink must be readable on all of them.
+        // Never the full colour: the text must be readable on all of them.
         cell.style.setProperty("--heat", percent(0.6 * within(value / highest)));
       }
       return cell;
@@ -109,7 +109,7 @@ function showFigures(figures) {
       const aim = known(figure.target) ? el("p", { class: "aim" }, `target ${percent(figure.target)}`) : null;
       const note = figure.note ? el("p", { class: "note" }, figure.note) : null;
       const caption = el("figcaption", {}, heading, note, aim);
-      return el("figure", { class: figure.grid ? "whole" : null }, caption, drawn(figure));
+      return el("figure", { class: figure.grid ? "full-width" : null }, caption, drawn(figure));
     }),
   );
 }

@@ -23,8 +23,8 @@ function setUp() {
   byId("facts").append(...data.facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   byId("left-out").hidden = !data.leftOut;
   byId("left-out").textContent =
-    `The page holds ${thousands(data.views.length)} of the run’s ${thousands(data.views.length + data.leftOut)} views; ` +
-    `${thousands(data.leftOut)} are left out. The worst were kept: shares of the whole run are in the figures above.`;
+    `The page shows the worst ${thousands(data.views.length)} of the run’s ${thousands(data.views.length + data.leftOut)} views; ` +
+    `${thousands(data.leftOut)} are left out. The figures above are of all views.`;
   byId("controls").hidden = byId("bar").hidden = !data.views.length;
   byId("filters").hidden = !data.views.length;
   showFigures(data.figures);
@@ -35,7 +35,7 @@ const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
 
 function searched(view, wanted) {
   view.text ??= `${view.context}\n${view.caption ?? ""}`.toLowerCase();
-  // A view's own id finds it, so that one view too can be passed on.
+  // A search for a view's id finds that view, so a link can lead to one view.
   return wanted.every((word) => view.text.includes(word) || view.id.toLowerCase() === word);
 }
 
@@ -85,7 +85,7 @@ function show() {
   const first = page * PAGE;
   const cards = matches.slice(first, first + PAGE).map((at, offset) => cardOf(data.views[at], data, thumbnails, () => open(first + offset)));
   byId("cards").replaceChildren(...cards);
-  // All are measured before any is changed: one layout, not one a card.
+  // Measure all before changing any: one layout instead of one per card.
   const cut = cards.map((card) => card.querySelector(".context")).map((text) => text.scrollHeight > text.clientHeight + 1);
   cards.forEach((card, at) => (card.querySelector(".more").hidden = !cut[at]));
   byId("count").textContent = `${thousands(matches.length)} of ${thousands(data.views.length)} views`;

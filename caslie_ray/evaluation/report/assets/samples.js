@@ -1,18 +1,18 @@
 const SHOWN_SAMPLES = 12;
 
 function answerRow(answer) {
-  const said = known(answer.answer) ? answer.answer : known(answer.text) ? `cannot be read: ${answer.text || "nothing was written"}` : "failed";
+  const shown = known(answer.answer) ? answer.answer : known(answer.text) ? `cannot be parsed: ${answer.text || "empty"}` : "failed";
   return el(
     "li",
     { class: `answer ${answer.right ? "right" : "wrong"}` },
     el("span", { "aria-hidden": "true" }, answer.right ? "✓ " : "✗ "),
     el("span", { class: "variant" }, answer.variant),
     el("span", { class: "quiet" }, answer.right ? "right: " : "wrong: "),
-    el("b", { dir: "auto" }, said),
+    el("b", { dir: "auto" }, shown),
   );
 }
 
-/** One sample: what was asked, what each variant answered, and its thumbnails with captions and votes. */
+/** One sample: its question, the answers of the variants, and its images with captions and votes. */
 function sampleOf(sample, data, thumbnails) {
   const views = sample.views.map((place) => {
     const view = data.views[place];
@@ -35,7 +35,7 @@ function sampleOf(sample, data, thumbnails) {
   );
 }
 
-/** The samples on which variants differ, a task and a kind of difference at a time. */
+/** The samples on which variants differ, filtered by task and by which variants are right. */
 function showSamples(data, thumbnails) {
   const section = byId("samples");
   section.hidden = !data.samples.length;
