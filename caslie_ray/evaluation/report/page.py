@@ -54,8 +54,7 @@ def render_page(
         left_out: number of views of the run that are not on the page.
         samples: samples on which variants differ; shown with those of their views that are in `views`.
     """
-    used = {view.image_id for view in views}
-    small = {name: data for name, data in thumbnails.items() if data and name in used}
+    small = {view.image_id: data for view in views if (data := thumbnails.get(view.image_id))}
     numbers = {name: number for number, name in enumerate(small)}
     places = {view.view_id: number for number, view in enumerate(views)}
     voters = list(dict.fromkeys(vote.voter for view in views for vote in view.votes))
