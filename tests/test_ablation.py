@@ -1,4 +1,4 @@
-"""Captions that won beat every caption, and every caption beats none: models really trained, and really asked.
+"""The ablation with models trained and evaluated here: winning captions beat all captions, which beat none.
 
 One data set for every change, as `make demo` draws it. `make verify` takes three, and adds the controls: captions
 chosen at random, and verdicts without captions.
@@ -25,13 +25,13 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="module")
 def demo(seed: int, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
-    """What the command of `make demo` leaves, and what it says."""
+    """The run of the command of `make demo`, and its output."""
     return pipeline(str(tmp_path_factory.mktemp("demo") / "run"), seed)
 
 
 @pytest.fixture(scope="module")
 def control(seed: int, demo: tuple[Run, str]) -> tuple[Run, str]:
-    """The same run with the controls beside it: all else is there already."""
+    """The same run with the controls added; everything else is reused."""
     return pipeline(demo[0].uri, seed, "experiments.shuffled=true", "experiments.verdict_only=true")
 
 
@@ -62,7 +62,7 @@ def test_text_loses_to_every_caption_and_that_to_captions_that_won(
     assert found["caslie_exceeds"]["uia"]["low"] > 0, found["caslie_exceeds"]
 
 
-def test_at_least_300_answers_a_task_are_behind_each_figure(demo: tuple[Run, str]) -> None:
+def test_each_figure_has_at_least_300_answers_per_task(demo: tuple[Run, str]) -> None:
     metrics = demo[0].read_json("report/metrics.json")
     assert min(row["n"] for row in metrics) >= 300
     assert {row["variant"] for row in metrics} == {"text", "uia", "caslie"}
@@ -73,7 +73,7 @@ def test_the_demo_ends_with_the_ablation(demo: tuple[Run, str]) -> None:
     assert all(name in said for name in ("text", "uia", "caslie", "caslie exceeds by"))
 
 
-def test_verdicts_alone_hardly_tell_the_answers(demo: tuple[Run, str]) -> None:
+def test_verdicts_alone_hardly_predict_the_answers(demo: tuple[Run, str]) -> None:
     found = demo[0].read_json("summary/evaluate.json")["verdict_bits"]
     measured = {(code, split): one for code, splits in found.items() for split, one in splits.items()}
     assert len(measured) == 12

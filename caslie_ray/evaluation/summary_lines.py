@@ -50,7 +50,7 @@ def _truth(truth: Mapping[str, Any]) -> list[str]:
     informative, verdicts = truth["captions"]["informative"], truth["verdicts"]
     shares = [f"{name} {cell['value']:.0%}" for name, cell in truth["usefulness"].items()]
     lines.append("images           " + " · ".join(shares))
-    lines.append(f"asked attributes {_percent(informative['asked_and_right'])} named rightly, informative images")
+    lines.append(f"asked attributes {_percent(informative['asked_and_right'])} named correctly, informative images")
     named = [
         f"{name} {cell['value']:.0%}"
         for name, cell in informative["asked_and_right_by_attribute"].items()
@@ -61,7 +61,7 @@ def _truth(truth: Mapping[str, Any]) -> list[str]:
     lines.append(f"placeholders     {_percent(hollow)} described as a product")
     if context := truth["context"]:
         free, gap = context["free"]["asked_and_right"], context["gap"]
-        lines.append(f"without context  {_percent(free)} named rightly: {_percent(gap)} less")
+        lines.append(f"without context  {_percent(free)} named correctly: {_percent(gap)} less")
     sets = names_of_sets([cell["voters"] for cell in verdicts["majorities"]])
     lines.append(f"verdicts         {_percent(verdicts['verdict']['balanced_accuracy'])} balanced accuracy")
     lines += [

@@ -60,7 +60,7 @@ def figures(run: Run) -> dict[str, Any]:
     return found
 
 
-def test_every_view_is_counted_and_held_against_the_truth(run: Run) -> None:
+def test_every_view_is_counted_and_compared_with_the_truth(run: Run) -> None:
     views = rows(run)
     summary = run.read_json("summary/evaluate.json")
     assert summary["views"] == len(views)
@@ -78,7 +78,7 @@ def test_every_view_is_counted_and_held_against_the_truth(run: Run) -> None:
     assert len(found["agreement"]["pairs"]) == 3
 
 
-def test_the_models_of_the_miniature_world_see_and_judge(run: Run) -> None:
+def test_the_miniature_models_caption_and_vote(run: Run) -> None:
     """The short form of tests/evaluation/test_measured.py, on fewer drawings and so with more room."""
     truth = figures(run)["truth"]
     assert truth["captions"]["informative"]["asked_and_right"]["value"] > 0.9
@@ -89,7 +89,7 @@ def test_the_models_of_the_miniature_world_see_and_judge(run: Run) -> None:
     assert majority["balanced_accuracy"]["value"] > 0.85
 
 
-def test_context_free_captions_are_one_an_image_and_kept_apart(run: Run) -> None:
+def test_captions_without_context_are_one_per_image_in_a_folder_of_their_own(run: Run) -> None:
     free = open_run(run.path("context_free"))
     assert not free.files("views")
     assert not free.files("images")
@@ -118,8 +118,8 @@ def test_the_page_keeps_the_worst(run: Run) -> None:
     assert f"{len(rows(run)) - 5:,}" in page
 
 
-def test_an_early_exit_says_nothing_of_single_voters(run: Run) -> None:
-    """Later voters saw split views only; no rate may be made of them."""
+def test_early_exit_gives_no_rates_of_single_voters(run: Run) -> None:
+    """Later voters saw contested views only, so their rates would be biased."""
     early = chosen("votes.schedule=early", "votes.audit=0.0", "evaluation.context_free=false")
     summary = evaluate(run, early, quiet=True)
     assert summary["figures"]["agreement"] is None
@@ -163,7 +163,7 @@ def test_the_profile_of_another_lineup_is_refused(run: Run) -> None:
         evaluate(run, more, quiet=True)
 
 
-def test_a_failed_caption_names_nothing_that_was_asked_for(run: Run) -> None:
+def test_a_failed_caption_names_no_asked_attribute(run: Run) -> None:
     before = figures(run)["truth"]["captions"]["informative"]["asked_and_right"]
     truth = known_views(run)
     for row in rows(run):
@@ -223,7 +223,7 @@ print(*summary_lines(evaluate(open_run({run.root!r}), profile, quiet=True)), sep
     assert f"{len(rows(run))} · " in done.stdout
 
 
-def test_views_that_wait_for_a_caption_are_told(run: Run) -> None:
+def test_views_without_a_caption_row_are_reported(run: Run) -> None:
     path = run.files("captions")[0]
     lost = run.count_rows(path)
     run.delete([path])

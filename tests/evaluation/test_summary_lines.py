@@ -42,10 +42,10 @@ def _evaluation(**changes: Any) -> dict[str, Any]:
 def test_figures_have_intervals() -> None:
     text = "\n".join(summary_lines(_evaluation()))
     assert "useful 35% · useless 48% · misleading 17%" in text
-    assert "97.0% [96.0%, 98.0%] named rightly" in text
+    assert "97.0% [96.0%, 98.0%] named correctly" in text
     assert "colour 99%" in text
     assert "size" not in text
-    assert "without context  50.0% [49.0%, 51.0%] named rightly: 47.0%" in text
+    assert "without context  50.0% [49.0%, 51.0%] named correctly: 47.0%" in text
     assert "of 3           93.0% [92.0%, 94.0%] · mean voter 90.0%" in text
     assert "voters differ    8.0%" in text
     assert "runs/demo/report/index.html" in text

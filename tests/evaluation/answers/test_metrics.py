@@ -42,7 +42,7 @@ def redrawn(task: Task, given: Given, resamples: int) -> Iterator[tuple[list[str
 
 
 @pytest.mark.parametrize("code", [task.code for task in TASKS.values()])
-def test_values_and_resampled_values_are_scikit_learns(code: str) -> None:
+def test_values_and_resampled_values_match_scikit_learn(code: str) -> None:
     task, given = find_task(code), answered(code, 0.6)
     found = score(cell(code), given.outcomes, 5)
     assert found.values == pytest.approx(scikit_learns(task, given.truth, given.answers))
@@ -98,7 +98,7 @@ def test_a_metric_that_does_not_give_a_value_per_matrix_is_refused_at_once() -> 
         replace(find_task("AP"), metrics=Metrics("all_hits", (all_hits,)))
 
 
-def test_metrics_are_told_apart_by_their_names() -> None:
+def test_metrics_need_different_names() -> None:
     with pytest.raises(ValueError, match="need names of their own"):
         Metrics("matthews", (matthews, matthews))
     with pytest.raises(ValueError, match="the primary metric 'f1' is none of matthews"):
@@ -113,7 +113,7 @@ def test_many_labels_are_resampled_in_chunks(monkeypatch: pytest.MonkeyPatch) ->
         assert draws.tolist() == at_once[name].tolist()
 
 
-def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_an_interval_has_its_nominal_coverage() -> None:
     covered = sum(
         low <= 0.7 <= high
         for seed in range(100)
@@ -122,7 +122,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 85 <= covered <= 100
 
 
-def test_failures_count_as_wrong_and_are_left_out_the_papers_way() -> None:
+def test_failures_count_as_wrong_or_are_left_out_as_in_the_paper() -> None:
     found = score(cell("CC"), Given("CC", ["a", "b", "c", "d"], ["a", "b", FAILED, "x"]).outcomes, 10)
     assert found.failed == 1
     assert found.values["recall_at_1"] == 0.5

@@ -68,7 +68,7 @@ def replaced(run: Run, sample_id: str, **values: object) -> None:
     run.write("predictions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["predictions"]))
 
 
-def test_answers_are_read_beside_the_truth(run: Run) -> None:
+def test_answers_are_compared_with_the_truth(run: Run) -> None:
     found = read_answers(run, ANSWERERS, MEASURED)
     assert {name: len(one) for name, one in found.cells.items()} == {
         Cell("base", variant, find_task(code).name, split): 8
@@ -97,9 +97,7 @@ def rewritten(run: Run, change: Callable[[dict[str, Any]], dict[str, Any]]) -> N
     run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
 
 
-def test_a_true_answer_that_is_no_option_is_not_measured_and_said_so(
-    run: Run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_true_answer_that_is_no_option_is_not_measured_and_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     before = read_answers(run, ANSWERERS, MEASURED)
     odd = ("indAP1", "indAP3", "oodAP1", "indCC2", "trainAP1")  # train is not measured: training says it itself
     rewritten(run, lambda row: {"response": "perhaps"} if row["sample_id"] in odd else {})
@@ -127,7 +125,7 @@ def test_a_true_answer_that_is_no_option_is_not_measured_and_said_so(
     assert "AP ind 2, AP ood 1, CC ind 1." in tables["Table 4: Overall performance, primary metric of each task"]
 
 
-def test_where_no_true_answer_is_an_option_it_is_still_said(run: Run) -> None:
+def test_a_run_without_any_valid_true_answer_is_reported(run: Run) -> None:
     rewritten(run, lambda row: {"response": "perhaps"})
     measured = measure(run, ANSWERERS, MEASURED, 10)
     assert measured is not None
@@ -149,7 +147,7 @@ def test_a_true_answer_in_other_words_is_measured(run: Run) -> None:
     assert read_answers(run, ANSWERERS, MEASURED).left_out == {}
 
 
-def test_what_an_engine_could_not_give_counts_as_wrong(run: Run) -> None:
+def test_an_engine_error_counts_as_wrong(run: Run) -> None:
     replaced(run, "indCC1", answer=None, failed=True, error="out of memory", retryable=True)
     found = read_answers(run, ANSWERERS, MEASURED).cells[cell("CC")]
     assert (len(found), found.failed) == (8, 1)
@@ -172,7 +170,7 @@ def test_answers_of_another_model_or_to_another_question_do_not_count(run: Run, 
     assert measured.missing == found.missing
 
 
-def test_models_that_are_not_asked_for_are_not_measured(run: Run) -> None:
+def test_only_the_given_models_are_measured(run: Run) -> None:
     assert {one.variant for one in read_answers(run, ANSWERERS[:1], MEASURED).cells} == {"caslie"}
 
 

@@ -25,7 +25,7 @@ def all_scored(variants: dict[str, float]) -> list[Scored]:
     ]
 
 
-def test_tables_stand_beside_the_papers() -> None:
+def test_tables_have_the_papers_layout_and_figures() -> None:
     variants = {"text": 0.5, "uia": 0.6, "caslie": 0.7, "shuffled": 0.55, "verdict-only": 0.58,
                 "task-specific": 0.6, "context-free": 0.6, "voters-phi": 0.6, "voters-3": 0.65}  # fmt: skip
     scored = all_scored(variants)

@@ -1,4 +1,4 @@
-"""What the verdicts alone predict."""
+"""Verdicts as predictors of the answers, without captions or text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TELLING = {"0": {"no": 90, "yes": 10}, "1": {"no": 10, "yes": 90}}
 SILENT = {"0": {"no": 60, "yes": 40}, "1": {"no": 60, "yes": 40}}
 
 
-def test_bits_that_tell_the_answer_are_measured_and_named() -> None:
+def test_bits_that_predict_the_answer_are_measured_and_printed() -> None:
     found = predictions_of_bits({"AP": {"train": TELLING, "ind": TELLING, "ood": SILENT}}, 1000)["AP"]
     assert found["ind"]["accuracy"]["value"] == pytest.approx(0.9)
     assert found["ind"]["majority"]["value"] == pytest.approx(0.5)
@@ -29,7 +29,7 @@ def test_bits_that_tell_the_answer_are_measured_and_named() -> None:
     assert "ood" not in line
 
 
-def test_bits_that_tell_nothing_gain_nothing() -> None:
+def test_bits_without_information_gain_nothing() -> None:
     found = predictions_of_bits({"AP": {"train": SILENT, "ind": SILENT}}, 500)["AP"]["ind"]
     assert found["gain"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert found["mutual_information"]["low"] == 0.0

@@ -32,7 +32,7 @@ def test_a_rate_lies_in_its_interval_which_is_as_wide_as_theory_says() -> None:
     assert found.high - found.low == pytest.approx(expected, rel=0.2)
 
 
-def test_views_of_one_image_are_no_independent_evidence() -> None:
+def test_views_of_one_image_are_not_independent() -> None:
     alone = Bootstrap(_coins(400, 0.5), 800).rate("heads", "tosses")
     together = Bootstrap(_coins(400, 0.5, views=9), 800).rate("heads", "tosses")
     assert None not in (*alone, *together)
@@ -55,7 +55,7 @@ def test_partitions_add_up() -> None:
 
 
 @pytest.mark.parametrize("views", [1, 5])
-def test_all_of_a_few_is_no_proof(views: int) -> None:
+def test_all_of_a_few_has_a_wide_interval(views: int) -> None:
     """Ten heads in ten tosses: the exact interval reaches down to 69%, however many views an image has."""
     found = Bootstrap(_coins(10, 1.0, views), 50).rate("heads", "tosses")
     assert found.as_dict() == {"value": 1.0, "low": pytest.approx(0.6915, abs=1e-4), "high": 1.0, "n": 10 * views}

@@ -48,7 +48,7 @@ def test_an_asked_attribute_is_right_wrong_or_not_named() -> None:
     assert sums.total("error/attribute hallucination") == 1
 
 
-def test_what_no_drawing_shows_is_not_asked_of_a_caption() -> None:
+def test_attributes_that_no_image_shows_are_not_expected_in_captions() -> None:
     sums = Sums()
     counts.count_caption(sums, "0", view(asks=("weight",)), "A hammer. Its weight cannot be seen.", [])
     assert sums.total("caption/informative/asked") == 0
@@ -112,7 +112,7 @@ def votes() -> list[tuple[bool, dict[str, str]]]:
     return found
 
 
-def test_figures_are_those_of_scikit_learn(votes: list[tuple[bool, dict[str, str]]]) -> None:
+def test_figures_match_scikit_learn(votes: list[tuple[bool, dict[str, str]]]) -> None:
     sums = Sums()
     verdicts = []
     for number, (helps, answers) in enumerate(votes):

@@ -168,7 +168,7 @@ def test_a_link_brings_back_what_was_shown(page: Page, html: str) -> None:
     assert page.text("#count") == f"{len(expected)} of {len(VIEWS)} views"
 
 
-def test_hostile_text_is_shown_and_nothing_more(page: Page, html: str) -> None:
+def test_hostile_text_is_only_shown(page: Page, html: str) -> None:
     page.open(html, "#search=onerror")
 
     assert page.shown == ["hostile"]
@@ -206,7 +206,7 @@ def test_what_is_injected_into_the_page_is_refused(
     assert page.text("#count") == f"{len(VIEWS)} of {len(VIEWS)} views"
 
 
-def test_long_texts_are_cut_and_say_so(page: Page) -> None:
+def test_long_texts_are_truncated_with_a_note(page: Page) -> None:
     long = view("one", context="x" * 5_000_000, caption="y" * 5_000_000, error="z" * 5_000_000)
     html = render_page("Title", [("Run", "r" * 5_000_000)], [], [long], {})
     assert len(html) < 100_000
@@ -215,7 +215,7 @@ def test_long_texts_are_cut_and_say_so(page: Page) -> None:
         assert page.text(where).endswith("… (5,000,000 characters)")
 
 
-def test_figures_say_their_shares_in_words_and_lengths(page: Page, html: str) -> None:
+def test_figures_show_shares_as_text_and_as_lengths(page: Page, html: str) -> None:
     page.open(html)
 
     assert page.text("#figures .bar-row") == "one50.0%40.0–62.5n 1,234"
@@ -232,7 +232,7 @@ def test_figures_say_their_shares_in_words_and_lengths(page: Page, html: str) ->
     assert "1,200 are left out" in page.text("#left-out")
 
 
-def test_a_card_tells_of_votes_truth_and_a_wrong_verdict(page: Page) -> None:
+def test_a_card_shows_votes_truth_and_a_wrong_verdict(page: Page) -> None:
     one = view("one", (0.93, 0.2, None, 0.8), truth=truth(False, "misleading", "wrong"), context="many words " * 99)
     other = view("two", (0.1, 0.2), truth=truth(False, "useless", "blurred"))
     page.open(render_page("Title", [], [], [one, other], make_thumbnails({"image-one": photo(1)})))
@@ -282,7 +282,7 @@ def test_nothing_is_wider_than_a_phone(page: Page, html: str, dark: bool) -> Non
     assert page.text("#active") == "(1 active)"
 
 
-def test_the_page_asks_nothing_of_any_network(page: Page, html: str) -> None:
+def test_the_page_makes_no_network_requests(page: Page, html: str) -> None:
     requests(page.chrome)
     page.open(html)
     page.click("#next")
@@ -294,7 +294,7 @@ def test_the_page_asks_nothing_of_any_network(page: Page, html: str) -> None:
     )
 
 
-def test_without_truth_nothing_speaks_of_it(page: Page) -> None:
+def test_without_truth_the_page_does_not_mention_it(page: Page) -> None:
     views = [replace(one, truth=None) for one in VIEWS[:30]]
     page.open(render_page("Title", [], [], views, {}))
 
@@ -303,7 +303,7 @@ def test_without_truth_nothing_speaks_of_it(page: Page) -> None:
     assert page.shown == [one.view_id for one in worst_first(views)][:PAGE]
 
 
-def test_a_run_without_views_says_so(page: Page) -> None:
+def test_a_run_without_views_has_a_note(page: Page) -> None:
     page.open(render_page("Title", [("Views", "0")], FIGURES, [], {}))
 
     assert page.text("#empty") == "There are no views to show."
@@ -311,7 +311,7 @@ def test_a_run_without_views_says_so(page: Page) -> None:
     assert page.run("document.querySelectorAll('#figures figure').length") == 2
 
 
-def test_an_error_row_says_why(page: Page) -> None:
+def test_an_error_row_shows_its_error(page: Page) -> None:
     row = view("one", (), caption=None, error="the image is broken", truth=truth(False))
     page.open(render_page("Title", [], [], [row], make_thumbnails({"image-one": b"no image"})))
 
@@ -321,7 +321,7 @@ def test_an_error_row_says_why(page: Page) -> None:
     assert page.visible(".card .no-thumbnail")
 
 
-def test_five_thousand_views_stay_light(page: Page) -> None:
+def test_the_size_of_five_thousand_views_is_bounded(page: Page) -> None:
     photos = [photo(seed) for seed in range(40)]
     context = "Please generate an informative caption for the product in the image. Here is the product title: {}. " * 3
     views = [
@@ -346,7 +346,7 @@ def test_five_thousand_views_stay_light(page: Page) -> None:
     assert page.run("document.querySelector('.card img').naturalWidth") == longest_side(5000)
 
 
-def test_without_chromium_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_chromium_the_error_names_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(RuntimeError, match=r"apt-get install .*chromium chromium-driver"), chromium(tmp_path):
         pass

@@ -20,7 +20,7 @@ from caslie_ray.storage.run import open_run
 from tests.evaluation.shown import encoded, photo, truth, view
 
 
-def test_worst_first_puts_sure_mistakes_before_errors_before_disagreement() -> None:
+def test_worst_first_puts_confident_mistakes_before_errors_before_disagreement() -> None:
     views = [
         view("agreed", (0.9, 0.9, 0.9), truth=truth(True)),
         view("split", (0.9, 0.9, 0.1), truth=truth(True)),
@@ -89,7 +89,7 @@ def test_a_thumbnail_of_noise_keeps_to_its_allowance() -> None:
     assert len(coarse) < len(fine) / 2
 
 
-def test_what_is_not_a_number_is_shown_as_unknown() -> None:
+def test_nan_is_shown_as_unknown() -> None:
     html = render_page("Title", [], [Figure("F", "", (Bar("a", float("nan")),))], [view("one", (float("nan"),))], {})
 
     assert "NaN" not in html.split('id="data">')[1].split("</script>")[0]
@@ -104,7 +104,7 @@ def test_all_texts_together_keep_to_a_budget() -> None:
     assert "… (1,000,000 characters)" in html
 
 
-def test_texts_are_cut_once() -> None:
+def test_texts_are_truncated_once() -> None:
     once = truncate("x" * 10_000)
 
     assert once == "x" * MAX_CHARACTERS + "… (10,000 characters)"
@@ -114,7 +114,7 @@ def test_texts_are_cut_once() -> None:
     assert truncate(None) is None
 
 
-def test_texts_of_a_table_are_cut_before_python_reads_them() -> None:
+def test_texts_of_a_table_are_truncated_in_arrow() -> None:
     table = pa.table({"text": ["a", None, "é" * 1_234_567], "number": [1, 2, 3]})
 
     assert truncate_columns(table).to_pylist() == [
