@@ -1,4 +1,4 @@
-"""Measures the miniature models on three data sets, each of more than a thousand images of combinations not in training.
+"""Measures the miniature models on three data sets, each of over a thousand images of combinations not in training.
 
 Its short form is in test_evaluate.py.
 """

@@ -145,10 +145,8 @@ def _read_partition(run: Run, partition: Partition, answerers: Sequence[Answerer
                     elif truth is not None and split in splits:
                         found.missing[answerer.variant, split] += 1
     for cell, pairs in answers.items():
-        ordered = [pairs[sample_id] for sample_id in sorted(pairs)]
-        found.cells[cell] = Outcomes.of(
-            TASKS[cell.task], [true for true, _ in ordered], [answer for _, answer in ordered]
-        )
+        truths, labels = zip(*(pairs[sample_id] for sample_id in sorted(pairs)), strict=True)
+        found.cells[cell] = Outcomes.of(TASKS[cell.task], truths, labels)
     model = min((answerer.model for answerer in answerers), default="")
     found.contrasts = _contrasts(answers, model, partition.name)
     return found
