@@ -27,7 +27,7 @@ def caption_summary(**changes: Any) -> dict[str, Any]:
             "phi": {"asked": 60, "failed": 1, "yes_rate": None},
         },
         "all_voted": 10,
-        "fleiss_kappa": 0.415,
+        "fleiss_kappa": 0.412,
         "calls_saved_by_early_exit": 40,
         "errors": {"poison: alone in its batch": 1},
         "to_be_asked_again": 1,
@@ -40,7 +40,7 @@ def caption_summary(**changes: Any) -> dict[str, Any]:
 def test_the_caption_summary_reads_as_a_row_of_table_4() -> None:
     text = "\n".join(summary_lines(caption_summary()))
     assert "30.0% · AP 45% · SR 20%" in text
-    assert "llama 50% · Fleiss' κ 0.42" in text
+    assert "llama 50% · Fleiss' κ 0.41" in text
     assert "40 saved by early exit (20% of all)" in text
     assert "1  poison: alone in its batch" in text
     assert "1 to be asked again" in text
