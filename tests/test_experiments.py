@@ -1,4 +1,4 @@
-"""The paper's other tables, a command each, on a run that reuses what it holds (Tables 5, A3 and A4)."""
+"""The paper's Tables 5, A3 and A4: one command each, on a run that reuses what it has."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_the_page_shows_user_defined_tasks(piped: Piped, tmp_path: Path) -> None
             shown = set(page.run("[...document.querySelectorAll('#cards .card')].map((card) => card.dataset.view)"))
             assert shown == {row["view_id"] for row in rows(run, "views") if row["task"] == name}
             assert f"{code}, all metrics" in headings
-            assert f"{code}, in domain: true and answered" in headings
+            assert f"{code}, in domain: confusion matrix" in headings
         assert "IND BAcc" in page.texts(".grid th")
         assert complaints(chrome) == []
 

@@ -1,4 +1,4 @@
-"""The miniature models, measured on three data sets of more than a thousand pictures of kinds never trained on.
+"""Measures the miniature models on three data sets, each of over a thousand images of combinations not in training.
 
 Its short form is in test_evaluate.py.
 """
@@ -47,7 +47,7 @@ def test_held_out_drawings(seed: int, tmp_path: Path) -> None:
             ("… of 5", of_five["balanced_accuracy"]),
             ("pairs of the 5 that differ on a view", of_five["mean_pairwise_disagreement"]),
         ):
-            told = re.search(rf"^\| {label} \| ([\d.]+)% \[", README, re.MULTILINE)
-            assert told is not None, label
+            documented = re.search(rf"^\| {label} \| ([\d.]+)% \[", README, re.MULTILINE)
+            assert documented is not None, label
             # Other kernels round otherwise, which may turn a vote or two.
-            assert float(told[1]) / 100 == pytest.approx(cell["value"], abs=0.003), label
+            assert float(documented[1]) / 100 == pytest.approx(cell["value"], abs=0.003), label

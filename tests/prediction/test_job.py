@@ -16,9 +16,9 @@ from caslie_ray.prediction import answerers_of, plan_prediction, predict
 from caslie_ray.prediction._job import _Job
 from caslie_ray.prediction._known_answers import PREDICTIONS
 from caslie_ray.prediction._partition import PredictionSpec
+from caslie_ray.prediction.summary_lines import summary_lines
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
-from caslie_ray.reporting import show_predict
 from caslie_ray.roles import Role
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
@@ -238,7 +238,7 @@ def test_captions_that_leave_no_room_lose_words_and_are_counted(run: Run) -> Non
     assert (row["error"], row["cut"], row["captions_cut"]) == (None, False, True)
     summary = predict(run, chosen(), quiet=True).summary
     assert summary["captions_cut"] == {"caslie": 1, "text": 0}
-    assert any(line.endswith("captions shortened in 1 prompts") for line in show_predict(summary))
+    assert any(line.endswith("captions shortened in 1 prompts") for line in summary_lines(summary))
 
 
 def test_another_prompt_or_another_adapter_is_asked_again(run: Run) -> None:
