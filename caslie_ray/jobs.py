@@ -23,7 +23,7 @@ from caslie_ray.errors import JobError, RunError
 from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.evaluation.summary_lines import summary_lines as evaluate_lines
 from caslie_ray.fusion import fuse, plan_fusion
-from caslie_ray.fusion_summary_lines import summary_lines as fuse_lines
+from caslie_ray.fusion.summary_lines import summary_lines as fuse_lines
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.pinning import pin_profile

@@ -18,7 +18,7 @@ from caslie_ray.engines import EngineSpec, Request, load_engine, resolve
 from caslie_ray.engines.cutting import Fit
 from caslie_ray.engines.trainable import Turns, load_trainable, load_turns
 from caslie_ray.fusion import fuse, instructions_of, plan_fusion
-from caslie_ray.fusion_summary_lines import summary_lines
+from caslie_ray.fusion.summary_lines import summary_lines
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.profiles.training import LoraSettings, TrainingSettings

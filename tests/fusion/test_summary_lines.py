@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caslie_ray.fusion_summary_lines import summary_lines
+from caslie_ray.fusion.summary_lines import summary_lines
 
 
 def test_splits_captions_and_missing_rows() -> None:
