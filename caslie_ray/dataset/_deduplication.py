@@ -6,6 +6,7 @@ rows name; several buckets are processed by tasks.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -67,7 +68,7 @@ class References:
         self._references: list[str] = []
         self._moved: list[str] = []
         self._foreign: list[str] = []
-        self._keys: dict[str, str] = {}
+        self._plans: dict[str, str] = {}
         self._rejected = 0
 
     def shuffle(self, groups: Sequence[Group]) -> None:
@@ -75,7 +76,7 @@ class References:
         self._foreign = foreign_files(self._run, self._buckets)
         starts = range(0, len(self._foreign), _LEDGER_FILES)
         moving = [Group(f"{at:08d}", ledger=tuple(self._foreign[at : at + _LEDGER_FILES])) for at in starts]
-        self._references, self._moved, self._keys = [], [], {}
+        self._references, self._moved, self._plans = [], [], {}
         for found in self._each([*groups, *moving], Shuffler(self._run)):
             if found.references is not None:
                 self._references.append(found.references)
@@ -109,7 +110,7 @@ class References:
                 left = self._fetch_buckets(left, roots, divisor, only_new, counts, progress)
                 if not left:
                     break
-        self._keys = {bucket: found.keys for bucket, found in counts.items() if found.keys is not None}
+        self._plans = {bucket: found.plan for bucket, found in counts.items()}
         gone = {place for found in counts.values() for place in found.gone}
         return sum(found.pending for found in counts.values()), gone
 
@@ -159,12 +160,21 @@ class References:
     ) -> BucketReader:
         blocks = -(-4 * self._concurrency // len(self._buckets))
         return BucketReader(
-            self._run, self._images, self._references, self._moved, roots, block, blocks, silent, only_new=only_new
+            self._run,
+            self._images,
+            self._references,
+            self._moved,
+            roots,
+            block,
+            blocks,
+            silent,
+            only_new=only_new,
+            attempt=uuid.uuid4().hex[:12],
         )
 
     def join(self) -> tuple[list[str], str]:
         """Return the paths of the results by group, and a hash of all results; the ledger then holds nothing else."""
-        joiner = Joiner(self._run, self._images, self._references, self._moved, self._keys)
+        joiner = Joiner(self._run, self._images, self._references, self._moved, self._plans)
         found = sorted(self._each(self._buckets, joiner))
         self._run.delete(self._foreign)
         self._foreign, self._moved = [], []

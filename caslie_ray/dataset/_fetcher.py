@@ -5,17 +5,19 @@ Files are looked up in tasks: the driver opens nothing that a row names.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caslie_ray.dataset._decoding import ImageError
 from caslie_ray.dataset._fetching import read_images
 from caslie_ray.dataset._files import Files
 from caslie_ray.dataset._headers import RequestHeaders
-from caslie_ray.dataset._intermediate import FOLDER, KEYS, fold, read_range
+from caslie_ray.dataset._intermediate import FOLDER, PLAN, fold, read_range
 from caslie_ray.dataset._references_ledger import Ledger, is_file, write_fetched
 from caslie_ray.dataset._roots import Root
 from caslie_ray.profiles import ImageSettings
@@ -56,14 +58,14 @@ class SurveyCounts(NamedTuple):
         pending: references to fetch.
         gone: positions of the sources whose rows hold images that are no longer in the run.
         silent: stores that did not answer.
-        keys: the path of the keys of its file references; None where it has none.
+        plan: the path of the plan of this attempt.
     """
 
     bucket: str
     pending: int
     gone: frozenset[int]
-    silent: frozenset[str] = frozenset()
-    keys: str | None = None
+    silent: frozenset[str]
+    plan: str
 
 
 @dataclass(slots=True)
@@ -129,6 +131,7 @@ class BucketReader:
         blocks: how many blocks a bucket is divided into, at least.
         silent: stores that did not answer before.
         only_new: whether retryable failures in the ledger are left out.
+        attempt: a name that no other attempt to fetch has, of this job or an earlier one.
     """
 
     def __init__(
@@ -143,6 +146,7 @@ class BucketReader:
         silent: frozenset[str] = frozenset(),
         *,
         only_new: bool = False,
+        attempt: str = "",
     ) -> None:
         self._run = run
         self._images = images
@@ -153,6 +157,7 @@ class BucketReader:
         self._blocks = blocks
         self._silent = silent
         self._only_new = only_new
+        self._attempt = attempt
 
     def survey(self, bucket: str) -> Survey:
         """Compare the references of a bucket with its ledger; no file is looked up."""
@@ -160,24 +165,40 @@ class BucketReader:
         return Survey.of(read_range(self._run, self._references, "references", bucket), ledger, self._only_new)
 
     def __call__(self, bucket: str) -> Iterator[FetchBlock | SurveyCounts]:
-        """Yield the blocks of a bucket, and its counts at the end."""
+        """Yield the blocks of a bucket, and its counts at the end.
+
+        Ray may run this again if a machine is lost, and expects the same blocks: they follow from a file that is
+        written once per attempt.
+        """
+        path = self._run.table_path(f"{FOLDER}/plans", f"{self._attempt}-{bucket}")
+        if not self._run.info([path])[0].is_file:
+            self._write_plan(bucket)
+        note = self._run.note_of(path)
+        rows = self._run.read_file(path, ["locator", "key"], pc.field("pending"))
+        columns = (rows["locator"].to_pylist(), rows["key"].to_pylist())
+        pending = [PendingFetch(locator, key) for locator, key in zip(*columns, strict=True)]
+        size = max(1, min(self._block, -(-len(pending) // self._blocks)))
+        for start in range(0, len(pending), size):
+            yield FetchBlock(bucket, tuple(pending[start : start + size]))
+        gone, silent = frozenset(json.loads(note["gone"])), frozenset(json.loads(note["silent"]))
+        yield SurveyCounts(bucket, len(pending), gone, silent, path)
+
+    def _write_plan(self, bucket: str) -> None:
         found = self.survey(bucket)
         files = Files(self._roots)
         files.silent.update(self._silent)
-        keys = None
-        if found.files:
-            rows: list[dict[str, object]] = []
-            for locator, key in sorted(files.keys(found.files).items()):
-                if isinstance(key, ImageError):
-                    rows.append({"locator": locator, "reason": key.reason, "retryable": key.retryable})
-                else:
-                    rows.append({"locator": locator, "key": key, "retryable": False})
-                    found.add(locator, key)
-            keys = self._run.write(f"{FOLDER}/keys", f"keys-{bucket}", fold(rows, KEYS), KEYS)
-        size = max(1, min(self._block, -(-len(found.pending) // self._blocks)))
-        for start in range(0, len(found.pending), size):
-            yield FetchBlock(bucket, tuple(found.pending[start : start + size]))
-        yield SurveyCounts(bucket, len(found.pending), frozenset(found.gone), frozenset(files.silent), keys)
+        rows: list[dict[str, object]] = []
+        for locator, key in sorted(files.keys(found.files).items()):
+            if isinstance(key, ImageError):
+                rows.append({"locator": locator, "pending": False, "reason": key.reason, "retryable": key.retryable})
+                continue
+            before = len(found.pending)
+            found.add(locator, key)
+            if len(found.pending) == before:
+                rows.append({"locator": locator, "key": key, "pending": False, "retryable": False})
+        rows += ({"locator": one.locator, "key": one.key, "pending": True, "retryable": False} for one in found.pending)
+        note = {"gone": json.dumps(sorted(found.gone)), "silent": json.dumps(sorted(files.silent))}
+        self._run.write(f"{FOLDER}/plans", f"{self._attempt}-{bucket}", fold(rows, PLAN), PLAN, note)
 
 
 class Fetcher:

@@ -5,7 +5,7 @@
                          its files; with several, results of images inside rows here, and ``fetched/<bucket>/``
 ``pending/``             fetched images that are not in the table yet
 ``references/``          references by bucket, and ledger rows on their way to their bucket
-``keys/``                the file size and modification time behind each file reference
+``plans/``               what each attempt fetches, and the sizes and modification times of files
 ``results/``             results of references by group of parsed rows
 ``sorted/``              table rows by partition
 ``missing/``             ids of images that the ledger has and no file
@@ -24,12 +24,12 @@ from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS, SPANS
 
 __all__ = [
-    "FETCHED", "FOLDER", "KEYS", "LOST", "MISSING", "PARSED", "SORTED", "TEMPORARY", "fold", "read_range",
+    "FETCHED", "FOLDER", "LOST", "MISSING", "PARSED", "PLAN", "SORTED", "TEMPORARY", "fold", "read_range",
     "write_sorted",
 ]  # fmt: skip
 
 FOLDER = "ingest"
-TEMPORARY = ("pending", "references", "keys", "results", "sorted", "missing")
+TEMPORARY = ("pending", "references", "plans", "results", "sorted", "missing")
 """Folders whose content is of no use once the tables are written."""
 
 _LISTS = pa.list_(pa.string())
@@ -68,8 +68,16 @@ FETCHED = pa.schema(
 """The result of a reference: an image or a reason. `block` names the file in ``pending/`` that has the image, until it
 is in the table; null where that file has the name of this one."""
 
-KEYS = pa.schema([("locator", pa.string()), ("key", pa.string()), ("reason", pa.string()), ("retryable", pa.bool_())])
-"""A file reference with its ledger key, or why the file cannot be read."""
+PLAN = pa.schema(
+    [
+        ("locator", pa.string()),
+        ("key", pa.string()),
+        ("pending", pa.bool_()),
+        ("reason", pa.string()),
+        ("retryable", pa.bool_()),
+    ]
+)
+"""References that are files or must be fetched, each with its ledger key, or why the file cannot be read."""
 
 MISSING = pa.schema([("image_id", pa.string())])
 

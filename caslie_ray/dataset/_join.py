@@ -56,7 +56,7 @@ class Joiner:
         images: settings.
         references: the files that `Shuffler` wrote.
         moved: the files of ledger rows that it wrote.
-        keys: the files with the keys of file references, by bucket.
+        plans: the files with the keys of file references, by bucket.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Joiner:
         images: ImageSettings,
         references: Sequence[str],
         moved: Sequence[str],
-        keys: Mapping[str, str],
+        plans: Mapping[str, str],
     ) -> None:
         self._run = run
         self._images = images
         self._references = list(references)
         self._moved = list(moved)
-        self._keys = dict(keys)
+        self._plans = dict(plans)
 
     def __call__(self, bucket: str) -> Joined:
         """Write the results of a bucket by group."""
@@ -95,8 +95,8 @@ class Joiner:
     def _results(self, bucket: str, locators: Sequence[str], ledger: Ledger) -> list[FetchResult]:
         """Return the result of each reference, and keep those in the ledger that later runs can use."""
         keys: dict[str, _Key] = {}
-        if bucket in self._keys:
-            found = self._run.read_file(self._keys[bucket])
+        if bucket in self._plans:
+            found = self._run.read_file(self._plans[bucket])
             columns = [found[name].to_pylist() for name in ("locator", "key", "reason", "retryable")]
             keys = {locator: _Key(*key) for locator, *key in zip(*columns, strict=True)}
         results: list[FetchResult] = []

@@ -90,8 +90,7 @@ def test_several_buckets_give_the_tables_of_one(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("step", ["Shuffler", "Fetcher", "Joiner", "build_tables"])
-@pytest.mark.parametrize("digits", [0, 1])
+@pytest.mark.parametrize(("step", "digits"), [("Shuffler", 1), ("Fetcher", 1), ("Joiner", 0), ("build_tables", 1)])
 def test_a_job_that_is_stopped_at_any_step_is_continued(
     tmp_path: Path, profile: Profile, site: Site, monkeypatch: pytest.MonkeyPatch, step: str, digits: int
 ) -> None:

@@ -86,7 +86,7 @@ def test_a_bucket_skips_stores_that_were_silent_before(tmp_path: Path, profile: 
     assert [item.locator for item in block.items] == [locators[30]]
     assert isinstance(counts, SurveyCounts)
     assert (counts.pending, counts.silent) == (1, frozenset([store]))
-    keys = {row["locator"]: row for row in run.read_file(str(counts.keys)).to_pylist()}
+    keys = {row["locator"]: row for row in run.read_file(counts.plan).to_pylist()}
     assert keys.keys() == set(locators)
     assert all(keys[locator]["reason"].startswith("no answer") for locator in locators[:30])
     assert keys[locators[30]]["key"].startswith(locators[30])
