@@ -31,15 +31,14 @@ from tests.tasks.records import sample
 
 __all__ = ["fabricate_tables", "measure"]
 
-DIGITS = 2
 SETTINGS = ["experiments.shuffled=true"]
 
 Numbers = npt.NDArray[np.int64]
 
 
-def fabricate_tables(run: Run, rows: int) -> None:
+def fabricate_tables(run: Run, rows: int, digits: int = 2) -> None:
     """Write samples and captions; a partition of samples asks for captions of every partition."""
-    names = partitions(DIGITS)
+    names = partitions(digits)
     for number, name in enumerate(names):
         run.write("samples", name, _samples(name, np.arange(number, rows, len(names))))
         first, last = (rows * end // len(names) for end in (number, number + 1))

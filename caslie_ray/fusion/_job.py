@@ -112,7 +112,7 @@ class _Job:
         """Make the steps that are missing; return the counts of all samples."""
         space, profile = self._space, self._profile
         self._forget_others()
-        names = [part.name for group in self._parts_by_group for part in group]
+        names = {part.name for group in self._parts_by_group for part in group}
         with Progress("fuse", len(names), "files", quiet=self._quiet) as progress:
             reports = {group: report for group in self._attempted() if (report := known_report(space, group))}
             progress.add(sum(len(self._parts_by_group[group]) for group in reports))
@@ -127,7 +127,7 @@ class _Job:
                     reports[group] = report
                     progress.add(len(self._parts_by_group[group]))
         for table in self._tables:
-            self._run.delete(path for path in self._run.files(table) if self._run.partition(path) not in set(names))
+            self._run.delete(path for path in self._run.files(table) if self._run.partition(path) not in names)
         total = Report()
         for _, report in sorted(reports.items()):
             total.add(report)

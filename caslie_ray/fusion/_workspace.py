@@ -6,6 +6,7 @@ attempt before it, and one with other inputs never sees them. The folder is dele
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -100,19 +101,16 @@ class Workspace:
 
 
 def grouped(items: Sequence[_T], sizes: Sequence[int]) -> list[list[_T]]:
-    """Cut items into groups of neighbours of about equal size; more than `_MAX_GROUPS` make larger groups.
+    """Cut items into at most `_MAX_GROUPS` groups of neighbours of about equal size.
 
     Args:
         items: the items, in order.
         sizes: the bytes of each.
     """
-    limit = max(_GROUP_BYTES, sum(sizes) // _MAX_GROUPS)
-    groups: list[list[_T]] = []
-    room = 0
+    limit = max(_GROUP_BYTES, math.ceil(sum(sizes) / _MAX_GROUPS))
+    groups: dict[int, list[_T]] = {}
+    before = 0
     for item, size in zip(items, sizes, strict=True):
-        if not groups or size > room:
-            groups.append([])
-            room = limit
-        groups[-1].append(item)
-        room -= size
-    return groups
+        groups.setdefault(before // limit, []).append(item)
+        before += size
+    return list(groups.values())

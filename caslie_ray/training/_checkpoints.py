@@ -61,7 +61,7 @@ def load_checkpoint(model: Any, optimizer: torch.optim.Optimizer, folder: Path, 
     if state["base"] != base:
         raise TrainingError(
             f"checkpoint {folder} is of the base {state['base']}, and {base} is to be trained: use another run, or the"
-            " profile it was begun with"
+            " profile that it was started with"
         )
     mine = dict(trained_parameters(model))
     with safe_open(folder / _WEIGHTS, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""Which errors of a worker every retry would meet again."""
+"""Classifies a worker's errors: a non-retryable one ends the training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONTEXT_BYTES = 2 * 2**30
 
 
 def final_error(error: Exception) -> Exception | None:
-    """Return an error that every retry would meet again, worded for the user; None for any other."""
+    """Return a non-retryable error, worded for the user; None for a retryable one."""
     cause = error.__cause__ if isinstance(error, EngineError) else error
     if isinstance(cause, Exception) and not isinstance(cause, TrainingError) and is_out_of_memory(cause):
         # A process that ended just before, such as the last worker's or a replica's, may not have freed the GPU yet.

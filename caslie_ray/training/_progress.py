@@ -33,7 +33,7 @@ class ProgressActor:
         self._steps[name] = done, loss
 
     def fail(self, error: Exception) -> None:
-        """Record an error that every retry would meet again; the first one counts."""
+        """Record a non-retryable error; the first one counts."""
         self._final = self._final or error
 
     def final_error(self) -> Exception | None:

@@ -1,4 +1,4 @@
-"""Which examples a step takes, and which of them each worker: pure functions of step, seed and rank."""
+"""Selects the examples of a step, and each worker's part of them: pure functions of step, seed and rank."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from caslie_ray.fusion import _job, fuse, plan_fusion
 from caslie_ray.fusion._workspace import grouped
 from caslie_ray.profiles import load_profile
-from caslie_ray.storage.run import Run, open_run
+from caslie_ray.storage.run import Run, open_run, partitions
 from tests.fusion_scale import SETTINGS, fabricate_tables, measure
 
 ROWS = 600
@@ -19,17 +19,21 @@ ROWS = 600
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     run = open_run(str(tmp_path / "run"))
-    fabricate_tables(run, ROWS)
+    fabricate_tables(run, ROWS, digits=1)
     return run
 
 
 def fused(run: Run) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
     summary = fuse(run, load_profile("mini", SETTINGS), quiet=True)
-    return summary, [run.read(table).to_pylist() for table in ("instructions", "experiments")]
+    return summary, [
+        run.read(table, partition=partition).to_pylist()
+        for table in ("instructions", "experiments")
+        for partition in partitions(1)
+    ]
 
 
 def in_small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caslie_ray.fusion._workspace._GROUP_BYTES", 60_000)
+    monkeypatch.setattr("caslie_ray.fusion._workspace._GROUP_BYTES", 12_000)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -42,7 +46,7 @@ def test_tasks_write_the_rows_that_one_process_writes(
     monkeypatch.setattr("caslie_ray.cluster.distribution.DISTRIBUTE_FROM", 1)
     in_small_groups(monkeypatch)
     other = open_run(str(tmp_path / "other"))
-    fabricate_tables(other, ROWS)
+    fabricate_tables(other, ROWS, digits=1)
     again, found = fused(other)
     assert found == rows
     assert again == {**summary, "run": again["run"]}
@@ -50,7 +54,9 @@ def test_tasks_write_the_rows_that_one_process_writes(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_plan_of_a_large_run_is_an_estimate_from_tasks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_of_a_large_run_is_an_estimate_from_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(str(tmp_path / "run"))
+    fabricate_tables(run, ROWS)
     narrow = load_profile("mini", ["lineup.base.context=110", "lineup.base.max_new_tokens=8"])
     (exact,) = (line for line in plan_fusion(run, narrow) if line.startswith("fit"))
     assert "caslie 200 ·" in exact
@@ -105,7 +111,7 @@ def test_working_files_of_other_inputs_are_not_used(run: Run, monkeypatch: pytes
 
 
 def test_groups_are_neighbours_of_about_equal_size() -> None:
-    assert grouped("abcd", [3 << 20, 3 << 20, 1 << 20, 9 << 20]) == [["a"], ["b", "c"], ["d"]]
+    assert grouped("abcd", [3 << 20, 3 << 20, 1 << 20, 9 << 20]) == [["a", "b"], ["c", "d"]]
     assert grouped([], []) == []
     assert len(grouped(range(5000), [4 << 20] * 5000)) <= 512
 
