@@ -14,7 +14,7 @@ import pytest
 import ray
 from filelock import FileLock
 
-from caslie_ray.cluster.connection import quieten
+from caslie_ray.cluster.connection import quiet_ray_data
 from caslie_ray.dataset import ingest
 from caslie_ray.storage.run import open_run
 from tests.worlds import draw, profile
@@ -46,7 +46,7 @@ def ray_cluster() -> Iterator[None]:
     """A Ray of this machine: 2 CPUs and, declared but not there, one GPU."""
     # A cluster of the user's own may run on this machine.
     ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    quieten()
+    quiet_ray_data()
     yield
     ray.shutdown()
 

@@ -17,7 +17,7 @@ from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
 from caslie_ray.captioning._work import WorkOrder, tidy
-from caslie_ray.cluster.connection import map_partitions
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.progress_monitor import Watch

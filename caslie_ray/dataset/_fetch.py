@@ -89,13 +89,13 @@ class Fetcher:
         self._headers = headers
         self._roots = roots
 
-    def __call__(self, block: Sequence[Wanted]) -> int:
-        """Fetch the block and return how many of it gave no image."""
+    def __call__(self, block: Sequence[Wanted]) -> tuple[int, int]:
+        """Fetch the block and return its size and how many of it gave no image."""
         locators = [wanted.locator for wanted in block]
         outcomes = read_images(locators, self._images, self._headers, Files(self._roots))
         keys = [wanted.key for wanted in block]
         write_fetched(self._run, self._images, list(zip(keys, outcomes, strict=True)))
-        return sum(outcome.image is None for outcome in outcomes)
+        return len(block), sum(outcome.image is None for outcome in outcomes)
 
 
 class Ledger:

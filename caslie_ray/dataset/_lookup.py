@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from caslie_ray.dataset._ray import Lost, each
+from caslie_ray.cluster.partition_map import WorkersLost, map_partitions
+from caslie_ray.dataset._ray import RETRIES, TASK_CPUS
 from caslie_ray.dataset.decoding import ImageError
 from caslie_ray.dataset.files import Files, store_of
 from caslie_ray.dataset.roots import Root
@@ -25,10 +26,10 @@ class _LookUp:
     def __init__(self, roots: Sequence[Root]) -> None:
         self._roots = roots
 
-    def __call__(self, block: Sequence[str]) -> tuple[Found, bool]:
-        """Return what was found, and whether the store of the block went silent."""
+    def __call__(self, block: Sequence[str]) -> tuple[Found, str | None]:
+        """Return what was found, and the store of the block if it went silent."""
         files = Files(self._roots)
-        return list(files.keys(block).items()), bool(files.silent)
+        return list(files.keys(block).items()), store_of(block[0]) if files.silent else None
 
 
 def look_up(locators: Sequence[str], roots: Sequence[Root], concurrency: int) -> Iterator[tuple[str, str | ImageError]]:
@@ -54,11 +55,13 @@ def look_up(locators: Sequence[str], roots: Sequence[Root], concurrency: int) ->
         here, blocks = here[_LARGEST_WAVE:], blocks[size:]
         size = min(max(_WAVE * concurrency, 2 * size), _LARGEST_WAVE)
         try:
-            for block, (found, fell_silent) in each(wave, work, concurrency=concurrency):
-                if fell_silent:
-                    silent.add(store_of(block[0]))
+            for found, store in map_partitions(
+                work, wave, distributed=True, concurrency=concurrency, num_cpus=TASK_CPUS, retries=RETRIES
+            ):
+                if store is not None:
+                    silent.add(store)
                 yield from found
-        except Lost as error:
+        except WorkersLost as error:
             for place in error.items:
                 yield from ((locator, ImageError(_LOST, retryable=True)) for locator in wave[place])
         for block in (block for block in blocks if store_of(block[0]) in silent):

@@ -31,6 +31,7 @@ class Written:
     """What stands in the tables for some partitions.
 
     Attributes:
+        partitions: how many they are.
         files: the paths of the files that belong there.
         changed: how many of them were written just now.
         counts: rows, by what they are.
@@ -38,6 +39,7 @@ class Written:
         examples: for each of these the reason in full, the first in alphabetical order.
     """
 
+    partitions: int = 0
     files: list[str] = field(default_factory=list)
     changed: int = 0
     counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
@@ -46,6 +48,7 @@ class Written:
 
     def add(self, other: Written) -> None:
         """Add what stands for other partitions."""
+        self.partitions += other.partitions
         self.files += other.files
         self.changed += other.changed
         self.counts += other.counts
@@ -72,7 +75,7 @@ class Writer:
 
     def __call__(self, partitions: Sequence[str]) -> Written:
         """Write the files of some partitions, pictures before what names them."""
-        written = Written()
+        written = Written(len(partitions))
         for partition in partitions:
             views = self._views(partition)
             needed = sorted(set(views["image_id"].to_pylist()))

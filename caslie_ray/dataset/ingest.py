@@ -14,19 +14,20 @@ import os
 import pickle
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from caslie_ray.cluster.connection import connect
+from caslie_ray.cluster.partition_map import WorkersLost, map_partitions
 from caslie_ray.dataset._fetch import Fate, Fetcher, Ledger, Wanted, fate_table, plan, write_fetched
 from caslie_ray.dataset._held import Held
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._lookup import look_up
 from caslie_ray.dataset._parse import Chunk, Parsed, Parser, chunks
-from caslie_ray.dataset._ray import RETRIES, Lost, each, each_of_stream
+from caslie_ray.dataset._ray import RETRIES, TASK_CPUS, each_of_stream
 from caslie_ray.dataset._resolve import Group, Resolver
 from caslie_ray.dataset._tables import TABLES, Writer, Written
 from caslie_ray.dataset.columns import Columns
@@ -48,6 +49,9 @@ from caslie_ray.tasks import TASKS, Task
 __all__ = ["ingest"]
 
 log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _UNKNOWN = Fate(None, "lost: the image was read and is gone; run ingest again", retryable=True)
 _STAMP = f"{FOLDER}/tables.json"
@@ -202,7 +206,7 @@ class _Ingest:
                         found[part.folder].append(part)
                         progress.add(part.rows)
                     left = []
-                except Lost as error:
+                except WorkersLost as error:
                     left = [left[place] for place in error.items]
                 if not left:
                     break
@@ -240,12 +244,11 @@ class _Ingest:
                 size = 1 if alone else size
                 blocks = [left[start : start + size] for start in range(0, len(left), size)]
                 try:
-                    results = each(blocks, fetcher, concurrency=self._concurrency, memory=memory)
-                    for block, refused in results:
+                    for fetched, refused in self._each(blocks, fetcher, memory):
                         rejected += refused
-                        progress.add(len(block), f"{rejected:,} rejected" if rejected else "")
+                        progress.add(fetched, f"{rejected:,} rejected" if rejected else "")
                     return
-                except Lost as error:
+                except WorkersLost as error:
                     left = [one for place in error.items for one in blocks[place]]
                     size = max(1, size // 8)
         reason = "worker lost: reading this image ended its process; shrink it, or give workers more memory"
@@ -287,12 +290,12 @@ class _Ingest:
         notes: Counter[tuple[int, str]] = Counter()
         files: dict[str, list[str]] = {"images": sorted(self._run.files(f"{FOLDER}/pending"))}
         try:
-            for _, found in each(groups, Resolver(self._run, fates), concurrency=self._concurrency):
+            for found in self._each(groups, Resolver(self._run, fates)):
                 rows += found.rows
                 notes += found.notes
                 for kind, path in found.files.items():
                     files.setdefault(kind, []).append(path)
-        except Lost as error:
+        except WorkersLost as error:
             raise RunError(f"{error} while sorting rows: lower ingest.chunk_rows and run again") from None
         return rows, notes, {kind: sorted(paths) for kind, paths in files.items()}
 
@@ -303,15 +306,26 @@ class _Ingest:
         written = Written()
         try:
             with self._progress("write", len(names), "partitions") as progress:
-                for job, part in each(jobs, Writer(self._run, files), concurrency=self._concurrency):
+                for part in self._each(jobs, Writer(self._run, files)):
                     written.add(part)
-                    progress.add(len(job))
-        except Lost as error:
+                    progress.add(part.partitions)
+        except WorkersLost as error:
             raise RunError(
                 f"{error} while writing tables: raise storage.partition_digits, so that a partition fits"
                 " a worker's memory, and run again"
             ) from None
         return written
+
+    def _each(self, items: Sequence[_Item], work: Callable[[_Item], _Result], memory: int = 0) -> Iterator[_Result]:
+        return map_partitions(
+            work,
+            items,
+            distributed=True,
+            concurrency=self._concurrency,
+            num_cpus=TASK_CPUS,
+            memory=memory,
+            retries=RETRIES,
+        )
 
     def _progress(self, name: str, total: int | None, unit: str) -> Progress:
         return Progress(name, total, unit, quiet=self._quiet)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from caslie_ray.captioning import CONTEXT_FREE_FOLDER, context_free_job
-from caslie_ray.cluster.connection import map_partitions
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.errors import RunError
 from caslie_ray.evaluation._collect import Collected, Judged, collect, images_of, splits_of
 from caslie_ray.evaluation._contrasts import contrasts_of, views_of

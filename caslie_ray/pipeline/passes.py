@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from caslie_ray.cluster.capacity import capacity
-from caslie_ray.cluster.connection import connect, room
+from caslie_ray.cluster.connection import connect, total_resources
 from caslie_ray.engines import Choice, Generation, Request
 from caslie_ray.engines.preflight import preflight
 from caslie_ray.errors import EngineError, PoolDown, RunError
@@ -158,7 +158,7 @@ def tasks_for(plans: Sequence[PoolPlan]) -> int:
     joined = connect().joined
     batches = sum(plan.limit * plan.slots for plan in plans) + 1
     # A cluster that grows has other cores later.
-    return max(2, min(batches, _MAX_TASKS if joined else int(room().get("CPU", 1)) + 2))
+    return max(2, min(batches, _MAX_TASKS if joined else int(total_resources().get("CPU", 1)) + 2))
 
 
 def block_rows_for(plans: Sequence[PoolPlan], most: int) -> int:

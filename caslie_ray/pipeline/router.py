@@ -31,7 +31,8 @@ import ray
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from caslie_ray.cluster.connection import Connection, draining_nodes
+from caslie_ray.cluster.connection import Connection
+from caslie_ray.cluster.ray_internals import draining_nodes
 from caslie_ray.engines import Choice, Failure, Generation, Request
 from caslie_ray.engines.load_errors import at_fault, classify
 from caslie_ray.errors import PoolDown

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from caslie_ray.cluster.connection import map_partitions
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.engines.preflight import preflight
 from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import Progress

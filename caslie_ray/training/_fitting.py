@@ -23,6 +23,7 @@ from ray.train.torch import TorchTrainer
 
 from caslie_ray.cluster.capacity import cluster_shortage
 from caslie_ray.cluster.connection import connect
+from caslie_ray.cluster.ray_internals import CHECKPOINT_SNAPSHOT
 from caslie_ray.cluster.shortage import Need
 from caslie_ray.errors import EngineError, RunError
 from caslie_ray.profiles.training import TrainingSettings
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.5
 _ASK_S = 10.0
 _GIB = 2.0**30
-_SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Where Ray Train 2.60 writes down which checkpoints there are."""
 
 
 def checkpoints_folder(order: TrainingOrder) -> str:
@@ -118,7 +117,7 @@ def forget_if_broken(run: Run, folder: str) -> None:
     Raises:
         RunError: the store refuses.
     """
-    snapshot = run.path(folder, _SNAPSHOT)
+    snapshot = run.path(folder, CHECKPOINT_SNAPSHOT)
     if run.info([snapshot])[0].type == FileType.NotFound:
         return
     text = run.read_bytes(snapshot)
@@ -148,7 +147,7 @@ def forget(run: Run, folder: str) -> None:
     Raises:
         RunError: the store refuses.
     """
-    run.delete([run.path(folder, _SNAPSHOT)])
+    run.delete([run.path(folder, CHECKPOINT_SNAPSHOT)])
     run.delete_folder(run.path(folder))
 
 

@@ -17,7 +17,7 @@ import torch
 from ray.train.torch import get_device
 from transformers import BitsAndBytesConfig
 
-from caslie_ray.cluster.connection import draining_nodes
+from caslie_ray.cluster.ray_internals import draining_nodes
 from caslie_ray.engines.load_errors import classify
 from caslie_ray.engines.trainable import Turns, attention_for, is_out_of_memory, load_trainable
 from caslie_ray.errors import EngineError, RunLost

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.dataset import _lookup, files
 from caslie_ray.dataset._lookup import look_up
-from caslie_ray.dataset._ray import each
 from caslie_ray.dataset.decoding import ImageError
 from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.roots import Root
@@ -88,12 +88,12 @@ def test_waves_of_blocks_double_and_files_of_this_machine_need_one(
     monkeypatch.setattr(_lookup, "_BLOCK", 1)
     waves: list[tuple[int, int]] = []
 
-    def counted(wave: Sequence[Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    def counted(work: Any, wave: Sequence[Any], *arguments: Any, **options: Any) -> Iterator[Any]:
         here = sum(block[0].startswith("file:") for block in wave)
         waves.append((here, len(wave) - here))
-        return each(wave, *arguments, **options)
+        return map_partitions(work, wave, *arguments, **options)
 
-    monkeypatch.setattr(_lookup, "each", counted)
+    monkeypatch.setattr(_lookup, "map_partitions", counted)
     with object_store(buckets=["shop"]) as store:
         remote, here = Root.of(store.uri("shop", "images")), Root.of(str(tmp_path))
         locators = [root.locator(f"{root.path}/{number}.png") for root in (remote, here) for number in range(20)]

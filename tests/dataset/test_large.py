@@ -51,7 +51,7 @@ def test_an_image_that_ends_its_worker_costs_only_itself(
     tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deadly(Fetcher):
-        def __call__(self, block: Sequence[Wanted]) -> int:
+        def __call__(self, block: Sequence[Wanted]) -> tuple[int, int]:
             if any(wanted.locator.endswith("/3.png") for wanted in block):
                 os._exit(1)
             return super().__call__(block)
