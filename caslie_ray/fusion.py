@@ -151,7 +151,7 @@ def fuse(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     with Progress("fuse", len(partitions), "files", quiet=quiet) as progress:
         for partition in partitions:
             rows: dict[str, list[dict[str, Any]]] = {table: [] for table in tables}
-            here = run.knowing({table: found.get(partition, []) for table, found in listed.items()})
+            here = run.with_file_listing({table: found.get(partition, []) for table, found in listed.items()})
             samples = here.read("samples", partition=partition).to_pylist()
             ids = {view for row in samples for view in row["view_ids"] or () if view}
             for source in sources:
@@ -281,7 +281,7 @@ def _plan_fit(run: Run, profile: Profile, total: int) -> str:
     chosen = evenly(sorted(listed), MOST_FILES)
     read = 0
     for partition in chosen:
-        samples = run.knowing({"samples": listed[partition]}).read("samples", partition=partition).to_pylist()
+        samples = run.with_file_listing({"samples": listed[partition]}).read("samples", partition=partition).to_pylist()
         read += len(samples)
         known = captions.of({view for row in samples for view in row["view_ids"] or () if view})
         for row in samples:

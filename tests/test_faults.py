@@ -23,7 +23,7 @@ import pytest
 
 from caslie_ray.errors import RunError
 from caslie_ray.miniature import WorldSize
-from caslie_ray.storage.lease import holders
+from caslie_ray.storage.claims import holders
 from caslie_ray.storage.run import Run, open_run
 from tests import faulty
 from tests import test_training_faults as training

@@ -99,7 +99,7 @@ class CaptionJob:
 
         def look(part: tuple[str, dict[str, list[str]]]) -> PartitionState | None:
             name, files = part
-            return glance(self.run.knowing(files), name, self.lineup)
+            return glance(self.run.with_file_listing(files), name, self.lineup)
 
         with ThreadPoolExecutor(_GLANCES) as threads:
             seen = dict(zip(names, threads.map(look, zip(names, self.files(names), strict=True)), strict=True))
@@ -149,7 +149,7 @@ class CaptionJob:
 
         def call(part: tuple[str, dict[str, list[str]]]) -> Any:
             name, files = part
-            return function(run.knowing(files), name)
+            return function(run.with_file_listing(files), name)
 
         parts = list(zip(names, self.files(names), strict=True))
         return map_partitions(call, parts, distributed=self._are_many(files for _, files in parts))

@@ -37,12 +37,12 @@ from caslie_ray.dataset.reading import Record, SourceFile, find_sources
 from caslie_ray.dataset.roots import Root, given_roots, roots_of
 from caslie_ray.dataset.summary import IngestSummary, counted, plural, readings
 from caslie_ray.dataset.working import FOLDER
-from caslie_ray.errors import RunError
+from caslie_ray.errors import DamagedFile, RunError
 from caslie_ray.hashing import content_id
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, partitions
-from caslie_ray.storage.salvage import DamagedFile
+from caslie_ray.storage.partitions import partition_names
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS, Task
 
@@ -257,7 +257,7 @@ class _Ingest:
 
     def _tables(self, sources: Sequence[SourceFile], folders: Sequence[str], fates: dict[str, Fate]) -> dict[str, Any]:
         """Write the tables, unless they stand there already, and return what the summary says of them."""
-        names = partitions(self._profile.storage.partition_digits)
+        names = partition_names(self._profile.storage.partition_digits)
         table = fate_table(fates)
         key = content_id(json.dumps([list(folders), len(names)]), *map(_content, table.columns))
         stamp = self._run.read_json(_STAMP)

@@ -34,16 +34,11 @@ from caslie_ray.dataset.roots import with_path
 from caslie_ray.dataset.summary import plural
 from caslie_ray.errors import RunError, SourceError, StoreError
 from caslie_ray.imaging.file_types import looks_like
+from caslie_ray.storage.filesystems import is_object_store, open_path
+from caslie_ray.storage.range_reader import open_ranges
+from caslie_ray.storage.redaction import brief, public_uri, without_credentials
+from caslie_ray.storage.retries import with_retries
 from caslie_ray.storage.run import Run
-from caslie_ray.storage.stores import (
-    brief,
-    is_object_store,
-    open_path,
-    open_ranges,
-    patiently,
-    public_uri,
-    without_credentials,
-)
 
 __all__ = ["Record", "SourceFile", "find_sources", "read_source"]
 
@@ -140,7 +135,7 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
 
 
 def _look_up(filesystem: pafs.FileSystem, path: str) -> pafs.FileInfo:
-    return patiently(filesystem, "look up", path, lambda: filesystem.get_file_info(path))
+    return with_retries(filesystem, "look up", path, lambda: filesystem.get_file_info(path))
 
 
 def _printable(name: str) -> str:
@@ -151,7 +146,7 @@ def _printable(name: str) -> str:
 def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | None) -> tuple[list[SourceFile], Skipped]:
     shown = public_uri(source)
     selector = pafs.FileSelector(inner, recursive=True)
-    infos = patiently(filesystem, "list", inner, lambda: filesystem.get_file_info(selector))
+    infos = with_retries(filesystem, "list", inner, lambda: filesystem.get_file_info(selector))
     infos = [info for info in infos if info.type == pafs.FileType.File]
     kept, runs = leave_out_runs(filesystem, inner, infos, run)
     files: list[SourceFile] = []

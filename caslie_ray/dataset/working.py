@@ -124,7 +124,7 @@ def read_range(run: Run, paths: Sequence[str], kind: str, partition: str) -> pa.
         return files.to_table(filter=wanted, use_threads=False)
 
     try:
-        return run.patiently("read", f"partition {partition} of {paths[0]} and {len(paths) - 1} more", read)
+        return run.with_retries("read", f"partition {partition} of {paths[0]} and {len(paths) - 1} more", read)
     except (pa.ArrowException, OSError):
         for path in paths:  # the error need not name the file
             run.read_file(path)

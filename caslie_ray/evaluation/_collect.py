@@ -19,7 +19,8 @@ from caslie_ray.evaluation.page import ShownTruth, ShownView, ShownVote, worst_f
 from caslie_ray.miniature.catalogue import Look
 from caslie_ray.miniature.truth import ViewTruth, helps
 from caslie_ray.quality import audited
-from caslie_ray.storage.run import Run, partition_of
+from caslie_ray.storage.partitions import partition_of
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS
 
 __all__ = ["Collected", "Judged", "collect", "images_of", "shown_view", "splits_of"]

@@ -148,7 +148,7 @@ def _collect(run: Run, judged: Judged, *, quiet: bool) -> Collected:
     found = Collected(Sums(), [])
 
     def read(partition: str) -> Collected:
-        here = run.knowing({table: files.get(partition, []) for table, files in listed.items()})
+        here = run.with_file_listing({table: files.get(partition, []) for table, files in listed.items()})
         return collect(partition, here, judged)
 
     with Progress("evaluate", len(partitions), "partitions", quiet=quiet) as progress:

@@ -13,7 +13,8 @@ from caslie_ray.miniature.catalogue import Look
 from caslie_ray.miniature.drawing import Picture
 from caslie_ray.miniature.truth import ViewTruth
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, open_path
+from caslie_ray.storage.filesystems import open_path
+from caslie_ray.storage.run import Run
 
 __all__ = ["KnownView", "read_truth"]
 

@@ -251,7 +251,7 @@ _COUNTS = ("views", "errors", "saved")
 def _work_task(batch: pa.Table, order: Order, router: Any) -> Iterator[pa.Table]:
     ask = RouterAsk(router) if router is not None else None
     for part in batch.to_pylist():
-        here: Order = replace(cast(Any, order), run=order.run.knowing(json.loads(part["files"])))
+        here: Order = replace(cast(Any, order), run=order.run.with_file_listing(json.loads(part["files"])))
         try:
             for report in here.work(part["partition"], ask):
                 yield _report(report)

@@ -73,7 +73,7 @@ class _Job:
 
         def look(part: tuple[str, dict[str, list[str]]]) -> tuple[str, Stand]:
             name, files = part
-            return name, stand_of(self.run.knowing(files), name, lambda run: replace(order, run=run))
+            return name, stand_of(self.run.with_file_listing(files), name, lambda run: replace(order, run=run))
 
         return dict(map_partitions(look, list(zip(names, self.files(names), strict=True)), distributed=False))
 

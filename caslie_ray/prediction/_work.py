@@ -16,6 +16,7 @@ from caslie_ray.hashing import content_id
 from caslie_ray.prediction._answerers import Answerer
 from caslie_ray.prompts import Prompt, read_spans
 from caslie_ray.roles import Role
+from caslie_ray.storage.damaged_files import keep_copy
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS
@@ -202,7 +203,7 @@ def tidy(order: PredictOrder, partition: str) -> None:
     whole: str | None = None
     kept = [held.rows[place] for place in sorted(held.rows)]
     for path in held.broken:
-        order.run.keep_copy(path)
+        keep_copy(order.run, path)
     if kept:
         whole = order.run.write(PREDICTIONS, partition, pa.Table.from_pylist(kept, schema=SCHEMAS[PREDICTIONS]))
     order.run.delete(path for path in {*held.files, *held.broken} if path != whole)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from caslie_ray.profiles._base import Settings
-from caslie_ray.storage.stores import without_credentials
+from caslie_ray.storage.redaction import without_credentials
 
 __all__ = ["Location", "ProfileError", "explain", "known_keys", "may_be_secret", "name_of", "nearest", "unknown_key"]
 

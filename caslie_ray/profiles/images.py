@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Listed, Positive, Seconds, Settings, Whole
 from caslie_ray.profiles.headers import ascii_host, check_headers, is_credential
-from caslie_ray.storage.stores import public_uri
+from caslie_ray.storage.redaction import public_uri
 
 __all__ = ["ImageSettings"]
 

@@ -17,7 +17,8 @@ from caslie_ray.profiles._yaml import parse, problem_of
 from caslie_ray.profiles.errors import Location, ProfileError, explain, may_be_secret, nearest, unknown_key
 from caslie_ray.profiles.overrides import apply_override, label_of
 from caslie_ray.profiles.schema import Profile
-from caslie_ray.storage.stores import open_path, public_uri
+from caslie_ray.storage.filesystems import open_path
+from caslie_ray.storage.redaction import public_uri
 
 __all__ = ["load_profile", "profile_names"]
 

@@ -27,6 +27,7 @@ from caslie_ray.cluster.ray_internals import CHECKPOINT_SNAPSHOT
 from caslie_ray.cluster.shortage import Need
 from caslie_ray.errors import EngineError, RunError
 from caslie_ray.profiles.training import TrainingSettings
+from caslie_ray.storage.damaged_files import keep_folder
 from caslie_ray.storage.run import Run
 from caslie_ray.training._learner import TrainingError
 from caslie_ray.training._order import MODELS, TrainingOrder
@@ -127,7 +128,7 @@ def forget_if_broken(run: Run, folder: str) -> None:
         whole = False
     if whole:
         return
-    kept = run.keep_folder(folder)
+    kept = keep_folder(run, folder)
     log.warning(
         "the checkpoints in %s are damaged or of another version of Ray: the model begins anew; a copy is in %s",
         run.below(folder).label, kept,

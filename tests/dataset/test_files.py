@@ -16,7 +16,7 @@ from caslie_ray.dataset._lookup import look_up
 from caslie_ray.dataset.decoding import ImageError
 from caslie_ray.dataset.files import Files
 from caslie_ray.dataset.roots import Root
-from caslie_ray.storage.stores import Patience
+from caslie_ray.storage.retries import RetryPolicy
 from tests.object_store import ObjectStore, free_port, object_store
 
 
@@ -48,7 +48,7 @@ def test_an_image_changes_its_key_with_its_file(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_PATIENCE", Patience(total_s=0.5, first_s=0.1))
+    monkeypatch.setattr(files, "_PATIENCE", RetryPolicy(total_s=0.5, first_s=0.1))
     root = Root.of(ObjectStore(free_port()).uri("shop", "images"))
     locators = [root.locator(f"/images/{number}.png") for number in range(20)]
     found = Files([root])
