@@ -19,8 +19,8 @@ from caslie_ray.engines.cutting import Fit
 from caslie_ray.engines.trainable import Turns, load_trainable, load_turns
 from caslie_ray.fusion import fuse, instructions_of, plan_fusion
 from caslie_ray.hashing import content_id
-from caslie_ray.profiles import Profile, load_profile
-from caslie_ray.profiles.training import LoraSettings, TrainingSettings
+from caslie_ray.profiles import LoraSettings, Profile, load_profile
+from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.reporting import show_fuse
 from caslie_ray.storage.run import Run, open_run

@@ -19,11 +19,11 @@ from caslie_ray.captioning._summary import Counts, count_partition, describe, me
 from caslie_ray.captioning._work import WorkOrder, tidy
 from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.errors import RunError
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
-from caslie_ray.monitoring.progress_monitor import Watch
+from caslie_ray.monitoring.progress_monitor import ProgressMonitor
 from caslie_ray.pipeline.passes import Models, block_rows_for, check_models, pass_after_pass, run_pass, tasks_for
 from caslie_ray.pipeline.placement import PoolPlan
-from caslie_ray.pipeline.replicas import PoolStats
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import ResolvedLineup, Role, needed_names, resolve
 from caslie_ray.storage.run import Run
@@ -192,7 +192,7 @@ class CaptionJob:
         total = sum(map(left, states))
         models = Models(self.profile.faults, roles, self._pool_rows(total), needed)
         with Progress(name, total, quiet=self.quiet) as progress:
-            with models as router, Watch(router, progress, self.run.label, name) as watch:
+            with models as router, ProgressMonitor(router, progress, self.run.label, name) as watch:
                 tasks = tasks_for(models.plans)
                 order = replace(order, block_rows=self._block_rows(order, self._job_rows(total), tasks, models.plans))
                 self._passes(order, router, states, watch, left, tasks)
@@ -203,7 +203,7 @@ class CaptionJob:
         order: WorkOrder,
         router: Any,
         states: Sequence[PartitionState],
-        watch: Watch,
+        watch: ProgressMonitor,
         left: Callable[[PartitionState], int],
         tasks: int,
     ) -> None:

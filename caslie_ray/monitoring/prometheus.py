@@ -12,7 +12,7 @@ from ray.util.metrics import Counter, Gauge
 
 from caslie_ray.cluster.ray_internals import start_at_zero
 from caslie_ray.hashing import content_id
-from caslie_ray.pipeline.replicas import PoolStats
+from caslie_ray.monitoring.pool_stats import PoolStats
 
 __all__ = ["GAUGES", "METRICS", "Metrics", "tag_value"]
 

@@ -22,8 +22,8 @@ from caslie_ray.cluster.connection import connect, total_resources
 from caslie_ray.engines import Choice, Generation, Request
 from caslie_ray.engines.preflight import preflight
 from caslie_ray.errors import EngineError, PoolDown, RunError
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
-from caslie_ray.pipeline.replicas import PoolStats
 from caslie_ray.pipeline.router import start_router
 from caslie_ray.profiles import FaultSettings
 from caslie_ray.roles import Role

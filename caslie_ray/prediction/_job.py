@@ -11,10 +11,10 @@ from typing import Any
 from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.engines.preflight import preflight
 from caslie_ray.errors import RunError
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
-from caslie_ray.monitoring.progress_monitor import Watch
+from caslie_ray.monitoring.progress_monitor import ProgressMonitor
 from caslie_ray.pipeline.passes import Models, block_rows_for, pass_after_pass, run_pass, tasks_for
-from caslie_ray.pipeline.replicas import PoolStats
 from caslie_ray.prediction._answerers import Answerer, answerers_of
 from caslie_ray.prediction._work import PREDICTIONS, PredictOrder, Stand, stand_of, tidy
 from caslie_ray.profiles import Profile
@@ -98,7 +98,7 @@ class _Job:
     def _ask(self, missing: dict[str, int], total: int) -> None:
         models = Models(self.profile.faults, [self.base], total)
         with Progress("predict", total, "answers", quiet=self.quiet) as progress:
-            with models as router, Watch(router, progress, self.run.label, "predict") as watch:
+            with models as router, ProgressMonitor(router, progress, self.run.label, "predict") as watch:
                 tasks = tasks_for(models.plans)
                 order = self.order(retry=True)
                 order = replace(order, block_rows=block_rows_for(models.plans, order.block_rows))

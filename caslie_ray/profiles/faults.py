@@ -1,14 +1,12 @@
-"""What a run does about failures, and what its hours cost."""
+"""Retries, and when a run gives up."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from caslie_ray.profiles._base import Positive, Seconds, Settings
 
-__all__ = ["CostSettings", "FaultSettings"]
+__all__ = ["FaultSettings"]
 
 
 class FaultSettings(Settings):
@@ -40,10 +38,3 @@ class FaultSettings(Settings):
 
     start_timeout_s: Seconds = 600.0
     """Seconds that a replica may take to find room, and to load its model; each try of loading has as many."""
-
-
-class CostSettings(Settings):
-    """What `--plan` multiplies its hours with."""
-
-    hour_usd: float = Field(default=0.0, ge=0.0)
-    """Price of one hour of the whole cluster in US dollars; 0 where it costs nothing or is not known."""

@@ -8,28 +8,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Fraction, Listed, Positive, Settings, Whole
-from caslie_ray.profiles.lineup import Resources, Workers
+from caslie_ray.profiles.lora import LoraSettings
+from caslie_ray.profiles.pool import Workers
+from caslie_ray.profiles.resources import Resources
 
-__all__ = ["LoraSettings", "TrainingSettings"]
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-class LoraSettings(Settings):
-    """The adapter."""
-
-    rank: Positive = 16
-    """Rank of the adapter's matrices."""
-
-    alpha: Positive = 16
-    """The adapter's output is scaled by alpha / rank."""
-
-    targets: Listed[str] = Field(default=(*PROJECTIONS, "lm_head"), min_length=1)
-    """Modules that get an adapter: all projection layers and the language modelling head."""
-
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the adapter's inputs that a training step leaves out. Above 0 the result depends on the number of
-    workers and on how batches are cut."""
+__all__ = ["TrainingSettings"]
 
 
 class TrainingSettings(Settings):
