@@ -1,7 +1,7 @@
 """Profiles: one typed, validated configuration of a run.
 
 `load_profile("mini")` reads a shipped profile, a file or a URI; a wrong key or value is a ProfileError that
-says where it stands, what it is, and what is allowed.
+names its location, the value, and what is allowed.
 """
 
 from caslie_ray.profiles.alone import Alone

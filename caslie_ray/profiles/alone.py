@@ -10,7 +10,7 @@ __all__ = ["Alone"]
 
 
 class Alone(Settings):
-    """What changes where a model has the GPUs to itself: in `schedule: staged`, and in `predict`. null: no change."""
+    """Overrides for a model that has the GPUs to itself: in `schedule: staged`, and in `predict`. null: no override."""
 
     batch_size: Positive | None = None
     """As `batch_size` of the model."""
@@ -22,7 +22,7 @@ class Alone(Settings):
     """As `resources.cpus`."""
 
     gpus: float | None = Field(default=None, ge=0.0)
-    """As `resources.gpus`: 1 gives each replica a GPU of its own."""
+    """As `resources.gpus`: 1 gives each replica a whole GPU."""
 
     memory_gib: float | None = Field(default=None, ge=0.0)
     """As `resources.memory_gib`."""

@@ -13,10 +13,10 @@ class CaptionSettings(Settings):
     """Where captions come from (paper 4.1 and C.1)."""
 
     source: Literal["generated", "dataset"] = "generated"
-    """`generated`: the captioner writes them. `dataset`: the data set's `caption_info` is taken as it is."""
+    """`generated`: the captioner writes them. `dataset`: the data set's `caption_info` is used."""
 
     context: Literal["conditioned", "free"] = "conditioned"
-    """`conditioned`: the prompt holds the sample's text (EC³). `free`: one prompt for all images (C.1)."""
+    """`conditioned`: the prompt contains the sample's text (EC³). `free`: one prompt for all images (C.1)."""
 
     words: Positive | None = None
-    """Words that the captioner is asked not to exceed, in a sentence behind its prompt; null asks for no length."""
+    """Maximum words that a sentence after the caption prompt asks for; null: the prompt names no length."""

@@ -10,7 +10,7 @@ __all__ = ["CostSettings"]
 
 
 class CostSettings(Settings):
-    """What `--plan` multiplies its hours with."""
+    """What `--plan` multiplies its hours by."""
 
     hour_usd: float = Field(default=0.0, ge=0.0)
-    """Price of one hour of the whole cluster in US dollars; 0 where it costs nothing or is not known."""
+    """Price of one hour of the whole cluster in US dollars; 0 if it is free or unknown."""

@@ -15,19 +15,19 @@ class EvaluationSettings(Settings):
     """What `evaluate` measures."""
 
     truth: str | None = None
-    """Folder with the truth of a drawn data set. Null: the run's own `source/truth`, if it is there."""
+    """Folder with the ground truth of a generated data set. Null: the run's own `source/truth`, if it exists."""
 
     voter_sets: Listed[Listed[str]] = ()
-    """Voters whose majority is measured beside the lineup's (Table A4): an odd number, all of the lineup."""
+    """Sets of voters whose majority is also measured (Table A4): an odd number each, all from the lineup."""
 
     context_free: bool = False
-    """Where the truth is known, also caption without context (C.1), in `RUN/context_free`, and compare."""
+    """If the ground truth is known, also caption without context (C.1), in `RUN/context_free`, and compare."""
 
     resamples: Positive = 1000
     """Bootstrap resamples, of images, for the 95% intervals."""
 
     page_views: Positive = 5000
-    """Views on the page, the worst first. Each distinct picture takes some 3 kB."""
+    """Views on the page, the worst first. Each distinct image takes about 3 kB."""
 
     @model_validator(mode="after")
     def _odd(self) -> Self:

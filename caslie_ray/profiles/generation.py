@@ -12,29 +12,29 @@ __all__ = ["Generation"]
 
 
 class Generation(Settings):
-    """How text is generated: greedy unless `do_sample` is set. What is null is left out."""
+    """How text is generated: greedy unless `do_sample` is set. null: the engine's default."""
 
     repetition_penalty: float | None = Field(default=None, gt=0.0)
-    """Above 1, tokens that already occurred become less likely."""
+    """Repetition penalty: above 1, tokens that already occurred become less likely."""
 
     min_new_tokens: Positive | None = None
-    """Tokens before the answer may end."""
+    """Minimum length of the answer, in tokens."""
 
     do_sample: bool | None = None
-    """Draw tokens at random. The same request may then be answered otherwise by a retry."""
+    """Sample instead of greedy decoding. A retry may then return another answer to the same request."""
 
     temperature: float | None = Field(default=None, gt=0.0)
-    """Above 1, unlikely tokens are drawn more often; below 1, less."""
+    """Sampling temperature."""
 
     top_k: Positive | None = None
-    """Draw among so many of the likeliest tokens."""
+    """Top-k sampling."""
 
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Draw among the likeliest tokens that together have this probability."""
+    """Nucleus (top-p) sampling."""
 
     @model_validator(mode="after")
     def _sampled(self) -> Self:
         given = [key for key in ("temperature", "top_k", "top_p") if getattr(self, key) is not None]
         if given and not self.do_sample:
-            raise ValueError(f"{', '.join(given)} only matters where do_sample is true; set it, or leave that out")
+            raise ValueError(f"{', '.join(given)} only matters if do_sample is true; set it, or remove the others")
         return self

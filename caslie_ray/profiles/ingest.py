@@ -16,41 +16,41 @@ class IngestSettings(Settings):
     """How sources are read."""
 
     chunk_rows: Positive = 500
-    """Samples of a source handled together by one task."""
+    """Samples of a source per task."""
 
     concurrency: Positive = 2
-    """Such tasks at once. Each downloads `images.concurrency` images at a time."""
+    """Parallel tasks. Each downloads `images.concurrency` images at a time."""
 
     encoding: str | None = None
     """Encoding of JSON sources without a byte order mark, such as `cp1251` or `shift_jis`; null detects it: UTF-8,
-    UTF-16, UTF-32, or cp1252 where a file is not UTF-8 and its bytes beyond ASCII are spread as in Western text."""
+    UTF-16, UTF-32, or cp1252 if a file is not UTF-8 and its non-ASCII bytes are distributed as in Western text."""
 
     keys: SourceKeys = SourceKeys()
-    """What the source calls its columns."""
+    """Column names of the source."""
 
     max_rows: Positive = 200_000_000
-    """Rows of a source file; the rest is one reject."""
+    """Maximum rows per source file; the rest is one reject."""
 
     max_row_bytes: int = Field(default=64 << 20, ge=1 << 10, le=1 << 30)
-    """Bytes of a row, unpacked (in JSON, characters); a longer row is a reject. A Parquet page may have eight times as
-    many, or up to 1 GiB where compression makes it smaller by a tenth at most, as with images. A reader takes up to
-    some six times as much memory, or twice such a page."""
+    """Maximum bytes per row, decompressed (in JSON, characters); a longer row is a reject. A Parquet page may have
+    eight times as many, or up to 1 GiB if compression saves at most a tenth, as for images. A reader takes up to about
+    six times as much memory, or twice such a page."""
 
     max_row_values: int = Field(default=1_000_000, ge=100)
-    """Values in a row, nested ones included, or in a JSON table that is written in columns."""
+    """Maximum values per row, nested ones included, or per JSON table that is stored by columns."""
 
     max_nesting: int = Field(default=100, ge=8, le=200)
-    """Levels of lists and objects in a row."""
+    """Maximum levels of lists and objects per row."""
 
     max_columns: int = Field(default=10_000, ge=10)
-    """Columns of a Parquet file, nested ones included."""
+    """Maximum columns of a Parquet file, nested ones included."""
 
     max_ratio: int = Field(default=200, ge=1)
-    """Unpacked bytes per byte of a source file, gzip and Parquet alike, beyond the first 16 MiB. A row counts as 1 KiB
-    at least. The rest is one reject."""
+    """Maximum decompressed bytes per byte of a source file (gzip or Parquet), beyond the first 16 MiB. A row counts as
+    at least 1 KiB. The rest is one reject."""
 
     max_temporary_bytes: Positive = 64 << 30
-    """Bytes on the reader's local disk that a `.parquet.gz` may be unpacked to. A tenth of the disk stays free."""
+    """Maximum bytes of a decompressed `.parquet.gz` on the reader's local disk. A tenth of the disk stays free."""
 
     @field_validator("encoding")
     @classmethod

@@ -20,7 +20,7 @@ class Lineup(Settings):
     """The EC³ model that writes the captions (paper 4.1)."""
 
     voters: Listed[Model]
-    """The CQE models that vote on a caption (paper 4.2): an odd number, no two with one name."""
+    """The CQE models that vote on a caption (paper 4.2): an odd number, with distinct names."""
 
     base: Model
     """The language model that is fine-tuned into uniM³ (paper 4.3)."""
@@ -34,7 +34,7 @@ class Lineup(Settings):
             )
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
-            raise ValueError(f"voters {', '.join(twice)} occur twice; each voter needs a name of its own")
+            raise ValueError(f"voters {', '.join(twice)} occur twice; each voter needs its own name")
         costs = {voter.cost is None for voter in self.voters}
         if len(costs) > 1:
             missing = ", ".join(voter.name for voter in self.voters if voter.cost is None)

@@ -21,8 +21,7 @@ class LoraSettings(Settings):
     """The adapter's output is scaled by alpha / rank."""
 
     targets: Listed[str] = Field(default=(*_PROJECTIONS, "lm_head"), min_length=1)
-    """Modules that get an adapter: all projection layers and the language modelling head."""
+    """Modules that get an adapter: all projection layers and the language modeling head."""
 
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the adapter's inputs that a training step leaves out. Above 0 the result depends on the number of
-    workers and on how batches are cut."""
+    """Dropout on the adapter's inputs. Above 0 the result depends on the number of workers and on the micro-batches."""

@@ -12,28 +12,29 @@ __all__ = ["MiniatureSettings"]
 
 
 class MiniatureSettings(Settings):
-    """The data set of the miniature world that is drawn where no source is given."""
+    """The data set of the miniature world that is generated if no source is given."""
 
     draw: bool = False
-    """Draw it. Profiles for real data leave this off, so that a forgotten `--source` is an error."""
+    """Generate it. Off in profiles for real data, so that a forgotten `--source` is an error."""
 
     seed: Whole = 0
-    """Another seed draws another data set of the same kind."""
+    """Seed of the generator."""
 
     train: Whole = 60
-    """Samples a task in the split train; likewise the others."""
+    """Samples per task in the split train."""
 
     validation: Whole = 8
-    """Samples a task in the split validation."""
+    """Samples per task in the split validation."""
 
     ind: Whole = 20
-    """Samples a task in the split ind."""
+    """Samples per task in the split ind."""
 
     ood: Whole = 20
-    """Samples in the split ood, of each of its five tasks."""
+    """Samples per task in the split ood, which has five tasks."""
 
     shelf: int = Field(default=6, ge=6)
-    """Products a category that PRP and SR share; each has one picture."""
+    """Products per category that PRP and SR share; each has one image."""
 
     combinations: Literal["all", "seen", "held_out"] = "all"
-    """Combinations of category, colour and pattern: all, those that the checkpoints were trained on, or the others."""
+    """Combinations of category, colour and pattern: all, only those that the checkpoints were trained on, or only the
+    others."""

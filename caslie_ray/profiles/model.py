@@ -30,37 +30,38 @@ class Model(Settings):
     """`miniature:NAME` (shipped here), `smollm2` (from its package), a path, or a model hub id."""
 
     revision: str | None = None
-    """Branch, tag or commit of a hub id; pin a commit, since `main` moves. Null for anything local."""
+    """Branch, tag or commit of a hub id; pin a commit, since `main` moves. Null for local checkpoints."""
 
     engine: EngineName = "transformers"
-    """What runs the checkpoint: `transformers`, `vllm`, `auto` (vLLM where it can), or your own `module:function`."""
+    """What runs the checkpoint: `transformers`, `vllm`, `auto` (vLLM if it supports the model), or your own
+    `module:function`."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the weights and the KV cache: 4 bytes a number for float32, 2 for the others."""
+    """Data type of weights and KV cache: 4 bytes for float32, 2 for the others."""
 
     context: int = Field(ge=16)
-    """Most tokens of prompt and answer together; a longer prompt is cut and flagged."""
+    """Maximum tokens of prompt and answer together; a longer prompt is cut and flagged."""
 
     max_new_tokens: Positive = 64
     """Maximum tokens of a generated answer; a longer one is truncated. A vote generates none."""
 
     batch_size: Positive = 16
-    """Most requests in one forward pass."""
+    """Maximum requests per forward pass."""
 
     batch_tokens: Positive = 16384
-    """Most tokens in one forward pass, padding included. This bounds the memory of long prompts."""
+    """Maximum tokens per forward pass, padding included. Bounds the memory of long prompts."""
 
     generation: Generation = Generation()
     """How text is generated; greedy unless set otherwise."""
 
     cost: float | None = Field(default=None, gt=0.0)
-    """Relative cost of one call, to ask the cheapest voter first. Null takes the bytes of the weights."""
+    """Relative cost of a call: the cheapest voter is asked first. Null: the size of the weights."""
 
     resources: Resources = Resources()
-    """What a replica asks of the cluster while other models run beside it (`schedule: streamed`)."""
+    """What a replica requests while other models run too (`schedule: streamed`)."""
 
     alone: Alone = Alone()
-    """What changes where no other model runs beside it (`schedule: staged`, and `predict`)."""
+    """Overrides while no other model runs (`schedule: staged`, and `predict`)."""
 
     pool: Pool = Pool()
     """Number of replicas."""
@@ -90,17 +91,17 @@ class Model(Settings):
         return {**self.resources.model_dump(), **changed}
 
     def by_itself(self) -> Model:
-        """This model with the settings of `alone` in place of those that it has beside other models."""
+        """Return this model with the overrides of `alone`."""
         batches = self.alone.model_dump(include={"batch_size", "batch_tokens"}, exclude_none=True)
         return self.model_copy(update={**batches, "resources": Resources(**self._alone_resources())})
 
     @property
     def device(self) -> Literal["cuda", "cpu"]:
-        """Where a replica runs: on the GPU it was given, or else on the CPU even where a GPU is in sight."""
+        """`cuda` if the replica requests a GPU; otherwise `cpu`, even if the machine has GPUs."""
         return "cuda" if self.resources.gpus > 0 else "cpu"
 
     def spec(self) -> EngineSpec:
-        """What `engines.load_engine` needs to load this model."""
+        """Return what `engines.load_engine` needs to load this model."""
         return EngineSpec(
             checkpoint=self.checkpoint,
             engine=self.engine,
@@ -116,12 +117,12 @@ class Model(Settings):
         )
 
     def shares_pool(self, other: Model) -> bool:
-        """Whether the two roles are played by one checkpoint, and so by one pool of replicas."""
+        """Return whether two roles use one checkpoint, and so one pool of replicas."""
         return (self.checkpoint, self.revision) == (other.checkpoint, other.revision)
 
 
 class Captioner(Model):
-    """The model that writes captions: answers are longer by default."""
+    """The model that writes captions; its answers are longer by default."""
 
     max_new_tokens: Positive = 128
     """Maximum tokens of a caption; a longer one is truncated, and marked in `captions.caption_truncated`."""

@@ -18,8 +18,8 @@ class Pool(Settings):
     """Replicas that must be ready before work starts."""
 
     max: Positive | None = 1
-    """Upper limit of replicas. null: as many as the cluster has or can grow to, as far as there is work for them. With
-    `schedule: streamed` the captioner then takes what the other models leave, and any other model keeps to `min`."""
+    """Maximum replicas. null: as many as the cluster has or can grow to, if there is work for them. With
+    `schedule: streamed` the captioner then takes what the other models leave, and every other model keeps `min`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -38,7 +38,7 @@ class Pool(Settings):
 
 
 class Workers(Pool):
-    """Number of training workers; a pair that differs is elastic."""
+    """Number of training workers; elastic if `min` and `max` differ."""
 
     max: Positive = 1
-    """Upper limit of workers."""
+    """Maximum workers."""

@@ -31,7 +31,7 @@ class Profile(Settings):
     """Name of the profile; the file's name unless it says otherwise."""
 
     lineup: Lineup
-    """Which checkpoints play captioner, voters and uniM³ base."""
+    """Which checkpoints are captioner, voters and uniM³ base."""
 
     captions: CaptionSettings = CaptionSettings()
     """Where captions come from."""

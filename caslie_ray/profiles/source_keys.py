@@ -10,7 +10,7 @@ __all__ = ["SourceKeys"]
 
 
 class SourceKeys(Settings):
-    """What a source calls the columns of the released format."""
+    """Names that a source uses for the columns of the released format."""
 
     task: str = "task"
     """Column of the task's name or code."""
@@ -34,10 +34,10 @@ class SourceKeys(Settings):
     """Column of the image references: a JSON list or a list."""
 
     captions: str = "caption_info"
-    """Column of the captions that the data set brings."""
+    """Column of the captions in the data set."""
 
     id: str = "id"
-    """Column of the row's own id. It goes through to the tables as `source_ids`, and names no sample."""
+    """Column of the row's own id. It is kept in the tables as `source_ids`; it does not identify a sample."""
 
     fields: dict[str, str] = Field(default_factory=dict)
-    """Keys inside the input that differ from the release's: source key to released key."""
+    """Keys inside the input that differ from the released format: source key to released key."""

@@ -13,8 +13,8 @@ class StorageSettings(Settings):
     """How a run's tables are cut into files and blocks."""
 
     partition_digits: int = Field(default=1, ge=1, le=4)
-    """First hex digits of an image_id that name its partition: 16 partitions with 1, 256 with 2."""
+    """Number of leading hex digits of an image_id that name its partition: 1 gives 16 partitions, 2 gives 256."""
 
     block_rows: Positive = 64
-    """Rows that one task hands to a model at a time, at most; fewer in a small job, so that no more than 1% of it is in
-    hand. They are written together: what a task loses, and does again, with its machine."""
+    """Maximum rows per block; fewer in a small job, so that at most 1% of it is in flight. A block is written at once:
+    it is what a task loses and repeats if its machine is lost."""

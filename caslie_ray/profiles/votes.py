@@ -16,7 +16,7 @@ class VoteSettings(Settings):
     """`majority` of the voters, `always` use the caption (UIA), or `never` (text only)."""
 
     schedule: Literal["early", "full"] = "early"
-    """`early`: no further calls once a majority is certain. `full`: every voter on every view."""
+    """`early`: no further calls once a majority is certain. `full`: all voters on all views."""
 
     audit: Fraction = 0.01
-    """Share of views, drawn by id, on which all vote in spite of `early`: for yes rates and agreement."""
+    """Share of views, sampled by id, on which all voters vote despite `early`: for yes rates and agreement."""

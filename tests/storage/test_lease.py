@@ -30,7 +30,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from obstore.exceptions import AlreadyExistsError
 
 from caslie_ray.errors import RunError, RunLocked, RunLost, StoreError
-from caslie_ray.storage import _obstore_clients, lease
+from caslie_ray.storage import _obstore_clients, claims, lease
 from caslie_ray.storage._conditional_writes import create_if_absent
 from caslie_ray.storage._process_identity import machine_id
 from caslie_ray.storage.claims import Claim, holders
@@ -172,6 +172,11 @@ def wait_for(done: Callable[[], object], seconds: float = 15.0) -> None:
 # What was two holders at once.
 
 
+def be_on_machine(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(lease, "machine_id", lambda: name)
+    monkeypatch.setattr(claims, "machine_id", lambda: name)
+
+
 @dataclass(frozen=True)
 class HeldBack(Run):
     """A run on whose store a renewal lands only when an event is set."""
@@ -192,10 +197,10 @@ def test_a_renewal_that_lands_after_a_takeover_gives_nothing_back(
     go, waits, told = threading.Event(), threading.Event(), threading.Event()
     run = place.run()
     run = HeldBack(run.fs, run.root, run.uri, go=go, waits=waits)
-    monkeypatch.setattr(lease, "_machine", lambda: "a")
+    be_on_machine(monkeypatch, "a")
     with RunLease(run, "caption", lease_s=1.2, on_lost=told.set) as former:
         assert waits.wait(15)
-        monkeypatch.setattr(lease, "_machine", lambda: "b")
+        be_on_machine(monkeypatch, "b")
         with RunLease(place.run(), "fuse") as later:
             assert not told.is_set()
             go.set()

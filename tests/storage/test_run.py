@@ -238,7 +238,8 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
 _LIMITED = """
 import resource, sys
 import pyarrow as pa
-from caslie_ray.storage.run import RunError, open_run
+from caslie_ray.errors import RunError
+from caslie_ray.storage.run import open_run
 from caslie_ray.storage.schemas import SCHEMAS
 run = open_run(sys.argv[1])
 rows = lambda size: pa.Table.from_pylist(
@@ -368,7 +369,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
 _SHORT_OF_MEMORY = """
 import resource, sys
 import pyarrow as pa
-from caslie_ray.storage.run import StoreError, open_run
+from caslie_ray.errors import StoreError
+from caslie_ray.storage.run import open_run
 from caslie_ray.storage.schemas import SCHEMAS
 pa.set_memory_pool(pa.system_memory_pool())
 pa.set_cpu_count(1)
