@@ -18,7 +18,7 @@ from types import FrameType
 
 from caslie_ray.errors import EngineError, JobError, RunError, SourceError
 from caslie_ray.profiles import Profile, ProfileError, load_profile
-from caslie_ray.storage.lease import Holding
+from caslie_ray.storage.lease import RunLease
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.tasks import UnknownTask
 from caslie_ray.tolerant_output import tolerant_output
@@ -127,23 +127,23 @@ def _main(
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     signal.signal(signal.SIGTERM, _stop)
-    holding: Holding | None = None
+    lease: RunLease | None = None
     try:
         if arguments.plan or arguments.status:
             return job(arguments)
         name = Path(parser.prog.split()[-1]).stem
-        with Holding(arguments.run, name, submission=_submission(os.environ), lost=_end_main_thread) as holding:
-            return job(replace(arguments, run=holding.run))
+        with RunLease(arguments.run, name, submission=_submission(os.environ), on_lost=_end_main_thread) as lease:
+            return job(replace(arguments, run=lease.run))
     except (ProfileError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     except (RunError, EngineError, JobError, UnknownTask) as error:
-        if holding is not None and holding.taken:
+        if lease is not None and lease.taken_over:
             return _taken_over()
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        if holding is not None and holding.taken:
+        if lease is not None and lease.taken_over:
             return _taken_over()
         print("stopped: what was finished is kept; run the same command again", file=sys.stderr)
         return UNFINISHED

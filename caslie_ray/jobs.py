@@ -258,7 +258,7 @@ def _miniature_world(arguments: Arguments) -> str:
         write_dataset(folder, size, settings.seed)
         local = pafs.LocalFileSystem()
         target = run.path("source")
-        run.patiently(
+        run.with_retries(
             "write", target,
             lambda: pafs.copy_files(folder, target, source_filesystem=local, destination_filesystem=run.fs),
         )  # fmt: skip

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from caslie_ray.engines import EngineSpec, LoraShape, takes_instructions
-from caslie_ray.engines.fingerprint import fingerprint
+from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
 from caslie_ray.engines.revisions import pinned
 from caslie_ray.engines.selection import AUTO, choose_engine
 from caslie_ray.errors import EngineError
 from caslie_ray.hashing import content_id
-from caslie_ray.profiles import FaultSettings, Model, Pool, Profile, ProfileError, Resources
+from caslie_ray.profiles import FaultSettings, Lineup, Model, Pool, Profile, ProfileError, Resources
 from caslie_ray.quality import audited
 
 __all__ = [
-    "ResolvedLineup", "Role", "captioning_models", "engine_lines", "needed_names", "optional_names", "resolve",
-    "role_of",
+    "ResolvedLineup", "Role", "call_cost", "captioning_models", "engine_lines", "needed_names", "optional_names",
+    "resolve", "role_of", "voters_by_cost",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -114,12 +114,25 @@ def engine_lines(roles: Sequence[Role]) -> list[str]:
     return [f"{role.name:<{width}}  {role.engine}" for role in roles]
 
 
+def voters_by_cost(lineup: Lineup) -> tuple[Model, ...]:
+    """Return the voters, cheapest first; equal costs keep the order of the profile."""
+    return tuple(sorted(lineup.voters, key=call_cost))
+
+
+def call_cost(model: Model) -> float:
+    """Return the relative cost of a call: `cost`, else the bytes of the weights, infinite if neither is known."""
+    if model.cost is not None:
+        return model.cost
+    size = weight_bytes(model.checkpoint, model.revision)
+    return float("inf") if size is None else float(size)
+
+
 def captioning_models(profile: Profile) -> list[Model]:
     """Return the models that a caption job asks, the captioner first and then the voters, cheapest first."""
     generated = profile.captions.source == "generated" and profile.votes.rule != "never"
     return [
         *([profile.lineup.captioner] if generated else []),
-        *(profile.lineup.voters_by_cost() if profile.votes.rule == "majority" else ()),
+        *(voters_by_cost(profile.lineup) if profile.votes.rule == "majority" else ()),
     ]
 
 

@@ -14,7 +14,7 @@ import pytest
 import ray
 from filelock import FileLock
 
-from caslie_ray.cluster.connection import quieten
+from caslie_ray.cluster.connection import quiet_ray_data
 from caslie_ray.dataset import ingest
 from caslie_ray.storage.run import open_run
 from tests.long_tests import COLLECTED, file_seconds, is_long
@@ -54,7 +54,7 @@ def ray_cluster() -> Iterator[None]:
     """A Ray of this machine: 2 CPUs and one declared GPU that does not exist."""
     # The user's own cluster may run on this machine.
     ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    quieten()
+    quiet_ray_data()
     yield
     ray.shutdown()
 

@@ -25,7 +25,8 @@ import pyarrow.compute as pc
 
 from caslie_ray.fusion import fuse
 from caslie_ray.profiles import load_profile
-from caslie_ray.storage.run import Run, open_run, partitions
+from caslie_ray.storage.partitions import partition_names
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 from tests.tasks.records import sample
 
@@ -38,7 +39,7 @@ Numbers = npt.NDArray[np.int64]
 
 def fabricate_tables(run: Run, rows: int, digits: int = 2) -> None:
     """Write samples and captions; a partition of samples asks for captions of every partition."""
-    names = partitions(digits)
+    names = partition_names(digits)
     for number, name in enumerate(names):
         run.write("samples", name, _samples(name, np.arange(number, rows, len(names))))
         first, last = (rows * end // len(names) for end in (number, number + 1))

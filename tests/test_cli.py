@@ -16,7 +16,7 @@ import pytest
 from caslie_ray.cli import COMPLETE, FAILED, UNFINISHED, WRONG_ARGUMENTS, Arguments, main
 from caslie_ray.errors import EngineError, JobError, RunError
 from caslie_ray.profiles import ProfileError
-from caslie_ray.storage.lease import Holding
+from caslie_ray.storage.lease import RunLease
 from caslie_ray.storage.run import open_run
 from caslie_ray.tasks import UnknownTask
 
@@ -194,7 +194,7 @@ def test_a_stopped_process_says_run_again(number: signal.Signals, tmp_path: Path
 _TAKEN = """
 import functools, sys, time
 from caslie_ray import cli
-cli.Holding = functools.partial(cli.Holding, lease_s=1.2)
+cli.RunLease = functools.partial(cli.RunLease, lease_s=1.2)
 def job(arguments):
     arguments.run.write_json("summary/first.json", True)
     print("ready", flush=True)
@@ -218,7 +218,7 @@ def test_a_job_whose_run_was_taken_over_says_so_and_writes_no_more(then: str, tm
         process.send_signal(signal.SIGSTOP)
         while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
             time.sleep(0.01)
-        with Holding(run, "fuse", lease_s=1.2):
+        with RunLease(run, "fuse", lease_s=1.2):
             process.send_signal(signal.SIGCONT)
             _, stderr = process.communicate(f"{then}\n", timeout=60)
     assert process.returncode == UNFINISHED

@@ -20,8 +20,8 @@ from caslie_ray.engines.trainable import Turns, load_trainable, load_turns
 from caslie_ray.fusion import fuse, instructions_of, plan_fusion
 from caslie_ray.fusion.summary_lines import summary_lines
 from caslie_ray.hashing import content_id
-from caslie_ray.profiles import Profile, load_profile
-from caslie_ray.profiles.training import LoraSettings, TrainingSettings
+from caslie_ray.profiles import LoraSettings, Profile, load_profile
+from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS, SPANS

@@ -13,7 +13,8 @@ from PIL import Image
 
 from caslie_ray.hashing import content_id
 from caslie_ray.prompts import Prompt, render
-from caslie_ray.storage.run import Run, open_run, partitions
+from caslie_ray.storage.partitions import partition_names
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS, Task
 
@@ -41,7 +42,7 @@ def fabricate(run: Run, views: int, digits: int = 2, processes: int = 1) -> None
         digits: digits of the image id that name a partition.
         processes: number of processes.
     """
-    names = partitions(digits)
+    names = partition_names(digits)
     ends = [views * (at + 1) // len(names) for at in range(len(names))]
     counts = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
     if processes == 1:

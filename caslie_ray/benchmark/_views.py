@@ -13,7 +13,8 @@ from caslie_ray.captioning import View, read_views
 from caslie_ray.engines import Request
 from caslie_ray.errors import RunError
 from caslie_ray.prompts import Prompt, read_spans
-from caslie_ray.storage.run import Run, partition_of
+from caslie_ray.storage.partitions import partition_of
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 
 __all__ = ["VARIANT", "Workload", "copy_table", "images_of", "questions_of", "select", "views_of", "write_given"]

@@ -33,6 +33,7 @@ from caslie_ray.errors import RunError
 from caslie_ray.fusion import fuse
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.profiles import Pool, Profile, Workers, load_profile
+from caslie_ray.roles import voters_by_cost
 from caslie_ray.storage.run import Run
 
 __all__ = ["Benchmark", "benchmark", "plan_benchmark"]
@@ -164,7 +165,7 @@ def _shortened(profile: Profile) -> Profile:
     lineup = profile.lineup
     models = {
         "captioner": lineup.captioner.model_copy(update={"pool": one}),
-        "voters": tuple(voter.model_copy(update={"pool": one}) for voter in lineup.voters_by_cost()[:1]),
+        "voters": tuple(voter.model_copy(update={"pool": one}) for voter in voters_by_cost(lineup)[:1]),
         "base": lineup.base.model_copy(update={"pool": one}),
     }
     return profile.model_copy(

@@ -12,7 +12,7 @@ __all__ = ["CONTEXT_FREE_FOLDER", "context_free_job", "context_free_run"]
 
 def context_free_run(run: Run) -> Run:
     """Return the run that holds a run's captions without context."""
-    return run.below(CONTEXT_FREE_FOLDER).borrowing(("samples", "images", "views"), run)
+    return run.below(CONTEXT_FREE_FOLDER).with_shared_tables(("samples", "images", "views"), run)
 
 
 def context_free_job(run: Run, profile: Profile, *, quiet: bool = False) -> CaptionJob:

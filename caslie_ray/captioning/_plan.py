@@ -20,7 +20,7 @@ from caslie_ray.context_window import caption_room
 from caslie_ray.engines.memory import describe, usable_gib
 from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import clock
-from caslie_ray.monitoring.progress_monitor import Watch
+from caslie_ray.monitoring.progress_monitor import ProgressMonitor
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import Role
@@ -243,7 +243,7 @@ class _TimedJob(CaptionJob):
         order: WorkOrder,
         router: Any,
         states: Sequence[PartitionState],
-        watch: Watch,
+        watch: ProgressMonitor,
         left: Callable[[PartitionState], int],
         tasks: int,
     ) -> None:

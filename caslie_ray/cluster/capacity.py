@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -12,9 +11,9 @@ from typing import Any
 
 import ray
 import yaml
-from ray.experimental.internal_kv import _internal_kv_get
 
-from caslie_ray.cluster.connection import Connection, room
+from caslie_ray.cluster.connection import Connection, total_resources
+from caslie_ray.cluster.ray_internals import autoscaler_status, cluster_config, max_cluster_resources
 from caslie_ray.cluster.shortage import Limits, Need, NodeGroup, Shortage, find_shortage
 
 __all__ = ["LAUNCHER_FILE", "capacity", "cluster_limits", "cluster_shortage", "launcher_capacity"]
@@ -23,8 +22,6 @@ LAUNCHER_FILE = Path("~/ray_bootstrap_config.yaml")
 """Where Ray's cluster launcher puts the configuration of the autoscaler on the head node."""
 
 
-_REPORT = "__autoscaling_status"
-"""Where the head's monitor reports every five seconds, in Ray's key-value store."""
 _REPORT_S = 12.0
 _HEAD = "node:__internal_head__"
 _UNLISTED = frozenset({"memory"})  # a launcher's file rarely lists it
@@ -40,11 +37,10 @@ def capacity(connection: Connection, launcher_file: Path = LAUNCHER_FILE) -> dic
         connection: how this process is connected to Ray.
         launcher_file: configuration of the autoscaler, as the cluster launcher writes it.
     """
-    now = room()
+    now = total_resources()
     if not connection.joined:
         return now
-    # Ray Train reads it from there too; Ray 2.60 has no public name for it.
-    limits: Mapping[str, float] | None = ray._private.state.state.get_max_resources_from_cluster_config()
+    limits = max_cluster_resources()
     if not limits:
         config = _launcher_config(launcher_file)
         limits = None if config is None else launcher_capacity(config)
@@ -117,12 +113,8 @@ def _nodes() -> list[NodeGroup]:
 def _report() -> dict[str, Any] | None:
     """What the monitor of the head reports; waited for, since it begins some seconds after the head."""
     deadline = time.monotonic() + _REPORT_S
-    while not (found := _internal_kv_get(_REPORT)) and time.monotonic() < deadline:
+    while (report := autoscaler_status()) is None and time.monotonic() < deadline:
         time.sleep(0.5)
-    try:
-        report: dict[str, Any] | None = json.loads(found or b"null")
-    except ValueError:
-        return None
     return report
 
 
@@ -134,22 +126,22 @@ def _is_static(report: Mapping[str, Any]) -> bool:
 
 def _startable(launcher_file: Path) -> list[NodeGroup] | None:
     """The nodes that the autoscaler may start; None where that is not known of all of them."""
-    told = ray._private.state.state.get_cluster_config()
-    if told is not None and told.node_group_configs:
+    config = cluster_config()
+    if config is not None and config.node_group_configs:
         return [
             NodeGroup(
                 {unit: math.inf if amount == -1 else float(amount) for unit, amount in group.resources.items()},
                 math.inf if group.max_count == -1 else group.max_count,
                 _UNLISTED - set(group.resources),
             )
-            for group in told.node_group_configs
+            for group in config.node_group_configs
         ]
-    config = _launcher_config(launcher_file)
-    if config is None:
+    launcher = _launcher_config(launcher_file)
+    if launcher is None:
         return None
-    most = int(config.get("max_workers", 0))
+    most = int(launcher.get("max_workers", 0))
     groups = []
-    for node_type in config.get("available_node_types", {}).values():
+    for node_type in launcher.get("available_node_types", {}).values():
         resources = {unit: float(amount) for unit, amount in (node_type.get("resources") or {}).items()}
         count = min(int(node_type.get("max_workers", most)), most)
         if count and not resources:  # left to the machine

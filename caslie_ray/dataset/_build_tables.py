@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from caslie_ray.cluster.partition_map import WorkersLost, map_partitions
 from caslie_ray.dataset._cache import Cache
 from caslie_ray.dataset._intermediate import FOLDER
-from caslie_ray.dataset._ray import Lost, each
+from caslie_ray.dataset._ray import RETRIES, TASK_CPUS
 from caslie_ray.dataset._resolve import Resolver
 from caslie_ray.dataset._shuffle import Group
 from caslie_ray.dataset._table_writer import TABLES, Writer, Written, by_partition
@@ -18,7 +19,8 @@ from caslie_ray.errors import RunError
 from caslie_ray.hashing import content_id
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, partitions
+from caslie_ray.storage.partitions import partition_names
+from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 
 __all__ = ["STAMP", "Built", "build_tables"]
@@ -67,7 +69,7 @@ def build_tables(
     Raises:
         RunError: a worker died each time.
     """
-    names = partitions(profile.storage.partition_digits)
+    names = partition_names(profile.storage.partition_digits)
     paths, digest = results
     key = content_id(json.dumps([[folder for _, folder in sources], len(names)]), digest)
     existing = cache.table_files()
@@ -105,12 +107,19 @@ def _resolve(
     notes: Counter[tuple[int, str]] = Counter()
     files: dict[str, list[str]] = {}
     try:
-        for _, found in each(groups, Resolver(run, results), concurrency=profile.ingest.concurrency):
+        for found in map_partitions(
+            Resolver(run, results),
+            groups,
+            distributed=True,
+            concurrency=profile.ingest.concurrency,
+            num_cpus=TASK_CPUS,
+            retries=RETRIES,
+        ):
             rows += found.rows
             notes += found.notes
             for kind, path in found.files.items():
                 files.setdefault(kind, []).append(path)
-    except Lost as error:
+    except WorkersLost as error:
         raise RunError(f"{error} while sorting rows: lower ingest.chunk_rows and run again") from None
     return rows, notes, {kind: sorted(paths) for kind, paths in files.items()}
 
@@ -123,16 +132,23 @@ def _write(
     *,
     quiet: bool,
 ) -> Written:
-    """Write the partitions."""
+    """Write the partition_names."""
     size = -(-len(parts) // _WRITERS)
     jobs = [parts[start : start + size] for start in range(0, len(parts), size)]
     written = Written()
     try:
         with Progress("write", len(parts), "partitions", quiet=quiet) as progress:
-            for _, part in each(jobs, Writer(run, files), concurrency=profile.ingest.concurrency):
+            for part in map_partitions(
+                Writer(run, files),
+                jobs,
+                distributed=True,
+                concurrency=profile.ingest.concurrency,
+                num_cpus=TASK_CPUS,
+                retries=RETRIES,
+            ):
                 written.add(part)
                 progress.add(part.partitions)
-    except Lost as error:
+    except WorkersLost as error:
         raise RunError(
             f"{error} while writing tables: raise storage.partition_digits, so that a partition fits a worker's"
             " memory, and run again"

@@ -18,6 +18,7 @@ from caslie_ray.dataset._sources import SourceFile
 from caslie_ray.dataset._table_writer import TABLES
 from caslie_ray.errors import RunError, StoreError
 from caslie_ray.profiles import Profile
+from caslie_ray.storage.damaged_files import keep_copy
 from caslie_ray.storage.run import Run
 from caslie_ray.tasks import Task
 
@@ -93,7 +94,7 @@ class Cache:
         """
         damaged = {path, *self._damaged()}
         for one in sorted(damaged):
-            if self._run.keep_copy(one) is None:
+            if keep_copy(self._run, one) is None:
                 state = "empty" if self._run.info([one])[0].is_file else "missing"
                 log.warning("%s is %s; its content is read or fetched again", one, state)
         self._run.delete(damaged)

@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from caslie_ray.cluster.partition_map import WorkersLost, map_partitions
 from caslie_ray.dataset._fetcher import BucketReader, Fetcher, SurveyCounts
 from caslie_ray.dataset._fetching import task_memory
 from caslie_ray.dataset._headers import RequestHeaders
 from caslie_ray.dataset._join import Forgetter, Joiner
-from caslie_ray.dataset._ray import Lost, each, each_of_stream
+from caslie_ray.dataset._ray import RETRIES, TASK_CPUS, each_of_stream
 from caslie_ray.dataset._references_ledger import foreign_files
 from caslie_ray.dataset._roots import Root
 from caslie_ray.dataset._shuffle import Group, Shuffler, bucket_names
@@ -151,7 +152,7 @@ class References:
                     else:
                         self._rejected += part.rejected
                         progress.add(part.count, f"{self._rejected:,} rejected" if self._rejected else "")
-            except Lost as error:
+            except WorkersLost as error:
                 lost += [wave[at] for at in error.items]
         return lost
 
@@ -192,9 +193,11 @@ class References:
                 yield work(item)
             return
         try:
-            for _, result in each(items, work, concurrency=self._concurrency, memory=self._memory):
-                yield result
-        except Lost as error:
+            yield from map_partitions(
+                work, items, distributed=True, concurrency=self._concurrency, num_cpus=TASK_CPUS, memory=self._memory,
+                retries=RETRIES,
+            )  # fmt: skip
+        except WorkersLost as error:
             raise RunError(
                 f"{error} while sorting references: give workers more memory, or lower ingest.chunk_rows; then run"
                 " ingest again"

@@ -12,9 +12,9 @@ import pyarrow.fs as pafs
 
 from caslie_ray.dataset._intermediate import FOLDER
 from caslie_ray.storage.lease_files import LEASE
+from caslie_ray.storage.retries import with_retries
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
-from caslie_ray.storage.stores import patiently
 
 __all__ = ["Skipped", "leave_out_runs", "refuse_runs"]
 
@@ -63,7 +63,7 @@ def refuse_runs(filesystem: pafs.FileSystem, source: pafs.FileInfo, run: Run | N
 
 
 def _are_files(filesystem: pafs.FileSystem, paths: Sequence[str]) -> list[bool]:
-    infos = patiently(filesystem, "look up", paths[0], lambda: filesystem.get_file_info(list(paths)))
+    infos = with_retries(filesystem, "look up", paths[0], lambda: filesystem.get_file_info(list(paths)))
     return [info.type == pafs.FileType.File for info in infos]
 
 

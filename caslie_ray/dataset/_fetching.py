@@ -12,7 +12,7 @@ from caslie_ray.dataset._downloading import Downloader
 from caslie_ray.dataset._files import Files
 from caslie_ray.dataset._headers import RequestHeaders
 from caslie_ray.profiles import ImageSettings
-from caslie_ray.storage.stores import brief
+from caslie_ray.storage.redaction import brief
 
 __all__ = ["Outcome", "read_images", "task_memory", "try_decode"]
 

@@ -20,14 +20,16 @@ import pyarrow.fs as pafs
 from caslie_ray.dataset._decoding import ImageError, too_large
 from caslie_ray.dataset._roots import RefusedPath, Root, find_root
 from caslie_ray.errors import NoAnswer
-from caslie_ray.storage.stores import Patience, brief, is_object_store, open_path, patiently
+from caslie_ray.storage.filesystems import is_object_store, open_path
+from caslie_ray.storage.redaction import brief
+from caslie_ray.storage.retries import RetryPolicy, with_retries
 
 __all__ = ["Files", "store_of"]
 
 _BATCH = 5000
 _AT_ONCE = 16
 # Short: such an image is a retryable reject, and there may be many.
-_PATIENCE = Patience(total_s=15.0)
+_PATIENCE = RetryPolicy(total_s=15.0)
 _OUTSIDE = (
     "refused path: a link leads out of what rows may name; put the image itself there, or add the folder that the link"
     " leads to to images.allow"
@@ -88,7 +90,7 @@ class Files:
             if not store:
                 return self._read_here(locator.removeprefix("file:"), max_bytes)
             filesystem, path = self._object(locator)
-            return patiently(filesystem, "read", path, lambda: _read(filesystem, path, max_bytes), _PATIENCE)
+            return with_retries(filesystem, "read", path, lambda: _read(filesystem, path, max_bytes), _PATIENCE)
         except ImageError:
             raise
         except RefusedPath as error:
@@ -112,7 +114,7 @@ class Files:
         try:
             opened = [self._object(locator) for locator in locators]
             filesystem, paths = opened[0][0], [path for _, path in opened]
-            infos = patiently(filesystem, "look up", paths[0], lambda: filesystem.get_file_info(paths), _PATIENCE)
+            infos = with_retries(filesystem, "look up", paths[0], lambda: filesystem.get_file_info(paths), _PATIENCE)
         except NoAnswer:
             self.silent.add(store)
             return [ImageError(self.SILENT, retryable=True)] * len(locators)

@@ -43,10 +43,9 @@ from caslie_ray.dataset._roots import Root, given_roots, roots_of
 from caslie_ray.dataset._shuffle import Group, groups_of
 from caslie_ray.dataset._sources import SourceFile, find_sources
 from caslie_ray.dataset.summary import IngestSummary, plural
-from caslie_ray.errors import RunError
+from caslie_ray.errors import DamagedFile, RunError
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run
-from caslie_ray.storage.salvage import DamagedFile
 from caslie_ray.tasks import TASKS, Task
 
 __all__ = ["ingest"]

@@ -182,7 +182,7 @@ def read_range(run: Run, paths: Sequence[str], kind: str, prefix: str, where: pc
         return files.to_table(filter=wanted, use_threads=False)
 
     try:
-        return run.patiently("read", f"partition {prefix} of {paths[0]} and {len(paths) - 1} more", read)
+        return run.with_retries("read", f"partition {prefix} of {paths[0]} and {len(paths) - 1} more", read)
     except (pa.ArrowException, OSError):
         for path in paths:  # the error need not name the file
             run.read_file(path)

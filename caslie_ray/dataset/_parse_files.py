@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from caslie_ray.cluster.partition_map import WorkersLost
 from caslie_ray.dataset._cache import Cache
 from caslie_ray.dataset._columns import Columns
 from caslie_ray.dataset._fetching import task_memory
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._parse import Chunk, ParsedChunk, Parser, chunks
-from caslie_ray.dataset._ray import RETRIES, Lost, each_of_stream
+from caslie_ray.dataset._ray import RETRIES, each_of_stream
 from caslie_ray.dataset._reading import Record
 from caslie_ray.dataset._sources import SourceFile
 from caslie_ray.monitoring.progress import Progress
@@ -86,7 +87,7 @@ def parse_files(
                     counts[part.folder].add(part)
                     progress.add(part.rows)
                 left = []
-            except Lost as error:
+            except WorkersLost as error:
                 left = [left[place] for place in error.items]
             if not left:
                 break

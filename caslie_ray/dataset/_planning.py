@@ -9,11 +9,12 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.dataset._cache import Cache
 from caslie_ray.dataset._columns import Columns
 from caslie_ray.dataset._fetcher import Survey
 from caslie_ray.dataset._limits import Limits
-from caslie_ray.dataset._ray import each
+from caslie_ray.dataset._ray import RETRIES, TASK_CPUS
 from caslie_ray.dataset._reading import read_source
 from caslie_ray.dataset._references_ledger import Ledger, foreign_files, reference_hash
 from caslie_ray.dataset._shuffle import bucket_names
@@ -114,7 +115,16 @@ def plan_ingest(
         if len(buckets) == 1:
             counts = [counter(bucket) for bucket in buckets]
         else:
-            counts = [found for _, found in each(buckets, counter, concurrency=profile.ingest.concurrency)]
+            counts = list(
+                map_partitions(
+                    counter,
+                    buckets,
+                    distributed=True,
+                    concurrency=profile.ingest.concurrency,
+                    num_cpus=TASK_CPUS,
+                    retries=RETRIES,
+                )
+            )
         gone = {place for found in counts for place in found.gone}
         if not gone:
             references = sum(found.references for found in counts)

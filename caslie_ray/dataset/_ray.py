@@ -1,4 +1,4 @@
-"""Running a function over many items with Ray Data."""
+"""A two-step map with Ray Data: each item is split into parts, which are worked on while the rest is read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import ray
+import ray.data
 from ray.data import Dataset, TaskPoolStrategy
 
 from caslie_ray.cluster.connection import connect
+from caslie_ray.cluster.partition_map import WorkersLost, fitting_memory, portable
 
-__all__ = ["RETRIES", "Lost", "each", "each_of_stream"]
+__all__ = ["RETRIES", "TASK_CPUS", "each_of_stream"]
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
@@ -21,49 +22,7 @@ Result = TypeVar("Result")
 _BLOCK_BYTES = 4 << 20
 # By default, Ray retries a task that kills its worker forever.
 RETRIES = 2
-
-
-class Lost(RuntimeError):
-    """Tasks ended with their worker process; `items` are the positions of their items."""
-
-    def __init__(self, items: list[int]) -> None:
-        super().__init__(f"{len(items)} tasks ended with their worker process")
-        self.items = items
-
-
-def each(
-    items: Sequence[Item],
-    work: Callable[[Item], Result],
-    *,
-    concurrency: int,
-    cpus: float = 0.5,
-    memory: int = 0,
-) -> Iterator[tuple[Item, Result]]:
-    """Yield each item and its result, in the order in which they finish.
-
-    Args:
-        items: anything that pickles.
-        work: what to do with one; its exceptions are raised here unchanged.
-        concurrency: the most tasks at the same time.
-        cpus: CPUs of a task.
-        memory: bytes of memory of a task, so that Ray runs no more of them on a node than it has memory for.
-
-    Raises:
-        Lost: at the end, if items have no result because their worker died each time.
-    """
-    rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
-    if not rows:
-        return
-    connect()
-    start = ray.data.from_items(rows, override_num_blocks=len(rows))
-    pool = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    mapped = start.map(_Guarded(work), num_cpus=cpus, memory=_memory(memory), compute=pool, max_retries=RETRIES)
-    seen: set[int] = set()
-    for place, result in _results(mapped):
-        seen.add(place)
-        yield items[place], result
-    if len(seen) < len(rows):
-        raise Lost([place for place in range(len(rows)) if place not in seen])
+TASK_CPUS = 0.5
 
 
 def each_of_stream(
@@ -91,7 +50,7 @@ def each_of_stream(
         block_bytes: bytes of parts that a task works on together; with 1, each part has its own task.
 
     Raises:
-        Lost: at the end, if an item or a part has no result because its worker died each time.
+        WorkersLost: at the end, if an item or a part has no result because its worker died each time.
     """
     rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
     if not rows:
@@ -100,13 +59,13 @@ def each_of_stream(
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     readers = min(concurrency, len(rows))
     # A reader that waits for its parts to be taken keeps its memory, so both steps must fit on a node together.
-    split_memory = _memory(memory, leave=part_memory)
-    work_memory = _memory(part_memory, leave=readers * memory)
+    split_memory = fitting_memory(memory, leave=part_memory)
+    work_memory = fitting_memory(part_memory, leave=readers * memory)
     # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
     pool = TaskPoolStrategy(size=readers)
     parts = start.flat_map(_Split(split), num_cpus=0.25, memory=split_memory, compute=pool, max_retries=retries)
     pool = TaskPoolStrategy(size=concurrency)
-    mapped = parts.map(_Guarded(work), num_cpus=0.5, memory=work_memory, compute=pool, max_retries=retries)
+    mapped = parts.map(_Guarded(work), num_cpus=TASK_CPUS, memory=work_memory, compute=pool, max_retries=retries)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
     for place, result in _results(mapped, block_bytes):
@@ -116,19 +75,7 @@ def each_of_stream(
             seen[place] += 1
             yield result
     if expected != seen:
-        raise Lost([place for place in expected if expected[place] != seen[place]])
-
-
-def _memory(wanted: int, leave: int = 0) -> int | None:
-    """Return the bytes of memory that a task requests, so that the largest node with CPUs can run it.
-
-    Args:
-        wanted: what the task needs.
-        leave: what is left there for other tasks, up to half of the node's memory.
-    """
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    largest = max((int(one.get("memory", 0)) for one in resources if one.get("CPU")), default=wanted)
-    return min(wanted, max(largest - leave, largest // 2 if leave else 0)) or None
+        raise WorkersLost([place for place in expected if expected[place] != seen[place]])
 
 
 class _Count:
@@ -151,7 +98,7 @@ class _Guarded:
         try:
             result = self._work(item)
         except Exception as error:  # raised again on the driver
-            result = _portable(error)
+            result = portable(error)
         return {"place": row["place"], "result": pickle.dumps(result)}
 
 
@@ -169,16 +116,8 @@ class _Split:
                 yield {"place": row["place"], "item": pickle.dumps(part)}
             last: _Count | Exception = _Count(count)
         except Exception as error:  # raised again on the driver
-            last = _portable(error)
+            last = portable(error)
         yield {"place": row["place"], "item": pickle.dumps(last)}
-
-
-def _portable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # some exceptions cannot be unpickled
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
 
 
 def _results(dataset: Dataset, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[int, Any]]:

@@ -30,7 +30,9 @@ from caslie_ray.dataset._shapes import Damage, Found, Shapes
 from caslie_ray.dataset._sources import SourceFile
 from caslie_ray.dataset._text_stream import TextStream, encoding_of, western
 from caslie_ray.errors import RunError, StoreError
-from caslie_ray.storage.stores import brief, is_object_store, open_path, open_ranges
+from caslie_ray.storage.filesystems import is_object_store, open_path
+from caslie_ray.storage.range_reader import open_ranges
+from caslie_ray.storage.redaction import brief
 
 __all__ = ["Record", "read_source"]
 

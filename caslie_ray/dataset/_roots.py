@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings
-from caslie_ray.storage.stores import public_uri
+from caslie_ray.storage.redaction import public_uri
 
 __all__ = ["STORES", "RefusedPath", "Root", "Roots", "find_root", "given_roots", "roots_of", "with_path"]
 

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from caslie_ray.dataset._intermediate import SORTED, write_sorted
 from caslie_ray.dataset._references_ledger import file_of, read_fetched, reference_hash
-from caslie_ray.storage.run import Run, partitions
+from caslie_ray.storage.partitions import partition_names
+from caslie_ray.storage.run import Run
 
 __all__ = ["Group", "Shuffled", "Shuffler", "bucket_names", "groups_of"]
 
@@ -50,7 +51,7 @@ def bucket_names(references: int, concurrency: int) -> list[str]:
     digits = 1
     while digits < _MOST_DIGITS and (references > _LARGEST_BUCKET * 16**digits or concurrency > 16**digits):
         digits += 1
-    return partitions(digits)
+    return partition_names(digits)
 
 
 def groups_of(files: Sequence[tuple[int, str]], chunk_rows: int, concurrency: int) -> list[Group]:

@@ -14,8 +14,10 @@ from caslie_ray.dataset._exclude_runs import Skipped, leave_out_runs, refuse_run
 from caslie_ray.dataset._roots import with_path
 from caslie_ray.dataset.summary import plural
 from caslie_ray.errors import RunError, SourceError
+from caslie_ray.storage.filesystems import open_path
+from caslie_ray.storage.redaction import public_uri, without_credentials
+from caslie_ray.storage.retries import with_retries
 from caslie_ray.storage.run import Run
-from caslie_ray.storage.stores import open_path, patiently, public_uri, without_credentials
 
 __all__ = ["SourceFile", "find_sources"]
 
@@ -85,7 +87,7 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
 
 
 def _look_up(filesystem: pafs.FileSystem, path: str) -> pafs.FileInfo:
-    return patiently(filesystem, "look up", path, lambda: filesystem.get_file_info(path))
+    return with_retries(filesystem, "look up", path, lambda: filesystem.get_file_info(path))
 
 
 def _printable(name: str) -> str:
@@ -96,7 +98,7 @@ def _printable(name: str) -> str:
 def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | None) -> tuple[list[SourceFile], Skipped]:
     shown = public_uri(source)
     selector = pafs.FileSelector(inner, recursive=True)
-    infos = patiently(filesystem, "list", inner, lambda: filesystem.get_file_info(selector))
+    infos = with_retries(filesystem, "list", inner, lambda: filesystem.get_file_info(selector))
     infos = [info for info in infos if info.type == pafs.FileType.File]
     kept, runs = leave_out_runs(filesystem, inner, infos, run)
     files: list[SourceFile] = []

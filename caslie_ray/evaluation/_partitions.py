@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from caslie_ray.cluster.connection import map_partitions
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.storage.run import Run
 
 __all__ = ["ChunkResult", "Partition", "is_large", "map_chunks", "partitions_of"]
@@ -24,7 +24,7 @@ class Partition(NamedTuple):
 
     def of(self, run: Run) -> Run:
         """Return the run with the partition's files already listed."""
-        return run.knowing(self.files)
+        return run.with_file_listing(self.files)
 
 
 def partitions_of(run: Run, tables: Sequence[str], optional: Sequence[str] = ()) -> list[Partition]:

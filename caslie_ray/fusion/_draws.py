@@ -19,7 +19,7 @@ from caslie_ray.fusion._shuffle import read_bucket, write_buckets
 from caslie_ray.fusion._variants import SHUFFLED
 from caslie_ray.fusion._workspace import Workspace
 from caslie_ray.hashing import content_id
-from caslie_ray.storage.run import last_of_each
+from caslie_ray.storage.latest_rows import latest_rows
 
 __all__ = ["Thresholds", "find_thresholds", "write_draws"]
 
@@ -45,7 +45,7 @@ def write_draws(space: Workspace, bucket: int, rows: pa.Table) -> pa.Table:
     lots = [int(content_id(SHUFFLED, view_id)[:16], 16) for view_id in rows["view_id"].to_pylist()]
     rows = rows.set_column(rows.schema.get_field_index("draw"), "draw", pa.array(lots, pa.uint64()))
     captioned = rows.filter(pc.greater(pc.binary_length(rows["caption"]), 0))
-    once = last_of_each(captioned.select(["view_id", "task", "split", "draw", "verdict"]), ["view_id"])
+    once = latest_rows(captioned.select(["view_id", "task", "split", "draw", "verdict"]), ["view_id"])
     write_buckets(space.run, space.draws(bucket), once.drop(["view_id"]), np.zeros(once.num_rows, np.int64), 1)
     return rows
 

@@ -1,7 +1,7 @@
 """A sample and its captions become instructions, one per variant.
 
-A caption follows the text of its own product; a caption that is not used changes nothing. The prompt is the user's turn,
-without a chat template.
+A caption follows the text of its own product; a caption that is not used changes nothing. The prompt is the user's
+turn, without a chat template.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import pyarrow.fs as pafs
 
 from caslie_ray import __version__
-from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.cluster.distribution import is_large
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.errors import RunError
 from caslie_ray.fusion._draws import Thresholds, find_thresholds
 from caslie_ray.fusion._join import join_bucket, send_captions, send_requests

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from caslie_ray.fusion._draws import write_draws
 from caslie_ray.fusion._shuffle import buckets_of, read_bucket, read_buckets, write_buckets
 from caslie_ray.fusion._workspace import Part, Workspace
-from caslie_ray.storage.run import last_of_each
+from caslie_ray.storage.latest_rows import latest_rows
 
 __all__ = ["JOINED", "caption_columns", "join_bucket", "send_captions", "send_requests"]
 
@@ -91,7 +91,7 @@ def send_requests(space: Workspace, group: int, parts: Sequence[Part]) -> None:
     """
     tables = [_REQUESTS.empty_table()]
     for part in parts:
-        run = space.run.knowing(part.files)
+        run = space.run.with_file_listing(part.files)
         rows = run.read("samples", ["sample_id", "task", "split", "view_ids"], part.name).combine_chunks()
         if not rows.num_rows:
             continue
@@ -135,7 +135,7 @@ def join_bucket(space: Workspace, bucket: int) -> None:
 def _found(space: Workspace, bucket: int, ids: pa.Array, *, context_free: bool) -> dict[str, pa.ChunkedArray]:
     """Return the columns of the captions of some views; where two rows have one view, those of the newest file."""
     paths = [space.captions(context_free, group) for group in range(space.caption_groups[context_free])]
-    rows = last_of_each(read_buckets(space.run, paths, bucket, _CAPTIONS), ["view_id"])
+    rows = latest_rows(read_buckets(space.run, paths, bucket, _CAPTIONS), ["view_id"])
     place = pc.index_in(ids, value_set=rows["view_id"].combine_chunks())
     columns = {name: rows[name].take(place) for name in ("caption", "verdict", "answers")}
     return {"known": pc.is_valid(place), **columns}
@@ -143,4 +143,4 @@ def _found(space: Workspace, bucket: int, ids: pa.Array, *, context_free: bool) 
 
 def _first_of_each(requests: pa.Table) -> pa.Table:
     """Keep the request of each view that has the lowest sample id."""
-    return last_of_each(requests.sort_by([("sample_id", "descending")]), ["view_id"])
+    return latest_rows(requests.sort_by([("sample_id", "descending")]), ["view_id"])

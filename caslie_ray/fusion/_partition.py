@@ -76,7 +76,7 @@ def fuse_group(
     check = ContextCheck(profile.lineup.base)
     report = Report(fit=check.counts)
     for part in parts:
-        run = space.run.knowing(part.files)
+        run = space.run.with_file_listing(part.files)
         samples = run.read("samples", partition=part.name).to_pylist()
         known, free = lookup.of({view for row in samples for view in row["view_ids"] or () if view})
         for row in samples:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.cluster.distribution import is_large
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.context_window import MOST_FILES, ContextCheck, FitCounts, describe_fit, evenly
 from caslie_ray.errors import RunError
 from caslie_ray.fusion._instructions import instructions_of
@@ -84,7 +84,7 @@ def _measure(run: Run, base: Model, task: _Task) -> tuple[FitCounts, int]:
 
 
 def _check(check: ContextCheck, run: Run, task: _Task, find: Callable[[str], Mapping[str, Any] | None]) -> int:
-    samples = run.knowing({"samples": task.samples}).read("samples", partition=task.partition).to_pylist()
+    samples = run.with_file_listing({"samples": task.samples}).read("samples", partition=task.partition).to_pylist()
     for sample in samples:
         rows = ((view, find(view)) for view in sample["view_ids"] or () if view)
         views = {view: Captioned(row["caption"], bool(row["verdict"])) for view, row in rows if row}

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from caslie_ray.errors import RunError
+from caslie_ray.storage.redaction import brief
 from caslie_ray.storage.run import Run
-from caslie_ray.storage.stores import brief
 
 __all__ = ["buckets_of", "read_bucket", "read_buckets", "write_buckets"]
 
@@ -61,7 +61,7 @@ def read_bucket(run: Run, path: str, bucket: int) -> pa.Table:
             return pa.Table.from_batches([file.get_batch(bucket)], file.schema)
 
     try:
-        rows: pa.Table = run.patiently("read", path, read)
+        rows: pa.Table = run.with_retries("read", path, read)
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"cannot read {path}: {brief(error)}; delete the folder it is in and run fuse again") from error
     return rows

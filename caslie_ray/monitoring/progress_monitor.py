@@ -10,11 +10,11 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.prometheus import Metrics
-from caslie_ray.pipeline.replicas import PoolStats
 
-__all__ = ["Watch"]
+__all__ = ["ProgressMonitor"]
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _EVERY_S = 1.0
 _PATIENCE_S = 10.0
 
 
-class Watch:
+class ProgressMonitor:
     """Looks at the pools every second, in a thread of its own, as a context.
 
     Args:

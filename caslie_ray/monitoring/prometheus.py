@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from ray.util.metrics import Counter, Gauge
 
+from caslie_ray.cluster.ray_internals import start_at_zero
 from caslie_ray.hashing import content_id
-from caslie_ray.pipeline.replicas import PoolStats
+from caslie_ray.monitoring.pool_stats import PoolStats
 
 __all__ = ["GAUGES", "METRICS", "Metrics", "tag_value"]
 
@@ -101,7 +102,7 @@ class Metrics:
 
     def _begin(self, name: str, tags: dict[str, str] | None = None) -> None:
         # To Prometheus a series that begins at 1 has not risen: the first replica lost would not be seen.
-        self._counters[name]._record(0.0, tags)  # `inc` takes no 0
+        start_at_zero(self._counters[name], tags)
 
 
 def _of_model(name: str) -> bool:

@@ -18,12 +18,12 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from caslie_ray.cluster.capacity import capacity
-from caslie_ray.cluster.connection import connect, room
+from caslie_ray.cluster.connection import connect, total_resources
 from caslie_ray.engines import Choice, Generation, Request
 from caslie_ray.engines.preflight import preflight
 from caslie_ray.errors import EngineError, PoolDown, RunError
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
-from caslie_ray.pipeline.replicas import PoolStats
 from caslie_ray.pipeline.router import start_router
 from caslie_ray.profiles import FaultSettings
 from caslie_ray.roles import Role
@@ -158,7 +158,7 @@ def tasks_for(plans: Sequence[PoolPlan]) -> int:
     joined = connect().joined
     batches = sum(plan.limit * plan.slots for plan in plans) + 1
     # A cluster that grows has other cores later.
-    return max(2, min(batches, _MAX_TASKS if joined else int(room().get("CPU", 1)) + 2))
+    return max(2, min(batches, _MAX_TASKS if joined else int(total_resources().get("CPU", 1)) + 2))
 
 
 def block_rows_for(plans: Sequence[PoolPlan], most: int) -> int:
@@ -251,7 +251,7 @@ _COUNTS = ("views", "errors", "saved")
 def _work_task(batch: pa.Table, order: Order, router: Any) -> Iterator[pa.Table]:
     ask = RouterAsk(router) if router is not None else None
     for part in batch.to_pylist():
-        here: Order = replace(cast(Any, order), run=order.run.knowing(json.loads(part["files"])))
+        here: Order = replace(cast(Any, order), run=order.run.with_file_listing(json.loads(part["files"])))
         try:
             for report in here.work(part["partition"], ask):
                 yield _report(report)

@@ -15,6 +15,7 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, Ra
 
 from caslie_ray.engines import Choice, Engine, EngineSpec, Generation, Request, load_engine
 from caslie_ray.engines.load_errors import LoadError, classify
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.pipeline.adapter_download import release_adapters, with_local_adapters
 from caslie_ray.pipeline.load_policy import LoadPolicy
 from caslie_ray.pipeline.placement import PoolPlan
@@ -31,39 +32,6 @@ _UNSEEN_S = 30.0
 _LOOK_S = 0.5
 _STATS_S = 10.0
 _CLOSE_S = 20.0
-
-
-@dataclass
-class PoolStats:
-    """What a pool has done so far.
-
-    Attributes:
-        name: the model.
-        ready: replicas that hold it now.
-        calls: batches answered.
-        requests: requests answered.
-        prompt_tokens: tokens read.
-        new_tokens: tokens written.
-        busy_s: seconds that its replicas worked, summed over them; batches that overlap count once.
-        choosing_s: the part of them that went into choices, and not into text.
-        load_s: seconds that the slowest replica took to load.
-        deaths: replicas lost, or that could not start.
-        down: why nothing is asked of it any more; None while it answers.
-        details: what its engines count beside, of the replicas that still live.
-    """
-
-    name: str
-    ready: int = 0
-    calls: int = 0
-    requests: int = 0
-    prompt_tokens: int = 0
-    new_tokens: int = 0
-    busy_s: float = 0.0
-    choosing_s: float = 0.0
-    load_s: float = 0.0
-    deaths: int = 0
-    down: str | None = None
-    details: dict[str, float] = field(default_factory=dict)
 
 
 class Replica:

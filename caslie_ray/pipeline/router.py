@@ -31,16 +31,17 @@ import ray
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from caslie_ray.cluster.connection import Connection, draining_nodes
+from caslie_ray.cluster.connection import Connection
+from caslie_ray.cluster.ray_internals import draining_nodes
 from caslie_ray.engines import Choice, Failure, Generation, Request
 from caslie_ray.engines.load_errors import at_fault, classify
 from caslie_ray.errors import PoolDown
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.pipeline.load_policy import Attempt, LoadPolicy, nodes_with_room
 from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.pipeline.replicas import (
     Held,
     PoolState,
-    PoolStats,
     Replica,
     add_details,
     cause_of,

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.cluster.distribution import is_large
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.engines.preflight import preflight
 from caslie_ray.errors import RunError
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
-from caslie_ray.monitoring.progress_monitor import Watch
+from caslie_ray.monitoring.progress_monitor import ProgressMonitor
 from caslie_ray.pipeline.passes import Models, block_rows_for, pass_after_pass, run_pass, tasks_for
-from caslie_ray.pipeline.replicas import PoolStats
 from caslie_ray.prediction._answerers import Answerer, answerers_of
 from caslie_ray.prediction._known_answers import PREDICTIONS
 from caslie_ray.prediction._partition import PartitionStatus, PredictionSpec, merge_files, partition_status
@@ -78,7 +78,7 @@ class _Job:
 
         def call(part: tuple[str, dict[str, list[str]]]) -> tuple[str, _T]:
             name, files = part
-            return name, function(run.knowing(files), name)
+            return name, function(run.with_file_listing(files), name)
 
         parts = list(zip(names, self.files(names), strict=True))
         return map_partitions(call, parts, distributed=self.distributed)
@@ -113,7 +113,7 @@ class _Job:
     def _ask(self, missing: dict[str, int], total: int) -> None:
         models = Models(self.profile.faults, [self.base], total)
         with Progress("predict", total, "answers", quiet=self.quiet) as progress:
-            with models as router, Watch(router, progress, self.run.label, "predict") as watch:
+            with models as router, ProgressMonitor(router, progress, self.run.label, "predict") as watch:
                 tasks = tasks_for(models.plans)
                 spec = self.spec(retry=True)
                 spec = replace(spec, block_rows=block_rows_for(models.plans, spec.block_rows))

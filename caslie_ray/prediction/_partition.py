@@ -17,6 +17,7 @@ from caslie_ray.prediction._known_answers import PREDICTIONS, KnownAnswers, know
 from caslie_ray.prediction._questions import ID_COLUMNS, Question, read_questions
 from caslie_ray.prompts import Prompt, read_spans
 from caslie_ray.roles import Role
+from caslie_ray.storage.damaged_files import keep_copy
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS
@@ -139,7 +140,7 @@ def merge_files(spec: PredictionSpec, partition: str) -> None:
         known.rows[question.place]["source_ids"] = question.row["source_ids"]
     rows = [known.rows[place] for place in sorted(known.rows)]
     for path in known.broken:
-        run.keep_copy(path)
+        keep_copy(run, path)
     merged: str | None = None
     if rows:
         note = None

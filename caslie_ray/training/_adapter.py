@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from caslie_ray.errors import EngineError
-from caslie_ray.profiles.training import LoraSettings
+from caslie_ray.profiles import LoraSettings
 
 __all__ = ["add_adapter", "trained_parameters"]
 

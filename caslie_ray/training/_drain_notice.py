@@ -7,7 +7,7 @@ import time
 
 import ray
 
-from caslie_ray.cluster.connection import draining_nodes
+from caslie_ray.cluster.ray_internals import draining_nodes
 
 __all__ = ["DrainNotice"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from caslie_ray.cluster.connection import map_partitions
 from caslie_ray.cluster.distribution import is_large
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.hashing import content_id
 from caslie_ray.storage.run import Run
 from caslie_ray.training._examples import examples_filter, lack_label, row_digests

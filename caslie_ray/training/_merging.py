@@ -60,7 +60,7 @@ def _write_merged(run: Run, spec: TrainingSpec, folder: str, kept: str) -> None:
         # Its settings last: a folder without them is no checkpoint.
         for file in sorted(merged.iterdir(), key=lambda file: file.name == "config.json"):
             target = run.path(folder, MERGED, file.name)
-            run.patiently("write", target, functools.partial(_copy, run, file, target))
+            run.with_retries("write", target, functools.partial(_copy, run, file, target))
 
 
 def _copy(run: Run, file: Path, target: str) -> None:

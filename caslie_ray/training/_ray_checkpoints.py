@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from pyarrow.fs import FileType
 
+from caslie_ray.storage.damaged_files import keep_folder
 from caslie_ray.storage.run import Run
 from caslie_ray.training._spec import MODELS, TrainingSpec
 
@@ -46,7 +47,7 @@ def discard_if_broken(run: Run, folder: str) -> None:
         usable = False
     if usable:
         return
-    kept = run.keep_folder(folder)
+    kept = keep_folder(run, folder)
     log.warning(
         "the checkpoints in %s are damaged or of another version of Ray: the model is trained from its start; a copy is"
         " in %s", run.below(folder).label, kept,

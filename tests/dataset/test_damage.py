@@ -15,9 +15,9 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 
 from caslie_ray.dataset import ingest
 from caslie_ray.dataset._cache import Cache
+from caslie_ray.errors import DamagedFile
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run, open_run
-from caslie_ray.storage.salvage import DamagedFile
 from caslie_ray.storage.schemas import SCHEMAS
 from tests.dataset.test_ingest import bring, rows
 from tests.dataset.world import Site, category, png, stopped_before_tables, write_json

@@ -22,8 +22,9 @@ from caslie_ray.dataset._ray import each_of_stream
 from caslie_ray.dataset._roots import Root
 from caslie_ray.dataset._shuffle import Group
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import open_run, partitions
-from caslie_ray.storage.stores import Patience
+from caslie_ray.storage.partitions import partition_names
+from caslie_ray.storage.retries import RetryPolicy
+from caslie_ray.storage.run import open_run
 from tests.object_store import ObjectStore, free_port
 
 
@@ -55,7 +56,7 @@ def test_an_image_changes_its_key_with_its_file(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_files, "_PATIENCE", Patience(total_s=0.5, first_s=0.1))
+    monkeypatch.setattr(_files, "_PATIENCE", RetryPolicy(total_s=0.5, first_s=0.1))
     root = Root.of(ObjectStore(free_port()).uri("shop", "images"))
     locators = [root.locator(f"/images/{number}.png") for number in range(20)]
     found = Files([root])
@@ -99,7 +100,7 @@ def test_buckets_with_references_to_stores_are_read_in_waves_that_double(
     tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch, stores: bool
 ) -> None:
     """A store that does not answer then costs one wait, not one per bucket."""
-    monkeypatch.setattr(_files, "_PATIENCE", Patience(total_s=0.5, first_s=0.1))
+    monkeypatch.setattr(_files, "_PATIENCE", RetryPolicy(total_s=0.5, first_s=0.1))
     waves: list[int] = []
     silent: list[frozenset[str]] = []
 
@@ -115,7 +116,7 @@ def test_buckets_with_references_to_stores_are_read_in_waves_that_double(
     parsed = pa.table({"locators": pa.array(locators, pa.list_(pa.string()))})
     run.write("ingest/parsed/a", "000000", fold(parsed.to_pylist(), PARSED), PARSED)
     (chunk,) = run.files("ingest/parsed/a")
-    references = References(run, profile, RequestHeaders({}), 100, quiet=True, buckets=partitions(1))
+    references = References(run, profile, RequestHeaders({}), 100, quiet=True, buckets=partition_names(1))
     references.shuffle([Group("00000000", ((0, chunk),))])
     assert references.fetch([root]) == (0, set())
     assert waves == ([1, 2, 4, 8, 1] if stores else [16])

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from caslie_ray.errors import RunError
-from caslie_ray.storage.lease import holders
+from caslie_ray.storage.claims import holders
 from caslie_ray.storage.run import Run, open_run
 from tests import faulty
 from tests.clusters import ROOT, until

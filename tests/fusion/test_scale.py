@@ -10,7 +10,8 @@ import pytest
 from caslie_ray.fusion import _job, fuse, plan_fusion
 from caslie_ray.fusion._workspace import grouped
 from caslie_ray.profiles import load_profile
-from caslie_ray.storage.run import Run, open_run, partitions
+from caslie_ray.storage.partitions import partition_names
+from caslie_ray.storage.run import Run, open_run
 from tests.fusion_scale import SETTINGS, fabricate_tables, measure
 
 ROWS = 600
@@ -28,7 +29,7 @@ def fused(run: Run) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
     return summary, [
         run.read(table, partition=partition).to_pylist()
         for table in ("instructions", "experiments")
-        for partition in partitions(1)
+        for partition in partition_names(1)
     ]
 
 
@@ -63,7 +64,7 @@ def test_the_plan_of_a_large_run_is_an_estimate_from_tasks(tmp_path: Path, monke
     monkeypatch.setattr("caslie_ray.cluster.distribution.DISTRIBUTE_FROM", 1)
     (estimate,) = (line for line in plan_fusion(run, narrow) if line.startswith("fit"))
     assert "about" in estimate
-    assert "64 of 256 partitions were read" in estimate
+    assert "64 of 256 partition_names were read" in estimate
     for line in (exact, estimate):
         assert "uia 600 · text 0 of 600 lose words of captions" in line
 

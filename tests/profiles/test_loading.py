@@ -180,7 +180,7 @@ def test_a_fault_is_told_of_the_file_that_holds_it(tmp_path: Path) -> None:
 def test_extends_in_a_circle(tmp_path: Path) -> None:
     write(tmp_path, f"extends: {tmp_path}/b.yaml\n", "a.yaml")
     write(tmp_path, f"extends: {tmp_path}/a.yaml\n", "b.yaml")
-    assert "in a circle" in refusal(f"{tmp_path}/a.yaml")
+    assert "in a cycle" in refusal(f"{tmp_path}/a.yaml")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Mi
 
 from caslie_ray.engines import Engine, EngineSpec, Request, load_engine
 from caslie_ray.engines.trainable import load_trainable
-from caslie_ray.profiles.training import LoraSettings, TrainingSettings
+from caslie_ray.profiles import LoraSettings
+from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.training._adapter import add_adapter, trained_parameters
 from caslie_ray.training._checkpoints import save_adapter

@@ -8,8 +8,8 @@ import torch
 
 from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.trainable import load_trainable
-from caslie_ray.profiles import load_profile
-from caslie_ray.profiles.training import LoraSettings, TrainingSettings
+from caslie_ray.profiles import LoraSettings, load_profile
+from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.training._adapter import add_adapter, trained_parameters
 from caslie_ray.training._errors import TrainingError
 from caslie_ray.training._examples import Examples

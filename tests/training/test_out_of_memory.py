@@ -12,8 +12,8 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from caslie_ray.engines.trainable import load_trainable
-from caslie_ray.profiles import load_profile
-from caslie_ray.profiles.training import LoraSettings, TrainingSettings
+from caslie_ray.profiles import LoraSettings, load_profile
+from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.training import TrainingError, train
 from caslie_ray.training._adapter import add_adapter, trained_parameters

@@ -13,7 +13,8 @@ from torch.multiprocessing.spawn import spawn
 
 from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.trainable import load_trainable
-from caslie_ray.profiles.training import LoraSettings, TrainingSettings
+from caslie_ray.profiles import LoraSettings
+from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.training._adapter import add_adapter, trained_parameters
 from caslie_ray.training._memory import estimate
 from caslie_ray.training._optimizer_steps import Learner

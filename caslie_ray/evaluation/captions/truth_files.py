@@ -11,7 +11,8 @@ import pyarrow.fs as pafs
 from caslie_ray.errors import RunError
 from caslie_ray.evaluation._partitions import Partition, is_large, map_chunks, partitions_of
 from caslie_ray.profiles import Profile
-from caslie_ray.storage.run import Run, open_path
+from caslie_ray.storage.filesystems import open_path
+from caslie_ray.storage.run import Run
 
 __all__ = ["TruthFiles", "check_truth", "find_truth"]
 

@@ -14,7 +14,8 @@ from caslie_ray.evaluation.captions.truth_files import TruthFiles
 from caslie_ray.evaluation.report.shown import ShownTruth, ShownView, ShownVote
 from caslie_ray.evaluation.report.text_limits import truncate, truncate_columns
 from caslie_ray.evaluation.report.thumbnails import make_thumbnails
-from caslie_ray.storage.run import Run, partition_of
+from caslie_ray.storage.partitions import partition_of
+from caslie_ray.storage.run import Run
 from caslie_ray.tasks import SPLITS, TASKS
 
 __all__ = ["find_splits", "find_thumbnails", "find_views", "rows_of", "shown_view"]

@@ -1,6 +1,6 @@
-"""Atomic and durable writes on local and shared file systems.
+"""Atomic, durable writes on local and shared file systems.
 
-What has been written survives a power cut: data is flushed to the disk before the name shows, then the folder is.
+They survive a power cut: the data is synced to disk before the name appears, then the folder is synced.
 """
 
 from __future__ import annotations
@@ -12,42 +12,33 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
-from caslie_ray.storage.stores import innermost
-
-__all__ = ["create_file", "local_path", "replace_file"]
+__all__ = ["create_file", "replace_file"]
 
 _ATTEMPTS = 5
 
 
-def local_path(filesystem: pafs.FileSystem, path: str) -> str | None:
-    """Return a path as the operating system has it; None where the file system is not one of its own."""
-    filesystem, path = innermost(filesystem, path)
-    return path if isinstance(filesystem, pafs.LocalFileSystem) else None
-
-
 def replace_file(path: str, data: pa.Buffer | bytes | memoryview) -> None:
-    """Write a file so that readers see the old content or the new one, in full.
+    """Write a file atomically.
 
     Raises:
         OSError: the disk is full, or the system refuses; the old content is kept.
     """
     with _temporary(path, data) as temporary:
         os.replace(temporary, path)
-    _flush_folder(path)
+    _sync_folder(path)
 
 
 def create_file(path: str, data: bytes, link: Callable[[str, str], None] = os.link) -> bool:
-    """Create a file unless it is there; return whether it was created.
+    """Create a file unless it exists; return whether this call created it.
 
-    A hard link makes the name appear with its content, and fails where the name exists. File systems without hard
-    links get an exclusive open; readers may then see the file before its content.
+    A hard link makes the name appear together with its content, and fails if the name exists. File systems without hard
+    links get an exclusive open; there, readers may see the file before its content.
 
     Args:
-        path: where.
-        data: the content.
-        link: makes the hard link.
+        path: of the file.
+        data: its content.
+        link: creates the hard link.
 
     Raises:
         OSError: the system refuses.
@@ -58,17 +49,17 @@ def create_file(path: str, data: bytes, link: Callable[[str, str], None] = os.li
         except FileExistsError:
             return False
         except OSError:
-            # Over NFS an answer may be lost although the link was made.
+            # Over NFS the reply may be lost although the link was created.
             if os.stat(temporary).st_nlink < 2 and not _create_exclusively(path, data):
                 return False
-    _flush_folder(path)
+    _sync_folder(path)
     return True
 
 
 def _create_exclusively(path: str, data: bytes) -> bool:
     try:
         with open(path, "xb") as file:
-            _write_flushed(file.fileno(), data)
+            _write_synced(file.fileno(), data)
     except FileExistsError:
         return False
     return True
@@ -76,21 +67,21 @@ def _create_exclusively(path: str, data: bytes) -> bool:
 
 @contextmanager
 def _temporary(path: str, data: pa.Buffer | bytes | memoryview) -> Iterator[str]:
-    """Write a file of another name in the same folder; it is removed at the end."""
+    """Write a temporary file in the same folder; it is removed at the end."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
         with _open_new(temporary) as file:
-            _write_flushed(file.fileno(), data)
+            _write_synced(file.fileno(), data)
         yield temporary
     finally:
-        # SIGTERM may arrive between any two lines.
+        # SIGTERM may arrive at any point.
         with suppress(FileNotFoundError):
             os.unlink(temporary)
 
 
 def _open_new(path: str) -> BinaryIO:
-    """Open a file that is not there, in a folder that another process may be about to remove while it is empty."""
+    """Create a file in a folder that another process may remove while it is empty."""
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError, FileExistsError):
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -99,15 +90,15 @@ def _open_new(path: str) -> BinaryIO:
     return open(path, "xb")
 
 
-def _write_flushed(number: int, data: pa.Buffer | bytes | memoryview) -> None:
+def _write_synced(number: int, data: pa.Buffer | bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(number, view) :]
     os.fsync(number)
 
 
-def _flush_folder(path: str) -> None:
-    # Some file systems cannot flush a folder.
+def _sync_folder(path: str) -> None:
+    # Some file systems cannot sync a folder.
     with suppress(OSError):
         number = os.open(os.path.dirname(path), os.O_RDONLY)
         try:
