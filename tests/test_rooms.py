@@ -33,18 +33,12 @@ ENGINE_PACKAGES = ("vllm", "bitsandbytes")
 
 # What other work removes at the moment; nothing may be added, and these lists go when they are empty.
 UPWARD = {("evaluation", "miniature"), ("jobs", "benchmark")}
-CYCLES = {"tasks._checks"}
+CYCLES = {"tasks._definition_checks"}
 LONG = {
-    "dataset._json",
-    "dataset.reading",
-    "engines.memory",
-    "evaluation._tables",
-    "evaluation.page",
     "pipeline.router",
 }
-LONG |= {"training._worker"}
-PRIVATE = {("dataset._parse", "tasks._parsing"), ("dataset.columns", "tasks._parsing")}
-MODEL_CLASSES = {"training._memory", "training._worker"}
+PRIVATE: set[tuple[str, str]] = set()
+MODEL_CLASSES: set[str] = set()
 
 
 class Import(NamedTuple):
