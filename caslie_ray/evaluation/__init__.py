@@ -1,4 +1,4 @@
-"""Evaluation: captions and verdicts (`captions`), answers of models (`answers`), and the page that shows both (`report`).
+"""Evaluation: captions and verdicts (`captions`), answers of models (`answers`), and the page on both (`report`).
 
 `report` imports neither of the others, and these do not import each other.
 """
