@@ -16,11 +16,11 @@ Steps, each from files to files, so that the driver holds counts, and paths by p
 The number of buckets follows from the references that the parse step counted. Up to 20,000 there is one, which the
 driver processes itself in steps 2 and 4, since starting tasks would take longer.
 
-What limits it at 10⁹ rows: steps 3 to 6 read a range of each sorted file, so the number of requests is groups × buckets
-and groups × partitions. A group has up to 50,000 rows and a partition must fit into a worker's memory: 20,000 groups and
-65,536 partitions make some 4·10⁹ requests of a few milliseconds, which costs more than fetching; up to about 10⁸ rows it
-costs little. The driver holds a path of some 150 bytes per chunk, so `ingest.chunk_rows` should then be 10,000 or more.
-A fetched image is written twice, once to a block and once to the table.
+What limits it at 10⁹ rows: steps 3 to 6 read a range of each sorted file, so there are groups × buckets and groups ×
+partitions requests. A group has up to 50,000 rows, and a partition must fit into a worker's memory: 20,000 groups and
+65,536 partitions make some 4·10⁹ requests of a few milliseconds, more than fetching costs; up to 10⁸ rows they cost
+little. The driver holds a path of some 150 bytes per chunk, so `ingest.chunk_rows` should then be 10,000 or more. A
+fetched image is written twice, once to a block and once to the table.
 """
 
 from __future__ import annotations
