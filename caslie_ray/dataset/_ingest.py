@@ -168,7 +168,10 @@ class _Ingest:
         self._done["parsed_rows"] += parse_files(
             self._run, self._profile, self._parser, self._cache, jobs, quiet=self._quiet
         )
-        return [self._cache.parsed(folders[at]) if at in unread else found for at, found in enumerate(known)]
+        return [
+            self._cache.parsed(folders[at], by_this_job=True) if at in unread else found
+            for at, found in enumerate(known)
+        ]
 
     def _references(self, parsed: Sequence[Parsed | None]) -> tuple[References, list[Group]]:
         """Return the shuffled references of all parsed rows, and the groups of these rows."""
