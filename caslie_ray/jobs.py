@@ -1,4 +1,4 @@
-"""What each job does: it calls the library, shows the summary, and returns the exit code."""
+"""The jobs: each calls the library, prints the summary, and returns the exit code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ingest_job(arguments: Arguments) -> int:
     """Read the sources into samples, images, views and rejects.
 
     Raises:
-        JobError: no row of the sources could be used; the tables say why.
+        JobError: no row of the sources could be used; the tables give the reasons.
     """
     if arguments.plan:
         if arguments.sources:
@@ -96,7 +96,7 @@ def train_job(arguments: Arguments) -> int:
     Raises:
         JobError: training cannot go on.
     """
-    from caslie_ray.training import TrainingError, plan_training, train  # torch takes seconds; other jobs need none
+    from caslie_ray.training import TrainingError, plan_training, train  # imports torch, which takes seconds
 
     arguments = _pinned(arguments, [arguments.profile.lineup.base])
     if arguments.plan:
@@ -110,7 +110,7 @@ def train_job(arguments: Arguments) -> int:
 
 
 def predict_job(arguments: Arguments) -> int:
-    """Let the models answer."""
+    """Answer the instructions with the models."""
     from caslie_ray.prediction import plan_prediction, predict  # as above
 
     arguments = _pinned(arguments, [arguments.profile.lineup.base])
@@ -126,7 +126,7 @@ def predict_job(arguments: Arguments) -> int:
 
 
 def evaluate_job(arguments: Arguments) -> int:
-    """Measure captions and verdicts, and write the page."""
+    """Measure captions, verdicts and answers, and write the page."""
     arguments = _pinned(arguments, _evaluated(arguments.run, arguments.profile))
     if arguments.plan:
         _say("evaluate", plan_evaluation(arguments.run, arguments.profile))
@@ -136,15 +136,15 @@ def evaluate_job(arguments: Arguments) -> int:
 
 
 def pipeline_job(arguments: Arguments) -> int:
-    """Run all jobs in order; the first that does not complete ends it.
+    """Run all jobs in order, up to the first that does not complete.
 
     Raises:
-        EngineError: a checkpoint cannot be found, or the engine of the base cannot apply its adapters.
+        EngineError: a checkpoint cannot be found, or the base's engine cannot apply its adapters.
     """
     from caslie_ray.training import base_of  # as above
 
     arguments = _pinned(arguments, [*captioning_models(arguments.profile), arguments.profile.lineup.base])
-    base = base_of(arguments.profile)  # an error here costs nothing yet
+    base = base_of(arguments.profile)  # fails before anything is computed
     lineup = resolve(arguments.profile)
     if arguments.run.read_json(_SUMMARY) is None:
         check_models([*lineup.roles, base], {*needed_names(lineup, arguments.profile.faults), base.name})
@@ -175,13 +175,13 @@ def pipeline_job(arguments: Arguments) -> int:
 
 
 def benchmark_job(arguments: Arguments) -> int:
-    """Measure the jobs beside what one would use instead of them.
+    """Measure the jobs against their alternatives.
 
     Raises:
-        JobError: one of this project's jobs failed; what was measured is written all the same.
+        JobError: one of this project's jobs failed; the other measurements are written.
     """
     from caslie_ray.benchmark.plot import plot
-    from caslie_ray.benchmark.running import benchmark, plan_benchmark  # other jobs do without what it imports
+    from caslie_ray.benchmark.running import benchmark, plan_benchmark  # other jobs do not need their imports
     from caslie_ray.benchmark.table import show
 
     given = arguments.options
@@ -190,7 +190,7 @@ def benchmark_job(arguments: Arguments) -> int:
         _say("benchmark", list(plan_benchmark(arguments.profile, options)))
         return COMPLETE
     if not arguments.kept and os.environ.get("RAY_ADDRESS"):
-        log.warning("without --run only this machine has the tables: on several machines name a store with --run")
+        log.warning("without --run the tables are on this machine only: on a cluster, give a store with --run")
     found = benchmark(arguments.run, arguments.profile, options, quiet=arguments.quiet)
     _say("benchmark", [*show(found.entries, found.scale, found.parts, found.machine)])
     text = json.dumps(found.entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -222,13 +222,13 @@ _PIPELINE = (
 
 
 def _pinned(arguments: Arguments, models: Sequence[Model]) -> Arguments:
-    """The arguments with commits for the revisions of some models; a plan changes nothing in the run."""
+    """Return the arguments with models pinned to commits; a plan does not record them in the run."""
     profile = pin_profile(arguments.run, arguments.profile, models, record=not arguments.plan)
     return replace(arguments, profile=profile)
 
 
 def _evaluated(run: Run, profile: Profile) -> list[Model]:
-    """The models that `evaluate` looks up or asks: the base, and the captioner for captions without context."""
+    """Return the models that `evaluate` uses: the base, and the captioner for captions without context."""
     return [
         *([profile.lineup.captioner] if profile.evaluation.context_free else []),
         *([profile.lineup.base] if run.files("predictions") else []),
@@ -236,14 +236,14 @@ def _evaluated(run: Run, profile: Profile) -> list[Model]:
 
 
 def _miniature_world(arguments: Arguments) -> str:
-    """Draw the miniature world into the run; return its data set's path.
+    """Generate the miniature world in the run and return the path of its data set.
 
     Raises:
         JobError: the profile is for real data.
     """
     settings = arguments.profile.miniature
     if not settings.draw:
-        raise JobError(f"profile {arguments.profile.name} reads real data: name it with --source PATH|URI")
+        raise JobError(f"profile {arguments.profile.name} reads real data: give it with --source PATH|URI")
     size = WorldSize(**settings.model_dump(exclude={"draw", "seed"}))
     run = arguments.run
     run.check_lease()

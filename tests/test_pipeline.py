@@ -229,7 +229,7 @@ def test_swap_the_captioner(world: Path, tmp_path: Path, ask: InProcess, family:
 def test_a_profile_for_real_data_draws_no_world(tmp_path: Path) -> None:
     done = job("ingest", "--run", str(tmp_path / "run"), "--set", "miniature.draw=false")
     assert done.returncode == 1
-    assert "reads real data: name it with --source" in done.stderr
+    assert "reads real data: give it with --source" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
