@@ -23,7 +23,7 @@ from caslie_ray.storage.run import Run, open_run
 from caslie_ray.tasks import UnknownTask
 from caslie_ray.tolerant_output import tolerant_output
 
-__all__ = ["COMPLETE", "FAILED", "UNFINISHED", "WRONG_ARGUMENTS", "Arguments", "main"]
+__all__ = ["COMPLETE", "FAILED", "UNFINISHED", "WRONG_ARGUMENTS", "Arguments", "job_parser", "main"]
 
 COMPLETE, FAILED, WRONG_ARGUMENTS, UNFINISHED = 0, 1, 2, 3
 
@@ -76,6 +76,7 @@ def main(
     run_required: bool = True,
     add_options: Callable[[argparse.ArgumentParser], object] | None = None,
     argv: Sequence[str] | None = None,
+    prog: str | None = None,
 ) -> int:
     """Run a job from the command line and return its exit code.
 
@@ -90,14 +91,15 @@ def main(
         run_required: whether ``--run`` must be given; otherwise a temporary folder is used.
         add_options: adds the job's own options to the parser.
         argv: the arguments; None: those of the process.
+        prog: the command in the help, with the job's name as its last word; None: that of the process.
     """
     with tolerant_output():
-        parser = _parser(description, source, status, run_required)
-        if add_options is not None:
-            add_options(parser)
+        parser = job_parser(
+            description, source=source, status=status, run_required=run_required, add_options=add_options, prog=prog
+        )
         options = parser.parse_args(argv)
         with _run_or_temporary(options.run) as run:
-            return _main(parser, job, options, run, argv)
+            return _main(parser, job, options, run)
 
 
 @contextmanager
@@ -110,9 +112,8 @@ def _run_or_temporary(run: str | None) -> Iterator[str]:
 
 
 def _main(
-    parser: argparse.ArgumentParser, job: Callable[[Arguments], int], options: argparse.Namespace, run: str,
-    argv: Sequence[str] | None,
-) -> int:  # fmt: skip
+    parser: argparse.ArgumentParser, job: Callable[[Arguments], int], options: argparse.Namespace, run: str
+) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     for noisy in ("httpx", "httpcore", "ray", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -130,7 +131,7 @@ def _main(
     try:
         if arguments.plan or arguments.status:
             return job(arguments)
-        name = Path(sys.argv[0]).stem if argv is None else parser.prog
+        name = Path(parser.prog.split()[-1]).stem
         with RunLease(arguments.run, name, submission=_submission(os.environ), on_lost=_end_main_thread) as lease:
             return job(replace(arguments, run=lease.run))
     except (ProfileError, SourceError) as error:
@@ -172,9 +173,18 @@ def _submission(environment: Mapping[str, str]) -> str:
         return ""
 
 
-def _parser(description: str, source: bool, status: bool, run_required: bool) -> argparse.ArgumentParser:
+def job_parser(
+    description: str,
+    *,
+    source: bool = False,
+    status: bool = False,
+    run_required: bool = True,
+    add_options: Callable[[argparse.ArgumentParser], object] | None = None,
+    prog: str | None = None,
+) -> argparse.ArgumentParser:
+    """Return the parser of a job's arguments; see `main` for those of this function."""
     parser = argparse.ArgumentParser(
-        description=description, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=description, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--profile", default="mini", metavar="NAME|FILE",
@@ -206,4 +216,6 @@ def _parser(description: str, source: bool, status: bool, run_required: bool) ->
             help="only print the state of the run: done, left, errors, and which job holds it; does not start Ray",
         )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
+    if add_options is not None:
+        add_options(parser)
     return parser

@@ -15,17 +15,20 @@ import pyarrow.fs as pafs
 
 from caslie_ray.benchmark.options import read_options
 from caslie_ray.captioning import caption, caption_status, context_free_job, plan_captions
+from caslie_ray.captioning.summary_lines import summary_lines as caption_lines
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments
 from caslie_ray.dataset import ingest, plan_ingest, unusable
+from caslie_ray.dataset.summary_lines import summary_lines as ingest_lines
 from caslie_ray.errors import JobError, RunError
 from caslie_ray.evaluation import evaluate, plan_evaluation
+from caslie_ray.evaluation.summary_lines import summary_lines as evaluate_lines
 from caslie_ray.fusion import fuse, plan_fusion
+from caslie_ray.fusion.summary_lines import summary_lines as fuse_lines
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.pinning import pin_profile
 from caslie_ray.pipeline.passes import check_models
 from caslie_ray.profiles import Model, Profile
-from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_predict, show_train
 from caslie_ray.roles import captioning_models, engine_lines, needed_names, resolve
 from caslie_ray.storage.run import Run
 
@@ -52,7 +55,7 @@ def ingest_job(arguments: Arguments) -> int:
     sources = arguments.sources or (_miniature_world(arguments),)
     summary = ingest(arguments.run, sources, arguments.profile, quiet=arguments.quiet).as_dict()
     arguments.run.write_json("summary/ingest.json", {"job": "ingest", "run": arguments.run.label, **summary})
-    _say("ingest", show_ingest(summary))
+    _say("ingest", ingest_lines(summary))
     if not summary["samples"]:
         raise JobError(unusable(summary, arguments.run.label))
     return COMPLETE
@@ -69,11 +72,11 @@ def caption_job(arguments: Arguments) -> int:
         _say("caption", plan.lines())
         return COMPLETE
     result = caption(arguments.run, arguments.profile, quiet=arguments.quiet)
-    _say("caption", show_caption(result.summary))
+    _say("caption", caption_lines(result.summary))
     missing = result.missing
     if not missing and arguments.profile.experiments.context_free:
         free = context_free_job(arguments.run, arguments.profile, quiet=arguments.quiet).execute()
-        _say("caption without context", show_caption(free.summary))
+        _say("caption without context", caption_lines(free.summary))
         missing = free.missing
     if missing:
         print(f"{missing} views have no row yet: run the same command again")
@@ -86,7 +89,7 @@ def fuse_job(arguments: Arguments) -> int:
     if arguments.plan:
         _say("fuse", plan_fusion(arguments.run, arguments.profile))
         return COMPLETE
-    _say("fuse", show_fuse(fuse(arguments.run, arguments.profile, quiet=arguments.quiet)))
+    _say("fuse", fuse_lines(fuse(arguments.run, arguments.profile, quiet=arguments.quiet)))
     return COMPLETE
 
 
@@ -97,13 +100,14 @@ def train_job(arguments: Arguments) -> int:
         JobError: training cannot go on.
     """
     from caslie_ray.training import TrainingError, plan_training, train  # imports torch, which takes seconds
+    from caslie_ray.training.summary_lines import summary_lines as train_lines
 
     arguments = _pinned(arguments, [arguments.profile.lineup.base])
     if arguments.plan:
         _say("train", plan_training(arguments.run, arguments.profile))
         return COMPLETE
     try:
-        _say("train", show_train(train(arguments.run, arguments.profile, quiet=arguments.quiet)))
+        _say("train", train_lines(train(arguments.run, arguments.profile, quiet=arguments.quiet)))
     except TrainingError as error:
         raise JobError(str(error)) from error
     return COMPLETE
@@ -112,13 +116,14 @@ def train_job(arguments: Arguments) -> int:
 def predict_job(arguments: Arguments) -> int:
     """Answer the instructions with the models."""
     from caslie_ray.prediction import plan_prediction, predict  # as above
+    from caslie_ray.prediction.summary_lines import summary_lines as predict_lines
 
     arguments = _pinned(arguments, [arguments.profile.lineup.base])
     if arguments.plan:
         _say("predict", plan_prediction(arguments.run, arguments.profile))
         return COMPLETE
     result = predict(arguments.run, arguments.profile, quiet=arguments.quiet)
-    _say("predict", show_predict(result.summary))
+    _say("predict", predict_lines(result.summary))
     if result.missing:
         print(f"{result.missing} questions have no answer yet: run the same command again")
         return UNFINISHED
@@ -131,7 +136,7 @@ def evaluate_job(arguments: Arguments) -> int:
     if arguments.plan:
         _say("evaluate", plan_evaluation(arguments.run, arguments.profile))
         return COMPLETE
-    _say("evaluate", show_evaluate(evaluate(arguments.run, arguments.profile, quiet=arguments.quiet)))
+    _say("evaluate", evaluate_lines(evaluate(arguments.run, arguments.profile, quiet=arguments.quiet)))
     return COMPLETE
 
 

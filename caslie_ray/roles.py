@@ -6,11 +6,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from caslie_ray.engines import EngineSpec, LoraShape
-from caslie_ray.engines.choosing import AUTO, choose_engine
+from caslie_ray.engines import EngineSpec, LoraShape, takes_instructions
 from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
-from caslie_ray.engines.instructions import takes_instructions
 from caslie_ray.engines.revisions import pinned
+from caslie_ray.engines.selection import AUTO, choose_engine
 from caslie_ray.errors import EngineError
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import FaultSettings, Lineup, Model, Pool, Profile, ProfileError, Resources

@@ -1,8 +1,8 @@
-"""Counts of verdicts by true answer: how well verdicts predict the answer without their captions.
+"""Counts verdicts by true answer, to measure how well verdicts alone predict the answer.
 
-A sample's verdict bits are a character for each image in order: ``1`` where the prompt of `caslie` has its caption,
-``0`` where it has none. A model that saw the bits alone could answer as often as the most frequent answer of each
-pattern; `caslie_ray.evaluation` measures that.
+A sample's verdict bits are one character per image, in order: ``1`` if the prompt of `caslie` has its caption, else
+``0``. A model that saw only the bits could answer with the most frequent answer of each pattern;
+`caslie_ray.evaluation` measures its accuracy.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from caslie_ray.tasks import TASKS
 __all__ = ["OTHER_BITS", "BitCounts", "VerdictBits"]
 
 OTHER_BITS = "other"
-"""Represents all patterns beyond the first `_PATTERNS` of a task and split."""
+"""Stands for all patterns beyond the first `_PATTERNS` of a task and split."""
 
 _PATTERNS = 4096
 
 BitCounts = Mapping[str, Mapping[str, Mapping[str, Mapping[str, int]]]]
-"""Samples by the task's code, split, verdict bits and answer."""
+"""Number of samples by task code, split, verdict bits and answer."""
 
 
 class VerdictBits:
-    """Counts samples by their verdict bits and answer. Its size does not grow with the samples.
+    """Counts samples by verdict bits and answer. Its size is bounded, whatever the number of samples.
 
-    The answer is the label of the true option, or the option's place, from 1, where the task has no labels. Samples
-    whose true option has no label are left out.
+    The answer is the label of the true option or, if the task has no labels, the option's position, from 1. Samples
+    whose true answer is none of their options are left out.
     """
 
     def __init__(self) -> None:
@@ -41,18 +41,27 @@ class VerdictBits:
             split: its split.
             options: its options; empty where those of the task count.
             output: its true answer.
-            used: for each image in order, whether its caption won.
+            used: for each image in order, whether its verdict is yes.
         """
         task = TASKS[task_name]
         label = task.true_label(output, options)
         if label is None:
             return
         answer = label if task.labels else str(list(options).index(label) + 1)
-        bits = "".join("1" if one else "0" for one in used)
-        patterns = self._counts[task.code, split]
+        self._add(task.code, split, "".join("1" if one else "0" for one in used), {answer: 1})
+
+    def merge(self, counts: BitCounts) -> None:
+        """Add the counts of other samples, as `as_dict` returned them."""
+        for code, splits in counts.items():
+            for split, patterns in splits.items():
+                for bits, answers in patterns.items():
+                    self._add(code, split, bits, answers)
+
+    def _add(self, code: str, split: str, bits: str, answers: Mapping[str, int]) -> None:
+        patterns = self._counts[code, split]
         if bits not in patterns and len(patterns) >= _PATTERNS:
             bits = OTHER_BITS
-        patterns.setdefault(bits, Counter())[answer] += 1
+        patterns.setdefault(bits, Counter()).update(answers)
 
     def as_dict(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
         """Return the counts as nested mappings, for JSON."""

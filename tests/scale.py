@@ -28,8 +28,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caslie_ray.benchmark.fabricate import fabricate
-from caslie_ray.benchmark.null_engine import NULL_ENGINE
+from caslie_ray.benchmark._fabricate import fabricate
+from caslie_ray.benchmark._null_engine import NULL_ENGINE
 from caslie_ray.captioning._ledger import survey
 from caslie_ray.roles import resolve
 from caslie_ray.storage.run import Run, open_run

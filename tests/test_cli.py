@@ -122,6 +122,17 @@ def test_a_job_without_sources_has_no_such_option(capsys: pytest.CaptureFixture[
     assert stopped_by_argparse(capsys, "--run", "x", "--source", "y")[0] == WRONG_ARGUMENTS
 
 
+def test_a_refused_job_names_the_command_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--run", str(tmp_path / "run")]
+
+    def job(arguments: Arguments) -> int:
+        assert main(ABOUT, complete, argv=argv, prog="caslie fuse") == FAILED
+        return COMPLETE
+
+    assert main(ABOUT, job, argv=argv, prog="caslie caption") == COMPLETE
+    assert " caption (process " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argv", [[], ["--run"], ["--run", "x", "--sett", "a=b"], ["--run", "x", "stray"]])
 def test_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped_by_argparse(capsys, *argv)[0] == WRONG_ARGUMENTS

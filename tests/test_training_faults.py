@@ -321,18 +321,8 @@ MATRIX = [
 ]
 
 
-# What exactness rests on is played for every change.
-SHORT = (one_worker, two_workers, lost_node, preempted_without_failures)
-
-
 @pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(
-            fault, id=fault.name.replace(" ", "-"), marks=() if fault.scenario in SHORT else pytest.mark.verify
-        )
-        for fault in [*BEFORE, *MATRIX]
-    ],
+    "fault", [pytest.param(fault, id=fault.name.replace(" ", "-")) for fault in [*BEFORE, *MATRIX]]
 )
 def test_fault(lab: Lab, fault: Fault) -> None:
     fault.expect(lab, lab.play(fault.scenario))

@@ -5,11 +5,9 @@ from __future__ import annotations
 from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run
+from caslie_ray.storage.schemas import CONTEXT_FREE_FOLDER
 
 __all__ = ["CONTEXT_FREE_FOLDER", "context_free_job", "context_free_run"]
-
-CONTEXT_FREE_FOLDER = "context_free"
-"""The folder of a run that is a run of its own: captions and their summary, of the same images and views."""
 
 
 def context_free_run(run: Run) -> Run:

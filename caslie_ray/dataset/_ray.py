@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 # Small blocks, so that one step starts on what the step before it has just finished.
 _BLOCK_BYTES = 4 << 20
-# Without a bound, a task that kills its worker is started again without end.
+# By default, Ray retries a task that kills its worker forever.
 RETRIES = 2
 TASK_CPUS = 0.5
 
@@ -34,21 +34,23 @@ def each_of_stream(
     memory: int,
     part_memory: int = 0,
     retries: int = RETRIES,
+    block_bytes: int = _BLOCK_BYTES,
 ) -> Iterator[Result]:
-    """Split every item into parts, one task an item, and yield the results of the parts, as they come.
+    """Split every item into parts, one task per item, and yield the results of the parts as they finish.
 
     Args:
         items: anything that pickles.
         split: turns an item into parts.
-        work: what to do with a part; an exception of its or of `split` is raised here as it is.
-        concurrency: tasks of each step at once.
+        work: what to do with a part; its exceptions, and those of `split`, are raised here unchanged.
+        concurrency: the most tasks of each step at the same time.
         memory: bytes that a task needs to split an item; no more such tasks run on a machine than it has memory for.
         part_memory: the same of a task that works on a part.
-        retries: how often a task is started again whose worker died. What Ray's memory monitor ends is started again
-            without end, unless this is 0.
+        retries: retries of a task whose worker died. Tasks that Ray's memory monitor kills are retried forever,
+            unless this is 0.
+        block_bytes: bytes of parts that a task works on together; with 1, each part has its own task.
 
     Raises:
-        WorkersLost: at the end, where an item or a part has no result because its worker died, time after time.
+        WorkersLost: at the end, if an item or a part has no result because its worker died each time.
     """
     rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
     if not rows:
@@ -66,7 +68,7 @@ def each_of_stream(
     mapped = parts.map(_Guarded(work), num_cpus=TASK_CPUS, memory=work_memory, compute=pool, max_retries=retries)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
-    for place, result in _results(mapped):
+    for place, result in _results(mapped, block_bytes):
         if isinstance(result, _Count):
             expected[place] = result.parts
         else:
@@ -77,14 +79,14 @@ def each_of_stream(
 
 
 class _Count:
-    """Says how many parts an item had."""
+    """How many parts an item had."""
 
     def __init__(self, parts: int) -> None:
         self.parts = parts
 
 
 class _Guarded:
-    """Carries results and exceptions across as bytes, so that Arrow sees no types and Ray wraps no errors."""
+    """Pickles results and exceptions, so that Arrow infers no types and Ray wraps no errors."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self._work = work
@@ -95,13 +97,13 @@ class _Guarded:
             return {"place": row["place"], "result": row["item"]}
         try:
             result = self._work(item)
-        except Exception as error:  # raised again where the results are read
+        except Exception as error:  # raised again on the driver
             result = portable(error)
         return {"place": row["place"], "result": pickle.dumps(result)}
 
 
 class _Split:
-    """Turns a row with an item into rows with its parts, and a last one with their number."""
+    """Divides a row's item into a row per part, followed by a row with their number."""
 
     def __init__(self, split: Callable[[Any], Iterator[Any]]) -> None:
         self._split = split
@@ -113,16 +115,16 @@ class _Split:
                 count += 1
                 yield {"place": row["place"], "item": pickle.dumps(part)}
             last: _Count | Exception = _Count(count)
-        except Exception as error:  # raised again where the results are read
+        except Exception as error:  # raised again on the driver
             last = portable(error)
         yield {"place": row["place"], "item": pickle.dumps(last)}
 
 
-def _results(dataset: Dataset) -> Iterator[tuple[int, Any]]:
-    dataset.context.target_max_block_size = _BLOCK_BYTES
-    # A worker that dies costs its block; what is missing is told at the end.
+def _results(dataset: Dataset, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[int, Any]]:
+    dataset.context.target_max_block_size = block_bytes
+    # A worker that dies loses its block; the caller learns at the end which items are missing.
     dataset.context.max_errored_blocks = -1
-    # A slow item, or a wait for a machine, is no reason to end the job.
+    # A slow item, or waiting for a machine, must not end the job.
     dataset.context.execution_no_progress_timeout_s = -1
     for row in dataset.iter_rows():
         result = pickle.loads(row["result"])

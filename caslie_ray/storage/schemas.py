@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["ANSWERS", "IDS", "PAIRS", "SCHEMAS", "SPANS", "VOTE"]
+__all__ = ["ANSWERS", "CONTEXT_FREE_FOLDER", "IDS", "PAIRS", "SCHEMAS", "SPANS", "VOTE"]
+
+CONTEXT_FREE_FOLDER = "context_free"
+"""The folder of a run that is a run of its own: captions of the same images and views, written without context."""
 
 SPANS = pa.list_(pa.list_(pa.int32()))
 """Spans of a prompt that may be cut, such as user fields: [start, end) character offsets."""

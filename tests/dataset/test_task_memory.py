@@ -11,8 +11,8 @@ import pytest
 import ray
 
 from caslie_ray.cluster.partition_map import map_partitions
+from caslie_ray.dataset._fetching import task_memory
 from caslie_ray.dataset._ray import each_of_stream
-from caslie_ray.dataset.images import task_memory
 from caslie_ray.profiles import ImageSettings
 
 

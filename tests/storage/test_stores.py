@@ -25,12 +25,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.captioning._ledger import read_whole
-from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.decoding import ImageError
-from caslie_ray.dataset.files import Files
-from caslie_ray.dataset.reading import find_sources, read_source
-from caslie_ray.dataset.roots import Root
-from caslie_ray.dataset.working import read_range, write_sorted
+from caslie_ray.dataset._columns import Columns
+from caslie_ray.dataset._decoding import ImageError
+from caslie_ray.dataset._files import Files
+from caslie_ray.dataset._intermediate import read_range, write_sorted
+from caslie_ray.dataset._reading import read_source
+from caslie_ray.dataset._roots import Root
+from caslie_ray.dataset._sources import find_sources
 from caslie_ray.errors import NoAnswer, RunError, StoreError
 from caslie_ray.profiles import SourceKeys
 from caslie_ray.storage.filesystems import is_object_store, open_path

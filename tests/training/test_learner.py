@@ -11,8 +11,9 @@ from caslie_ray.engines.trainable import load_trainable
 from caslie_ray.profiles import LoraSettings, load_profile
 from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.training._adapter import add_adapter, trained_parameters
+from caslie_ray.training._errors import TrainingError
 from caslie_ray.training._examples import Examples
-from caslie_ray.training._learner import Learner, TrainingError
+from caslie_ray.training._optimizer_steps import Learner
 from tests.training.small_card import small_card
 
 SPEC = EngineSpec("miniature:unim3-base", context=256, max_new_tokens=40)

@@ -16,8 +16,8 @@ from caslie_ray.engines.trainable import load_trainable
 from caslie_ray.profiles import LoraSettings
 from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.training._adapter import add_adapter, trained_parameters
-from caslie_ray.training._learner import Learner
 from caslie_ray.training._memory import estimate
+from caslie_ray.training._optimizer_steps import Learner
 from tests.training.test_learner import SPEC, examples
 
 STEPS = 4
