@@ -1,4 +1,4 @@
-"""The command line that all jobs share: arguments, logging, and what an exit code means."""
+"""The command line of all jobs: arguments, logging, and exit codes."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ exit codes:
   2  wrong arguments or profile
   3  stopped with work left; run the same command again
 
-A run is safe to repeat: what it already holds is not computed again. One job at a time works on it.
+Commands are safe to repeat: finished work is not repeated. One job at a time works on a run.
 """
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a job was called with.
+    """The arguments of a job.
 
     Attributes:
         run: where its tables are.
         profile: its settings.
-        plan: only say what would be done, what it takes and what it costs.
+        plan: only print what would be done, its time and its cost.
         sources: the data sets to read; empty for the miniature world.
         quiet: no progress lines.
-        status: only say where the run stands.
-        kept: False where no run was named: its folder is deleted at the end.
+        status: only print the state of the run.
+        kept: False if no run was given: its temporary folder is deleted at the end.
         options: the job's own options.
     """
 
@@ -64,7 +64,7 @@ class Arguments:
 
 
 class _Stopped(KeyboardInterrupt):
-    """The process was told to end; no handler of errors is to take it for one, and Ray passes no other on."""
+    """SIGTERM. A KeyboardInterrupt, so that no handler of errors catches it, and Ray lets it through."""
 
 
 def main(
@@ -80,18 +80,18 @@ def main(
 ) -> int:
     """Run a job from the command line and return its exit code.
 
-    While it works it holds the run: a second job on it is refused. Where the reader of its output ends, as ``head``
-    does, the job goes on without output.
+    The job holds the lease of the run: a second job on it is refused. If the reader of its output ends, as ``head``
+    does, the job continues without output.
 
     Args:
         description: the job's docstring, shown by ``--help``.
         job: does the work and returns an exit code.
         source: whether the job takes ``--source``.
         status: whether the job takes ``--status``.
-        run_required: whether ``--run`` must be given; otherwise a temporary folder takes its place.
+        run_required: whether ``--run`` must be given; otherwise a temporary folder is used.
         add_options: adds the job's own options to the parser.
-        argv: the arguments; those of the process where None.
-        prog: the command as the help shows it, with the job's name as its last word; that of the process where None.
+        argv: the arguments; None: those of the process.
+        prog: the command in the help, with the job's name as its last word; None: that of the process.
     """
     with tolerant_output():
         parser = job_parser(
@@ -145,12 +145,12 @@ def _main(
     except KeyboardInterrupt:
         if lease is not None and lease.taken_over:
             return _taken_over()
-        print("stopped: what was finished is kept; run the same command again", file=sys.stderr)
+        print("stopped: finished work is kept; run the same command again", file=sys.stderr)
         return UNFINISHED
 
 
 def _taken_over() -> int:
-    print("stopped: another job has taken the run over, since this one gave no sign of life", file=sys.stderr)
+    print("stopped: another job has taken over the run, because this one did not renew its lease", file=sys.stderr)
     return UNFINISHED
 
 
@@ -165,10 +165,10 @@ def _end_main_thread() -> None:
 
 
 def _submission(environment: Mapping[str, str]) -> str:
-    """Return the id under which Ray was told to run this process; empty where it was started by hand."""
+    """Return the submission id of this process in a Ray cluster; empty if it was started by hand."""
     try:
-        told = json.loads(environment.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-        return str(told.get("metadata", {}).get("job_submission_id", ""))
+        config = json.loads(environment.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+        return str(config.get("metadata", {}).get("job_submission_id", ""))
     except (ValueError, AttributeError):
         return ""
 
@@ -205,15 +205,15 @@ def job_parser(
         )  # fmt: skip
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
-        help="change a setting of the profile, such as schedule=staged or lineup.voters.phi.batch_size=8",
+        help="override a setting of the profile, such as schedule=staged or lineup.voters.phi.batch_size=8",
     )  # fmt: skip
     parser.add_argument(
-        "--plan", action="store_true", help="only say what would be done, how long it takes and what it costs"
+        "--plan", action="store_true", help="only print what would be done, how long it takes and what it costs"
     )
     if status:
         parser.add_argument(
             "--status", action="store_true",
-            help="only say where the run stands: what is done and left, errors, and which job holds it; starts no Ray",
+            help="only print the state of the run: done, left, errors, and which job holds it; does not start Ray",
         )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
     if add_options is not None:

@@ -1,7 +1,7 @@
 """The jobs as commands: ``caslie caption …`` is the same as ``python jobs/caption.py …``.
 
-This module defines each command once: its description, its options, and its function in ``caslie_ray.jobs``. It imports
-nothing heavy, so that ``caslie --help`` answers at once.
+This module defines each command once: its description, its options, and its function. It imports nothing heavy, so
+that ``caslie --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WRONG_ARGUMENTS = 2
 
 
 class Command(NamedTuple):
-    """A job on the command line. Its function is ``caslie_ray.jobs.<name>_job``.
+    """A job on the command line. Its function is ``<name>_job`` in its module.
 
     Attributes:
         description: shown by ``--help``; the first line is its line in ``caslie --help``.
@@ -35,6 +35,7 @@ class Command(NamedTuple):
         status: whether it takes ``--status``.
         run_required: whether ``--run`` must be given.
         options: the module whose `add_options` adds options of its own.
+        module: the module of its function.
     """
 
     description: str
@@ -42,6 +43,7 @@ class Command(NamedTuple):
     status: bool = False
     run_required: bool = True
     options: str | None = None
+    module: str = "caslie_ray.jobs"
 
 
 COMMANDS = {
@@ -160,6 +162,7 @@ Not measured: ingest, downloads, and adapters in prediction, where the base answ
 """,
         run_required=False,
         options="caslie_ray.benchmark.options",
+        module="caslie_ray.benchmark.job",
     ),
 }
 """The commands by name, in the order in which the jobs run."""
@@ -198,7 +201,7 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     from caslie_ray.cli import main
 
     def job(arguments: Arguments) -> int:
-        function: Callable[[Arguments], int] = getattr(importlib.import_module("caslie_ray.jobs"), f"{name}_job")
+        function: Callable[[Arguments], int] = getattr(importlib.import_module(command.module), f"{name}_job")
         return function(arguments)  # imported after the arguments are parsed: wrong ones fail at once
 
     command = COMMANDS[name]

@@ -1,4 +1,4 @@
-"""The lineup of a caption job, resolved: who is asked, in which order, under which fingerprints."""
+"""The resolved lineup: which models are asked, in which order, under which fingerprints."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Role:
 
     Attributes:
         name: its name in the profile, and in the votes of the `captions` table.
-        fingerprint: everything that its answers depend on, as 32 hexadecimal digits.
-        pool: the pool of replicas that plays it; roles that share a checkpoint share one.
+        fingerprint: hash of everything that its answers depend on, 32 hexadecimal digits.
+        pool: its pool of replicas; roles that share a checkpoint share one.
         spec: what a replica loads.
-        why: why on this engine, where the profile left it open; else empty.
-        resources: what a replica asks of the cluster.
-        replicas: how many replicas there may be.
+        why: reason for the engine if the profile says `auto`; else empty.
+        resources: what a replica requests from the cluster.
+        replicas: limits of the number of replicas.
     """
 
     name: str
@@ -47,27 +47,27 @@ class Role:
 
     @property
     def engine(self) -> str:
-        """Its engine, and why where the profile left it open."""
+        """Its engine, with the reason if the profile says `auto`."""
         return self.spec.engine + (f" · {self.why}" if self.why else "")
 
     @property
     def answers(self) -> str:
-        """The folder of the run that keeps this model's own answers."""
+        """Folder of the run with this model's answers."""
         return f"answers/{self.name}-{self.fingerprint[:12]}"
 
 
 @dataclass(frozen=True)
 class ResolvedLineup:
-    """Who captions and who votes, and by which rules.
+    """Captioner, voters and rules.
 
     Attributes:
-        captioner: None where captions come with the data, or are never used.
+        captioner: None if captions come with the data, or are never used.
         voters: cheapest first; empty where nobody votes.
         rule: `majority`, `always` (UIA) or `never` (text only).
-        full: every voter is asked about every view.
-        audit: share of the views on which all vote all the same.
+        full: all voters vote on all views.
+        audit: share of the views on which all vote despite early exit.
         context_free: one caption prompt for all images (paper C.1).
-        caption_words: words that the captioner is asked not to exceed; None where its prompt names no limit.
+        caption_words: maximum words that the caption prompt asks for; None: it names no limit.
     """
 
     captioner: Role | None
@@ -80,11 +80,11 @@ class ResolvedLineup:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """All roles, in the order in which a view meets them."""
+        """All roles, in the order in which they see a view."""
         return (*((self.captioner,) if self.captioner else ()), *self.voters)
 
     def engines(self) -> list[str]:
-        """Return one line a role: its engine, and why where the profile left it open."""
+        """Return one line per role: its engine, with the reason if the profile says `auto`."""
         return engine_lines(self.roles)
 
     @property
@@ -94,7 +94,7 @@ class ResolvedLineup:
 
     @property
     def key(self) -> str:
-        """A hash of all of the lineup that rows of `captions` depend on."""
+        """Hash of everything in the lineup that rows of `captions` depend on."""
         who = [(role.name, role.fingerprint) for role in self.roles]
         facts: tuple[object, ...] = (
             self.captioner is not None, who, self.rule, self.full, self.audit, self.context_free
@@ -104,12 +104,12 @@ class ResolvedLineup:
         return content_id(repr(facts))
 
     def asks_all(self, view_id: str) -> bool:
-        """Whether all voters are asked about a view even when its majority is certain."""
+        """Return whether all voters vote on a view even if its majority is certain."""
         return self.full or audited(view_id, self.audit)
 
 
 def engine_lines(roles: Sequence[Role]) -> list[str]:
-    """Return one line per role: its engine, and why where the profile left it open."""
+    """Return one line per role: its engine, with the reason if the profile says `auto`."""
     width = max((len(role.name) for role in roles), default=0)
     return [f"{role.name:<{width}}  {role.engine}" for role in roles]
 
@@ -128,7 +128,7 @@ def call_cost(model: Model) -> float:
 
 
 def captioning_models(profile: Profile) -> list[Model]:
-    """Return the models that a caption job asks, the captioner first and then the voters, cheapest first."""
+    """Return the models of a caption job: the captioner, then the voters, cheapest first."""
     generated = profile.captions.source == "generated" and profile.votes.rule != "never"
     return [
         *([profile.lineup.captioner] if generated else []),
@@ -137,19 +137,19 @@ def captioning_models(profile: Profile) -> list[Model]:
 
 
 def optional_names(profile: Profile) -> frozenset[str]:
-    """Return the names of the voters that a job goes on without; see `faults.missing_voter`."""
+    """Return the names of the voters that a job can do without; see `faults.missing_voter`."""
     return frozenset(voter.name for voter in profile.lineup.voters if profile.faults.missing_voter == "quorum")
 
 
 def needed_names(lineup: ResolvedLineup, faults: FaultSettings) -> frozenset[str]:
-    """Return the names of the roles that a job does not go on without; see `faults.missing_voter`."""
+    """Return the names of the roles that a job needs; see `faults.missing_voter`."""
     if faults.missing_voter == "fail":
         return lineup.names
     return frozenset({lineup.captioner.name} if lineup.captioner else ())
 
 
 def resolve(profile: Profile) -> ResolvedLineup:
-    """Work out the lineup of a profile.
+    """Resolve the lineup of a profile.
 
     Raises:
         ProfileError: two voters are one model under one fingerprint.
@@ -180,7 +180,7 @@ def resolve(profile: Profile) -> ResolvedLineup:
 
 
 def _role_of(model: Model, *, optional: bool) -> Role:
-    """Return the role of a model; where a job goes on without the model, also if it cannot be found."""
+    """Return the role of a model; that of an optional model also if its checkpoint cannot be found."""
     try:
         return role_of(model)
     except EngineError as error:
@@ -198,11 +198,11 @@ def role_of(model: Model, lora: LoraShape | None = None, *, asked: bool = True) 
 
     Args:
         model: the model.
-        lora: shape of the adapters that it will answer with; None for none.
-        asked: False where its answers are only looked up: then no engine is chosen, which would read its settings.
+        lora: shape of the adapters that it will use; None: no adapter.
+        asked: False if its answers are only looked up: then no engine is selected, which would read its settings.
 
     Raises:
-        EngineError: its checkpoint cannot be found, or the engine that it names cannot apply the adapters.
+        EngineError: its checkpoint cannot be found, or its engine cannot apply the adapters.
     """
     spec = pinned(model.spec())
     spec, why = choose_engine(spec, lora) if asked else (spec, "")

@@ -90,7 +90,7 @@ def test_the_jobs_own_code_is_the_processs(code: int, tmp_path: Path) -> None:
         (EngineError("no chat template"), FAILED, "error: no chat template"),
         (UnknownTask("the run holds rows of the task 'x'"), FAILED, "error: the run holds rows of the task 'x'"),
         (ProfileError("two voters are one"), WRONG_ARGUMENTS, "error: two voters are one"),
-        (KeyboardInterrupt(), UNFINISHED, "stopped: what was finished is kept; run the same command again"),
+        (KeyboardInterrupt(), UNFINISHED, "stopped: finished work is kept; run the same command again"),
     ],
 )
 def test_how_a_job_ends(
@@ -187,7 +187,7 @@ def test_a_stopped_process_says_run_again(number: signal.Signals, tmp_path: Path
         process.send_signal(number)
         _, told = process.communicate(timeout=30)
     assert process.returncode == UNFINISHED
-    assert told == "stopped: what was finished is kept; run the same command again\n"
+    assert told == "stopped: finished work is kept; run the same command again\n"
     assert (tmp_path / "summary/kept.json").exists()
 
 
@@ -222,7 +222,7 @@ def test_a_job_whose_run_was_taken_over_says_so_and_writes_no_more(then: str, tm
             process.send_signal(signal.SIGCONT)
             _, stderr = process.communicate(f"{then}\n", timeout=60)
     assert process.returncode == UNFINISHED
-    assert stderr == "stopped: another job has taken the run over, since this one gave no sign of life\n"
+    assert stderr == "stopped: another job has taken over the run, because this one did not renew its lease\n"
     assert [info.base_name for info in run.listed(run.path("summary"))] == ["first.json"]
 
 

@@ -218,7 +218,7 @@ def test_swap_the_captioner(world: Path, tmp_path: Path, ask: InProcess, family:
 def test_a_profile_for_real_data_requires_a_source(tmp_path: Path) -> None:
     done = job("ingest", "--run", str(tmp_path / "run"), "--set", "miniature.draw=false")
     assert done.returncode == 1
-    assert "reads real data: name it with --source" in done.stderr
+    assert "reads real data: give it with --source" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

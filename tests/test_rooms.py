@@ -24,7 +24,7 @@ ROOMS = (
     *("profiles", "roles", "pinning", "context_window"),
     *("cluster", "monitoring", "pipeline"),
     *("dataset", "captioning", "fusion", "training", "prediction"),
-    *("evaluation", "reporting", "miniature"),
+    *("evaluation", "miniature"),
     *("cli", "jobs", "benchmark", "commands"),
 )
 
@@ -32,11 +32,9 @@ MAX_LINES, MEDIAN_LINES = 350, 120
 ENGINE_PACKAGES = ("vllm", "bitsandbytes")
 
 # What other work removes at the moment; nothing may be added, and these lists go when they are empty.
-UPWARD = {("evaluation", "miniature"), ("jobs", "benchmark")}
+UPWARD = {("evaluation", "miniature")}
 CYCLES = {"tasks._definition_checks"}
-LONG = {
-    "pipeline.router",
-}
+LONG = {"pipeline.router"}
 PRIVATE: set[tuple[str, str]] = set()
 MODEL_CLASSES: set[str] = set()
 

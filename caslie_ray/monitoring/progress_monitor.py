@@ -1,4 +1,4 @@
-"""What is seen of a job while it runs: the line in its log, the metrics, and the loss of replicas."""
+"""Polls a job's pools for its progress line, its metrics, and lost replicas."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["ProgressMonitor"]
 log = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 
 
 class ProgressMonitor:
-    """Looks at the pools every second, in a thread of its own, as a context.
+    """Context manager that polls the pools every second, in its own thread.
 
     Args:
-        router: hands work to the pools; None where no model is asked.
-        progress: the line that a person reads.
-        run: the run, as it may be shown.
-        job: what is being done: `caption`, or in the staged schedule the model at work.
+        router: dispatches work to the pools; None if the job uses no model.
+        progress: the progress line.
+        run: label of the run, without credentials.
+        job: `caption`, or in the staged schedule the current model.
     """
 
     def __init__(self, router: Any, progress: Progress, run: str, job: str) -> None:
@@ -39,7 +39,7 @@ class ProgressMonitor:
         self._errors = self._saved = 0
         self._replicas = ""
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._poll_until_done, name="progress-monitor", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -47,11 +47,11 @@ class ProgressMonitor:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
-        told_to_end = kind is not None and not issubclass(kind, Exception)
-        self._thread.join(0.0 if told_to_end else None)
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        self._thread.join(0.0 if interrupted else None)
 
     def add(self, views: int, errors: int, saved: int) -> None:
-        """Say that so many more views are finished, of which some are errors, and how many votes were not asked for."""
+        """Add finished views, error rows among them, and votes that early exit saved."""
         self._errors += errors
         self._saved += saved
         self._metrics.done(views, errors, saved)
@@ -63,20 +63,20 @@ class ProgressMonitor:
             parts.append(f"{self._saved:,} votes saved")
         return " · ".join([*parts, self._replicas] if self._replicas else parts)
 
-    def _look_on(self) -> None:
+    def _poll_until_done(self) -> None:
         while not self._over.is_set():
-            self._look()
+            self._poll()
             self._progress.tick(self._note())
             self._over.wait(_EVERY_S)
-        self._look()
+        self._poll()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         planned = self._progress.total or 0
         self._metrics.views(planned, max(0, planned - self._progress.done))
         if self._router is None:
             return
-        with suppress(RayError):  # no news: what was written stands all the same
-            news, pools = ray.get(self._router.glance.remote(), timeout=_PATIENCE_S)
+        with suppress(RayError):  # the next poll may succeed
+            news, pools = ray.get(self._router.glance.remote(), timeout=_TIMEOUT_S)
             for line in news:
                 log.warning("%s", line)
             self._replicas = ", ".join(_replicas(stats, wanted) for stats, wanted in pools)
