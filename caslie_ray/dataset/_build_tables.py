@@ -132,7 +132,7 @@ def _write(
     *,
     quiet: bool,
 ) -> Written:
-    """Write the partition_names."""
+    """Write the partitions."""
     size = -(-len(parts) // _WRITERS)
     jobs = [parts[start : start + size] for start in range(0, len(parts), size)]
     written = Written()

@@ -188,15 +188,16 @@ class References:
         self._run.delete(missing)
 
     def _each(self, items: Sequence[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
-        if self._buckets == [""]:
-            for item in items:
-                yield work(item)
-            return
         try:
             yield from map_partitions(
-                work, items, distributed=True, concurrency=self._concurrency, num_cpus=TASK_CPUS, memory=self._memory,
+                work,
+                items,
+                distributed=self._buckets != [""],
+                concurrency=self._concurrency,
+                num_cpus=TASK_CPUS,
+                memory=self._memory,
                 retries=RETRIES,
-            )  # fmt: skip
+            )
         except WorkersLost as error:
             raise RunError(
                 f"{error} while sorting references: give workers more memory, or lower ingest.chunk_rows; then run"

@@ -112,19 +112,16 @@ def plan_ingest(
         buckets = bucket_names(count, profile.ingest.concurrency)
         chunks = [(place, path) for place, found in parsed.items() for path in found.chunks]
         counter = _Counter(run, profile.images, chunks, foreign_files(run, buckets))
-        if len(buckets) == 1:
-            counts = [counter(bucket) for bucket in buckets]
-        else:
-            counts = list(
-                map_partitions(
-                    counter,
-                    buckets,
-                    distributed=True,
-                    concurrency=profile.ingest.concurrency,
-                    num_cpus=TASK_CPUS,
-                    retries=RETRIES,
-                )
+        counts = list(
+            map_partitions(
+                counter,
+                buckets,
+                distributed=len(buckets) > 1,
+                concurrency=profile.ingest.concurrency,
+                num_cpus=TASK_CPUS,
+                retries=RETRIES,
             )
+        )
         gone = {place for found in counts for place in found.gone}
         if not gone:
             references = sum(found.references for found in counts)
