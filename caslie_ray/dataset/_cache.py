@@ -61,16 +61,16 @@ class Cache:
         """Return the paths of a source file's parsed rows, in order."""
         return sorted(self._run.files(f"{FOLDER}/{folder}"))
 
-    def parsed(self, folder: str) -> Parsed | None:
+    def parsed(self, folder: str, *, by_this_job: bool = False) -> Parsed | None:
         """Return the parsed rows of a source file; None unless all rows are parsed.
 
-        A file that was over a limit is read again once the limits differ.
+        A later job reads a file again that was over a limit, once the limits differ, or whose reader died.
         """
         done = self._run.read_json(f"{FOLDER}/{folder}/done.json")
         chunks = tuple(self.chunks(folder))
         if not isinstance(done, dict) or done.get("chunks") != len(chunks):
             return None
-        if done.get("limits", self.limits) != self.limits:
+        if not by_this_job and done.get("limits", self.limits) != self.limits:
             return None
         return Parsed(int(done["rows"]), int(done.get("references", _REFERENCES * done["rows"])), chunks)
 

@@ -16,11 +16,11 @@ Steps, each from files to files, so that the driver holds counts, and paths by p
 The number of buckets follows from the references that the parse step counted. Up to 20,000 there is one, which the
 driver processes itself in steps 2 and 4, since starting tasks would take longer.
 
-Limits at 10⁹ rows: steps 2 to 6 exchange data by reading a range of each sorted file, so they open groups × buckets and
-groups × partitions ranges. Groups have up to 50,000 rows: with 20,000 groups, 4,096 buckets and 4,096 partitions these
-are some 10⁸ requests of a few milliseconds, spread over the tasks. The driver holds a path of 150 bytes per chunk: set
-`ingest.chunk_rows` to 10,000 or more. A fetched image is written twice, once to a block and once to the table, where
-each image of a block may cost a request.
+What limits it at 10⁹ rows: steps 3 to 6 read a range of each sorted file, so there are groups × buckets and groups ×
+partitions requests. A group has up to 50,000 rows, and a partition must fit into a worker's memory: 20,000 groups and
+65,536 partitions make some 4·10⁹ requests of a few milliseconds, more than fetching costs; up to 10⁸ rows they cost
+little. The driver holds a path of some 150 bytes per chunk, so `ingest.chunk_rows` should then be 10,000 or more. A
+fetched image is written twice, once to a block and once to the table.
 """
 
 from __future__ import annotations
@@ -167,7 +167,10 @@ class _Ingest:
         self._done["parsed_rows"] += parse_files(
             self._run, self._profile, self._parser, self._cache, jobs, quiet=self._quiet
         )
-        return [self._cache.parsed(folders[at]) if at in unread else found for at, found in enumerate(known)]
+        return [
+            self._cache.parsed(folders[at], by_this_job=True) if at in unread else found
+            for at, found in enumerate(known)
+        ]
 
     def _references(self, parsed: Sequence[Parsed | None]) -> tuple[References, list[Group]]:
         """Return the shuffled references of all parsed rows, and the groups of these rows."""

@@ -1,4 +1,7 @@
-"""Evaluation: captions and verdicts (`captions`), answers of models (`answers`), and the page on both (`report`)."""
+"""Evaluation: captions and verdicts (`captions`), answers of models (`answers`), and the page on both (`report`).
+
+`report` imports neither of the others, and these do not import each other.
+"""
 
 from caslie_ray.evaluation._evaluate import evaluate, plan_evaluation
 from caslie_ray.evaluation.answers.verdict_bits import predictions_of_bits

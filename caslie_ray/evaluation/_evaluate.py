@@ -8,18 +8,19 @@ from typing import Any
 
 from caslie_ray.captioning import CONTEXT_FREE_FOLDER, context_free_job
 from caslie_ray.errors import RunError
+from caslie_ray.evaluation._facts import facts_of
 from caslie_ray.evaluation.answers import plots as answer_plots
 from caslie_ray.evaluation.answers.measure import TABLES_PATH, Measured, measure, summary_of, write_results
+from caslie_ray.evaluation.answers.samples import find_samples
 from caslie_ray.evaluation.answers.verdict_bits import predictions_of_bits
 from caslie_ray.evaluation.captions import plots as caption_plots
 from caslie_ray.evaluation.captions.counts import CaptionCounts, CountOptions, count_captions
 from caslie_ray.evaluation.captions.summary import describe
 from caslie_ray.evaluation.captions.truth_files import TruthFiles, check_truth, find_truth
-from caslie_ray.evaluation.report.facts import facts_of
-from caslie_ray.evaluation.report.lookup import find_splits, find_thumbnails, find_views
+from caslie_ray.evaluation.captions.views import find_splits, find_views
+from caslie_ray.evaluation.report.lookup import find_thumbnails
 from caslie_ray.evaluation.report.page import PAGE_PATH, render_page, write_page
 from caslie_ray.evaluation.report.plots import Plot
-from caslie_ray.evaluation.report.samples import find_samples
 from caslie_ray.evaluation.report.shown import ShownSample
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run

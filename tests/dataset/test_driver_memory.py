@@ -98,7 +98,6 @@ def measured(references: int, folder: Path) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.verify
 @pytest.mark.timeout(7200)
 def test_the_driver_needs_the_same_memory_for_ten_times_the_references(tmp_path: Path) -> None:
     few, many = (measured(count, tmp_path) for count in (10**5, 10**6))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from caslie_ray.evaluation.report.facts import facts_of
+from caslie_ray.evaluation._facts import facts_of
 from caslie_ray.evaluation.summary_lines import summary_lines
 
 

@@ -117,7 +117,6 @@ def test_groups_are_neighbours_of_about_equal_size() -> None:
     assert len(grouped(range(5000), [4 << 20] * 5000)) <= 512
 
 
-@pytest.mark.verify
 @pytest.mark.timeout(1800)
 def test_the_driver_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     few, many = (measure(rows, tmp_path / str(rows)) for rows in (100_000, 1_000_000))

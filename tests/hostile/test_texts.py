@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 
-from caslie_ray.evaluation.report.lookup import shown_view
+from caslie_ray.evaluation.captions.views import shown_view
 from caslie_ray.evaluation.report.page import render_page
 from caslie_ray.evaluation.report.shown import ShownAnswer, ShownSample
 from caslie_ray.evaluation.report.text_limits import MAX_CHARACTERS, truncate_columns

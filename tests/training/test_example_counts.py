@@ -15,7 +15,7 @@ from caslie_ray.training._example_counts import count_examples
 from caslie_ray.training._examples import read_examples, read_held_back
 from caslie_ray.training._registry import digest_of
 from caslie_ray.training._spec import training_specs
-from tests.training.test_learner import examples
+from tests.training.test_optimizer_steps import examples
 
 PROFILE = load_profile(
     "mini", ["training.variants=[caslie]", "experiments.task_specific=true", "training.validation_samples=3"]

@@ -24,7 +24,7 @@ from caslie_ray.training._export import merge_adapter
 from caslie_ray.training._memory import estimate
 from caslie_ray.training._optimizer_steps import Learner
 from tests.engines import tiny
-from tests.training.test_learner import examples
+from tests.training.test_optimizer_steps import examples
 
 _LLAMA2 = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"

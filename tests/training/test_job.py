@@ -27,7 +27,7 @@ from caslie_ray.training._checkpoints import load_checkpoint, save_checkpoint
 from caslie_ray.training._ray_checkpoints import checkpoints_folder, discard_if_broken
 from caslie_ray.training._tracking import import_tracker
 from caslie_ray.training._train_loop import TrainingLoop, is_better
-from tests.training.test_learner import examples, learner
+from tests.training.test_optimizer_steps import examples, learner
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

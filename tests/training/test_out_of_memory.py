@@ -21,7 +21,7 @@ from caslie_ray.training._optimizer_steps import Learner
 from caslie_ray.training._validation import mean_primary
 from tests.training.small_card import MARKS, Phase, optimizer_on_small_card, small_card, work_on_small_card
 from tests.training.test_job import SETTINGS, write_instructions
-from tests.training.test_learner import SPEC, examples, learner
+from tests.training.test_optimizer_steps import SPEC, examples, learner
 
 STEPS = 4
 PHASES: tuple[Phase, ...] = ("forward", "backward")

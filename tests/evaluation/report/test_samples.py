@@ -12,8 +12,8 @@ import pytest
 from caslie_ray.evaluation import _partitions
 from caslie_ray.evaluation.answers.contrasts import Contrast, Difference, evenly
 from caslie_ray.evaluation.answers.measure import Measured, measure
-from caslie_ray.evaluation.report.lookup import find_splits, find_views
-from caslie_ray.evaluation.report.samples import find_samples
+from caslie_ray.evaluation.answers.samples import find_samples
+from caslie_ray.evaluation.captions.views import find_splits, find_views
 from caslie_ray.evaluation.report.shown import ShownSample
 from caslie_ray.fusion import fuse
 from caslie_ray.hashing import content_id

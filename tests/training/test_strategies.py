@@ -18,7 +18,7 @@ from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.training._adapter import add_adapter, trained_parameters
 from caslie_ray.training._memory import estimate
 from caslie_ray.training._optimizer_steps import Learner
-from tests.training.test_learner import SPEC, examples
+from tests.training.test_optimizer_steps import SPEC, examples
 
 STEPS = 4
 
