@@ -4,6 +4,5 @@
 """
 
 from caslie_ray.evaluation._evaluate import evaluate, plan_evaluation
-from caslie_ray.evaluation.answers.verdict_bits import predictions_of_bits
 
-__all__ = ["evaluate", "plan_evaluation", "predictions_of_bits"]
+__all__ = ["evaluate", "plan_evaluation"]

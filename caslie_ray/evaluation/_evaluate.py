@@ -12,7 +12,6 @@ from caslie_ray.evaluation._facts import facts_of
 from caslie_ray.evaluation.answers import plots as answer_plots
 from caslie_ray.evaluation.answers.measure import TABLES_PATH, Measured, measure, summary_of, write_results
 from caslie_ray.evaluation.answers.samples import find_samples
-from caslie_ray.evaluation.answers.verdict_bits import predictions_of_bits
 from caslie_ray.evaluation.captions import plots as caption_plots
 from caslie_ray.evaluation.captions.counts import CaptionCounts, CountOptions, count_captions
 from caslie_ray.evaluation.captions.summary import describe
@@ -24,6 +23,7 @@ from caslie_ray.evaluation.report.plots import Plot
 from caslie_ray.evaluation.report.shown import ShownSample
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run
+from caslie_ray.verdict_bits import predictions_of_bits
 
 __all__ = ["evaluate", "plan_evaluation"]
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, get_args
 
-from caslie_ray.evaluation import predictions_of_bits
 from caslie_ray.miniature._samples import MAKERS, World
 from caslie_ray.miniature.catalogue import Domain
 from caslie_ray.miniature.truth import Usefulness
 from caslie_ray.tasks import find_task
-from caslie_ray.verdict_bits import VerdictBits
+from caslie_ray.verdict_bits import VerdictBits, predictions_of_bits
 
 __all__ = ["ALL", "TaskRates", "main", "rates_of"]
 

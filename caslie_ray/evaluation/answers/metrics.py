@@ -9,24 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from caslie_ray.evaluation.answers.outcomes import Cell, Outcomes
+from caslie_ray.intervals import Interval
 from caslie_ray.tasks import TASKS, Confusion, Task, Values
 
-__all__ = ["Interval", "Scored", "difference", "mean_of", "metric_rows", "score"]
+__all__ = ["Scored", "difference", "mean_of", "metric_rows", "score"]
 
 _CHUNK_CELLS = 4_000_000  # cells of confusion matrices at a time, which bounds memory for tasks with many labels
-
-
-class Interval(NamedTuple):
-    """A value and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

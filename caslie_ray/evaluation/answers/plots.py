@@ -7,11 +7,12 @@ from typing import Any
 
 from caslie_ray.errors import RunError
 from caslie_ray.evaluation.answers.measure import Measured
-from caslie_ray.evaluation.answers.metrics import Interval, mean_of
+from caslie_ray.evaluation.answers.metrics import mean_of
 from caslie_ray.evaluation.answers.outcomes import Outcomes
 from caslie_ray.evaluation.answers.results import VARIANT_NAMES
 from caslie_ray.evaluation.answers.tables import Table, tables_of
 from caslie_ray.evaluation.report.plots import Bar, Curves, Figure, Grid, Matrix, Plot
+from caslie_ray.intervals import Interval
 from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from caslie_ray.evaluation.answers.metrics import Interval, Scored
+from caslie_ray.evaluation.answers.metrics import Scored
 from caslie_ray.evaluation.answers.reading import describe_left_out
+from caslie_ray.intervals import Interval
 from caslie_ray.tasks import TASKS
 
 __all__ = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from caslie_ray.evaluation.answers.metrics import Interval, mean_of
+from caslie_ray.evaluation.answers.metrics import mean_of
 from caslie_ray.evaluation.answers.results import VARIANT_NAMES, Results
 from caslie_ray.evaluation.answers.tables import _paper as paper
 from caslie_ray.evaluation.answers.tables._cells import OURS, PAPERS, SPLIT_TITLES, by_task, codes, short, with_interval
 from caslie_ray.evaluation.answers.tables._table import Table
 from caslie_ray.fusion import CONTEXT_FREE
+from caslie_ray.intervals import Interval
 
 __all__ = ["captioners", "verdict_bits", "voters"]
 

@@ -8,10 +8,10 @@ import pytest
 
 from caslie_ray.evaluation.answers.results import Results
 from caslie_ray.evaluation.answers.tables import tables_of
-from caslie_ray.evaluation.answers.verdict_bits import mutual_information, predictions_of_bits
 from caslie_ray.evaluation.summary_lines import verdict_bit_lines
 from caslie_ray.tasks import find_task
-from caslie_ray.verdict_bits import _PATTERNS, OTHER_BITS, VerdictBits
+from caslie_ray.verdict_bits import OTHER_BITS, VerdictBits, mutual_information, predictions_of_bits
+from caslie_ray.verdict_bits._counts import _PATTERNS
 
 TELLING = {"0": {"no": 90, "yes": 10}, "1": {"no": 10, "yes": 90}}
 SILENT = {"0": {"no": 60, "yes": 40}, "1": {"no": 60, "yes": 40}}

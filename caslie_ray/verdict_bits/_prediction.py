@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caslie_ray.evaluation.answers.metrics import Interval
-from caslie_ray.verdict_bits import BitCounts
+from caslie_ray.intervals import Interval
+from caslie_ray.verdict_bits._counts import BitCounts
 
 __all__ = ["mutual_information", "predictions_of_bits"]
 
