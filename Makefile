@@ -1,10 +1,13 @@
 # Everything sets itself up: a machine needs Python 3.11 or newer and make.
 #
-#   make setup    .venv with all that the jobs and tests need, and Chromium; does nothing when it is current
-#   make demo     the pipeline on the miniature world, and the page that shows it
-#   make test     lint, strict types, every test
-#   make verify   the same with the tests that are too long for every change
-#   make format   what of lint can be put right by itself
+#   make help        this list
+#   make setup       create .venv with everything that jobs and tests need, and install Chromium; no-op when up to date
+#   make demo        run the pipeline on the miniature world and write its report page
+#   make check-demo  run the demo and check its ablation: the order of the variants and the gaps between them
+#   make test        lint, strict types, and the tests for every change: at most 15 minutes on two idle cores
+#   make verify      lint, strict types, and all tests; hours; stop it at any time, the next call continues
+#   make format      fix lint errors where ruff can, and format
+#   make clean       remove .venv, runs and caches
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,9 +19,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # pip compiles on one core; below it is done on all.
 export PIP_NO_COMPILE := 1
 
-.PHONY: setup browser demo test verify lint types format clean
+DEMO := runs/demo
+
+.PHONY: setup help browser demo check-demo test verify lint types format clean
 
 setup: $(STAMP) browser
+
+help:
+	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
 
 # The page is tested in a real browser. Only its tests need it: without the right to install it the rest goes on.
 browser:
@@ -41,8 +49,11 @@ $(STAMP): pyproject.toml Makefile
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/python jobs/pipeline.py --profile mini --run runs/demo
-	@echo "open runs/demo/report/index.html in a browser"
+	$(BIN)/python jobs/pipeline.py --profile mini --run $(DEMO)
+	@echo "open $(DEMO)/report/index.html in a browser"
+
+check-demo: demo
+	$(BIN)/python -m tests.ablation $(DEMO)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -56,12 +67,14 @@ test verify: export HF_HUB_OFFLINE := 1
 test verify: export TOKENIZERS_PARALLELISM := false
 test verify: export OMP_NUM_THREADS := 1
 
-# Two processes, each with whole files: much of a test is waiting for other processes to start.
+# Two processes: much of a test is waiting for other processes to start. A file stays in one process, since its tests
+# share clusters and engines.
 test: browser lint types
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+# Short files first. The plugin skips tests that passed in a session that was stopped, with the same sources.
 verify: browser lint types
-	$(BIN)/python -m pytest -m "verify or not verify" --timeout 3600
+	$(BIN)/python -m pytest -p tests.resume -m "verify or not verify" --timeout 3600
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

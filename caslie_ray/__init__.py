@@ -1,3 +1,3 @@
-"""CASLIE on Ray: product images become captions worth reading, and language models learn from them."""
+"""CASLIE on Ray: captions product images for their context, and fine-tunes language models on captions that help."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""The command line that all jobs share: arguments, logging, and what an exit code means."""
+"""The command line of all jobs: arguments, logging, and exit codes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from types import FrameType
 
 from caslie_ray.errors import EngineError, JobError, RunError, SourceError
 from caslie_ray.profiles import Profile, ProfileError, load_profile
-from caslie_ray.storage.lease import Holding
+from caslie_ray.storage.lease import RunLease
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.tasks import UnknownTask
 from caslie_ray.tolerant_output import tolerant_output
 
-__all__ = ["COMPLETE", "FAILED", "UNFINISHED", "WRONG_ARGUMENTS", "Arguments", "main"]
+__all__ = ["COMPLETE", "FAILED", "UNFINISHED", "WRONG_ARGUMENTS", "Arguments", "job_parser", "main"]
 
 COMPLETE, FAILED, WRONG_ARGUMENTS, UNFINISHED = 0, 1, 2, 3
 
@@ -34,22 +34,22 @@ exit codes:
   2  wrong arguments or profile
   3  stopped with work left; run the same command again
 
-A run is safe to repeat: what it already holds is not computed again. One job at a time works on it.
+Commands are safe to repeat: finished work is not repeated. One job at a time works on a run.
 """
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a job was called with.
+    """The arguments of a job.
 
     Attributes:
         run: where its tables are.
         profile: its settings.
-        plan: only say what would be done, what it takes and what it costs.
+        plan: only print what would be done, its time and its cost.
         sources: the data sets to read; empty for the miniature world.
         quiet: no progress lines.
-        status: only say where the run stands.
-        kept: False where no run was named: its folder is deleted at the end.
+        status: only print the state of the run.
+        kept: False if no run was given: its temporary folder is deleted at the end.
         options: the job's own options.
     """
 
@@ -64,7 +64,7 @@ class Arguments:
 
 
 class _Stopped(KeyboardInterrupt):
-    """The process was told to end; no handler of errors is to take it for one, and Ray passes no other on."""
+    """SIGTERM. A KeyboardInterrupt, so that no handler of errors catches it, and Ray lets it through."""
 
 
 def main(
@@ -76,28 +76,30 @@ def main(
     run_required: bool = True,
     add_options: Callable[[argparse.ArgumentParser], object] | None = None,
     argv: Sequence[str] | None = None,
+    prog: str | None = None,
 ) -> int:
     """Run a job from the command line and return its exit code.
 
-    While it works it holds the run: a second job on it is refused. Where the reader of its output ends, as ``head``
-    does, the job goes on without output.
+    The job holds the lease of the run: a second job on it is refused. If the reader of its output ends, as ``head``
+    does, the job continues without output.
 
     Args:
         description: the job's docstring, shown by ``--help``.
         job: does the work and returns an exit code.
         source: whether the job takes ``--source``.
         status: whether the job takes ``--status``.
-        run_required: whether ``--run`` must be given; otherwise a temporary folder takes its place.
+        run_required: whether ``--run`` must be given; otherwise a temporary folder is used.
         add_options: adds the job's own options to the parser.
-        argv: the arguments; those of the process where None.
+        argv: the arguments; None: those of the process.
+        prog: the command in the help, with the job's name as its last word; None: that of the process.
     """
     with tolerant_output():
-        parser = _parser(description, source, status, run_required)
-        if add_options is not None:
-            add_options(parser)
+        parser = job_parser(
+            description, source=source, status=status, run_required=run_required, add_options=add_options, prog=prog
+        )
         options = parser.parse_args(argv)
         with _run_or_temporary(options.run) as run:
-            return _main(parser, job, options, run, argv)
+            return _main(parser, job, options, run)
 
 
 @contextmanager
@@ -110,9 +112,8 @@ def _run_or_temporary(run: str | None) -> Iterator[str]:
 
 
 def _main(
-    parser: argparse.ArgumentParser, job: Callable[[Arguments], int], options: argparse.Namespace, run: str,
-    argv: Sequence[str] | None,
-) -> int:  # fmt: skip
+    parser: argparse.ArgumentParser, job: Callable[[Arguments], int], options: argparse.Namespace, run: str
+) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     for noisy in ("httpx", "httpcore", "ray", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -126,30 +127,30 @@ def _main(
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     signal.signal(signal.SIGTERM, _stop)
-    holding: Holding | None = None
+    lease: RunLease | None = None
     try:
         if arguments.plan or arguments.status:
             return job(arguments)
-        name = Path(sys.argv[0]).stem if argv is None else parser.prog
-        with Holding(arguments.run, name, submission=_submission(os.environ), lost=_end_main_thread) as holding:
-            return job(replace(arguments, run=holding.run))
+        name = Path(parser.prog.split()[-1]).stem
+        with RunLease(arguments.run, name, submission=_submission(os.environ), on_lost=_end_main_thread) as lease:
+            return job(replace(arguments, run=lease.run))
     except (ProfileError, SourceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     except (RunError, EngineError, JobError, UnknownTask) as error:
-        if holding is not None and holding.taken:
+        if lease is not None and lease.taken_over:
             return _taken_over()
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        if holding is not None and holding.taken:
+        if lease is not None and lease.taken_over:
             return _taken_over()
-        print("stopped: what was finished is kept; run the same command again", file=sys.stderr)
+        print("stopped: finished work is kept; run the same command again", file=sys.stderr)
         return UNFINISHED
 
 
 def _taken_over() -> int:
-    print("stopped: another job has taken the run over, since this one gave no sign of life", file=sys.stderr)
+    print("stopped: another job has taken over the run, because this one did not renew its lease", file=sys.stderr)
     return UNFINISHED
 
 
@@ -164,17 +165,26 @@ def _end_main_thread() -> None:
 
 
 def _submission(environment: Mapping[str, str]) -> str:
-    """Return the id under which Ray was told to run this process; empty where it was started by hand."""
+    """Return the submission id of this process in a Ray cluster; empty if it was started by hand."""
     try:
-        told = json.loads(environment.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-        return str(told.get("metadata", {}).get("job_submission_id", ""))
+        config = json.loads(environment.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+        return str(config.get("metadata", {}).get("job_submission_id", ""))
     except (ValueError, AttributeError):
         return ""
 
 
-def _parser(description: str, source: bool, status: bool, run_required: bool) -> argparse.ArgumentParser:
+def job_parser(
+    description: str,
+    *,
+    source: bool = False,
+    status: bool = False,
+    run_required: bool = True,
+    add_options: Callable[[argparse.ArgumentParser], object] | None = None,
+    prog: str | None = None,
+) -> argparse.ArgumentParser:
+    """Return the parser of a job's arguments; see `main` for those of this function."""
     parser = argparse.ArgumentParser(
-        description=description, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=description, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--profile", default="mini", metavar="NAME|FILE",
@@ -195,15 +205,17 @@ def _parser(description: str, source: bool, status: bool, run_required: bool) ->
         )  # fmt: skip
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
-        help="change a setting of the profile, such as schedule=staged or lineup.voters.phi.batch_size=8",
+        help="override a setting of the profile, such as schedule=staged or lineup.voters.phi.batch_size=8",
     )  # fmt: skip
     parser.add_argument(
-        "--plan", action="store_true", help="only say what would be done, how long it takes and what it costs"
+        "--plan", action="store_true", help="only print what would be done, how long it takes and what it costs"
     )
     if status:
         parser.add_argument(
             "--status", action="store_true",
-            help="only say where the run stands: what is done and left, errors, and which job holds it; starts no Ray",
+            help="only print the state of the run: done, left, errors, and which job holds it; does not start Ray",
         )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
+    if add_options is not None:
+        add_options(parser)
     return parser

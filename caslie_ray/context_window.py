@@ -1,14 +1,14 @@
-"""Whether prompts of uniM³ fit the context of its base, before a GPU is paid for.
+"""Whether uniM³'s prompts fit the context of its base, before a GPU is paid for.
 
-`fuse` counts instructions exactly. Plans estimate: of a large run they read some files and scale the counts.
+`fuse` counts instructions exactly. Plans estimate: they read some files of a large run and scale the counts.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,57 +25,59 @@ from caslie_ray.storage.run import Run
 if TYPE_CHECKING:
     from caslie_ray.engines.trainable import Turns
 
-__all__ = ["MOST_FILES", "ContextCheck", "caption_room", "describe_fit", "evenly"]
-
-log = logging.getLogger(__name__)
+__all__ = ["MOST_FILES", "ContextCheck", "FitCounts", "caption_room", "describe_fit", "evenly"]
 
 MOST_FILES = 64
-"""Files of samples that a plan reads."""
+"""Maximum files of a table that a plan reads."""
 
 _T = TypeVar("_T")
 
 
-# Before the tokenizer is read, its template is taken to add no more tokens than this.
+# Upper bound of what a chat template adds, for prompts that are not tokenized.
 _TEMPLATE_TOKENS = 512
 # English prose. Both figures are for estimates alone.
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_WORD = 1.4
 # The label of a caption: "information from its image: ".
 _LABEL_TOKENS = 8
-# Longer fields give way before captions do.
+# Longer fields are cut before captions are.
 _FIELD_BYTES = 256
 
 
-class ContextCheck:
-    """Counts instructions by what they lose so that prompt and answer fit the base's context.
+@dataclass
+class FitCounts:
+    """How many instructions of each variant lose something so that prompt and answer fit the context.
 
-    The base's tokenizer is read only once some prompt may be too long. Where it cannot be read, the counts are not
-    known, which is logged as a warning; nothing is raised.
-
-    Args:
-        base: the model that reads the prompts.
+    Attributes:
+        variants: counts by `instructions` and by the values of `Fit`, by variant.
+        unknown: why prompts could not be measured; None where they were.
     """
 
-    def __init__(self, base: Model) -> None:
-        self._base = base
-        self._spec = base.spec()
-        self._turns: Turns | None = None
-        self._unknown: str | None = None
-        self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+    variants: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    unknown: str | None = None
 
-    def add(self, variant: str, prompt: Prompt) -> None:
-        """Count one instruction of a variant."""
-        counts = self._counts[variant]
-        counts["instructions"] += 1
-        if self._unknown is None and not self._surely_fits(prompt):
-            turns = self._reader()
-            if turns is not None:
-                counts[turns.fit_of(prompt, self._spec.max_new_tokens).value] += 1
+    def add(self, other: FitCounts) -> None:
+        """Add the counts of other instructions."""
+        for variant, counts in other.variants.items():
+            self.variants[variant].update(counts)
+        self.unknown = self.unknown or other.unknown
 
-    def summary(self, scale: float = 1.0) -> dict[str, Any]:
-        """Return the counts as a job's summary holds them.
+    def as_json(self) -> dict[str, Any]:
+        """Return them as JSON has them."""
+        return {"variants": {name: dict(counts) for name, counts in self.variants.items()}, "unknown": self.unknown}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FitCounts:
+        """Return what `as_json` returned."""
+        counts = cls(unknown=value["unknown"])
+        counts.variants.update({name: Counter(found) for name, found in value["variants"].items()})
+        return counts
+
+    def summary(self, base: Model, scale: float = 1.0) -> dict[str, Any]:
+        """Return the counts as a job's summary has them.
 
         Args:
+            base: the model that reads the prompts.
             scale: the number of all instructions divided by that of the counted ones; it multiplies the counts.
         """
         variants = {
@@ -85,44 +87,74 @@ class ContextCheck:
                 "captions_cut": round(counts[Fit.CAPTIONS_CUT.value] * scale),
                 "too_long": round(counts[Fit.TOO_LONG.value] * scale),
             }
-            for name, counts in self._counts.items()
+            for name, counts in self.variants.items()
         }
+        spec = base.spec()
         return {
-            "model": self._base.name,
-            "context": self._spec.context,
-            "max_new_tokens": self._spec.max_new_tokens,
-            "unknown": self._unknown,
-            "variants": variants if self._unknown is None else {},
+            "model": base.name,
+            "context": spec.context,
+            "max_new_tokens": spec.max_new_tokens,
+            "unknown": self.unknown,
+            "variants": variants if self.unknown is None else {},
         }
 
+
+class ContextCheck:
+    """Counts instructions by what they lose so that prompt and answer fit the base's context.
+
+    The base's tokenizer is loaded only when some prompt may be too long. If it cannot be read, the counts are unknown;
+    nothing is raised.
+
+    Args:
+        base: the model that reads the prompts.
+    """
+
+    def __init__(self, base: Model) -> None:
+        self.counts = FitCounts()
+        self._base = base
+        self._spec = base.spec()
+        self._turns: Turns | None = None
+
+    def add(self, variant: str, prompt: Prompt) -> None:
+        """Count one instruction of a variant."""
+        counts = self.counts.variants[variant]
+        counts["instructions"] += 1
+        if self.counts.unknown is None and not self._surely_fits(prompt):
+            turns = self._load_turns()
+            if turns is not None:
+                counts[turns.fit_of(prompt, self._spec.max_new_tokens).value] += 1
+
+    def summary(self, scale: float = 1.0) -> dict[str, Any]:
+        """Return the counts as a job's summary has them; see `FitCounts.summary`."""
+        return self.counts.summary(self._base, scale)
+
     def _surely_fits(self, prompt: Prompt) -> bool:
-        """Return whether a prompt fits with any tokenizer: a token stands for at least one byte of text.
+        """Return whether a prompt fits with any tokenizer: a token is at least one byte of text.
 
         A special token in the text is broken up by a space, which makes two characters three at worst.
         """
         return len(prompt.text.encode()) * 3 // 2 + _TEMPLATE_TOKENS <= self._spec.generate_budget
 
-    def _reader(self) -> Turns | None:
+    def _load_turns(self) -> Turns | None:
         if self._turns is None:
             from caslie_ray.engines.trainable import load_turns  # imports torch, which takes seconds
 
             try:
                 self._turns = load_turns(self._spec)
             except EngineError as error:
-                self._unknown = str(error)
-                log.warning("whether prompts fit the context of %s is not known: %s", self._base.name, error)
+                self.counts.unknown = str(error)
         return self._turns
 
 
 def evenly(items: Sequence[_T], most: int) -> list[_T]:
-    """Return the items, or `most` of them with even spaces between where there are more."""
+    """Return the items, or `most` evenly spaced ones of them if there are more."""
     if len(items) <= most:
         return list(items)
     return [items[(2 * n + 1) * len(items) // (2 * most)] for n in range(most)]
 
 
 def describe_fit(fit: Mapping[str, Any], *, estimated: bool = False) -> str:
-    """Return what `ContextCheck.summary` holds as one line.
+    """Return the result of `FitCounts.summary` as one line.
 
     Args:
         fit: the counts.
@@ -147,17 +179,17 @@ def describe_fit(fit: Mapping[str, Any], *, estimated: bool = False) -> str:
 def caption_room(run: Run, base: Model, max_new_tokens: int, words: int | None) -> str | None:
     """Return, as one line, how much of the base's context captions may take; None for a run without samples.
 
-    Only counts and lengths are taken from `samples`, a file at a time, of no more than `MOST_FILES` files: of more, the
-    counts are scaled. Text is taken to have four bytes per token.
+    Reads `samples` one file at a time, up to `MOST_FILES` files; with more the counts are scaled. Assumes four bytes of
+    text per token.
 
     Args:
         run: holds `samples`.
         base: the model that reads the captions.
         max_new_tokens: maximum tokens of a caption.
-        words: words that the captioner is asked not to exceed; None for no such limit.
+        words: word limit in the captioner's prompt; None for none.
 
     Raises:
-        RunError: a file is not whole.
+        RunError: a file is damaged.
     """
     files = sorted(run.files("samples"))
     if not files:
@@ -186,7 +218,7 @@ def caption_room(run: Run, base: Model, max_new_tokens: int, words: int | None) 
 
 
 def _views_and_bytes(samples: pa.Table) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the number of images of each sample, and the bytes of its text that no cut shortens, about."""
+    """Return the number of images of each sample, and about how many bytes of its text are never cut."""
     rows = samples.num_rows
     instruction, given, options, view_ids = (
         pa.concat_arrays(samples[name].chunks) if samples[name].num_chunks else samples[name].combine_chunks()

@@ -1,6 +1,9 @@
 """Exceptions that more than one package raises or catches. Each message names what failed, where, and how to fix it."""
 
+from __future__ import annotations
+
 __all__ = [
+    "DamagedFile",
     "EngineError",
     "JobError",
     "NoAnswer",
@@ -31,6 +34,17 @@ class RunLost(StoreError):
 
 class RunLocked(RunError):
     """Another job holds the lease of the run; the message names it."""
+
+
+class DamagedFile(RunError):
+    """A file of a run is damaged; the job that wrote it can replace it. `path` is its path on the run's store."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, str]]:
+        return DamagedFile, (str(self), self.path)
 
 
 class SourceError(ValueError):

@@ -8,10 +8,10 @@ __all__ = ["content_id"]
 
 
 def content_id(*parts: str | bytes) -> str:
-    """Return 32 hexadecimal digits that depend on every part and on where one part ends.
+    """Return 32 hexadecimal digits that depend on all parts and their boundaries.
 
     Args:
-        parts: text (hashed as UTF-8; lone surrogates are kept apart) or bytes.
+        parts: text (hashed as UTF-8, lone surrogates included) or bytes.
     """
     digest = hashlib.sha256()
     for part in parts:

@@ -1,10 +1,8 @@
-"""What each job does: it calls the library, shows the summary, and returns the exit code."""
+"""The jobs: each calls the library, prints the summary, and returns the exit code."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,24 +11,26 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from caslie_ray.benchmark.options import read_options
 from caslie_ray.captioning import caption, caption_status, context_free_job, plan_captions
+from caslie_ray.captioning.summary_lines import summary_lines as caption_lines
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments
 from caslie_ray.dataset import ingest, plan_ingest, unusable
+from caslie_ray.dataset.summary_lines import summary_lines as ingest_lines
 from caslie_ray.errors import JobError, RunError
 from caslie_ray.evaluation import evaluate, plan_evaluation
+from caslie_ray.evaluation.summary_lines import summary_lines as evaluate_lines
 from caslie_ray.fusion import fuse, plan_fusion
+from caslie_ray.fusion.summary_lines import summary_lines as fuse_lines
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.pinning import pin_profile
 from caslie_ray.pipeline.pools import check_models
 from caslie_ray.profiles import Model, Profile
-from caslie_ray.reporting import show_caption, show_evaluate, show_fuse, show_ingest, show_predict, show_train
 from caslie_ray.roles import captioning_models, engine_lines, needed_names, resolve
 from caslie_ray.storage.run import Run
 
 __all__ = [
-    "benchmark_job", "caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job",
+    "caption_job", "evaluate_job", "fuse_job", "ingest_job", "pipeline_job", "predict_job", "print_summary",
     "train_job",
 ]  # fmt: skip
 
@@ -41,18 +41,18 @@ def ingest_job(arguments: Arguments) -> int:
     """Read the sources into samples, images, views and rejects.
 
     Raises:
-        JobError: no row of the sources could be used; the tables say why.
+        JobError: no row of the sources could be used; the tables give the reasons.
     """
     if arguments.plan:
         if arguments.sources:
-            _say("ingest", plan_ingest(arguments.run, arguments.sources, arguments.profile).lines())
+            print_summary("ingest", plan_ingest(arguments.run, arguments.sources, arguments.profile).lines())
         else:
-            _say("ingest", ["reads            the miniature world, which it draws", "models           none"])
+            print_summary("ingest", ["reads            the miniature world, which it draws", "models           none"])
         return COMPLETE
     sources = arguments.sources or (_miniature_world(arguments),)
     summary = ingest(arguments.run, sources, arguments.profile, quiet=arguments.quiet).as_dict()
     arguments.run.write_json("summary/ingest.json", {"job": "ingest", "run": arguments.run.label, **summary})
-    _say("ingest", show_ingest(summary))
+    print_summary("ingest", ingest_lines(summary))
     if not summary["samples"]:
         raise JobError(unusable(summary, arguments.run.label))
     return COMPLETE
@@ -61,19 +61,19 @@ def ingest_job(arguments: Arguments) -> int:
 def caption_job(arguments: Arguments) -> int:
     """Caption the views and vote on the captions."""
     if arguments.status:
-        _say("caption", caption_status(arguments.run).lines())
+        print_summary("caption", caption_status(arguments.run).lines())
         return COMPLETE
     arguments = _pinned(arguments, captioning_models(arguments.profile))
     if arguments.plan:
         plan = plan_captions(arguments.run, arguments.profile, quiet=arguments.quiet)
-        _say("caption", plan.lines())
+        print_summary("caption", plan.lines())
         return COMPLETE
     result = caption(arguments.run, arguments.profile, quiet=arguments.quiet)
-    _say("caption", show_caption(result.summary))
+    print_summary("caption", caption_lines(result.summary))
     missing = result.missing
     if not missing and arguments.profile.experiments.context_free:
         free = context_free_job(arguments.run, arguments.profile, quiet=arguments.quiet).execute()
-        _say("caption without context", show_caption(free.summary))
+        print_summary("caption without context", caption_lines(free.summary))
         missing = free.missing
     if missing:
         print(f"{missing} views have no row yet: run the same command again")
@@ -84,9 +84,9 @@ def caption_job(arguments: Arguments) -> int:
 def fuse_job(arguments: Arguments) -> int:
     """Write the instructions."""
     if arguments.plan:
-        _say("fuse", plan_fusion(arguments.run, arguments.profile))
+        print_summary("fuse", plan_fusion(arguments.run, arguments.profile))
         return COMPLETE
-    _say("fuse", show_fuse(fuse(arguments.run, arguments.profile, quiet=arguments.quiet)))
+    print_summary("fuse", fuse_lines(fuse(arguments.run, arguments.profile, quiet=arguments.quiet)))
     return COMPLETE
 
 
@@ -96,29 +96,31 @@ def train_job(arguments: Arguments) -> int:
     Raises:
         JobError: training cannot go on.
     """
-    from caslie_ray.training import TrainingError, plan_training, train  # torch takes seconds; other jobs need none
+    from caslie_ray.training import TrainingError, plan_training, train  # imports torch, which takes seconds
+    from caslie_ray.training.summary_lines import summary_lines as train_lines
 
     arguments = _pinned(arguments, [arguments.profile.lineup.base])
     if arguments.plan:
-        _say("train", plan_training(arguments.run, arguments.profile))
+        print_summary("train", plan_training(arguments.run, arguments.profile))
         return COMPLETE
     try:
-        _say("train", show_train(train(arguments.run, arguments.profile, quiet=arguments.quiet)))
+        print_summary("train", train_lines(train(arguments.run, arguments.profile, quiet=arguments.quiet)))
     except TrainingError as error:
         raise JobError(str(error)) from error
     return COMPLETE
 
 
 def predict_job(arguments: Arguments) -> int:
-    """Let the models answer."""
+    """Answer the instructions with the models."""
     from caslie_ray.prediction import plan_prediction, predict  # as above
+    from caslie_ray.prediction.summary_lines import summary_lines as predict_lines
 
     arguments = _pinned(arguments, [arguments.profile.lineup.base])
     if arguments.plan:
-        _say("predict", plan_prediction(arguments.run, arguments.profile))
+        print_summary("predict", plan_prediction(arguments.run, arguments.profile))
         return COMPLETE
     result = predict(arguments.run, arguments.profile, quiet=arguments.quiet)
-    _say("predict", show_predict(result.summary))
+    print_summary("predict", predict_lines(result.summary))
     if result.missing:
         print(f"{result.missing} questions have no answer yet: run the same command again")
         return UNFINISHED
@@ -126,30 +128,30 @@ def predict_job(arguments: Arguments) -> int:
 
 
 def evaluate_job(arguments: Arguments) -> int:
-    """Measure captions and verdicts, and write the page."""
+    """Measure captions, verdicts and answers, and write the page."""
     arguments = _pinned(arguments, _evaluated(arguments.run, arguments.profile))
     if arguments.plan:
-        _say("evaluate", plan_evaluation(arguments.run, arguments.profile))
+        print_summary("evaluate", plan_evaluation(arguments.run, arguments.profile))
         return COMPLETE
-    _say("evaluate", show_evaluate(evaluate(arguments.run, arguments.profile, quiet=arguments.quiet)))
+    print_summary("evaluate", evaluate_lines(evaluate(arguments.run, arguments.profile, quiet=arguments.quiet)))
     return COMPLETE
 
 
 def pipeline_job(arguments: Arguments) -> int:
-    """Run all jobs in order; the first that does not complete ends it.
+    """Run all jobs in order, up to the first that does not complete.
 
     Raises:
-        EngineError: a checkpoint cannot be found, or the engine of the base cannot apply its adapters.
+        EngineError: a checkpoint cannot be found, or the base's engine cannot apply its adapters.
     """
     from caslie_ray.training import base_of  # as above
 
     arguments = _pinned(arguments, [*captioning_models(arguments.profile), arguments.profile.lineup.base])
-    base = base_of(arguments.profile)  # an error here costs nothing yet
+    base = base_of(arguments.profile)  # fails before anything is computed
     lineup = resolve(arguments.profile)
     if arguments.run.read_json(_SUMMARY) is None:
         check_models([*lineup.roles, base], {*needed_names(lineup, arguments.profile.faults), base.name})
     if arguments.plan:
-        _say("engines", engine_lines([*lineup.roles, base]))
+        print_summary("engines", engine_lines([*lineup.roles, base]))
     if arguments.plan and not arguments.run.files("views"):
         return ingest_job(arguments)
     begun = time.monotonic()
@@ -161,7 +163,7 @@ def pipeline_job(arguments: Arguments) -> int:
         except RunError as missing:
             if not arguments.plan:
                 raise
-            _say(name, [f"not known yet    {missing}"])
+            print_summary(name, [f"not known yet    {missing}"])
             continue
         if code != COMPLETE:
             return code
@@ -171,41 +173,6 @@ def pipeline_job(arguments: Arguments) -> int:
         summary = {"job": "pipeline", "run": arguments.run.label, "seconds": seconds, "seconds_by_job": took}
         arguments.run.write_json(_SUMMARY, summary)
         print(f"\npipeline complete in {clock(seconds)}: {arguments.run.label}")
-    return COMPLETE
-
-
-def benchmark_job(arguments: Arguments) -> int:
-    """Measure the jobs beside what one would use instead of them.
-
-    Raises:
-        JobError: one of this project's jobs failed; what was measured is written all the same.
-    """
-    from caslie_ray.benchmark.plot import plot
-    from caslie_ray.benchmark.running import benchmark, plan_benchmark  # other jobs do without what it imports
-    from caslie_ray.benchmark.table import show
-
-    given = arguments.options
-    options = read_options(given)
-    if arguments.plan:
-        _say("benchmark", list(plan_benchmark(arguments.profile, options)))
-        return COMPLETE
-    if not arguments.kept and os.environ.get("RAY_ADDRESS"):
-        log.warning("without --run only this machine has the tables: on several machines name a store with --run")
-    found = benchmark(arguments.run, arguments.profile, options, quiet=arguments.quiet)
-    _say("benchmark", [*show(found.entries, found.scale, found.parts, found.machine)])
-    text = json.dumps(found.entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if given.json:
-        Path(given.json).write_text(text, encoding="utf-8")
-    if given.plot:
-        Path(given.plot).write_text(plot(found.entries), encoding="utf-8")
-    if arguments.kept:
-        arguments.run.write_json(
-            "summary/benchmark.json",
-            {"job": "benchmark", "run": arguments.run.label, "machine": found.machine, "entries": found.entries},
-        )
-        arguments.run.put(arguments.run.path("report", "benchmark.svg"), plot(found.entries).encode())
-    if found.failed:
-        raise JobError(f"{', '.join(found.failed)} did not complete; the reasons are in the table")
     return COMPLETE
 
 
@@ -222,13 +189,13 @@ _PIPELINE = (
 
 
 def _pinned(arguments: Arguments, models: Sequence[Model]) -> Arguments:
-    """The arguments with commits for the revisions of some models; a plan changes nothing in the run."""
+    """Return the arguments with models pinned to commits; a plan does not record them in the run."""
     profile = pin_profile(arguments.run, arguments.profile, models, record=not arguments.plan)
     return replace(arguments, profile=profile)
 
 
 def _evaluated(run: Run, profile: Profile) -> list[Model]:
-    """The models that `evaluate` looks up or asks: the base, and the captioner for captions without context."""
+    """Return the models that `evaluate` uses: the base, and the captioner for captions without context."""
     return [
         *([profile.lineup.captioner] if profile.evaluation.context_free else []),
         *([profile.lineup.base] if run.files("predictions") else []),
@@ -236,14 +203,14 @@ def _evaluated(run: Run, profile: Profile) -> list[Model]:
 
 
 def _miniature_world(arguments: Arguments) -> str:
-    """Draw the miniature world into the run; return its data set's path.
+    """Generate the miniature world in the run and return the path of its data set.
 
     Raises:
         JobError: the profile is for real data.
     """
     settings = arguments.profile.miniature
     if not settings.draw:
-        raise JobError(f"profile {arguments.profile.name} reads real data: name it with --source PATH|URI")
+        raise JobError(f"profile {arguments.profile.name} reads real data: give it with --source PATH|URI")
     size = WorldSize(**settings.model_dump(exclude={"draw", "seed"}))
     run = arguments.run
     run.check_lease()
@@ -253,14 +220,15 @@ def _miniature_world(arguments: Arguments) -> str:
         write_dataset(folder, size, settings.seed)
         local = pafs.LocalFileSystem()
         target = run.path("source")
-        run.patiently(
+        run.with_retries(
             "write", target,
             lambda: pafs.copy_files(folder, target, source_filesystem=local, destination_filesystem=run.fs),
         )  # fmt: skip
     return run.below("source/dataset.json").uri
 
 
-def _say(job: str, lines: list[str]) -> None:
+def print_summary(job: str, lines: list[str]) -> None:
+    """Print the name of a job and the lines of its summary."""
     print(f"\n{job}")
     for line in lines:
         print(f"  {line}")

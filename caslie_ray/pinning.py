@@ -1,8 +1,7 @@
-"""Branches and tags of a profile's checkpoints, resolved to commits once for a run.
+"""Pins branches and tags of a profile's checkpoints to commits, once per run.
 
-A branch moves, and answers are found again by the commit of the model that gave them. So a run records which commit
-each branch was when the run first used it, and later jobs on the run use that commit: a job that is submitted again
-goes on where it was, and needs no hub to know what the run holds.
+A branch moves, and answers are keyed by the commit of the model. So a run records the commit of each branch at first
+use, and later jobs on the run use it: a resubmitted job continues its work, and needs no hub to find what is done.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ __all__ = ["REVISIONS", "pin_profile"]
 log = logging.getLogger(__name__)
 
 REVISIONS = "revisions.json"
-"""The file of a run that records commits, by ``CHECKPOINT@REVISION``."""
+"""File of a run with the commits, by ``CHECKPOINT@REVISION``."""
 
 
 def pin_profile(run: Run, profile: Profile, models: Iterable[Model], *, record: bool) -> Profile:
-    """Return a profile in which models of the hub have commits for revisions.
+    """Return the profile with commits as the revisions of hub models.
 
-    A commit that the run has recorded is taken; otherwise the hub is asked. With ``faults.missing_voter: quorum`` a
-    voter that cannot be resolved is left as it is, with a warning.
+    Commits come from the run, or else from the hub. With ``faults.missing_voter: quorum``, a voter that cannot be
+    resolved is left unchanged, with a warning.
 
     Args:
         run: may have recorded commits.
         profile: the profile.
-        models: those of its lineup that will be used; the others are left as they are.
+        models: the models of its lineup that will be used; the others are left unchanged.
         record: write new commits into the run.
 
     Raises:
-        EngineError: a commit is not known, or there is no such checkpoint.
+        EngineError: a commit cannot be resolved, or a checkpoint does not exist.
     """
     known: dict[str, str] = run.read_json(REVISIONS) or {}
     optional = optional_names(profile)
@@ -55,7 +54,7 @@ def pin_profile(run: Run, profile: Profile, models: Iterable[Model], *, record: 
                 raise
             log.warning("%s: %s", model.name, error)
             continue
-        if commit is None or commit == model.revision:  # not of the hub, or a commit already
+        if commit is None or commit == model.revision:  # local, or a commit already
             continue
         commits[key] = commit
         if key in known:

@@ -1,4 +1,4 @@
-"""Prompts that record which of their characters may be cut: user fields, and captions of products.
+"""Prompts that record which of their spans may be cut: user fields, and captions of products.
 
 A template is written as in the paper, with its slots in double braces: ``"… the question: {{question}}"``.
 """
@@ -22,14 +22,14 @@ _LINE_BREAK = re.compile(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]\s*+")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked.
+    """A prompt, before any chat template.
 
     Attributes:
-        text: the whole prompt, without any chat template.
-        fields: ``[start, end)`` offsets, in characters of `text` and in rising order, of the fields that
-            came from the user. An engine that must shorten the prompt takes words from these first.
-        captions: ``[start, end)`` offsets, as above, of captions that may lose words once the fields have
-            none to spare. No caption overlaps a field. Only prompts of uniM³ have any.
+        text: the complete prompt.
+        fields: ``[start, end)`` character offsets in `text`, in ascending order, of user fields. An engine that must
+            shorten the prompt cuts words from these first.
+        captions: ``[start, end)`` offsets, as above, of captions, which are cut after the fields. No caption overlaps a
+            field. Only prompts of uniM³ have captions.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Prompt:
     captions: tuple[Span, ...] = ()
 
     def fill(self, slot: str, value: str) -> Prompt:
-        """Put `value`, on one line, in the place of the first ``{{slot}}``; the value is no field, so it is never cut.
+        """Replace the first ``{{slot}}`` by `value`, on one line. The value is not a field, so it is never cut.
 
         Raises:
             KeyError: the prompt has no such slot.
@@ -57,11 +57,10 @@ class Prompt:
 
 
 def render(template: str, **fields: str) -> Prompt:
-    """Fill the named slots of `template`; slots without a value stay, to be filled later.
+    """Fill the named slots of `template`; slots without a value remain, to be filled later.
 
-    Each value is written on one line, so that no field can imitate another line of the prompt.
-    A field that itself holds a slot (``{{caption}}`` typed by a user) keeps one pair of braces of it, so that
-    no user can steer where the caption goes.
+    Each value is written on one line, so that no field can imitate another line of the prompt. A slot inside a field
+    (``{{caption}}`` typed by a user) keeps one pair of braces, so that no user controls where the caption goes.
     """
     parts: list[str] = []
     spans: list[Span] = []
@@ -87,12 +86,12 @@ def one_line(text: str) -> str:
 
 
 def read_spans(stored: Iterable[Sequence[int]] | None) -> tuple[Span, ...]:
-    """Return the spans that a table holds as lists; null holds none."""
+    """Convert spans from a table's lists; null: none."""
     return tuple((start, end) for start, end in stored or ())
 
 
 def join(prompts: list[Prompt], separator: str) -> Prompt:
-    """Write prompts one after the other; the spans of each are kept."""
+    """Concatenate prompts, keeping their spans."""
     fields: list[Span] = []
     captions: list[Span] = []
     at = 0

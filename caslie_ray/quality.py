@@ -1,7 +1,7 @@
-"""CQE: from the voters' answers to a verdict (paper 4.2).
+"""CQE: the verdict of the voters (paper 4.2).
 
-The rule: with n voters in the lineup at least (n + 1) / 2 valid votes are needed, and yes needs more than
-half of the valid ones. With fewer valid votes the row is an error row and its verdict is no.
+With n voters in the lineup, a verdict needs at least (n + 1) / 2 valid votes, and is yes if more than half of them are.
+With fewer valid votes the row is an error row and its verdict is no.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import NamedTuple
 __all__ = ["CHOICES", "Tally", "answer_of", "audited", "count", "fleiss_kappa", "quorum"]
 
 CHOICES = ("yes", "no")
-"""What a voter chooses between."""
+"""The choices of a voter."""
 
 
 def answer_of(p_yes: float) -> str:
-    """Return the answer that a probability stands for; a tie is no."""
+    """Return the answer of a probability; a tie is no."""
     return "yes" if p_yes > 0.5 else "no"
 
 
 def audited(view_id: str, share: float) -> bool:
-    """Return whether a view is of the random share of views on which all voters are asked, by its id."""
+    """Return whether a view is in the audit sample, on which all voters vote; sampled by id."""
     return int(view_id[:8], 16) < share * 2**32
 
 
 def quorum(voters: int) -> int:
-    """Return how many valid votes a verdict needs in a lineup of so many voters."""
+    """Return the number of valid votes that a verdict needs, given the number of voters."""
     return (voters + 1) // 2
 
 
 class Tally(NamedTuple):
-    """How a vote stands.
+    """The state of a vote.
 
     Attributes:
         yes: valid votes for the caption.
         no: valid votes against it.
-        failed: voters that gave no valid vote.
-        outstanding: voters not asked.
+        failed: voters without a valid vote.
+        outstanding: voters not asked yet.
     """
 
     yes: int
@@ -47,7 +47,7 @@ class Tally(NamedTuple):
 
     @property
     def verdict(self) -> bool:
-        """The verdict on the votes that are in."""
+        """The verdict by the votes so far."""
         return self.has_quorum and self.yes > self.no
 
     @property
@@ -57,7 +57,7 @@ class Tally(NamedTuple):
 
     @property
     def decided(self) -> bool:
-        """Whether no outstanding vote, nor the failure of one, could change the verdict or its validity."""
+        """Whether no outstanding vote, valid or failed, can change the verdict or its validity (early exit)."""
         return self.has_quorum and (self.yes > self.no + self.outstanding or self.yes + self.outstanding <= self.no)
 
 
@@ -73,7 +73,7 @@ def count(answers: Sequence[str | None], voters: int) -> Tally:
 
 
 def fleiss_kappa(rows: Sequence[tuple[int, int]]) -> float | None:
-    """Return Fleiss' κ of yes and no counts, one pair a view; None where it is not defined.
+    """Return Fleiss' κ of yes and no counts, one pair per view; None if it is undefined.
 
     Args:
         rows: (yes, no) of views on which the same number of voters, at least two, answered.

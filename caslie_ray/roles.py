@@ -1,4 +1,4 @@
-"""The lineup of a caption job, resolved: who is asked, in which order, under which fingerprints."""
+"""The resolved lineup: which models are asked, in which order, under which fingerprints."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from caslie_ray.engines import EngineSpec, LoraShape
-from caslie_ray.engines.choosing import AUTO, choose_engine
-from caslie_ray.engines.fingerprint import fingerprint
-from caslie_ray.engines.instructions import takes_instructions
+from caslie_ray.engines import EngineSpec, LoraShape, takes_instructions
+from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
 from caslie_ray.engines.revisions import pinned
+from caslie_ray.engines.selection import AUTO, choose_engine
 from caslie_ray.errors import EngineError
 from caslie_ray.hashing import content_id
-from caslie_ray.profiles import FaultSettings, Model, Pool, Profile, ProfileError, Resources
+from caslie_ray.profiles import FaultSettings, Lineup, Model, Pool, Profile, ProfileError, Resources
 from caslie_ray.quality import audited
 
 __all__ = [
-    "ResolvedLineup", "Role", "captioning_models", "engine_lines", "needed_names", "optional_names", "resolve",
-    "role_of",
+    "ResolvedLineup", "Role", "call_cost", "captioning_models", "engine_lines", "needed_names", "optional_names",
+    "resolve", "role_of", "voters_by_cost",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -30,12 +29,12 @@ class Role:
 
     Attributes:
         name: its name in the profile, and in the votes of the `captions` table.
-        fingerprint: everything that its answers depend on, as 32 hexadecimal digits.
-        pool: the pool of replicas that plays it; roles that share a checkpoint share one.
+        fingerprint: hash of everything that its answers depend on, 32 hexadecimal digits.
+        pool: its pool of replicas; roles that share a checkpoint share one.
         spec: what a replica loads.
-        why: why on this engine, where the profile left it open; else empty.
-        resources: what a replica asks of the cluster.
-        replicas: how many replicas there may be.
+        why: reason for the engine if the profile says `auto`; else empty.
+        resources: what a replica requests from the cluster.
+        replicas: limits of the number of replicas.
     """
 
     name: str
@@ -48,27 +47,27 @@ class Role:
 
     @property
     def engine(self) -> str:
-        """Its engine, and why where the profile left it open."""
+        """Its engine, with the reason if the profile says `auto`."""
         return self.spec.engine + (f" · {self.why}" if self.why else "")
 
     @property
     def answers(self) -> str:
-        """The folder of the run that keeps this model's own answers."""
+        """Folder of the run with this model's answers."""
         return f"answers/{self.name}-{self.fingerprint[:12]}"
 
 
 @dataclass(frozen=True)
 class ResolvedLineup:
-    """Who captions and who votes, and by which rules.
+    """Captioner, voters and rules.
 
     Attributes:
         captioner: None where captions come with the data, or are never used.
         voters: the one that shares the captioner's checkpoint, then cheapest first; empty where nobody votes.
         rule: `majority`, `always` (UIA) or `never` (text only).
-        full: every voter is asked about every view.
-        audit: share of the views on which all vote all the same.
+        full: all voters vote on all views.
+        audit: share of the views on which all vote despite early exit.
         context_free: one caption prompt for all images (paper C.1).
-        caption_words: words that the captioner is asked not to exceed; None where its prompt names no limit.
+        caption_words: maximum words that the caption prompt asks for; None: it names no limit.
     """
 
     captioner: Role | None
@@ -81,7 +80,7 @@ class ResolvedLineup:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """All roles, in the order in which a view meets them."""
+        """All roles, in the order in which they see a view."""
         return (*((self.captioner,) if self.captioner else ()), *self.voters)
 
     def roles_of_stage(self, name: str | None) -> tuple[Role, ...]:
@@ -97,7 +96,7 @@ class ResolvedLineup:
         return tuple({role.pool: role.name for role in reversed(self.roles)}.values())[::-1]
 
     def engines(self) -> list[str]:
-        """Return one line a role: its engine, and why where the profile left it open."""
+        """Return one line per role: its engine, with the reason if the profile says `auto`."""
         return engine_lines(self.roles)
 
     @property
@@ -107,7 +106,7 @@ class ResolvedLineup:
 
     @property
     def key(self) -> str:
-        """A hash of all of the lineup that rows of `captions` depend on."""
+        """Hash of everything in the lineup that rows of `captions` depend on."""
         who = [(role.name, role.fingerprint) for role in self.roles]
         facts: tuple[object, ...] = (
             self.captioner is not None, who, self.rule, self.full, self.audit, self.context_free
@@ -117,39 +116,52 @@ class ResolvedLineup:
         return content_id(repr(facts))
 
     def asks_all(self, view_id: str) -> bool:
-        """Whether all voters are asked about a view even when its majority is certain."""
+        """Return whether all voters vote on a view even if its majority is certain."""
         return self.full or audited(view_id, self.audit)
 
 
 def engine_lines(roles: Sequence[Role]) -> list[str]:
-    """Return one line per role: its engine, and why where the profile left it open."""
+    """Return one line per role: its engine, with the reason if the profile says `auto`."""
     width = max((len(role.name) for role in roles), default=0)
     return [f"{role.name:<{width}}  {role.engine}" for role in roles]
 
 
+def voters_by_cost(lineup: Lineup) -> tuple[Model, ...]:
+    """Return the voters, cheapest first; equal costs keep the order of the profile."""
+    return tuple(sorted(lineup.voters, key=call_cost))
+
+
+def call_cost(model: Model) -> float:
+    """Return the relative cost of a call: `cost`, else the bytes of the weights, infinite if neither is known."""
+    if model.cost is not None:
+        return model.cost
+    size = weight_bytes(model.checkpoint, model.revision)
+    return float("inf") if size is None else float(size)
+
+
 def captioning_models(profile: Profile) -> list[Model]:
-    """Return the models that a caption job asks, the captioner first and then the voters, cheapest first."""
+    """Return the models of a caption job: the captioner, then the voters, cheapest first."""
     generated = profile.captions.source == "generated" and profile.votes.rule != "never"
     return [
         *([profile.lineup.captioner] if generated else []),
-        *(profile.lineup.voters_by_cost() if profile.votes.rule == "majority" else ()),
+        *(voters_by_cost(profile.lineup) if profile.votes.rule == "majority" else ()),
     ]
 
 
 def optional_names(profile: Profile) -> frozenset[str]:
-    """Return the names of the voters that a job goes on without; see `faults.missing_voter`."""
+    """Return the names of the voters that a job can do without; see `faults.missing_voter`."""
     return frozenset(voter.name for voter in profile.lineup.voters if profile.faults.missing_voter == "quorum")
 
 
 def needed_names(lineup: ResolvedLineup, faults: FaultSettings) -> frozenset[str]:
-    """Return the names of the roles that a job does not go on without; see `faults.missing_voter`."""
+    """Return the names of the roles that a job needs; see `faults.missing_voter`."""
     if faults.missing_voter == "fail":
         return lineup.names
     return frozenset({lineup.captioner.name} if lineup.captioner else ())
 
 
 def resolve(profile: Profile) -> ResolvedLineup:
-    """Work out the lineup of a profile.
+    """Resolve the lineup of a profile.
 
     Raises:
         ProfileError: two voters are one model under one fingerprint.
@@ -183,7 +195,7 @@ def resolve(profile: Profile) -> ResolvedLineup:
 
 
 def _role_of(model: Model, *, optional: bool) -> Role:
-    """Return the role of a model; where a job goes on without the model, also if it cannot be found."""
+    """Return the role of a model; that of an optional model also if its checkpoint cannot be found."""
     try:
         return role_of(model)
     except EngineError as error:
@@ -201,11 +213,11 @@ def role_of(model: Model, lora: LoraShape | None = None, *, asked: bool = True) 
 
     Args:
         model: the model.
-        lora: shape of the adapters that it will answer with; None for none.
-        asked: False where its answers are only looked up: then no engine is chosen, which would read its settings.
+        lora: shape of the adapters that it will use; None: no adapter.
+        asked: False if its answers are only looked up: then no engine is selected, which would read its settings.
 
     Raises:
-        EngineError: its checkpoint cannot be found, or the engine that it names cannot apply the adapters.
+        EngineError: its checkpoint cannot be found, or its engine cannot apply the adapters.
     """
     spec = pinned(model.spec())
     spec, why = choose_engine(spec, lora) if asked else (spec, "")

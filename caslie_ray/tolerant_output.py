@@ -1,6 +1,6 @@
-"""Standard output and error that may lose their reader: ``python jobs/ingest.py … | head -1``.
+"""Standard output and error that tolerate a closed pipe, as in ``python jobs/ingest.py … | head -1``.
 
-The work of a job is worth more than its output, so it goes on, and its exit code is that of the work.
+The job continues, and its exit code is that of its work.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class _Tolerant:
             self.write(line)
 
     def _drop(self) -> None:
-        """Let the stream write to nowhere: what it still buffers would fail again when Python flushes it at exit."""
-        with suppress(OSError, ValueError):  # a stream that is no file
+        """Redirect the stream to /dev/null: flushing its buffer at exit would fail again."""
+        with suppress(OSError, ValueError):  # not a file
             nowhere = os.open(os.devnull, os.O_WRONLY)
             try:
                 os.dup2(nowhere, self._stream.fileno())
@@ -53,11 +53,11 @@ class _Tolerant:
 
 @contextmanager
 def tolerant_output() -> Iterator[None]:
-    """Ignore that the readers of standard output and standard error are gone, here and when Python ends."""
+    """Context manager that ignores closed readers of standard output and error, also when Python exits."""
     before = sys.stdout, sys.stderr
-    # Python has no such stream where it was closed before the start.
+    # A stream that was closed before the start is None.
     out, error = (_Tolerant(open(os.devnull, "w") if stream is None else stream) for stream in before)  # noqa: SIM115
-    # A terminal that lacks a letter must not end a job. Standard error escapes such letters by default.
+    # A character that the terminal cannot encode must not end a job. Standard error escapes them by default.
     if isinstance(before[0], io.TextIOWrapper):
         before[0].reconfigure(errors="replace")
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, error)

@@ -1,9 +1,6 @@
 """Write the instructions that uniM³ is trained on: text plus the captions that won, and two ablations.
 
-Run as:
-    python jobs/fuse.py --run runs/demo
-
-Reads samples and captions, writes instructions (variants caslie, uia and text) and summary/fuse.json.
+`python jobs/fuse.py --help` explains the job; `caslie fuse` is the same where the package is installed.
 """
 
 import sys
@@ -11,8 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from caslie_ray.cli import main
-from caslie_ray.jobs import fuse_job
+from caslie_ray.commands import run_command
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__ or "", fuse_job))
+    sys.exit(run_command("fuse"))

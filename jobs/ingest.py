@@ -1,11 +1,6 @@
 """Read a data set in the MMECInstruct format: samples, their images, and the views to caption.
 
-Run as:
-    python jobs/ingest.py --run runs/demo                                 (draws the miniature world)
-    python jobs/ingest.py --run runs/shop --source path/to/dataset.json
-    python jobs/ingest.py --profile caslie-m --run s3://shop/run --source s3://shop/products/
-
-Writes the tables samples, images, views and rejects, and summary/ingest.json.
+`python jobs/ingest.py --help` explains the job; `caslie ingest` is the same where the package is installed.
 """
 
 import sys
@@ -13,8 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from caslie_ray.cli import main
-from caslie_ray.jobs import ingest_job
+from caslie_ray.commands import run_command
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__ or "", ingest_job, source=True))
+    sys.exit(run_command("ingest"))

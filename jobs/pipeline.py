@@ -1,11 +1,6 @@
-"""All jobs in order on one run: ingest, caption, fuse, train, predict, evaluate.
+"""Run all jobs in order: ingest, caption, fuse, train, predict, evaluate.
 
-Run as:
-    python jobs/pipeline.py --profile mini --run runs/demo
-    python jobs/pipeline.py --profile mini --run runs/shop --source path/to/dataset.json
-    python jobs/pipeline.py --profile mini --run runs/demo --plan
-
-Each job does only what the run lacks, so the command may be repeated at any time.
+`python jobs/pipeline.py --help` explains the job; `caslie pipeline` is the same where the package is installed.
 """
 
 import sys
@@ -13,8 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from caslie_ray.cli import main
-from caslie_ray.jobs import pipeline_job
+from caslie_ray.commands import run_command
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__ or "", pipeline_job, source=True))
+    sys.exit(run_command("pipeline"))

@@ -39,9 +39,9 @@ class Checkout(NamedTuple):
 
 
 def readme_examples() -> tuple[str, str]:
-    """The Python blocks of the README's section on adding a task: a task, and metrics."""
-    section = (ROOT / "README.md").read_text().partition("### Add a task")[2].partition("\n### ")[0]
-    task, metrics = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    """The Python blocks of the README of tasks: a task, and metrics."""
+    text = (ROOT / "caslie_ray" / "tasks" / "README.md").read_text()
+    task, metrics = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return task, metrics
 
 

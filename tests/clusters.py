@@ -1,4 +1,4 @@
-"""A Ray cluster of separate node processes on this machine, which a test kills, drains and adds to."""
+"""A Ray cluster of separate node processes on this machine; a test kills, drains and adds nodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def until(true: Callable[[], Any], limit_s: float = 120.0, what: str = "it") -> Any:
-    """Wait until something is true; return it."""
+    """Wait until a call returns something true; return that."""
     deadline = time.monotonic() + limit_s
     while not (value := true()):
         assert time.monotonic() < deadline, f"waited {limit_s:g} s for {what}"
@@ -30,26 +30,30 @@ def until(true: Callable[[], Any], limit_s: float = 120.0, what: str = "it") -> 
     return value
 
 
-# The loss of a machine is noticed in two seconds, and not in twenty.
-_SOON = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+# Ray notices a lost node in 2 seconds; by default it takes 20.
+_FAST_HEALTH_CHECKS = {
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
 
 
 class Nodes:
-    """The cluster: a head without CPUs, which holds the driver, and workers with a declared GPU each."""
+    """The cluster: a head without CPUs, where the driver runs, and workers with one declared GPU each."""
 
     def __init__(self, environment: dict[str, str] | None = None) -> None:
-        # What Ray notes of a cluster for those who look for one is not to be found by others on this machine.
-        self._folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets want short names
+        # Ray writes the address of a cluster there: other processes of this machine must not find this one.
+        self._folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # paths of sockets must be short
         self._environment = {**(environment or {}), "RAY_TMPDIR": self._folder}
         self.workers: list[Any] = []
         self.begin_again()
 
     def begin_again(self) -> None:
-        """Start a head, in place of one that was lost."""
-        with self._told():
+        """Start a head; again after one was lost."""
+        with self._with_environment():
             self._cluster = Cluster(
                 initialize_head=True, connect=False, shutdown_at_exit=False,
-                head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": _SOON},
+                head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": _FAST_HEALTH_CHECKS},
             )  # fmt: skip
 
     @property
@@ -58,19 +62,19 @@ class Nodes:
 
     @property
     def metrics(self) -> str:
-        """Where Prometheus asks the head, and so the drivers, for their metrics."""
+        """The URL where Prometheus scrapes the metrics of the head and of drivers."""
         head: Any = self._cluster.head_node
         return f"http://{head.node_ip_address}:{head.metrics_export_port}/metrics"
 
     def add(self, num_cpus: int = 2, num_gpus: int = 1) -> Any:
-        """Add a worker."""
-        with self._told():
+        """Add a worker node."""
+        with self._with_environment():
             node = self._cluster.add_node(wait=False, num_cpus=num_cpus, num_gpus=num_gpus)
         self.workers.append(node)
         return node
 
     def kill(self, node: Any) -> None:
-        """End a node as the loss of its machine does: all its processes at once, with no word to anybody."""
+        """Kill all processes of a node at once, as the loss of its machine does."""
         self.workers.remove(node)
         gone = [process for pid in self.processes_of(node) for process in _tree(pid)]
         for process in gone:
@@ -80,12 +84,12 @@ class Nodes:
         self._cluster.worker_nodes.discard(node)
 
     def processes_of(self, node: Any) -> set[int]:
-        """The processes of a node, those of replicas and tasks among them."""
+        """The processes of a node, replicas and tasks included."""
         own = [process.process.pid for kind in node.all_processes.values() for process in kind]
         return {process.pid for pid in own for process in _tree(pid)}
 
     def replicas(self, node: Any = None, kind: str = "Replica") -> list[psutil.Process]:
-        """The processes of the replicas, or of other actors, on a node, or on all workers."""
+        """The processes of replicas, or of other actors, on one node or on all workers."""
         found = []
         for pid in {pid for one in ([node] if node else self.workers) for pid in self.processes_of(one)}:
             with suppress(psutil.NoSuchProcess):
@@ -95,11 +99,11 @@ class Nodes:
         return found
 
     def busy(self, kind: str = "Replica") -> Any:
-        """The node on which a replica, or another actor, is; waits until there is one."""
+        """The node where a replica, or another actor, runs; wait until there is one."""
         return until(lambda: next((one for one in self.workers if self.replicas(one, kind)), None), what=kind)
 
     def drain(self, node: Any, seconds: int) -> None:
-        """Announce that a node will be taken away."""
+        """Drain a node as a spot preemption does: it ends in so many seconds."""
         subprocess.run(
             [
                 str(Path(sys.executable).parent / "ray"), "drain-node",
@@ -111,21 +115,21 @@ class Nodes:
         )  # fmt: skip
 
     def fill(self, count: int = 2) -> None:
-        """Bring the workers to a number."""
+        """Add or kill workers until there are so many."""
         while len(self.workers) < count:
             self.add()
         while len(self.workers) > count:
             self.kill(self.workers[-1])
 
     def close(self) -> None:
-        """End it all."""
+        """Stop the cluster and remove its files."""
         for node in list(self.workers):
             self.kill(node)
         self._cluster.shutdown()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def lose_head(self) -> None:
-        """End the head as the loss of its machine does; the workers end with it."""
+        """Kill the head as the loss of its machine does, and the workers with it."""
         for pid in self.processes_of(self._cluster.head_node):
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(pid).kill()
@@ -133,7 +137,7 @@ class Nodes:
             self.kill(node)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _with_environment(self) -> Iterator[None]:
         before = dict(os.environ)
         os.environ.update(self._environment)
         try:
@@ -143,12 +147,12 @@ class Nodes:
             os.environ.update(before)
 
     def submit(self, name: str, *arguments: str) -> Submitted:
-        """Start a job whose driver is a process of its own."""
+        """Start a job with its driver in a separate process."""
         return Submitted(name, arguments, {**self._environment, "RAY_ADDRESS": self.address})
 
 
 class Submitted:
-    """A job that runs."""
+    """A running job."""
 
     def __init__(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
         self.begun = time.monotonic()
@@ -163,7 +167,7 @@ class Submitted:
         return self.process.poll() is None
 
     def end(self, limit_s: float = 120.0) -> tuple[int, str]:
-        """Wait for its end; return its exit code and what it said."""
+        """Wait for the job to end; return its exit code and its output."""
         if self._output is None:
             self._output, _ = self.process.communicate(timeout=limit_s)
         return self.process.returncode, self._output

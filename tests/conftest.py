@@ -1,4 +1,4 @@
-"""What tests share: one Ray for the session, and a drawn data set read into a run."""
+"""Shared fixtures (one Ray per process, a small run), the marker `verify`, and the order of files."""
 
 from __future__ import annotations
 
@@ -14,21 +14,29 @@ import pytest
 import ray
 from filelock import FileLock
 
-from caslie_ray.cluster.connection import quieten
+from caslie_ray.cluster.connection import quiet_ray_data
 from caslie_ray.dataset import ingest
 from caslie_ray.storage.run import open_run
+from tests.long_tests import COLLECTED, file_seconds, is_long
 from tests.worlds import draw, profile
 
-_LONG_FIRST = ("chaos", "vllm", "cluster")
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first: `make test` hands files to two processes, and neither shall begin a long one at the end."""
-    kinds: dict[Path, set[str]] = {}
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[COLLECTED] = [item.nodeid for item in items]
     for item in items:
-        kinds.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
-    place = {path: [kind not in marks for kind in _LONG_FIRST] for path, marks in kinds.items()}
-    items.sort(key=lambda item: place[item.path])
+        if is_long(item.nodeid):
+            item.add_marker(pytest.mark.verify)
+
+    # Two processes take whole files: long files first, so that none starts when the other process is done.
+    # One process: long files last, so that errors of short tests show early.
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    seconds = {path: file_seconds(path, verify=not parallel) for path in {_file(item) for item in items}}
+    items.sort(key=lambda item: seconds[_file(item)], reverse=parallel)
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(autouse=True)
@@ -43,17 +51,17 @@ def _one_vllm_at_a_time(request: pytest.FixtureRequest, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A Ray of this machine: 2 CPUs and, declared but not there, one GPU."""
-    # A cluster of the user's own may run on this machine.
+    """A Ray of this machine: 2 CPUs and one declared GPU that does not exist."""
+    # The user's own cluster may run on this machine.
     ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    quieten()
+    quiet_ray_data()
     yield
     ray.shutdown()
 
 
 @pytest.fixture(scope="session")
 def world(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that holds samples, images and views of a small drawn data set. Copy it before writing to it."""
+    """A run with samples, images and views of a small drawn data set. Copy it before writing to it."""
     folder = tmp_path_factory.mktemp("world")
     source = draw(folder / "source")
     ingest(open_run(str(folder / "run")), [str(source)], profile())

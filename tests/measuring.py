@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["Cost", "Measured", "measured"]
 
-_PRELOADED = ("caslie_ray.dataset.images", "caslie_ray.dataset.reading", "caslie_ray.dataset.references")
+_PRELOADED = ("caslie_ray.dataset._fetching", "caslie_ray.dataset._reading", "caslie_ray.dataset._references")
 
 
 @dataclass(frozen=True, slots=True)

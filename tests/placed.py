@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from caslie_ray.benchmark.null_engine import NullEngine
+from caslie_ray.benchmark._null_engine import NullEngine
 from caslie_ray.engines import Choice, EngineSpec, Generation, Request
 
 __all__ = ["EXPECTED", "FOLDER", "load", "placed"]

@@ -28,8 +28,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from caslie_ray.benchmark.fabricate import fabricate
-from caslie_ray.benchmark.null_engine import NULL_ENGINE
+from caslie_ray.benchmark._fabricate import fabricate
+from caslie_ray.benchmark._null_engine import NULL_ENGINE
 from caslie_ray.captioning._ledger import survey
 from caslie_ray.roles import resolve
 from caslie_ray.storage.run import Run, open_run
@@ -246,7 +246,7 @@ def _surveyed(run: Run) -> str:
     tables = ["views", "captions", "answers/kept", *(role.answers for role in lineup.roles)]
     listed = {table: run.by_partition(table) for table in tables}
     states = [
-        survey(run.knowing({table: files.get(name, []) for table, files in listed.items()}), name, lineup)
+        survey(run.with_file_listing({table: files.get(name, []) for table, files in listed.items()}), name, lineup)
         for name in sorted(listed["views"])
     ]
     done, views = sum(state.done for state in states), sum(state.views for state in states)

@@ -16,7 +16,7 @@ import pytest
 from caslie_ray.cli import COMPLETE, FAILED, UNFINISHED, WRONG_ARGUMENTS, Arguments, main
 from caslie_ray.errors import EngineError, JobError, RunError
 from caslie_ray.profiles import ProfileError
-from caslie_ray.storage.lease import Holding
+from caslie_ray.storage.lease import RunLease
 from caslie_ray.storage.run import open_run
 from caslie_ray.tasks import UnknownTask
 
@@ -90,7 +90,7 @@ def test_the_jobs_own_code_is_the_processs(code: int, tmp_path: Path) -> None:
         (EngineError("no chat template"), FAILED, "error: no chat template"),
         (UnknownTask("the run holds rows of the task 'x'"), FAILED, "error: the run holds rows of the task 'x'"),
         (ProfileError("two voters are one"), WRONG_ARGUMENTS, "error: two voters are one"),
-        (KeyboardInterrupt(), UNFINISHED, "stopped: what was finished is kept; run the same command again"),
+        (KeyboardInterrupt(), UNFINISHED, "stopped: finished work is kept; run the same command again"),
     ],
 )
 def test_how_a_job_ends(
@@ -120,6 +120,17 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_job_without_sources_has_no_such_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--source" not in stopped_by_argparse(capsys, "--help")[1]
     assert stopped_by_argparse(capsys, "--run", "x", "--source", "y")[0] == WRONG_ARGUMENTS
+
+
+def test_a_refused_job_names_the_command_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--run", str(tmp_path / "run")]
+
+    def job(arguments: Arguments) -> int:
+        assert main(ABOUT, complete, argv=argv, prog="caslie fuse") == FAILED
+        return COMPLETE
+
+    assert main(ABOUT, job, argv=argv, prog="caslie caption") == COMPLETE
+    assert " caption (process " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["--run"], ["--run", "x", "--sett", "a=b"], ["--run", "x", "stray"]])
@@ -176,14 +187,14 @@ def test_a_stopped_process_says_run_again(number: signal.Signals, tmp_path: Path
         process.send_signal(number)
         _, told = process.communicate(timeout=30)
     assert process.returncode == UNFINISHED
-    assert told == "stopped: what was finished is kept; run the same command again\n"
+    assert told == "stopped: finished work is kept; run the same command again\n"
     assert (tmp_path / "summary/kept.json").exists()
 
 
 _TAKEN = """
 import functools, sys, time
 from caslie_ray import cli
-cli.Holding = functools.partial(cli.Holding, lease_s=1.2)
+cli.RunLease = functools.partial(cli.RunLease, lease_s=1.2)
 def job(arguments):
     arguments.run.write_json("summary/first.json", True)
     print("ready", flush=True)
@@ -207,11 +218,11 @@ def test_a_job_whose_run_was_taken_over_says_so_and_writes_no_more(then: str, tm
         process.send_signal(signal.SIGSTOP)
         while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
             time.sleep(0.01)
-        with Holding(run, "fuse", lease_s=1.2):
+        with RunLease(run, "fuse", lease_s=1.2):
             process.send_signal(signal.SIGCONT)
             _, stderr = process.communicate(f"{then}\n", timeout=60)
     assert process.returncode == UNFINISHED
-    assert stderr == "stopped: another job has taken the run over, since this one gave no sign of life\n"
+    assert stderr == "stopped: another job has taken over the run, because this one did not renew its lease\n"
     assert [info.base_name for info in run.listed(run.path("summary"))] == ["first.json"]
 
 

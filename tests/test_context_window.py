@@ -18,17 +18,17 @@ from caslie_ray.engines import EngineSpec, Request, load_engine, resolve
 from caslie_ray.engines.cutting import Fit
 from caslie_ray.engines.trainable import Turns, load_trainable, load_turns
 from caslie_ray.fusion import fuse, instructions_of, plan_fusion
+from caslie_ray.fusion.summary_lines import summary_lines
 from caslie_ray.hashing import content_id
-from caslie_ray.profiles import Profile, load_profile
-from caslie_ray.profiles.training import LoraSettings, TrainingSettings
+from caslie_ray.profiles import LoraSettings, Profile, load_profile
+from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.prompts import Prompt
-from caslie_ray.reporting import show_fuse
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS, SPANS
 from caslie_ray.tasks import find_task
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._examples import Examples, read_examples
-from caslie_ray.training._learner import Learner
+from caslie_ray.training._optimizer_steps import Learner
 
 HISTORY = [f"Camping tent number {n} for two" for n in range(11)]
 OPTIONS = [f"{chr(65 + n)}: Steel kettle number {n} with lid" for n in range(20)]
@@ -181,8 +181,8 @@ def test_fusion_says_what_does_not_fit(run: Run, base: Path) -> None:
     assert summary["fit"]["variants"]["uia"] == {
         "instructions": 3, "fields_cut": 0, "captions_cut": 1, "too_long": 0
     }  # fmt: skip
-    assert f"fit              {expected}" in show_fuse(summary)
-    assert show_fuse(run.read_json("summary/fuse.json")) == show_fuse(summary)
+    assert f"fit              {expected}" in summary_lines(summary)
+    assert summary_lines(run.read_json("summary/fuse.json")) == summary_lines(summary)
 
 
 def test_what_does_not_fit_even_so_is_counted_apart(run: Run, base: Path) -> None:
@@ -228,7 +228,7 @@ def test_the_tokenizer_is_read_only_where_some_prompt_may_be_too_long(
     assert run.read("instructions").num_rows == 3
     assert "cannot be read" in summary["fit"]["unknown"]
     assert "not known" in caplog.text
-    assert any("not known whether prompts fit the context of unim3" in line for line in show_fuse(summary))
+    assert any("not known whether prompts fit the context of unim3" in line for line in summary_lines(summary))
 
 
 def test_a_check_counts_fields_that_lose_words_apart(base: Path) -> None:

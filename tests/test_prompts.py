@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caslie_ray.prompts import Prompt, join, render
-from caslie_ray.tasks._task import caption_line
+from caslie_ray.tasks import caption_line
 
 TEXTS = st.text(alphabet="ab {}c")
 

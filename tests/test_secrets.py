@@ -20,8 +20,8 @@ import ray
 from caslie_ray.cli import COMPLETE, FAILED, WRONG_ARGUMENTS, Arguments, main
 from caslie_ray.jobs import caption_job, evaluate_job, ingest_job
 from caslie_ray.profiles import load_profile
+from caslie_ray.storage.redaction import public_uri, without_credentials
 from caslie_ray.storage.run import Run, open_run
-from caslie_ray.storage.stores import public_uri, without_credentials
 from tests.dataset.world import category, png
 from tests.object_store import ObjectStore, object_store
 from tests.worlds import voter

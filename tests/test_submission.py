@@ -29,7 +29,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 RAY = str(Path(sys.executable).parent / "ray")
 MODELS = ["training.variants=[caslie]", "training.epochs=1", "experiments.shuffled=false", "votes.rule=always"]
 DONE = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("### A cluster on one machine")[2]
+CLUSTER = (ROOT / "caslie_ray" / "cluster" / "README.md").read_text(encoding="utf-8")
+SECTION = CLUSTER.partition("## A cluster on one machine")[2]
 BLOCK = re.search(r"```bash\n(.*?)(ray job submit.*?)```", SECTION, re.DOTALL)
 assert BLOCK is not None, "the README's lines to paste"
 STARTED, SUBMITTED = BLOCK.groups()

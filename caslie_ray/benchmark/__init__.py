@@ -1,4 +1,4 @@
-"""The benchmark: this project beside the published loop, bare engines, `ray.data.llm` and a plain training loop.
+"""The benchmark: this project against the published loop, bare engines, `ray.data.llm` and a plain training loop.
 
-`running.benchmark` measures. Nothing is imported here, since its processes start with this package.
+Entry point: `running.benchmark`. Nothing is imported here, since subprocesses import this package.
 """

@@ -1,84 +1,51 @@
-"""Runs jobs as their command line does, and notes when each began and ended.
-
-Run by the benchmark as ``python -m caslie_ray.benchmark.job SPEC RESULT``: SPEC is a JSON list of {name, argv}.
-RESULT is written at the end: {jobs: [{begin, end, code}], exported: [[time, store, workers], …], resources: {…}}, the
-memory in MiB as Ray's own metrics have it.
-"""
+"""The job `benchmark`: measures, prints the table, and writes the files that were asked for."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
-import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
+import logging
+import os
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
 
-import ray
-from ray.exceptions import RayError
+from caslie_ray.benchmark.options import read_options
+from caslie_ray.benchmark.plot import plot
+from caslie_ray.benchmark.running import benchmark, plan_benchmark
+from caslie_ray.benchmark.table import show
+from caslie_ray.cli import COMPLETE, Arguments
+from caslie_ray.errors import JobError
+from caslie_ray.jobs import print_summary
 
-from caslie_ray import jobs
-from caslie_ray.cli import Arguments, main
+__all__ = ["benchmark_job"]
 
-__all__ = ["used_store_mib", "worker_mib"]
-
-_JOBS: dict[str, Callable[[Arguments], int]] = {
-    "ingest": jobs.ingest_job,
-    "caption": jobs.caption_job,
-    "predict": jobs.predict_job,
-    "train": jobs.train_job,
-}
-_EVERY_S = 1.0
-_WORKERS = re.compile(
-    r'^ray_component_rss_mb\{[^}]*Component="ray::(?!DashboardAgent|RuntimeEnvAgent)[^}]*\} (\S+)', re.MULTILINE
-)
-_USED = re.compile(r"^ray_object_store_used_memory\{[^}]*\} (\S+)", re.MULTILINE)
+log = logging.getLogger(__name__)
 
 
-def used_store_mib(metrics: str) -> float:
-    """Return the MiB that object stores use, by the metrics of one node as Ray exports them for Prometheus."""
-    return sum(float(value) for value in _USED.findall(metrics)) / 2**20
+def benchmark_job(arguments: Arguments) -> int:
+    """Measure the jobs against their alternatives.
 
-
-def worker_mib(metrics: str) -> float:
-    """Return the resident MiB of all Ray workers, shared pages included, by the same metrics."""
-    return sum(float(value) for value in _WORKERS.findall(metrics)) * 1e6 / 2**20
-
-
-def _poll(samples: list[tuple[float, float, float]], ended: threading.Event) -> None:
-    while not ended.wait(_EVERY_S):
-        if not ray.is_initialized():
-            continue
-        with suppress(RayError, OSError, ValueError):
-            store = workers = 0.0
-            for node in ray.nodes():
-                if node["Alive"] and (port := node.get("MetricsExportPort")):
-                    address = f"http://{node['NodeManagerAddress']}:{port}/metrics"
-                    with urlopen(address, timeout=_EVERY_S) as answer:
-                        text = answer.read().decode()
-                    store += used_store_mib(text)
-                    workers += worker_mib(text)
-            samples.append((time.time(), store, workers))
-
-
-def _run(spec: list[dict[str, Any]]) -> dict[str, Any]:
-    samples: list[tuple[float, float, float]] = []
-    ended = threading.Event()
-    threading.Thread(target=_poll, args=(samples, ended), daemon=True).start()
-    done = []
-    for one in spec:
-        begin = time.time()
-        code = main(f"The job {one['name']}.", _JOBS[one["name"]], source=one["name"] == "ingest", argv=one["argv"])
-        done.append({"begin": begin, "end": time.time(), "code": code})
-    ended.set()
-    resources = ray.cluster_resources() if ray.is_initialized() else {}
-    return {"jobs": done, "exported": samples, "resources": resources}
-
-
-if __name__ == "__main__":
-    _spec, _result = sys.argv[1:]
-    Path(_result).write_text(json.dumps(_run(json.loads(Path(_spec).read_text()))))
+    Raises:
+        JobError: one of this project's jobs failed; the other measurements are written.
+    """
+    given = arguments.options
+    options = read_options(given)
+    if arguments.plan:
+        print_summary("benchmark", list(plan_benchmark(arguments.profile, options)))
+        return COMPLETE
+    if not arguments.kept and os.environ.get("RAY_ADDRESS"):
+        log.warning("without --run the tables are on this machine only: on a cluster, give a store with --run")
+    found = benchmark(arguments.run, arguments.profile, options, quiet=arguments.quiet)
+    print_summary("benchmark", [*show(found.entries, found.scale, found.parts, found.machine)])
+    text = json.dumps(found.entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if given.json:
+        Path(given.json).write_text(text, encoding="utf-8")
+    if given.plot:
+        Path(given.plot).write_text(plot(found.entries), encoding="utf-8")
+    if arguments.kept:
+        arguments.run.write_json(
+            "summary/benchmark.json",
+            {"job": "benchmark", "run": arguments.run.label, "machine": found.machine, "entries": found.entries},
+        )
+        arguments.run.put(arguments.run.path("report", "benchmark.svg"), plot(found.entries).encode())
+    if found.failed:
+        raise JobError(f"{', '.join(found.failed)} did not complete; the reasons are in the table")
+    return COMPLETE

@@ -1,4 +1,4 @@
-"""What a benchmark measures, and its options on the command line."""
+"""Options of the benchmark, and its command line arguments."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FULL_ROUNDS, _QUICK_ROUNDS = 3, 1
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured.
+    """Options of the benchmark.
 
     Attributes:
-        quick: few views, one voter, one round: whether it works, not how fast.
+        quick: few views, one voter, one round: a smoke test.
         measures: of `MEASURES`.
-        views: how many; None for the default.
-        rounds: how many; None for the default.
+        views: number of views; None for the default.
+        rounds: number of rounds; None for the default.
     """
 
     quick: bool = False
@@ -32,22 +32,22 @@ class Options:
 
     @property
     def view_count(self) -> int:
-        """Upper limit of views, of questions, and of training samples."""
+        """Maximum number of views, of questions, and of training samples."""
         return self.views or (_QUICK_VIEWS if self.quick else _FULL_VIEWS)
 
     @property
     def round_count(self) -> int:
-        """Rounds, in each of which every side is measured once."""
+        """Number of rounds; each measures every system once."""
         return self.rounds or (_QUICK_ROUNDS if self.quick else _FULL_ROUNDS)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the benchmark to a parser."""
-    parser.add_argument("--quick", action="store_true", help="few views, one voter, one round: does it work?")
+    parser.add_argument("--quick", action="store_true", help="few views, one voter, one round: a smoke test")
     parser.add_argument("--json", metavar="FILE", help="write all figures to a file")
-    parser.add_argument("--plot", metavar="FILE", help="write the ratios as an SVG picture")
-    parser.add_argument("--views", type=_positive, metavar="N", help="how many views at most (1000; 48 with --quick)")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="how often each side runs (3; 1 with --quick)")
+    parser.add_argument("--plot", metavar="FILE", help="write the ratios as an SVG image")
+    parser.add_argument("--views", type=_positive, metavar="N", help="maximum number of views (1000; 48 with --quick)")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="number of rounds (3; 1 with --quick)")
     parser.add_argument(
         "--only", nargs="+", choices=MEASURES, default=list(MEASURES), metavar="NAME",
         help=f"measure only some of {', '.join(MEASURES)}",

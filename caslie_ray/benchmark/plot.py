@@ -1,4 +1,4 @@
-"""The ratios as a picture: one bar per comparison on a logarithmic axis, with the spread over rounds."""
+"""Plots the ratios: one bar per comparison on a logarithmic axis, with the spread over rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _range(one: Mapping[str, Any]) -> str:
 
 
 def plot(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return an SVG of the comparisons that have a ratio; 1 is where both sides are equally fast."""
+    """Return an SVG of the comparisons that have a ratio; 1 means equally fast."""
     shown = [one for one in entries if one["ratio"] and " vs " in one["name"]]
     limits = [value for one in shown for value in (one["low"], one["high"])] or [1.0]
     low = min(0.5, *limits)

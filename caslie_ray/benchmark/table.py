@@ -1,4 +1,4 @@
-"""The benchmark's result as tables that a person reads."""
+"""Renders the benchmark's result as text tables."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 from tabulate import tabulate
 
-from caslie_ray.benchmark.sides import BARE
+from caslie_ray.benchmark._systems import BARE
 
 __all__ = ["show"]
 
 _DIFFERENCES = 10
 _NOTE = """\
 ours / other: ratio of the steady-state rates, the median of the rounds [lowest, highest]; above 1 ours is faster.
-Steady state leaves out the start-up: loading, first calls, and all before the first rows. Both sides had the same views
-and checkpoints; where ours had more machines, the other side's rate is multiplied by as many.
+Steady state excludes start-up: loading, first calls, and everything before the first rows. Both systems had the same
+views and checkpoints; if ours had more machines, the other system's rate is multiplied by their number.
 MiB: peak resident memory, without shared pages of the object store. Engines busy: seconds in model calls per second of
-steady state, over all replicas. –: not measured or not known; dollars need cost.hour_usd, FLOP utilisation a GPU of
+steady state, summed over replicas. –: not measured or unknown; dollars need cost.hour_usd, FLOP utilisation a GPU of
 known peak.
 Not measured: ingest, the page, downloads, object stores, and adapters in prediction."""
 
@@ -31,14 +31,14 @@ def show(
     """Return the lines of all tables.
 
     Args:
-        entries: comparisons, see `entries.entries`.
-        scale: sizes on an engine that answers without computing.
-        parts: CPU milliseconds per view by part; None where they were not measured.
-        machine: what it was measured on.
+        entries: comparisons, see `_entries.entries`.
+        scale: measurements by number of views, on the null engine.
+        parts: CPU milliseconds per view by component; None if not measured.
+        machine: the machine and versions.
     """
     yield "  ".join(f"{name} {value}" for name, value in machine.items() if value not in (None, ""))
     if machine.get("quick"):
-        yield "short form: few views and one voter; the figures show that it works, not how fast it is"
+        yield "smoke test: few views and one voter; the figures do not show how fast it is"
     yield ""
     compared = [one for one in entries if " vs " in one["name"]]
     yield "steady-state rates"
@@ -75,7 +75,7 @@ def show(
         yield from _table(["", "images/s", "votes/s", "$ per million images", "FLOP utilisation"], costs)
     if any(scale):
         yield ""
-        yield "the job's own cost: an engine that answers without computing, a caption and three votes per view"
+        yield "the job's own overhead: null engine, a caption and three votes per view"
         yield from _table(
             ["views", "ms/view", "CPU ms/view", "driver MiB", "workers MiB", "object store MiB"],
             [
@@ -90,7 +90,7 @@ def show(
     if parts is not None:
         yield ""
         yield "CPU ms per view, chain with full votes: " + " · ".join(f"{k} {_number(v)}" for k, v in parts.items())
-        yield "  job: all of it; ray: the rest, which is Ray, rows passed between processes, and the job's own code"
+        yield "  job: total; ray: the remainder: Ray, transfer of rows, and the job's own code"
     for one in entries:
         if "unmatched" in one:
             yield ""
@@ -107,7 +107,7 @@ def show(
 
 
 def _ours(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """One entry per way that ours ran, by its name."""
+    """Yield one entry per configuration of ours, with its name."""
     seen = set()
     for one in entries:
         name = one["name"].rpartition(" vs ")[0]
@@ -126,12 +126,12 @@ def _runs(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
 
 
 def _others(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    """One row per other side and measure; its processes are all workers."""
+    """Yield one row per other system and measure; all its processes count as workers."""
     seen = set()
     for one in entries:
         ours, _, other = one["name"].rpartition(" vs ")
         details = one.get("other_details")
-        # Early exit is timed apart on the bare engine alone.
+        # Only the bare engine is timed separately with early exit.
         early = " (early exit)" if other == BARE and "early exit" in ours else ""
         name = f"{other}: {ours.partition(' ')[0]}{early}"
         if not details or not any(details["rates"]) or name in seen:
@@ -144,8 +144,8 @@ def _others(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
 
 def _start(name: str, details: Mapping[str, Any], unit: str) -> list[str]:
     rate = details["rate_with_start"]
-    whole = "–" if rate is None else f"{_number(rate)} {unit}"
-    return [name, _number(details["start_s"]), _number(details["first_row_s"]), whole]
+    total = "–" if rate is None else f"{_number(rate)} {unit}"
+    return [name, _number(details["start_s"]), _number(details["first_row_s"]), total]
 
 
 def _costs(entries: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from caslie_ray.captioning._job import CaptionJob
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run
+from caslie_ray.storage.schemas import CONTEXT_FREE_FOLDER
 
 __all__ = ["CONTEXT_FREE_FOLDER", "context_free_job", "context_free_run"]
-
-CONTEXT_FREE_FOLDER = "context_free"
-"""The folder of a run that is a run of its own: captions and their summary, of the same images and views."""
 
 
 def context_free_run(run: Run) -> Run:
     """Return the run that holds a run's captions without context."""
-    return run.below(CONTEXT_FREE_FOLDER).borrowing(("samples", "images", "views"), run)
+    return run.below(CONTEXT_FREE_FOLDER).with_shared_tables(("samples", "images", "views"), run)
 
 
 def context_free_job(run: Run, profile: Profile, *, quiet: bool = False) -> CaptionJob:

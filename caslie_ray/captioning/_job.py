@@ -18,11 +18,11 @@ from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
 from caslie_ray.captioning._work import WorkOrder
-from caslie_ray.cluster.connection import map_partitions
+from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.errors import RunError
 from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
-from caslie_ray.monitoring.progress_monitor import Watch
+from caslie_ray.monitoring.progress_monitor import ProgressMonitor
 from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.pipeline.pools import Pools, block_rows_for, check_models, pass_after_pass
 from caslie_ray.profiles import Profile
@@ -100,7 +100,7 @@ class CaptionJob:
 
         def look(part: tuple[str, dict[str, list[str]]]) -> PartitionState | None:
             name, files = part
-            return glance(self.run.knowing(files), name, self.lineup)
+            return glance(self.run.with_file_listing(files), name, self.lineup)
 
         with ThreadPoolExecutor(_GLANCES) as threads:
             seen = dict(zip(names, threads.map(look, zip(names, self.files(names), strict=True)), strict=True))
@@ -150,7 +150,7 @@ class CaptionJob:
 
         def call(part: tuple[str, dict[str, list[str]]]) -> Any:
             name, files = part
-            return function(run.knowing(files), name)
+            return function(run.with_file_listing(files), name)
 
         parts = list(zip(names, self.files(names), strict=True))
         return map_partitions(call, parts, distributed=self._are_many(files for _, files in parts))
@@ -192,7 +192,7 @@ class CaptionJob:
         total = sum(map(left, states))
         pools = Pools(self.profile.faults, order.roles, self._pool_rows(total), needed)
         with Progress(name, total, quiet=self.quiet) as progress:
-            with pools, Watch(pools.poll, progress, self.run.label, name) as watch:
+            with pools, ProgressMonitor(pools.poll, progress, self.run.label, name) as watch:
                 order = replace(order, block_rows=self._block_rows(order, self._job_rows(total), pools.plans))
                 self._passes(order, pools, states, watch, left)
             self.pools.update(pools.stats)
@@ -202,7 +202,7 @@ class CaptionJob:
         order: WorkOrder,
         pools: Pools,
         states: Sequence[PartitionState],
-        watch: Watch,
+        watch: ProgressMonitor,
         left: Callable[[PartitionState], int],
     ) -> None:
         """Run what is missing, pass after pass."""

@@ -17,8 +17,8 @@ from caslie_ray.captioning._stages import Known, advance
 from caslie_ray.captioning._summary import Counts
 from caslie_ray.errors import RunError, StoreError
 from caslie_ray.roles import ResolvedLineup
+from caslie_ray.storage.damaged_files import salvaged
 from caslie_ray.storage.run import Run
-from caslie_ray.storage.salvage import salvaged
 from caslie_ray.storage.schemas import ANSWERS, SCHEMAS
 
 __all__ = ["KEPT", "Ledger", "PartitionState", "glance", "holds", "load", "read_images", "read_whole", "survey"]

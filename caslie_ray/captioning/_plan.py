@@ -19,7 +19,7 @@ from caslie_ray.context_window import caption_room
 from caslie_ray.engines.memory import describe, usable_gib
 from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import clock
-from caslie_ray.monitoring.progress_monitor import Watch
+from caslie_ray.monitoring.progress_monitor import ProgressMonitor
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.pipeline.pools import Pools
 from caslie_ray.profiles import Profile
@@ -243,7 +243,7 @@ class _TimedJob(CaptionJob):
         order: WorkOrder,
         pools: Pools,
         states: Sequence[PartitionState],
-        watch: Watch,
+        watch: ProgressMonitor,
         left: Callable[[PartitionState], int],
     ) -> None:
         took = self.seconds.setdefault(order.stage, dict.fromkeys(_PARTS, 0.0))

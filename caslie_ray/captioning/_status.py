@@ -17,8 +17,9 @@ from caslie_ray.captioning._ledger import KEPT
 from caslie_ray.captioning._summary import kind_of_error
 from caslie_ray.errors import RunError
 from caslie_ray.monitoring.progress import clock
-from caslie_ray.storage.lease import Claim, holders
-from caslie_ray.storage.run import Run, last_of_each
+from caslie_ray.storage.claims import Claim, holders
+from caslie_ray.storage.latest_rows import latest_rows
+from caslie_ray.storage.run import Run
 
 __all__ = ["CaptionStatus", "caption_status"]
 
@@ -112,7 +113,7 @@ def caption_status(run: Run) -> CaptionStatus:
     status = CaptionStatus(files=len(files), written=written, holder=held)
 
     def look(name: str) -> _Part:
-        here = run.knowing({table: found.get(name, []) for table, found in listed.items()})
+        here = run.with_file_listing({table: found.get(name, []) for table, found in listed.items()})
         return _look(here, name, lately)
 
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -144,7 +145,7 @@ def _look(run: Run, partition: str, lately: Collection[str]) -> _Part:
             continue
         counts["recent"] += parts[-1].num_rows if path in lately else 0
     if parts:
-        rows = last_of_each(pa.concat_tables(parts), ["view_id"])
+        rows = latest_rows(pa.concat_tables(parts), ["view_id"])
         rows = rows.filter(pc.is_in(rows["view_id"], value_set=wanted))
         counts["done"] = rows.num_rows
         counts["used"] = pc.sum(rows["verdict"]).as_py() or 0

@@ -1,1 +1,1 @@
-"""The Ray cluster: connecting, capacity, and spot preemptions."""
+"""The Ray cluster: connecting, the parallel map, capacity, and spot preemptions."""

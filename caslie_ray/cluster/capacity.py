@@ -1,8 +1,7 @@
-"""How much a cluster holds, and how much it can grow to."""
+"""The resources that a cluster has, and those that it can grow to."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -12,45 +11,41 @@ from typing import Any
 
 import ray
 import yaml
-from ray.experimental.internal_kv import _internal_kv_get
 
-from caslie_ray.cluster.connection import Connection, room
+from caslie_ray.cluster.connection import Connection, total_resources
+from caslie_ray.cluster.ray_internals import autoscaler_status, cluster_config, max_cluster_resources
 from caslie_ray.cluster.shortage import Limits, Need, NodeGroup, Shortage, find_shortage
 
 __all__ = ["LAUNCHER_FILE", "capacity", "cluster_limits", "cluster_shortage", "launcher_capacity"]
 
 LAUNCHER_FILE = Path("~/ray_bootstrap_config.yaml")
-"""Where Ray's cluster launcher puts the configuration of the autoscaler on the head node."""
+"""Configuration of the autoscaler on the head node, as Ray's cluster launcher writes it."""
 
-
-_REPORT = "__autoscaling_status"
-"""Where the head's monitor reports every five seconds, in Ray's key-value store."""
 _REPORT_S = 12.0
 _HEAD = "node:__internal_head__"
-_UNLISTED = frozenset({"memory"})  # a launcher's file rarely lists it
+_UNLISTED = frozenset({"memory"})  # rarely listed in a launcher file
 
 
 def capacity(connection: Connection, launcher_file: Path = LAUNCHER_FILE) -> dict[str, float] | None:
-    """Return the most that the cluster can have, such as ``{"CPU": 128.0, "GPU": 8.0}``; None where it is not known.
+    """Return the maximum resources of the cluster, such as ``{"CPU": 128.0, "GPU": 8.0}``; None if unknown.
 
-    A Ray of this machine alone has what it has. Of a cluster that was joined, the platform or the launcher's file on
-    the head says how far the autoscaler may go.
+    A Ray on this machine alone cannot grow. For a joined cluster, the platform or the launcher file on the head gives
+    the limits of the autoscaler.
 
     Args:
         connection: how this process is connected to Ray.
         launcher_file: configuration of the autoscaler, as the cluster launcher writes it.
     """
-    now = room()
+    now = total_resources()
     if not connection.joined:
         return now
-    # Ray Train reads it from there too; Ray 2.60 has no public name for it.
-    limits: Mapping[str, float] | None = ray._private.state.state.get_max_resources_from_cluster_config()
+    limits = max_cluster_resources()
     if not limits:
         config = _launcher_config(launcher_file)
         limits = None if config is None else launcher_capacity(config)
     if not limits:
         return None
-    # A file need not list memory; that of the nodes that run now, often the head alone, is no limit.
+    # A launcher file may omit memory; that of the running nodes, often the head alone, is no limit.
     units = {*limits, *(unit for unit in now if unit != "memory")}
     return {unit: max(now.get(unit, 0.0), float(limits.get(unit, 0.0))) for unit in units}
 
@@ -70,7 +65,7 @@ def launcher_capacity(config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def cluster_shortage(needs: list[Need], connection: Connection, launcher_file: Path = LAUNCHER_FILE) -> Shortage | None:
-    """Return why replicas can never run together in this cluster; None where they may, or where that is not known.
+    """Return why replicas can never run together in this cluster; None if they may, or if that is unknown.
 
     Args:
         needs: replicas that must run at once.
@@ -79,15 +74,15 @@ def cluster_shortage(needs: list[Need], connection: Connection, launcher_file: P
     """
     now = Limits(_nodes(), "the cluster has")
     if connection.joined and find_shortage(needs, now) is None:
-        return None  # no need to wait for a report
+        return None  # no need to wait for the autoscaler's report
     limits = cluster_limits(connection, launcher_file)
     return None if limits is None else find_shortage(needs, limits)
 
 
 def cluster_limits(connection: Connection, launcher_file: Path = LAUNCHER_FILE) -> Limits | None:
-    """Return which nodes there are and can be; None where that is not known.
+    """Return the nodes that exist and can be started; None if unknown.
 
-    A cluster without an autoscaler that lost a node is among those that are not known: another may take its place.
+    Unknown includes a cluster without an autoscaler that has lost a node: another may replace it.
 
     Args:
         connection: how this process is connected to Ray.
@@ -115,51 +110,47 @@ def _nodes() -> list[NodeGroup]:
 
 
 def _report() -> dict[str, Any] | None:
-    """What the monitor of the head reports; waited for, since it begins some seconds after the head."""
+    """Wait for the report of the head's monitor, which starts some seconds after the head."""
     deadline = time.monotonic() + _REPORT_S
-    while not (found := _internal_kv_get(_REPORT)) and time.monotonic() < deadline:
+    while (report := autoscaler_status()) is None and time.monotonic() < deadline:
         time.sleep(0.5)
-    try:
-        report: dict[str, Any] | None = json.loads(found or b"null")
-    except ValueError:
-        return None
     return report
 
 
 def _is_static(report: Mapping[str, Any]) -> bool:
-    """Whether nodes only come by hand: a monitor without an autoscaler gives each node a type of its own."""
+    """Return whether there is no autoscaler: its monitor then gives each node its own type."""
     types = (report.get("autoscaler_report") or {}).get("node_type_mapping") or {}
     return bool(types) and all(kind == f"node_{node}" for node, kind in types.items())
 
 
 def _startable(launcher_file: Path) -> list[NodeGroup] | None:
-    """The nodes that the autoscaler may start; None where that is not known of all of them."""
-    told = ray._private.state.state.get_cluster_config()
-    if told is not None and told.node_group_configs:
+    """Return the nodes that the autoscaler may start; None if unknown for any of them."""
+    config = cluster_config()
+    if config is not None and config.node_group_configs:
         return [
             NodeGroup(
                 {unit: math.inf if amount == -1 else float(amount) for unit, amount in group.resources.items()},
                 math.inf if group.max_count == -1 else group.max_count,
                 _UNLISTED - set(group.resources),
             )
-            for group in told.node_group_configs
+            for group in config.node_group_configs
         ]
-    config = _launcher_config(launcher_file)
-    if config is None:
+    launcher = _launcher_config(launcher_file)
+    if launcher is None:
         return None
-    most = int(config.get("max_workers", 0))
+    most = int(launcher.get("max_workers", 0))
     groups = []
-    for node_type in config.get("available_node_types", {}).values():
+    for node_type in launcher.get("available_node_types", {}).values():
         resources = {unit: float(amount) for unit, amount in (node_type.get("resources") or {}).items()}
         count = min(int(node_type.get("max_workers", most)), most)
-        if count and not resources:  # left to the machine
+        if count and not resources:  # detected on the machine
             return None
         groups.append(NodeGroup(resources, count, _UNLISTED - set(resources)))
     return groups
 
 
 def _among(node: NodeGroup, groups: list[NodeGroup]) -> bool:
-    """Whether a node that runs is counted among those that the autoscaler may start."""
+    """Return whether a running node is one of those that the autoscaler may start."""
     return any(all(node.amount(unit) == group.amount(unit) for unit in ("CPU", "GPU")) for group in groups)
 
 

@@ -1,15 +1,16 @@
-"""Watch for the notice that EC2 takes this spot machine back, and drain its Ray node before that.
+"""Drain this machine's Ray node when EC2 announces a spot interruption.
 
 Run as:
     python -m caslie_ray.cluster.preemption
     python -m caslie_ray.cluster.preemption --every 2 --address 10.0.0.5:6379
 
-EC2 gives notice of two minutes, in the instance's metadata and nowhere that Ray looks. This process asks for it every
-few seconds. When it is there, it tells Ray to drain the node: nothing new is placed on it, what runs goes on until the
-machine goes, and its end counts as a preemption, which training sees ahead and which is charged to no actor's restarts.
+EC2 gives two minutes' notice in the instance metadata, which Ray does not read. This process polls it every few
+seconds. On a notice it tells Ray to drain the node: Ray schedules nothing new on it, running work continues until the
+machine is taken, and the loss counts as a preemption, which training can prepare for and which uses up no restarts of
+actors.
 
-It ends by itself: when the node is drained or gone, or when the machine turns out to be no spot machine. So it can be
-started on every node; `cluster.yaml` does.
+It ends by itself when the node is drained or gone, or when the machine is not a spot instance. So it can be started on
+every node, as `cluster.yaml` does.
 """
 
 from __future__ import annotations
@@ -37,69 +38,69 @@ _LOG = logging.getLogger(__name__)
 
 _METADATA_URL = "http://169.254.169.254"
 _TOKEN_TTL_S = 21600
-_ANSWER_S = 2.0  # seconds for an answer of the metadata service: it is on the machine's own link
-_NOTICE_S = 120  # what EC2 promises where a notice does not say when
+_ANSWER_S = 2.0  # the metadata service is link-local
+_NOTICE_S = 120  # EC2's documented notice, for a notice without a time
 _FIND_NODE_S = 60.0
 _DRAIN_S = 60.0
-_COMMAND_S = 5  # what `ray drain-node` takes to start; it counts the seconds left from then
+_COMMAND_S = 5  # start-up of `ray drain-node`, which counts the remaining seconds from then
 
 _EPILOG = """\
 exit codes:
-  0  the node is drained, or has gone, or this is no spot machine
+  0  the node is drained or gone, or this is not a spot instance
   1  no Ray node was found on this machine, or several and none was named
   2  wrong arguments
 
-Try it against a server of your own with --metadata-url. What it says goes to standard error. On a cluster that asks
-for a token, give this process the same RAY_AUTH_MODE and token as the node.
+To test it, run your own metadata server and set --metadata-url. It logs to standard error. On a cluster with token
+authentication, give this process the same RAY_AUTH_MODE and token as the node.
 """
 
 
 class MetadataError(RuntimeError):
-    """The metadata service does not answer, or not with what can be read. It may do the next time."""
+    """The metadata service does not answer, or sends something unreadable; the next request may succeed."""
 
 
 class Notice(NamedTuple):
-    """That the machine is taken back: ``terminate``, ``stop`` or ``hibernate``, and when."""
+    """An interruption notice: ``terminate``, ``stop`` or ``hibernate``, and when."""
 
     action: str
     at: datetime
 
     def seconds_left(self, now: datetime) -> int:
-        """Return whole seconds until then, rounded down; 0 where it has passed."""
+        """Return the whole seconds until then, rounded down; 0 if it has passed."""
         return max(0, math.floor((self.at - now).total_seconds()))
 
 
 class Metadata:
-    """The instance metadata service, version 2: each question carries a token, which is asked for first."""
+    """Client of the instance metadata service, version 2 (with session tokens)."""
 
     def __init__(self, url: str = _METADATA_URL) -> None:
         self._url = url.rstrip("/")
         self._token: str | None = None
-        # A proxy of the environment would be asked for an address that only this machine has.
+        # No proxy: the address is link-local.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def notice(self) -> Notice | None:
-        """Return the notice, or None while there is none.
+        """Return the interruption notice, or None while there is none.
 
         Raises:
-            MetadataError: nobody knows whether there is one.
+            MetadataError: the service does not answer.
         """
-        told = self._get("spot/instance-action")
-        return None if told is None else parse_notice(told, datetime.now(UTC))
+        text = self._get("spot/instance-action")
+        return None if text is None else parse_notice(text, datetime.now(UTC))
 
     def rebalance(self) -> str | None:
-        """Return what EC2 says of a raised risk, often before a notice, or None.
+        """Return EC2's rebalance recommendation, which often precedes a notice, or None.
 
         Raises:
-            MetadataError: nobody knows.
+            MetadataError: the service does not answer.
         """
         return self._get("events/recommendations/rebalance")
 
     def life_cycle(self) -> str | None:
-        """Return how the machine is paid for, such as ``spot`` or ``on-demand``; None where it does not say.
+        """Return the purchasing option, such as ``spot`` or ``on-demand``; None if the service does not have it.
 
         Raises:
-            MetadataError: nobody knows.
+            MetadataError: the service does not answer.
         """
         return self._get("instance-life-cycle")
 
@@ -111,7 +112,7 @@ class Metadata:
                 raise MetadataError(f"{path}: {error}") from error
         except (OSError, HTTPException, ValueError) as error:
             raise MetadataError(f"{path}: {error}") from error
-        # The token has run out, or the service has been started anew and knows it no more.
+        # The token has expired, or the service has restarted and forgotten it.
         self._token = None
         try:
             return self._ask(path)
@@ -136,12 +137,12 @@ class Metadata:
 
 
 def parse_notice(text: str, now: datetime) -> Notice:
-    """Read ``{"action": "terminate", "time": "2030-01-01T08:22:00Z"}``.
+    """Parse ``{"action": "terminate", "time": "2030-01-01T08:22:00Z"}``.
 
-    A time that cannot be read is taken for two minutes from now: that the machine goes is what matters.
+    If the time cannot be parsed, it is two minutes from now: the interruption itself matters more.
 
     Raises:
-        MetadataError: it is no notice at all.
+        MetadataError: it is not a notice.
     """
     try:
         found = json.loads(text)
@@ -150,20 +151,20 @@ def parse_notice(text: str, now: datetime) -> Notice:
         raise MetadataError(f"spot/instance-action: not a notice: {text[:200]!r}") from error
     at = now + timedelta(seconds=_NOTICE_S)
     with suppress(ValueError, TypeError, KeyError):
-        said = datetime.fromisoformat(found["time"])
-        at = said if said.tzinfo else said.replace(tzinfo=UTC)
+        parsed = datetime.fromisoformat(found["time"])
+        at = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     return Notice(str(action), at)
 
 
 class RayNode(NamedTuple):
-    """A Ray node of this machine: its id, the cluster's address, and the process that is the node."""
+    """A Ray node on this machine: its id, the cluster's address, and the raylet process."""
 
     node_id: str
     address: str
     process: psutil.Process
 
     def alive(self) -> bool:
-        """Whether the node still runs; a process that waits to be reaped does not."""
+        """Return whether the raylet runs; a zombie does not."""
         try:
             return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
@@ -171,17 +172,17 @@ class RayNode(NamedTuple):
 
 
 def find_ray_node(address: str | None = None, node_id: str | None = None) -> RayNode | None:
-    """Find the Ray node of this machine in the table of processes; None where there is none.
+    """Find the Ray node of this machine in the process table; None if there is none.
 
-    `ray drain-node` without an id is not what is wanted: it joins the cluster as a driver to ask where it is, and where
-    two nodes share a machine it takes the head.
+    `ray drain-node` without an id would join the cluster as a driver to find its node, and would take the head if two
+    nodes share a machine.
 
     Args:
-        address: the cluster, ``host:port``; any where None.
-        node_id: the node; any where None.
+        address: the cluster, ``host:port``; None: any.
+        node_id: the node; None: any.
 
     Raises:
-        LookupError: there are several; the message names them.
+        LookupError: there are several; the message lists them.
     """
     found = []
     for process in psutil.process_iter():
@@ -200,7 +201,7 @@ def find_ray_node(address: str | None = None, node_id: str | None = None) -> Ray
 
 
 def drain(node: RayNode, notice: Notice) -> bool:
-    """Tell Ray that the node is preempted, and when; return whether Ray took it."""
+    """Drain the node with the notice's deadline; return whether Ray accepted."""
     left = notice.seconds_left(datetime.now(UTC))
     command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node"]
     command += ["--address", node.address, "--node-id", node.node_id]
@@ -210,7 +211,7 @@ def drain(node: RayNode, notice: Notice) -> bool:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_DRAIN_S, check=False)
     except subprocess.TimeoutExpired:
-        _LOG.error("Ray did not answer for %.0f s when it was told to drain node %s", _DRAIN_S, node.node_id)
+        _LOG.error("Ray did not answer within %.0f s when asked to drain node %s", _DRAIN_S, node.node_id)
         return False
     if done.returncode:
         _LOG.error("node %s could not be drained: %s", node.node_id, done.stderr.strip()[-2000:])
@@ -220,10 +221,10 @@ def drain(node: RayNode, notice: Notice) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Watch until the node is drained or gone; return the exit code.
+    """Poll until the node is drained or gone; return the exit code.
 
     Args:
-        argv: the arguments; those of the process where None.
+        argv: the arguments; None: those of the process.
     """
     options = _parser().parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(levelname).1s preemption: %(message)s", level=logging.INFO)
@@ -235,12 +236,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if node is None:
         print("error: no Ray node runs on this machine; `ray start` comes first", file=sys.stderr)
         return 1
-    _LOG.info("watching over node %s, asking %s every %g s", node.node_id, options.metadata_url, options.every)
-    _watch(node, Metadata(options.metadata_url), options.every)
+    _LOG.info("watching node %s, polling %s every %g s", node.node_id, options.metadata_url, options.every)
+    _poll(node, Metadata(options.metadata_url), options.every)
     return 0
 
 
-def _watch(node: RayNode, metadata: Metadata, every: float) -> None:
+def _poll(node: RayNode, metadata: Metadata, every: float) -> None:
     spot = answers = True
     known_to_be_spot = warned = False
     while node.alive():
@@ -249,21 +250,21 @@ def _watch(node: RayNode, metadata: Metadata, every: float) -> None:
                 spot = metadata.life_cycle() in (None, "spot")
                 known_to_be_spot = spot
             if not spot:
-                _LOG.info("this is no spot machine, nobody takes it back")
+                _LOG.info("this is not a spot instance: nothing to watch")
                 return
             notice = metadata.notice()
             if notice is not None and drain(node, notice):
                 return
             if not warned and (risk := metadata.rebalance()):
-                _LOG.warning("EC2 sees a raised risk that this machine is taken back: %s", risk)
+                _LOG.warning("EC2 reports a higher risk of interruption of this machine: %s", risk)
                 warned = True
             if not answers:
                 _LOG.info("the metadata service answers again")
             answers = True
         except MetadataError as error:
-            # Told once: hours of it would hide what matters in the log.
+            # Logged once, not for hours.
             if answers:
-                _LOG.warning("the metadata service does not answer, asking on: %s", error)
+                _LOG.warning("the metadata service does not answer, retrying: %s", error)
             answers = False
         time.sleep(every)
     _LOG.info("node %s has gone", node.node_id)
@@ -279,7 +280,7 @@ def _wait_for_ray_node(address: str | None, node_id: str | None) -> RayNode | No
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < _NOTICE_S:
-        raise argparse.ArgumentTypeError(f"more than 0 and less than {_NOTICE_S}, which is all the notice there is")
+        raise argparse.ArgumentTypeError(f"more than 0 and less than {_NOTICE_S}, the length of the notice")
     return value
 
 
@@ -292,17 +293,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--every", type=_seconds, default=5.0, metavar="SECONDS",
-        help="how often to ask (default 5, what EC2 advises); what it takes is lost of two minutes",
+        help="polling interval (default 5, as EC2 recommends); it shortens the two minutes of notice",
     )  # fmt: skip
     parser.add_argument(
         "--address", metavar="HOST:PORT",
-        help="the cluster whose node on this machine is meant (default: that of the one node that runs here)",
+        help="address of the cluster (default: that of the only node on this machine)",
     )  # fmt: skip
     parser.add_argument(
-        "--node-id", metavar="HEX", help="the node that is meant, where several of one cluster share a machine"
+        "--node-id", metavar="HEX", help="id of the node, if several nodes of one cluster share a machine"
     )
     parser.add_argument(
-        "--metadata-url", default=_METADATA_URL, metavar="URL", help=f"the metadata service (default {_METADATA_URL})"
+        "--metadata-url",
+        default=_METADATA_URL,
+        metavar="URL",
+        help=f"URL of the metadata service (default {_METADATA_URL})",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Whether replicas fit the nodes that a cluster has or can start; plain arithmetic, without Ray."""
+"""Whether replicas fit the nodes that a cluster has or can start; arithmetic only, no Ray."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes that are alike.
+    """Nodes with equal resources.
 
     Attributes:
-        resources: of each node, by Ray's names of the units; memory in bytes. A unit in `unlisted` is not known.
-        count: how many there are at most; infinite where there is no limit.
-        unlisted: units whose amount is not known, and so no limit.
+        resources: per node, by Ray's unit names; memory in bytes.
+        count: maximum number of nodes; may be infinite.
+        unlisted: units whose amount is unknown, and so no limit.
     """
 
     resources: Mapping[str, float]
@@ -29,17 +29,17 @@ class NodeGroup:
     unlisted: frozenset[str] = frozenset()
 
     def amount(self, unit: str) -> float:
-        """How much of a unit each node has."""
+        """Return the amount of a unit per node."""
         return math.inf if unit in self.unlisted else float(self.resources.get(unit, 0.0))
 
 
 class Limits(NamedTuple):
-    """What replicas have to fit into.
+    """What replicas must fit into.
 
     Attributes:
-        groups: all nodes that there are and that can be started.
+        groups: all nodes that exist or can be started.
         what: subject and verb for a message, such as ``this machine has``.
-        mend: what else a user may do, as a clause.
+        mend: what else a user can do, as a clause.
     """
 
     groups: Sequence[NodeGroup]
@@ -52,9 +52,9 @@ class Need:
     """Replicas of one kind that must run at once.
 
     Attributes:
-        name: the model, or what else a replica is called in a message.
-        amounts: what one replica takes, by Ray's names of the units; memory in bytes.
-        count: how many there must be.
+        name: of the model, or of the replica in messages.
+        amounts: what one replica takes, by Ray's unit names; memory in bytes.
+        count: number of replicas.
     """
 
     name: str
@@ -66,9 +66,9 @@ class Shortage(NamedTuple):
     """Why replicas do not fit.
 
     Attributes:
-        reason: what is needed and what there is, as a clause.
-        alone: True where each kind of replica would fit if it ran without the others.
-        mend: what may be done about the cluster, as a clause.
+        reason: what is needed and what exists, as a clause.
+        alone: whether each kind of replica would fit without the others.
+        mend: how to change the cluster, as a clause.
     """
 
     reason: str
@@ -77,10 +77,10 @@ class Shortage(NamedTuple):
 
 
 def find_shortage(needs: Sequence[Need], limits: Limits) -> Shortage | None:
-    """Return why some replicas can never run together; None where they may.
+    """Return why some replicas can never run together; None if they may.
 
-    What is found is certain, but not everything is found: that every kind of replica fits alone, and the sum of all
-    fits the sum of the nodes, does not mean that they can be distributed over the nodes.
+    A shortage that is found is certain, but not every shortage is found: each kind of replica may fit alone, and the
+    sum of all may fit the sum of the nodes, although no placement on the nodes exists.
     """
     alone = [reason for need in needs if (reason := _alone(need, limits)) is not None]
     for unit, label in _UNITS.items():
@@ -95,7 +95,7 @@ def find_shortage(needs: Sequence[Need], limits: Limits) -> Shortage | None:
 
 
 def _alone(need: Need, limits: Limits) -> str | None:
-    """Why one kind of replica does not fit even if nothing else runs."""
+    """Return why one kind of replica does not fit even if nothing else runs."""
     amounts = {unit: amount for unit, amount in need.amounts.items() if amount > 0}
     takes = _listed(amounts)
     fitting = sum(
@@ -118,7 +118,7 @@ def _replicas_on(group: NodeGroup, amounts: Mapping[str, float]) -> float:
 
 
 def _times(unit: str, has: float, takes: float) -> float:
-    """How often an amount fits a node; shares of a GPU do not reach over to another one."""
+    """Return how often an amount fits a node; a share of a GPU cannot span two GPUs."""
     if math.isinf(has):
         return math.inf
     if unit == "GPU" and takes < 1:

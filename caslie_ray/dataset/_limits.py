@@ -1,4 +1,4 @@
-"""Limits on what one source file may cost, however little it takes on disk."""
+"""Limits on the memory, time and disk that one source file may take, however small it is."""
 
 from __future__ import annotations
 

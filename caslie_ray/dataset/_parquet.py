@@ -1,8 +1,8 @@
 """Rows of a Parquet file, a few at a time.
 
-A few bytes of Parquet may unpack to gigabytes: pages are compressed, and values repeat. Pages are unpacked once their
-headers were found to be within the limits (`_pages`), values that repeat much stay in dictionaries, and a row becomes
-Python objects once its size is known (`_sizes`).
+A few bytes of Parquet may unpack to gigabytes: pages are compressed, and values repeat. Pages are unpacked only after
+their headers were checked against the limits (`_parquet_pages`), values that repeat often stay in dictionaries, and a
+row becomes Python objects only after its size was estimated (`_row_sizes`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from caslie_ray.dataset._json_scan import too_many_values
 from caslie_ray.dataset._limits import Limits, OverLimit, Ratio
-from caslie_ray.dataset._pages import survey
-from caslie_ray.dataset._scan import too_many_values
+from caslie_ray.dataset._parquet_pages import survey
+from caslie_ray.dataset._row_sizes import sizes_of
 from caslie_ray.dataset._shapes import Damage, Found
-from caslie_ray.dataset._sizes import sizes_of
 
 __all__ = ["read_rows"]
 
@@ -37,9 +37,9 @@ def read_rows(
 
     Args:
         file: the file.
-        limits: what it may cost.
-        ratio: knows the size that it was packed to, if it was; learns the file's size otherwise.
-        headers: another handle on the file, for short reads far from one another; None for `file`.
+        limits: the limits on its cost.
+        ratio: has the gzipped size, if it was gzipped; is given the file's size otherwise.
+        headers: another handle on the file, for short random reads; None for `file`.
 
     Raises:
         pyarrow.ArrowException, OSError: the file is no Parquet file, or its end is missing.

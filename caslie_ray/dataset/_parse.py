@@ -1,4 +1,4 @@
-"""First step of `ingest`: rows of sources become samples with their prompts and references."""
+"""Rows of sources become samples with their prompts and references, in chunks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ import caslie_ray.hashing
 import caslie_ray.imaging
 import caslie_ray.prompts
 import caslie_ray.tasks
-from caslie_ray.dataset._fetch import write_fetched
+from caslie_ray.dataset._columns import Columns
+from caslie_ray.dataset._fetching import Outcome, try_decode
+from caslie_ray.dataset._intermediate import FOLDER, PARSED, fold
 from caslie_ray.dataset._limits import DEFAULT, Limits
-from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.images import Outcome, try_decode
-from caslie_ray.dataset.reading import Record, SourceFile, read_source
-from caslie_ray.dataset.references import Reference, read_reference
-from caslie_ray.dataset.roots import Roots, given_roots, roots_of
-from caslie_ray.dataset.working import FOLDER, PARSED, fold
+from caslie_ray.dataset._reading import Record, read_source
+from caslie_ray.dataset._references import Reference, read_reference
+from caslie_ray.dataset._references_ledger import write_fetched
+from caslie_ray.dataset._roots import Roots, given_roots, roots_of
+from caslie_ray.dataset._sources import SourceFile
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, IngestSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.storage.run import Run
-from caslie_ray.tasks import RowError, Task, find_task
-from caslie_ray.tasks._parsing import as_text
+from caslie_ray.tasks import RowError, Task, as_text, find_task
 
-__all__ = ["Chunk", "Parsed", "Parser", "chunks", "parse_key"]
+__all__ = ["Chunk", "ParsedChunk", "Parser", "chunks", "parse_key"]
 
 _CHUNK_BYTES = 32 << 20
 _ID_CHARACTERS = 1000
@@ -53,24 +53,26 @@ class Chunk:
     records: tuple[bytes, ...]
 
 
-class Parsed(NamedTuple):
-    """What became of a chunk.
+class ParsedChunk(NamedTuple):
+    """Counts of a parsed chunk.
 
     Attributes:
         folder: where its rows are kept, below ``RUN/ingest``.
         rows: how many they are.
+        references: how many references they have.
         limited: whether some could not be read because of a limit of the profile.
     """
 
     folder: str
     rows: int
+    references: int
     limited: bool
 
 
 def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings, tasks: Mapping[str, Task]) -> str:
-    """Return a hash of all that the parsed rows of a file depend on: content, settings, tasks, and code.
+    """Return a hash of everything that the parsed rows of a file depend on: content, settings, tasks, and code.
 
-    Limits are no part of it: files that are within them need not be read again where they change (`Held`).
+    Limits are not part of it: files within the limits need not be read again when these change (`Cache`).
     """
     spelled = [
         (task.name, task.code, task.instruction, task.caption_template, task.quality_template, task.labels)
@@ -83,12 +85,12 @@ def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings,
 
 
 def _code(tasks: Mapping[str, Task]) -> list[bytes]:
-    """Return the code that reads rows, decodes images and writes prompts, so that a change is noticed."""
+    """Return the source code that reads rows, decodes images and writes prompts: a change invalidates parsed rows."""
     files = {Path(caslie_ray.hashing.__file__), Path(caslie_ray.prompts.__file__)}
     for module in (__file__, str(caslie_ray.imaging.__file__), str(caslie_ray.tasks.__file__)):
         files |= set(Path(module).parent.glob("*.py"))
     for task in tasks.values():
-        with suppress(TypeError, OSError):  # a class typed in at a prompt has no file
+        with suppress(TypeError, OSError):  # a class that was defined interactively has no file
             files.add(Path(inspect.getfile(type(task))))
     return [file.read_bytes() for file in sorted(files) if file.is_file()]
 
@@ -100,18 +102,18 @@ def chunks(
     encoding: str | None = None,
     limits: Limits = DEFAULT,
 ) -> Iterator[Chunk]:
-    """Cut the records of a source file into chunks, by rows and by bytes."""
+    """Divide the records of a source file into chunks, by rows and bytes."""
     file, folder = job
-    held: list[bytes] = []
+    records: list[bytes] = []
     size = index = 0
     for record in read_source(file, columns, encoding, limits):
-        held.append(_pickled(record))
-        size += len(held[-1])
-        if len(held) >= chunk_rows or size >= _CHUNK_BYTES:
-            yield Chunk(file, folder, index, tuple(held))
-            held, size, index = [], 0, index + 1
-    if held:
-        yield Chunk(file, folder, index, tuple(held))
+        records.append(_pickled(record))
+        size += len(records[-1])
+        if len(records) >= chunk_rows or size >= _CHUNK_BYTES:
+            yield Chunk(file, folder, index, tuple(records))
+            records, size, index = [], 0, index + 1
+    if records:
+        yield Chunk(file, folder, index, tuple(records))
 
 
 def _pickled(record: Record) -> bytes:
@@ -123,11 +125,11 @@ def _pickled(record: Record) -> bytes:
 
 
 class Parser:
-    """Parses chunks: writes their rows, and decodes the images that came inside of them.
+    """Parses chunks: writes their rows, and decodes the images inside them.
 
     Args:
-        run: where they go.
-        images: limits, and where relative references start from.
+        run: where they are written.
+        images: limits on images, and the root of relative references.
         tasks: the tasks as the job knows them.
     """
 
@@ -137,7 +139,7 @@ class Parser:
         self._given = given_roots(images)
         self._tasks = dict(tasks)
 
-    def __call__(self, chunk: Chunk) -> Parsed:
+    def __call__(self, chunk: Chunk) -> ParsedChunk:
         """Write the chunk's parsed rows."""
         file = chunk.file
         roots = roots_of(file.path, file.source, self._images.root is not None, self._given)
@@ -148,10 +150,11 @@ class Parser:
             record: Record = pickle.loads(pickled)
             limited = limited or record.limited
             rows.append(self._row(record, roots, decoded))
-        # The images first: parsed rows promise them.
+        # Images first: a parsed row implies that its images are in the run.
         write_fetched(self._run, self._images, list(decoded.items()))
         self._run.write(f"{FOLDER}/{chunk.folder}", f"{chunk.index:06d}", fold(rows, PARSED), PARSED)
-        return Parsed(chunk.folder, len(rows), limited)
+        references = sum(len(found) for row in rows if isinstance(found := row.get("locators"), list))
+        return ParsedChunk(chunk.folder, len(rows), references, limited)
 
     def _row(self, record: Record, roots: Roots, decoded: dict[str, Outcome]) -> dict[str, object]:
         source_id = _source_id((record.row or {}).get("id"))
@@ -163,7 +166,7 @@ class Parser:
             return row | self._sample(record, roots, decoded)
         except RowError as error:
             return row | {"reason": str(error)}
-        except Exception as error:  # a row of unforeseen shape must not cost its neighbours
+        except Exception as error:  # a row of unforeseen shape must not affect other rows
             return row | {"reason": f"unreadable row: {type(error).__name__}: {str(error)[:200]}"}
 
     def _sample(self, record: Record, roots: Roots, decoded: dict[str, Outcome]) -> dict[str, object]:
@@ -196,7 +199,7 @@ class Parser:
         }
 
     def _task(self, name: object) -> Task:
-        """Return the task as the job knows it, which may differ from what is installed on this machine."""
+        """Return the job's task, which may differ from the one installed on this machine."""
         for task in self._tasks.values():
             if name in (task.name, task.code):
                 return task
@@ -204,7 +207,7 @@ class Parser:
         return self._tasks.get(found.name, found)
 
     def _reference(self, reference: Reference, decoded: dict[str, Outcome]) -> Reference:
-        """Decode the bytes that a reference brought, once a chunk."""
+        """Decode the bytes of a reference, once per chunk."""
         if reference.data is None:
             return reference
         if reference.locator not in decoded:
@@ -215,7 +218,7 @@ class Parser:
 def _source_id(cell: object) -> str | None:
     """Return the id that a source gives a row, as text; None where it gives none."""
     if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)  # a column of whole numbers in which one is missing
+        cell = int(cell)  # an integer column with a missing value
     with suppress(RowError):
         return as_text(cell)[:_ID_CHARACTERS] or None
     return None

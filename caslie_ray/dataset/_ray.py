@@ -1,4 +1,4 @@
-"""Running a function over many items with Ray Data."""
+"""A two-step map with Ray Data: each item is split into parts, which are worked on while the rest is read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import ray
+import ray.data
 from ray.data import Dataset, TaskPoolStrategy
 
 from caslie_ray.cluster.connection import connect
+from caslie_ray.cluster.partition_map import WorkersLost, fitting_memory, portable
 
-__all__ = ["RETRIES", "Lost", "each", "each_of_stream"]
+__all__ = ["RETRIES", "TASK_CPUS", "each_of_stream"]
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
@@ -19,51 +20,9 @@ Result = TypeVar("Result")
 
 # Small blocks, so that one step starts on what the step before it has just finished.
 _BLOCK_BYTES = 4 << 20
-# Without a bound, a task that kills its worker is started again without end.
+# By default, Ray retries a task that kills its worker forever.
 RETRIES = 2
-
-
-class Lost(RuntimeError):
-    """Some items took their worker process with them; `items` are their places."""
-
-    def __init__(self, items: list[int]) -> None:
-        super().__init__(f"{len(items)} tasks ended with their worker process")
-        self.items = items
-
-
-def each(
-    items: Sequence[Item],
-    work: Callable[[Item], Result],
-    *,
-    concurrency: int,
-    cpus: float = 0.5,
-    memory: int = 0,
-) -> Iterator[tuple[Item, Result]]:
-    """Yield each item and its result, as they come.
-
-    Args:
-        items: anything that pickles.
-        work: what to do with one; an exception of its is raised here as it is.
-        concurrency: tasks at once at most.
-        cpus: CPUs of a task.
-        memory: bytes of memory of a task, so that Ray runs no more of them on a node than it has memory for.
-
-    Raises:
-        Lost: at the end, where items have no result because their worker died, time after time.
-    """
-    rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
-    if not rows:
-        return
-    connect()
-    start = ray.data.from_items(rows, override_num_blocks=len(rows))
-    pool = TaskPoolStrategy(size=min(concurrency, len(rows)))
-    mapped = start.map(_Guarded(work), num_cpus=cpus, memory=_memory(memory), compute=pool, max_retries=RETRIES)
-    seen: set[int] = set()
-    for place, result in _results(mapped):
-        seen.add(place)
-        yield items[place], result
-    if len(seen) < len(rows):
-        raise Lost([place for place in range(len(rows)) if place not in seen])
+TASK_CPUS = 0.5
 
 
 def each_of_stream(
@@ -75,21 +34,23 @@ def each_of_stream(
     memory: int,
     part_memory: int = 0,
     retries: int = RETRIES,
+    block_bytes: int = _BLOCK_BYTES,
 ) -> Iterator[Result]:
-    """Split every item into parts, one task an item, and yield the results of the parts, as they come.
+    """Split every item into parts, one task per item, and yield the results of the parts as they finish.
 
     Args:
         items: anything that pickles.
         split: turns an item into parts.
-        work: what to do with a part; an exception of its or of `split` is raised here as it is.
-        concurrency: tasks of each step at once.
+        work: what to do with a part; its exceptions, and those of `split`, are raised here unchanged.
+        concurrency: the most tasks of each step at the same time.
         memory: bytes that a task needs to split an item; no more such tasks run on a machine than it has memory for.
         part_memory: the same of a task that works on a part.
-        retries: how often a task is started again whose worker died. What Ray's memory monitor ends is started again
-            without end, unless this is 0.
+        retries: retries of a task whose worker died. Tasks that Ray's memory monitor kills are retried forever,
+            unless this is 0.
+        block_bytes: bytes of parts that a task works on together; with 1, each part has its own task.
 
     Raises:
-        Lost: at the end, where an item or a part has no result because its worker died, time after time.
+        WorkersLost: at the end, if an item or a part has no result because its worker died each time.
     """
     rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
     if not rows:
@@ -98,46 +59,34 @@ def each_of_stream(
     start = ray.data.from_items(rows, override_num_blocks=len(rows))
     readers = min(concurrency, len(rows))
     # A reader that waits for its parts to be taken keeps its memory, so both steps must fit on a node together.
-    split_memory = _memory(memory, leave=part_memory)
-    work_memory = _memory(part_memory, leave=readers * memory)
+    split_memory = fitting_memory(memory, leave=part_memory)
+    work_memory = fitting_memory(part_memory, leave=readers * memory)
     # Unequal shares of a CPU keep Ray Data from fusing the two steps into one.
     pool = TaskPoolStrategy(size=readers)
     parts = start.flat_map(_Split(split), num_cpus=0.25, memory=split_memory, compute=pool, max_retries=retries)
     pool = TaskPoolStrategy(size=concurrency)
-    mapped = parts.map(_Guarded(work), num_cpus=0.5, memory=work_memory, compute=pool, max_retries=retries)
+    mapped = parts.map(_Guarded(work), num_cpus=TASK_CPUS, memory=work_memory, compute=pool, max_retries=retries)
     expected = dict.fromkeys(range(len(rows)), -1)
     seen = dict.fromkeys(range(len(rows)), 0)
-    for place, result in _results(mapped):
+    for place, result in _results(mapped, block_bytes):
         if isinstance(result, _Count):
             expected[place] = result.parts
         else:
             seen[place] += 1
             yield result
     if expected != seen:
-        raise Lost([place for place in expected if expected[place] != seen[place]])
-
-
-def _memory(wanted: int, leave: int = 0) -> int | None:
-    """Return the bytes of memory that a task requests, so that the largest node with CPUs can run it.
-
-    Args:
-        wanted: what the task needs.
-        leave: what is left there for other tasks, up to half of the node's memory.
-    """
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    largest = max((int(one.get("memory", 0)) for one in resources if one.get("CPU")), default=wanted)
-    return min(wanted, max(largest - leave, largest // 2 if leave else 0)) or None
+        raise WorkersLost([place for place in expected if expected[place] != seen[place]])
 
 
 class _Count:
-    """Says how many parts an item had."""
+    """How many parts an item had."""
 
     def __init__(self, parts: int) -> None:
         self.parts = parts
 
 
 class _Guarded:
-    """Carries results and exceptions across as bytes, so that Arrow sees no types and Ray wraps no errors."""
+    """Pickles results and exceptions, so that Arrow infers no types and Ray wraps no errors."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self._work = work
@@ -148,13 +97,13 @@ class _Guarded:
             return {"place": row["place"], "result": row["item"]}
         try:
             result = self._work(item)
-        except Exception as error:  # raised again where the results are read
-            result = _portable(error)
+        except Exception as error:  # raised again on the driver
+            result = portable(error)
         return {"place": row["place"], "result": pickle.dumps(result)}
 
 
 class _Split:
-    """Turns a row with an item into rows with its parts, and a last one with their number."""
+    """Divides a row's item into a row per part, followed by a row with their number."""
 
     def __init__(self, split: Callable[[Any], Iterator[Any]]) -> None:
         self._split = split
@@ -166,24 +115,16 @@ class _Split:
                 count += 1
                 yield {"place": row["place"], "item": pickle.dumps(part)}
             last: _Count | Exception = _Count(count)
-        except Exception as error:  # raised again where the results are read
-            last = _portable(error)
+        except Exception as error:  # raised again on the driver
+            last = portable(error)
         yield {"place": row["place"], "item": pickle.dumps(last)}
 
 
-def _portable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # some exceptions cannot be built again from what they print
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _results(dataset: Dataset) -> Iterator[tuple[int, Any]]:
-    dataset.context.target_max_block_size = _BLOCK_BYTES
-    # A worker that dies costs its block; what is missing is told at the end.
+def _results(dataset: Dataset, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[int, Any]]:
+    dataset.context.target_max_block_size = block_bytes
+    # A worker that dies loses its block; the caller learns at the end which items are missing.
     dataset.context.max_errored_blocks = -1
-    # A slow item, or a wait for a machine, is no reason to end the job.
+    # A slow item, or waiting for a machine, must not end the job.
     dataset.context.execution_no_progress_timeout_s = -1
     for row in dataset.iter_rows():
         result = pickle.loads(row["result"])

@@ -1,47 +1,37 @@
-"""Third step of `ingest`: image ids take the place of references, and rows set out for their partitions."""
+"""Parsed rows become table rows: view ids replace references, and rows are sorted by partition."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caslie_ray.dataset.working import SORTED, fold, write_sorted
+from caslie_ray.dataset._intermediate import SORTED, fold, read_range, write_sorted
+from caslie_ray.dataset._shuffle import Group
 from caslie_ray.hashing import content_id
 from caslie_ray.storage.run import Run
 from caslie_ray.tasks import SPLITS
 
-__all__ = ["Group", "Resolved", "Resolver"]
+__all__ = ["Resolved", "Resolver"]
 
 _FILE_BITS = 40
+_KINDS = ("views", "samples", "rejects")
+_RESULT = ("image_id", "reason", "retryable", "block")
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Parsed files that are resolved together.
-
-    Attributes:
-        name: of the sorted files that come of it.
-        files: the place of the source among the sources, and the path of its parsed rows.
-    """
-
-    name: str
-    files: tuple[tuple[int, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Resolved:
-    """The outcome of one group.
+    """The rows of one group.
 
     Attributes:
         files: the paths of its sorted files, by kind.
         rows: rows of sources that they come from.
-        notes: rows by the place of their source among the sources, and how they were read.
+        notes: rows by the position of their source among the sources, and by how they were read.
     """
 
     files: dict[str, str]
@@ -53,59 +43,62 @@ class Resolver:
     """Resolves groups.
 
     Args:
-        run: where the rows are, and go.
-        fates: what became of each reference, as `fate_table` gives it.
+        run: where the rows are read and written.
+        results: files with the results of references, by group.
     """
 
-    def __init__(self, run: Run, fates: pa.Table) -> None:
+    def __init__(self, run: Run, results: Sequence[str]) -> None:
         self._run = run
-        self._fates = fates
+        self._results = list(results)
 
     def __call__(self, group: Group) -> Resolved:
         """Write the group's sorted files."""
-        views: dict[str, Row] = {}
-        samples: list[Row] = []
-        rejects: list[Row] = []
+        results = read_range(self._run, self._results, "results", group.name)
+        tables: dict[str, list[pa.Table]] = {kind: [] for kind in _KINDS}
         rows_read = 0
         notes: Counter[tuple[int, str]] = Counter()
         for place, path in group.files:
-            for row, fates in self._rows(path):
+            rows: dict[str, list[Row]] = {kind: [] for kind in _KINDS}
+            views: dict[str, Row] = {}
+            for row, found in self._rows(path, results):
                 row["order"] = (place << _FILE_BITS) + row.pop("number")
                 rows_read += 1
                 notes.update((place, note) for note in row.pop("notes") or ())
                 if row["reason"] is not None:
-                    rejects.append(row | {"key": content_id(row["location"])})
+                    rows["rejects"].append(row | {"key": content_id(row["location"])})
                 else:
-                    samples.append(_resolve(row, fates, views))
-        kinds = {"views": list(views.values()), "samples": samples, "rejects": rejects}
+                    rows["samples"].append(_resolve(row, found, views))
+            rows["views"] = list(views.values())
+            for kind, some in rows.items():
+                schema = SORTED[kind]
+                tables[kind].append(fold(({name: row.get(name) for name in schema.names} for row in some), schema))
         files: dict[str, str] = {}
-        for kind, rows in kinds.items():
-            names = SORTED[kind].names
-            table = fold(({name: row.get(name) for name in names} for row in rows), SORTED[kind])
-            written = write_sorted(self._run, "sorted", f"{kind}-{group.name}", kind, table)
+        for kind, parts in tables.items():
+            written = write_sorted(self._run, "sorted", f"{kind}-{group.name}", kind, pa.concat_tables(parts))
             if written is not None:
                 files[kind] = written
         return Resolved(files, rows_read, notes)
 
-    def _rows(self, path: str) -> Iterator[tuple[Row, list[Row]]]:
-        """Yield the parsed rows of a file, each with the fates of its references."""
+    def _rows(self, path: str, results: pa.Table) -> Iterator[tuple[Row, list[Row]]]:
+        """Yield the parsed rows of a file, each with the results of its references."""
         table = self._run.read_file(path)
         flat = pc.list_flatten(table["locators"])
-        fates = iter(self._fates.take(pc.index_in(flat, value_set=self._fates["locator"])).to_pylist())
+        at = pc.index_in(flat, value_set=results["locator"])
+        found = iter(results.select(_RESULT).take(at).to_pylist())
         for row in table.to_pylist():
-            yield row, [next(fates) for _ in row["locators"] or ()]
+            yield row, [next(found) for _ in row["locators"] or ()]
 
 
-def _resolve(row: Row, fates: list[Row], views: dict[str, Row]) -> Row:
+def _resolve(row: Row, results: list[Row], views: dict[str, Row]) -> Row:
     """Give a sample its view ids, and collect its views and its lost references."""
     ids: list[str | None] = []
     lost: list[Row] = []
-    for at, fate in enumerate(fates):
-        if fate["image_id"] is None:
+    for at, result in enumerate(results):
+        if result["image_id"] is None:
             ids.append(None)
-            lost.append({"source": row["sources"][at], "reason": fate["reason"], "retryable": fate["retryable"]})
+            lost.append({"source": row["sources"][at], "reason": result["reason"], "retryable": result["retryable"]})
             continue
-        view = _view(row, at, fate["image_id"])
+        view = _view(row, at, result)
         ids.append(view["view_id"])
         known = views.setdefault(view["view_id"], view)
         if known["given_caption"] is None and view["given_caption"] is not None:
@@ -114,11 +107,11 @@ def _resolve(row: Row, fates: list[Row], views: dict[str, Row]) -> Row:
     return row | {"view_ids": ids, "source_ids": source_ids, "lost": lost, "rank": SPLITS.index(row["split"])}
 
 
-def _view(row: Mapping[str, Any], at: int, image_id: str) -> Row:
+def _view(row: Mapping[str, Any], at: int, result: Row) -> Row:
     caption, quality = row["caption_prompts"][at], row["quality_prompts"][at]
     return {
-        "view_id": content_id(image_id, caption, quality),
-        "image_id": image_id,
+        "view_id": content_id(result["image_id"], caption, quality),
+        "image_id": result["image_id"],
         "task": row["task"],
         "caption_prompt": caption,
         "quality_prompt": quality,
@@ -126,4 +119,5 @@ def _view(row: Mapping[str, Any], at: int, image_id: str) -> Row:
         "quality_fields": row["quality_fields"][at],
         "given_caption": row["captions"][at],
         "order": row["order"],
+        "block": result["block"],
     }

@@ -1,6 +1,6 @@
 """Finds the rows in a JSON value that is not a row itself: below keys, in wrappers, in columns.
 
-Understood are objects whose members hold rows, up to three levels down: ``{"data": [row, …]}``,
+It reads objects whose members hold rows, up to three levels down: ``{"data": [row, …]}``,
 ``{"train": [row, …], "test": [row, …]}``, ``{"id 1": row, …}``; rows in a wrapper of their own, as the dataset viewer
 and search indexes give them: ``{"row_idx": 0, "row": row}``; lists of rows; and tables in columns:
 ``{"task": [cell, …], …}``, ``{"task": {"0": cell, …}, …}`` and ``{"columns": [name, …], "data": [[cell, …], …]}``.
@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from caslie_ray.dataset.columns import Columns, split_of_name
+from caslie_ray.dataset._columns import Columns, split_of_name
 
 __all__ = ["BELOW", "DEPTH", "FIRST", "IN_COLUMNS", "Damage", "Found", "Shapes"]
 
 BELOW = "rows below a key"
 IN_COLUMNS = "columns as rows"
 FIRST = 20
-"""Elements of a list that are looked at to tell whether it holds rows."""
+"""Elements of a list that are examined to decide whether it holds rows."""
 DEPTH = 3
 """Levels of keys above a row."""
 _SHOWN = 8
@@ -27,7 +27,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A stretch of a file that holds no row.
+    """A part of a file that holds no row.
 
     Attributes:
         reason: why.
@@ -55,7 +55,7 @@ class Found(NamedTuple):
 
 
 class Shapes:
-    """Tells rows from what is around them.
+    """Finds rows inside other values.
 
     Args:
         columns: the names that columns may have.
@@ -91,7 +91,7 @@ class Shapes:
         return split_of_name(key) or split
 
     def header(self, members: Mapping[str, object]) -> list[str] | None:
-        """Return the names of the columns where an object lists them beside its rows; None where it does not."""
+        """Return the names of the columns where an object lists them next to its rows; None where it does not."""
         names = members.get("columns")
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return names if any(self._columns.known(name) == "task" for name in names) else None
@@ -117,7 +117,7 @@ class Shapes:
             yield row._replace(notes=(*notes, *row.notes))
 
     def rows(self, value: object, split: str | None, depth: int = 0) -> Iterator[Found]:
-        """Yield the rows in a value that lies below so many keys, all with number 0."""
+        """Yield the rows in a value at this depth of keys, all with number 0."""
         note = (BELOW,) if depth else ()
         if isinstance(value, list):
             if self.holds_rows(value):

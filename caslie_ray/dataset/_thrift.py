@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as far as Parquet's headers need it: structs become dicts of field number to value."""
+"""Reads Thrift's compact protocol as Parquet headers use it: structs become dicts of field number to value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DEPTH = 16
 
 
 class ThriftError(ValueError):
-    """The bytes are not what a header consists of, or end too early."""
+    """The bytes are no header, or end too early."""
 
 
 class Thrift:

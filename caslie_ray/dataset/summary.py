@@ -22,14 +22,14 @@ class IngestSummary:
 
     Attributes:
         files: source files read.
-        ignored_files: files in source folders that hold no rows, such as pictures.
+        ignored_files: files in source folders with the extension of another format, such as images.
         run_files: files in source folders that belong to runs and are left out.
         rows: rows of the sources, readable or not.
-        read_as: rows that were read in a way that a user may not expect, such as ``"cp1252"`` or ``"rows below a
+        read_as: rows that were read in an unexpected way, such as ``"cp1252"`` or ``"rows below a
             key"``: for each way the rows, the source files, and the names of the first of these.
         samples: samples in the table.
         samples_by_task: samples by task and split.
-        repeats: rows that repeat a sample of their own split, and so are no sample of their own.
+        repeats: rows that repeat a sample of the same split.
         references: image positions of the samples in the table.
         lost_references: those that gave no image.
         images: distinct images in the table.
@@ -91,7 +91,7 @@ def counted(
     reasons: Mapping[tuple[str, str], int],
     examples: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
-    """Return the part of a summary that describes the tables, and so is the same for every run over them."""
+    """Return the part of a summary that describes the tables, and so is the same for every job on them."""
     tasks: dict[str, dict[str, int]] = {}
     for key, count in sorted(counts.items()):
         if key[0] == "samples":
@@ -128,7 +128,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def unusable(summary: Mapping[str, Any], run: str) -> str:
-    """Return what to tell a user of whose sources no row could be used: what was found, and what is read."""
+    """Return the error message where no row of the sources could be used: what was found, and what is accepted."""
     rows, files = summary["rows"], summary["files"]
     found = f"{plural(rows, 'row')} in {plural(files, 'file')}"
     counts = summary["reject_reasons"]["sample"]

@@ -1,7 +1,8 @@
-"""Engines answer requests with a model. They know nothing of captions, votes or tasks, and nothing of Ray."""
+"""Model inference behind one interface, `Engine`. Independent of captions, votes, tasks and Ray."""
 
-from caslie_ray.engines.base import Choice, Engine, EngineStats, Failure, Generation, Request
-from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
+from caslie_ray.engines._architectures import takes_instructions
+from caslie_ray.engines._base import Choice, Engine, EngineStats, Failure, Generation, Request
+from caslie_ray.engines._checkpoints import Checkpoint, CheckpointError, resolve
 from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
 from caslie_ray.engines.registry import ENGINES, load_engine, overlap
 from caslie_ray.engines.spec import EngineSpec, LoraShape
@@ -24,5 +25,6 @@ __all__ = [
     "load_engine",
     "overlap",
     "resolve",
+    "takes_instructions",
     "weight_bytes",
 ]

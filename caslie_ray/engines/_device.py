@@ -1,4 +1,4 @@
-"""The device a model runs on, and what its errors mean."""
+"""Devices: selection, memory limits, and classification of their errors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from caslie_ray.errors import EngineError
 
 __all__ = ["find_devices", "free_memory", "is_fatal", "is_out_of_memory", "limit_memory"]
 
-# Of a share of a GPU; the rest is the CUDA context, which PyTorch's allocator does not count.
+# Fraction of a GPU share for PyTorch's allocator, which does not count the CUDA context.
 _ALLOCATED = 0.95
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU where there is one.
+    """Return the device of that name; ``auto`` is a GPU if there is one.
 
     Raises:
-        EngineError: there is no such device here.
+        EngineError: this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,14 +35,14 @@ def find_device(name: str) -> torch.device:
 
 
 def find_devices(name: str, gpus: float) -> list[torch.device]:
-    """The devices that a model is loaded on: several where it is split over so many GPUs.
+    """Return the devices that a model is loaded on: several if it is split over GPUs.
 
     Args:
-        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; only the first three go with several GPUs.
+        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; the last one is a single GPU.
         gpus: GPUs of the replica; below 2 the model is on one device.
 
     Raises:
-        EngineError: there is no such device here, or there are fewer GPUs.
+        EngineError: this machine has no such device, or fewer GPUs.
     """
     device = find_device(name)
     count = int(gpus)
@@ -56,33 +56,33 @@ def find_devices(name: str, gpus: float) -> list[torch.device]:
 
 
 def limit_memory(device: torch.device, gpus: float) -> None:
-    """Keep a replica on a share of a GPU within that share.
+    """Limit the memory of a replica on a share of a GPU.
 
-    Then it runs out of memory itself, and makes smaller batches, before a neighbour on the card does.
+    Without a limit, a replica that grows would make others on the same GPU run out of memory, not itself.
 
     Args:
         device: where the model is loaded.
-        gpus: the share; 0, and 1 or more, set no limit.
+        gpus: the share; no limit for 0, or 1 and more.
     """
     if device.type == "cuda" and 0 < gpus < 1:
         torch.cuda.set_per_process_memory_fraction(gpus * _ALLOCATED, device.index)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch, or another time, may help."""
+    """Return whether an error is a lack of memory, so that a smaller batch or a retry may help."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _MEMORY)
 
 
 def is_fatal(error: Exception) -> bool:
-    """Whether the device will answer nothing more in this process, as after a failed CUDA kernel."""
+    """Return whether the device is unusable in this process, for example after a failed CUDA kernel."""
     lost = isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
     return lost and not is_out_of_memory(error)
 
 
 def free_memory() -> None:
-    """Give back what tensors of a failed or closed model still hold."""
+    """Release cached memory of a failed batch or a closed model."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Shorten a prompt to a token budget: user fields lose words from their ends, then captions, and nothing else."""
+"""Truncates prompts to a token budget: user fields lose words from their ends, then captions, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Cut", "Fit", "PromptTooLong", "cut_prompt", "fit_of"]
 
 Encode = Callable[[str], Sequence[int]]
 _WORD = re.compile(r"\S+")
-# What a field keeps before captions lose words: enough for a question, or the title of a product.
+# What a field keeps before captions lose words: enough for a question or a product title.
 _KEPT_WORDS = 32
 _KEPT_CHARACTERS = 256
 
 
 class PromptTooLong(ValueError):
-    """The prompt does not fit though all its user fields and captions are empty.
+    """The prompt does not fit even with all user fields and captions empty.
 
     Attributes:
-        tokens: how long it then is; of a text that is never given to `encode` the fewest that it can be.
-        budget: how long it may be.
+        tokens: its length then; a lower bound for text that is too long to encode.
+        budget: the maximum length.
     """
 
     def __init__(self, tokens: int, budget: int) -> None:
@@ -36,10 +36,10 @@ class Cut(NamedTuple):
     """A prompt that fits.
 
     Attributes:
-        text: the prompt as it now is.
-        ids: what `encode` made of it; its length is within the budget.
-        cut: True where user fields lost words.
-        captions_cut: True where captions lost words.
+        text: the truncated prompt.
+        ids: its token ids, at most the budget.
+        cut: whether user fields lost words.
+        captions_cut: whether captions lost words.
     """
 
     text: str
@@ -49,44 +49,42 @@ class Cut(NamedTuple):
 
 
 class Fit(Enum):
-    """What a prompt loses so that it fits."""
+    """What a prompt loses to fit."""
 
     WHOLE = "whole"
     """Nothing."""
 
     FIELDS_CUT = "fields cut"
-    """Words of user fields, and none of captions."""
+    """Words of user fields only."""
 
     CAPTIONS_CUT = "captions cut"
-    """Words of captions, and maybe of user fields."""
+    """Words of captions, and possibly of user fields."""
 
     TOO_LONG = "too long"
-    """It does not fit with every user field and caption empty."""
+    """It does not fit even with every user field and caption empty."""
 
 
 def cut_prompt(prompt: Prompt, budget: int, encode: Encode, longest_token: int) -> Cut:
     """Shorten a prompt to `budget` tokens.
 
-    1. Words are dropped from the end of the longest field (in characters; the first of equals) until the prompt
-       fits. Where that is not enough, the next longest field is shortened, and so on. Of a first word that alone is
-       too long, characters are dropped instead. Where the prompt has captions, each field keeps its first 32 words
-       or 256 characters.
-    2. Captions lose words from their ends, the longest first: each keeps at most its first W words, with the largest
-       W that fits (characters of its first word where not a word fits). A caption that is emptied leaves its label.
-    3. Fields are shortened further, as in 1, down to nothing.
+    1. Words are dropped from the end of the longest field (in characters; the first if equal) until the prompt fits,
+       then from the next longest field, and so on. If the first word alone is too long, it loses characters. If the
+       prompt has captions, each field keeps its first 32 words or 256 characters.
+    2. Captions lose words from their ends, the longest first: each keeps at most its first W words, for the largest W
+       that fits (or characters of its first word, if no word fits). An empty caption keeps its label.
+    3. Fields are shortened further, as in step 1, until empty.
 
-    A prompt without captions takes step 1 alone. Text outside of fields and captions stays as it is.
+    A prompt without captions only takes step 1. Text outside of fields and captions is not changed.
 
     Args:
-        prompt: what to shorten; its spans may not overlap.
+        prompt: the prompt; its spans may not overlap.
         budget: maximum number of tokens.
-        encode: returns the token ids of the prompt with this text, template included.
-        longest_token: characters of the tokenizer's longest token. Text of more than `budget` times as many
-            characters is too long whatever it says, and is never given to `encode`: that keeps a field
-            of 10^6 characters cheap.
+        encode: returns the token ids of the prompt with this text, including the template.
+        longest_token: characters of the tokenizer's longest token. Text of more than `budget` times as many characters
+            cannot fit and is never encoded, which keeps a field of 10^6 characters cheap.
 
     Raises:
-        PromptTooLong: it does not fit with every field and caption empty.
+        PromptTooLong: it does not fit even with every field and caption empty.
     """
     draft = _Draft(prompt, budget, encode, longest_token)
     if (ids := draft.ids()) is None:
@@ -101,7 +99,7 @@ def cut_prompt(prompt: Prompt, budget: int, encode: Encode, longest_token: int) 
 
 
 def fit_of(prompt: Prompt, budget: int, encode: Encode, longest_token: int) -> Fit:
-    """Return what `cut_prompt` with these arguments does to a prompt, in four calls of `encode` at most."""
+    """Return what `cut_prompt` would cut, with at most four calls of `encode`."""
     draft = _Draft(prompt, budget, encode, longest_token)
     if draft.ids() is not None:
         return Fit.WHOLE
@@ -122,10 +120,10 @@ class _Draft:
     """A prompt while it is shortened.
 
     Attributes:
-        fields: numbers of the spans that are user fields.
-        captions: numbers of the spans that are captions.
-        starts: where each span starts.
-        floors: up to where each field is kept before captions lose words; its start where there are no captions.
+        fields: indices of the spans that are user fields.
+        captions: indices of the spans that are captions.
+        starts: start offset of each span.
+        floors: offset up to which each field is kept before captions lose words; its start without captions.
     """
 
     def __init__(self, prompt: Prompt, budget: int, encode: Encode, longest_token: int) -> None:
@@ -142,7 +140,7 @@ class _Draft:
         self.floors = [_floor(prompt.text, span) for span in self._spans] if captions else self.starts
 
     def text(self) -> str:
-        """Return the prompt with each span up to where it is kept."""
+        """Return the prompt with each span truncated."""
         parts: list[str] = []
         last = 0
         for (start, end), kept in zip(self._spans, self._kept, strict=True):
@@ -152,7 +150,7 @@ class _Draft:
         return "".join(parts)
 
     def ids(self) -> Sequence[int] | None:
-        """Return the token ids of the prompt as it now is; None where it does not fit."""
+        """Return the token ids of the current text; None if it does not fit."""
         text = self.text()
         if len(text) > self._limit:
             return None
@@ -160,7 +158,7 @@ class _Draft:
         return ids if len(ids) <= self._budget else None
 
     def tokens(self) -> int:
-        """Return the number of tokens of the prompt as it now is; of a text over the limit the fewest possible."""
+        """Return the number of tokens of the current text; a lower bound for text that is too long to encode."""
         text = self.text()
         longest_token = self._limit // self._budget if self._budget else 0
         return -(-len(text) // longest_token) if len(text) > self._limit and longest_token else len(self._encode(text))
@@ -175,17 +173,17 @@ class _Draft:
             self._kept[n] = ends[n]
 
     def shorten_fields(self, ends: Sequence[int]) -> Sequence[int] | None:
-        """Drop words of the fields, the longest first, down to the given ends; None where that is not enough."""
+        """Drop words of the fields, the longest first, down to the given ends; None if that is not enough."""
         for n in sorted(self.fields, key=lambda n: self.starts[n] - self._kept[n]):
             end, self._kept[n] = self._kept[n], ends[n]
             ids = self.ids()
             if ids is None:
-                continue  # Even so it does not fit: the next field is shortened too.
+                continue  # still too long: shorten the next field too
             return self._lengthen(n, end) or ids
         return None
 
     def shorten_captions(self) -> Sequence[int] | None:
-        """Drop words of the captions, the longest first; None where it does not fit with all of them empty."""
+        """Drop words of the captions, the longest first; None if it does not fit with all of them empty."""
         words = {
             n: [match.end() for match in _WORD.finditer(self._prompt.text, *self._spans[n])] for n in self.captions
         }
@@ -207,14 +205,14 @@ class _Draft:
         return self.ids()
 
     def _lengthen(self, n: int, end: int) -> Sequence[int] | None:
-        """Take back the words of field `n` that fit, up to `end`; None where not a character fits."""
+        """Restore the words of field `n` that fit, up to `end`; None if not even a character fits."""
         least = self._kept[n]
 
         def keep(end: int) -> None:
             self._kept[n] = end
 
         words = [match.end() for match in _WORD.finditer(self._prompt.text, least, end)]
-        # Only a first word loses characters.
+        # only a first word loses characters
         first = range(least + 1, words[0]) if words and least == self.starts[n] else ()
         for ends in (words, first):
             if (ids := self._keep_most(ends, keep)) is not None:
@@ -223,7 +221,7 @@ class _Draft:
         return None
 
     def _keep_most(self, ends: Sequence[int], keep: Callable[[int], None]) -> Sequence[int] | None:
-        """Keep as much as fits: apply `keep` with the last of `ends` that fits; None where none of them does."""
+        """Apply `keep` with the last of `ends` that fits; None if none of them does."""
 
         def fits(end: int) -> Sequence[int] | None:
             keep(end)
@@ -237,7 +235,7 @@ class _Draft:
 
 
 def _floor(text: str, span: Span) -> int:
-    """Return the end of the beginning that a field keeps: its first words, as far as they are whole."""
+    """Return the end offset of the complete first words that a field keeps."""
     start, end = span
     head = min(end, start + _KEPT_CHARACTERS)
     words = [match.end() for match in _WORD.finditer(text, start, head)]
@@ -250,9 +248,9 @@ def _floor(text: str, span: Span) -> int:
 
 
 def _longest(ends: Sequence[int], fits: Callable[[int], Sequence[int] | None]) -> tuple[int, Sequence[int]] | None:
-    """The last of `ends` that fits, and its ids, or None; it assumes that what is shorter fits too (monotone).
+    """Return the last of `ends` that fits, and its ids, or None. Assumes that any shorter prefix fits (monotone).
 
-    It doubles up from the first end, so that what is tried is never much longer than what fits.
+    Exponential, then binary search, so that no candidate is much longer than what fits.
     """
     low, high = -1, 1
     best: Sequence[int] | None = None

@@ -1,4 +1,4 @@
-"""Checkpoints of the hub on this node's disk: each is downloaded once, however many processes want it."""
+"""Hub checkpoints on this node's disk; each is downloaded once per node, by one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from caslie_ray.engines.hub import patiently
+from caslie_ray.engines._hub_requests import with_retries
 from caslie_ray.engines.load_errors import Kind, LoadError, LoadFailure, causes
 
 __all__ = ["exclusive", "has_weights", "local_snapshot"]
@@ -22,26 +22,26 @@ log = logging.getLogger(__name__)
 
 _SETTINGS = ["*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt"]
 _WEIGHTS = ["*.safetensors"]
-# Parts of pipelines, and the weights and settings once more in Mistral's own format.
+# Components of pipelines, and copies of weights and settings in Mistral's format.
 _IGNORED = ["*/*", "consolidated*", "params.json"]
 _GIB = 2.0**30
 _LOG_EVERY_S = 60.0
-_PAUSES_S = (2.0,)  # the hub's client itself tries again what a download asks for
+_PAUSES_S = (2.0,)  # the hub's client retries requests of a download itself
 
 
 def local_snapshot(checkpoint: str, commit: str, *, weights: bool = True) -> Path:
-    """Return the folder of a hub checkpoint on this machine; what it lacks is downloaded.
+    """Return the folder of a hub checkpoint on this machine; missing files are downloaded.
 
-    One process of a node downloads while the others wait; where it dies, the next one goes on. What is there
-    already takes no request. Only safetensors weights, settings and tokenizer files are fetched.
+    One process per node downloads while the others wait; if it dies, the next one resumes. A complete cache needs no
+    request. Only safetensors weights, settings and tokenizer files are downloaded.
 
     Args:
         checkpoint: a hub id.
         commit: its revision, 40 hexadecimal digits.
-        weights: whether weights are wanted, or only settings and tokenizer.
+        weights: whether to download weights, or only settings and tokenizer.
 
     Raises:
-        LoadError: the hub does not give it, or the disk is full.
+        LoadError: the hub refuses it or cannot be reached, or the disk is full.
     """
     from huggingface_hub import constants  # slow to import, and only a hub id needs it
 
@@ -49,17 +49,17 @@ def local_snapshot(checkpoint: str, commit: str, *, weights: bool = True) -> Pat
     if (folder := _complete(checkpoint, commit, patterns)) is not None:
         return folder
     locks = Path(constants.HF_HUB_CACHE, ".locks", f"caslie--{checkpoint.replace('/', '--')}")
-    with exclusive(locks / f"{commit}.lock", f"another process downloads {checkpoint}"):
+    with exclusive(locks / f"{commit}.lock", f"another process is downloading {checkpoint}"):
         if (folder := _complete(checkpoint, commit, patterns)) is not None:
             return folder
         return _download(checkpoint, commit, patterns, weights=weights)
 
 
 def has_weights(checkpoint: str, commit: str) -> bool:
-    """Whether a hub checkpoint has safetensors weights, which are not downloaded.
+    """Return whether a hub checkpoint has safetensors weights, without downloading them.
 
     Raises:
-        LoadError: the hub does not give its settings, or its list of files is neither in the cache nor on the hub.
+        LoadError: neither the hub nor the cache has its settings or its list of files.
     """
     folder = local_snapshot(checkpoint, commit, weights=False)
     if any(folder.glob(_WEIGHTS[0])):
@@ -67,19 +67,19 @@ def has_weights(checkpoint: str, commit: str) -> bool:
     if _is_listed(checkpoint, commit):
         return bool(_listed(checkpoint, commit, {"allow_patterns": _WEIGHTS, "ignore_patterns": _IGNORED}))
     # The cache is partial, or the list of files could not be written to it.
-    paths = patiently(lambda: _hub_list(checkpoint, commit), checkpoint, commit, _PAUSES_S)
+    paths = with_retries(lambda: _hub_list(checkpoint, commit), checkpoint, commit, _PAUSES_S)
     return any(path.endswith(".safetensors") and "/" not in path for path in paths)
 
 
 @contextmanager
 def exclusive(lock: Path, waiting: str) -> Iterator[None]:
-    """Keep other processes of this node out; the lock ends with its process, however that ends.
+    """Hold a file lock against other processes of this node; it is released when its process ends, even by SIGKILL.
 
-    Where its folder cannot be written to (a cache mounted read-only), there is nothing to protect, and no lock.
+    Without write access to the folder (a read-only cache), nothing can be downloaded and no lock is taken.
 
     Args:
-        lock: a file.
-        waiting: what is logged while another process has the lock.
+        lock: the lock file.
+        waiting: the log message while another process holds the lock.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def exclusive(lock: Path, waiting: str) -> Iterator[None]:
 
 
 def _complete(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> Path | None:
-    """Return the folder if the cache is known to hold every wanted file; makes no request."""
+    """Return the folder if the cache has every needed file; makes no request."""
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
@@ -128,7 +128,7 @@ def _download(checkpoint: str, commit: str, patterns: dict[str, list[str]], *, w
         folder = snapshot()
         if _is_listed(checkpoint, commit) or any(folder.glob(needed)):
             return folder
-        # snapshot_download returns a partial folder when the hub fails, and hides the error: ask for it.
+        # snapshot_download returns a partial folder when the hub fails and hides the error: provoke it.
         _hub_list(checkpoint, commit)
         folder = snapshot()
         if _is_listed(checkpoint, commit) or any(folder.glob(needed)):
@@ -137,15 +137,15 @@ def _download(checkpoint: str, commit: str, patterns: dict[str, list[str]], *, w
         raise LoadError(_partial("retry", checkpoint, commit, mend))
 
     try:
-        # Settings first: with them comes the list of all files, and how large they are.
+        # Settings first: that also fetches the list of all files and their sizes.
         settings = {**patterns, "allow_patterns": _SETTINGS}
-        folder = patiently(lambda: fetch(settings, "config.json"), checkpoint, commit, _PAUSES_S)
+        folder = with_retries(lambda: fetch(settings, "config.json"), checkpoint, commit, _PAUSES_S)
         if weights:
             size = sum(size for _, size in _listed(checkpoint, commit, patterns))
             if size - _stored(folder) > _free(folder):
                 raise LoadError(_disk_full(checkpoint, commit, patterns))
             log.info("downloading %s (%.1f GiB)", checkpoint, size / _GIB)
-            folder = patiently(lambda: fetch(patterns, _WEIGHTS[0]), checkpoint, commit, _PAUSES_S)
+            folder = with_retries(lambda: fetch(patterns, _WEIGHTS[0]), checkpoint, commit, _PAUSES_S)
     except LoadError as error:
         full = any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in causes(error))
         if full:
@@ -155,7 +155,7 @@ def _download(checkpoint: str, commit: str, patterns: dict[str, list[str]], *, w
 
 
 def _is_listed(checkpoint: str, commit: str) -> bool:
-    """Whether the cache has the list of a checkpoint's files; without it nothing shows which files are missing."""
+    """Return whether the cache has a checkpoint's file list, which shows what is missing."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -170,8 +170,8 @@ def _hub_list(checkpoint: str, commit: str) -> list[str]:
     """Request the list of a checkpoint's files from the hub.
 
     Raises:
-        LoadError: the hub is switched off.
-        Exception: what the hub's client raises.
+        LoadError: HF_HUB_OFFLINE is set.
+        Exception: an error of the hub's client.
     """
     from huggingface_hub import HfApi, constants
 
@@ -213,7 +213,7 @@ def _disk_full(checkpoint: str, commit: str, patterns: dict[str, list[str]]) -> 
 
 
 def _stored(folder: Path) -> int:
-    """Bytes that the cache holds of a checkpoint, of any revision."""
+    """Return the cached bytes of a checkpoint, of all revisions."""
     blobs = folder.parent.parent / "blobs"
     return sum(path.stat().st_size for path in blobs.glob("*") if path.is_file())
 

@@ -1,4 +1,4 @@
-"""A short name for all that decides what a model answers, told without loading it."""
+"""Content hash of everything that affects a model's output; loads no weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from caslie_ray.engines.checkpoints import Checkpoint, CheckpointError, resolve
+from caslie_ray.engines._checkpoints import Checkpoint, CheckpointError, resolve
 from caslie_ray.engines.revisions import pinned
 from caslie_ray.engines.spec import EngineSpec
 
@@ -27,16 +27,16 @@ def fingerprint(spec: EngineSpec, adapter: str | None = None) -> str:
 
     Args:
         spec: the checkpoint and its settings.
-        adapter: the one of its adapters that answers, or None.
+        adapter: the name of the adapter that answers, or None.
 
-    They hold the checkpoint's content (for a hub id, its commit), with it the tokenizer and the chat
-    template, the generation settings, the dtype and the cut length; never batch sizes, device, engine or
-    where the checkpoint lies. A weight file of more than 16 MiB is read in 256 chunks of 64 KiB spread evenly
-    over it, from its first byte to its last, so that tens of gigabytes take seconds.
+    Hashed: the checkpoint's content (for a hub id, its commit) including tokenizer and chat template, the generation
+    settings, the dtype and the context length. Not hashed: batch sizes, device, engine and location. Of a weight file
+    over 16 MiB, 256 chunks of 64 KiB are read, spread evenly from its first byte to its last, so that tens of
+    gigabytes take seconds.
 
     Raises:
         CheckpointError: there is no such checkpoint.
-        LoadError: the revision of a hub id is no commit, and its commit is not known; see `revisions.pinned`.
+        LoadError: the commit of a hub id's revision is not known; see `revisions.pinned`.
     """
     facts: dict[str, Any] = {
         "content": _content(resolve(spec.checkpoint), pinned(spec).revision),
@@ -81,9 +81,9 @@ def _content(checkpoint: Checkpoint, revision: str | None) -> str:
 
 
 def _files(folder: Path, gguf_file: str | None) -> list[Path]:
-    """The files that decide what the model answers, in a fixed order."""
+    """Return the files that affect the model's output, in a fixed order."""
     if gguf_file is not None:
-        return [folder / gguf_file]  # holds the settings and the tokenizer too
+        return [folder / gguf_file]  # includes settings and tokenizer
     wanted = (*WEIGHTS, *SETTINGS)
     return sorted(
         path
@@ -105,7 +105,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _snapshot(model: str, revision: str | None) -> Path | None:
-    """The folder of the local copy of a hub id, or None."""
+    """Return the folder of a hub id in the local cache, or None."""
     from huggingface_hub import try_to_load_from_cache  # slow to import, and only a hub id needs it
 
     found = try_to_load_from_cache(model, "config.json", revision=revision)

@@ -1,4 +1,4 @@
-"""Classification of errors raised while a model loads: final, worth a retry, or the fault of this node."""
+"""Classifies errors raised while a model loads: final, worth a retry, or the fault of this node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from caslie_ray.engines.checkpoints import CheckpointError
+from caslie_ray.engines._checkpoints import CheckpointError
 from caslie_ray.errors import EngineError
 
 __all__ = ["Kind", "LoadError", "LoadFailure", "at_fault", "causes", "classify"]
@@ -29,11 +29,12 @@ _MEMORY = (
     " schedule=staged and in predict: alone.gpus, alone.batch_tokens, alone.batch_size)"
 )
 _SAFETENSORS = "choose a checkpoint with safetensors weights, or convert it; pickled weights are never read"
-_TEMPLATE = "use an instruction-tuned checkpoint, or put its chat_template.jinja beside the weights"
+_TEMPLATE = "use an instruction-tuned checkpoint, or put its chat_template.jinja next to the weights"
 _ARCHITECTURE = "choose a checkpoint of a supported architecture"
 _DRIVER = "check the GPU and its driver on this node (nvidia-smi)"
 _DISK = "free disk space on this node, or point HF_HOME at a larger disk"
 _WRITABLE = "make the hub's cache folder writable on this node, or point HF_HOME at a folder that is"
+_PACKAGES = "install the same packages on every node"
 _OFFLINE = "set HF_HUB_OFFLINE=0, or download the checkpoint on this node first (hf download)"
 
 
@@ -42,10 +43,10 @@ class LoadFailure:
     """Why a model could not be loaded, and what to do about it.
 
     Attributes:
-        kind: `final` (fails the same way everywhere), `retry` (may pass on the same node later) or `elsewhere`
-            (this node is at fault; another may work).
+        kind: `final` (fails everywhere), `retry` (may succeed on the same node later) or `elsewhere` (this node is at
+            fault; another may work).
         reason: one line.
-        mend: what the user can change, one line; may be empty.
+        mend: what the user can change, in one line; may be empty.
     """
 
     kind: Kind
@@ -57,7 +58,7 @@ class LoadFailure:
 
 
 class LoadError(EngineError):
-    """A model cannot be loaded. Carries its `LoadFailure`, also through pickling."""
+    """A model cannot be loaded. Keeps its `LoadFailure` when pickled."""
 
     def __init__(self, failure: LoadFailure) -> None:
         super().__init__(str(failure))
@@ -67,7 +68,7 @@ class LoadError(EngineError):
         return type(self), (self.failure,)
 
 
-class _Verdict(NamedTuple):
+class _Classification(NamedTuple):
     kind: Kind
     mend: str
 
@@ -75,30 +76,30 @@ class _Verdict(NamedTuple):
 def classify(error: BaseException) -> LoadFailure:
     """Classify an error that was raised while a model was loaded.
 
-    Exception types decide first, along the chain of causes; then the text, since vLLM raises the errors of its
-    processes as text. An `EngineError` that nothing else has caused is a finding about the checkpoint, hence final;
-    any other unknown error is worth a retry.
+    Exception types along the chain of causes decide first, then their text, because vLLM raises the errors of its
+    subprocesses as text. An `EngineError` without another cause is about the checkpoint itself, so final; any other
+    unknown error is worth a retry.
     """
     chain = list(causes(error))
     for link in chain:
         if isinstance(link, LoadError):
             return link.failure
-    finding = isinstance(error, CheckpointError) or isinstance(chain[-1], EngineError)
-    verdict = (
+    about_checkpoint = isinstance(error, CheckpointError) or isinstance(chain[-1], EngineError)
+    classification = (
         next(filter(None, map(_by_type, chain)), None)
         or next(filter(None, (_by_text(str(link)) for link in chain)), None)
-        or _Verdict("final" if finding else "retry", "")
+        or _Classification("final" if about_checkpoint else "retry", "")
     )
-    return LoadFailure(verdict.kind, _one_line(error), verdict.mend)
+    return LoadFailure(classification.kind, _one_line(error), classification.mend)
 
 
 def at_fault(error: BaseException) -> bool:
-    """Return whether an error of loading a model is the fault of its node, or of its GPU."""
+    """Return whether a loading error is the fault of the node or its GPU."""
     return classify(error).kind == "elsewhere"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what caused it, outermost first."""
+    """Yield an error and its causes, outermost first."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -107,106 +108,109 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def _by_type(error: BaseException) -> _Verdict | None:
+def _by_type(error: BaseException) -> _Classification | None:
     names = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(error).__mro__}
     if "huggingface_hub.HfHubHTTPError" in names:
         return _of_response(error)
-    for name, verdict in _TYPES.items():
+    for name, classification in _TYPES.items():
         if name in names:
-            return verdict
+            return classification
     if isinstance(error, MemoryError):
-        return _Verdict("retry", "give the replica more main memory (resources.memory_gib)")
+        return _Classification("retry", "give the replica more main memory (resources.memory_gib)")
     if isinstance(error, OSError):
         return _of_errno(error)
     return None
 
 
-def _of_response(error: BaseException) -> _Verdict:
-    """The verdict on an answer of the hub."""
+def _of_response(error: BaseException) -> _Classification:
+    """Classify an HTTP error of the hub."""
     names = {base.__name__ for base in type(error).__mro__}
     status = int(getattr(getattr(error, "response", None), "status_code", 0))
     if "GatedRepoError" in names:
-        return _Verdict("final", _LICENCE)
+        return _Classification("final", _LICENCE)
     if "RevisionNotFoundError" in names:
-        return _Verdict("final", _REVISION)
+        return _Classification("final", _REVISION)
     if "RepositoryNotFoundError" in names:
-        return _Verdict("final", _NAME)
+        return _Classification("final", _NAME)
     if status in (401, 403):
-        return _Verdict("final", _TOKEN)
+        return _Classification("final", _TOKEN)
     if status in _PASSING_STATUS or status >= 500:
-        return _Verdict("retry", _HUB_LATER)
-    return _Verdict("final", _NAME)
+        return _Classification("retry", _HUB_LATER)
+    return _Classification("final", _NAME)
 
 
-def _of_errno(error: OSError) -> _Verdict | None:
+def _of_errno(error: OSError) -> _Classification | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _Verdict("elsewhere", _DISK)
+        return _Classification("elsewhere", _DISK)
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return _Verdict("elsewhere", _WRITABLE)
+        return _Classification("elsewhere", _WRITABLE)
     if isinstance(error, ConnectionError | TimeoutError):
-        return _Verdict("retry", _HUB_LATER)
+        return _Classification("retry", _HUB_LATER)
     return None
 
 
-# By package and class, so that neither torch nor the hub's client is imported to look at an error.
+# By package and class, so that neither torch nor the hub's client is imported to classify an error.
 _TYPES = {
-    "huggingface_hub.OfflineModeIsEnabled": _Verdict("elsewhere", _OFFLINE),
-    "torch.OutOfMemoryError": _Verdict("retry", _MEMORY),
-    "httpx.TransportError": _Verdict("retry", _HUB_LATER),
-    "httpx2.TransportError": _Verdict("retry", _HUB_LATER),
+    "huggingface_hub.OfflineModeIsEnabled": _Classification("elsewhere", _OFFLINE),
+    "torch.OutOfMemoryError": _Classification("retry", _MEMORY),
+    "httpx.TransportError": _Classification("retry", _HUB_LATER),
+    "httpx2.TransportError": _Classification("retry", _HUB_LATER),
 }
 
-_TEXTS: tuple[tuple[re.Pattern[str], _Verdict], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), verdict)
-    for pattern, verdict in (
-        # The node. Before memory: a failed driver call may speak of memory too.
-        (r"no space left on device|disk quota exceeded", _Verdict("elsewhere", _DISK)),
-        (r"read-only file system", _Verdict("elsewhere", _WRITABLE)),
+_TEXTS: tuple[tuple[re.Pattern[str], _Classification], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), classification)
+    for pattern, classification in (
+        # The node. Before memory: the message of a failed driver call may mention memory too.
+        (r"no space left on device|disk quota exceeded", _Classification("elsewhere", _DISK)),
+        (r"read-only file system", _Classification("elsewhere", _WRITABLE)),
         (
             r"no cuda gpus are available|found no nvidia driver|cuda driver|cuda unknown error|cudaGetDeviceCount"
             r"|cuda error: (?!out of memory)|nvml|failed to infer device type|CUDA GPUs here: \d"
             r"|forward compatibility was attempted|libcuda",
-            _Verdict("elsewhere", _DRIVER),
+            _Classification("elsewhere", _DRIVER),
         ),
-        (r"offline mode is enabled|outgoing traffic has been disabled", _Verdict("elsewhere", _OFFLINE)),
-        (r"no module named|cannot import name", _Verdict("elsewhere", "install the same packages on every node")),
-        # Memory that a neighbour uses, and memory that no card of this kind has (vLLM).
-        (r"on startup is less than desired", _Verdict("retry", _MEMORY)),
+        (r"offline mode is enabled|outgoing traffic has been disabled", _Classification("elsewhere", _OFFLINE)),
+        (
+            r"no module named|cannot import name",
+            _Classification("elsewhere", "install the same packages on every node"),
+        ),
+        # Memory used by another process, and memory that no card of this kind has (vLLM).
+        (r"on startup is less than desired", _Classification("retry", _MEMORY)),
         (
             r"larger than the available KV cache memory|no available memory for the cache blocks"
             r"|larger than the maximum number of tokens that can be stored in KV cache",
-            _Verdict("final", _MEMORY),
+            _Classification("final", _MEMORY),
         ),
-        (r"out of memory|not enough memory|can't allocate memory|_alloc_failed", _Verdict("retry", _MEMORY)),
-        # The hub, as text of another process.
-        (r"gated repo|GatedRepoError", _Verdict("final", _LICENCE)),
-        (r"RevisionNotFound|revision not found|is not a valid git identifier", _Verdict("final", _REVISION)),
-        (r"401 client error|invalid credentials", _Verdict("final", _TOKEN)),
-        (r"RepositoryNotFound|repository not found|is not a valid model identifier", _Verdict("final", _NAME)),
+        (r"out of memory|not enough memory|can't allocate memory|_alloc_failed", _Classification("retry", _MEMORY)),
+        # The hub, as text from another process.
+        (r"gated repo|GatedRepoError", _Classification("final", _LICENCE)),
+        (r"RevisionNotFound|revision not found|is not a valid git identifier", _Classification("final", _REVISION)),
+        (r"401 client error|invalid credentials", _Classification("final", _TOKEN)),
+        (r"RepositoryNotFound|repository not found|is not a valid model identifier", _Classification("final", _NAME)),
         (
             r"429 too many requests|429 client error|\b50[0234]\b.*server error|server error.*\b50[0234]\b"
             r"|timed? ?out|connection (?:refused|reset|aborted|error)|name resolution|couldn't connect to",
-            _Verdict("retry", _HUB_LATER),
+            _Classification("retry", _HUB_LATER),
         ),
         # The checkpoint.
-        (r"no chat template", _Verdict("final", _TEMPLATE)),
-        (r"no file named .*safetensors|no safetensors", _Verdict("final", _SAFETENSORS)),
+        (r"no chat template", _Classification("final", _TEMPLATE)),
+        (r"no file named .*safetensors|no safetensors", _Classification("final", _SAFETENSORS)),
         (
             r"does not recognize this architecture|architectures .* are not supported|of the family .* cannot run"
             r"|cannot run on vLLM",
-            _Verdict("final", _ARCHITECTURE),
+            _Classification("final", _ARCHITECTURE),
         ),
         (
             r"expected target modules in|does not fit .*(?:it lacks|which has no)",
-            _Verdict("final", "train the adapter again for this checkpoint and engine"),
+            _Classification("final", "train the adapter again for this checkpoint and engine"),
         ),
     )
 )
 
 
-def _by_text(text: str) -> _Verdict | None:
+def _by_text(text: str) -> _Classification | None:
     flat = " ".join(text.split())
-    return next((verdict for pattern, verdict in _TEXTS if pattern.search(flat)), None)
+    return next((classification for pattern, classification in _TEXTS if pattern.search(flat)), None)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,29 +1,28 @@
-"""A checkpoint's settings, read before machines are started for it: what can never work ends the job at once."""
+"""Checks checkpoints on the driver, so that what can never work fails before machines are started for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from caslie_ray.engines.checkpoints import MINIATURE, SMOLLM2, CheckpointError, resolve
-from caslie_ray.engines.choosing import AUTO
+from caslie_ray.engines._checkpoints import MINIATURE, SMOLLM2, CheckpointError, resolve
 from caslie_ray.engines.downloads import has_weights
 from caslie_ray.engines.registry import ENGINES
 from caslie_ray.engines.revisions import pinned
+from caslie_ray.engines.selection import AUTO
 from caslie_ray.engines.spec import EngineSpec
 
 __all__ = ["preflight"]
 
 
 def preflight(spec: EngineSpec) -> None:
-    """Check that a checkpoint can be loaded, as far as its settings show; its weights are not read.
+    """Check that a checkpoint can be loaded, without reading its weights.
 
-    It is reachable, has safetensors weights and a chat template, is of a supported architecture, and its context
-    suffices. The checkpoints that come with this package are not looked at, and nothing is known of what an engine
-    of the user's own needs.
+    Checked: it is reachable, has safetensors weights and a chat template, its architecture is supported, and its
+    context is long enough. Not checked: checkpoints that come with this package, and user-defined engines.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it cannot be read.
-        EngineError: it can be read, but not run; the message says what to do.
+        EngineError: it can be read but not run; the message says what to do.
     """
     shipped = spec.checkpoint.startswith(MINIATURE) or spec.checkpoint == SMOLLM2
     if shipped or spec.engine not in (*ENGINES, AUTO):
@@ -34,9 +33,9 @@ def preflight(spec: EngineSpec) -> None:
             f"checkpoint {spec.checkpoint} has no safetensors weights; choose one that has, or convert it: pickled"
             " weights are never read"
         )
-    from caslie_ray.engines._reader import read_settings  # imports torch, which takes seconds
+    from caslie_ray.engines._preprocessor import read_preprocessor  # imports torch, which takes seconds
 
-    read_settings(spec)
+    read_preprocessor(spec)
 
 
 def _has_weights(spec: EngineSpec) -> bool:

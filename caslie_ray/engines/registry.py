@@ -1,4 +1,4 @@
-"""Engines by name. A new engine is one module and one line here."""
+"""Engines by name. A new engine is one module and one line in `ENGINES`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import re
 from typing import NamedTuple
 
-from caslie_ray.engines.base import Engine
+from caslie_ray.engines._base import Engine
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.errors import EngineError
 
@@ -17,8 +17,8 @@ class Registered(NamedTuple):
     """An engine of this package.
 
     Attributes:
-        module: has `load(spec) -> Engine`; it is imported when used, since it brings a large library with it.
-        overlap: calls that one engine answers at once.
+        module: has `load(spec) -> Engine`; imported on first use, since it imports a large library.
+        overlap: number of threads that may call one engine concurrently.
     """
 
     module: str
@@ -30,17 +30,17 @@ ENGINES = {
     "vllm": Registered("caslie_ray.engines.vllm", overlap=4),
 }
 AUTO = "auto"
-"""In a profile: vLLM where it supports the checkpoint, else transformers; see `choosing`."""
-_OF_A_USER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""In a profile: vLLM if it supports the checkpoint, otherwise transformers; see `selection`."""
+_USER_DEFINED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def check_name(name: str) -> str:
-    """Return the name of an engine as a profile may have it.
+    """Return an engine name from a profile if it is valid.
 
     Raises:
-        ValueError: there is no such engine; the message lists those that there are.
+        ValueError: there is no such engine; the message lists the known ones.
     """
-    if name in (AUTO, *ENGINES) or _OF_A_USER.fullmatch(name):
+    if name in (AUTO, *ENGINES) or _USER_DEFINED.fullmatch(name):
         return name
     raise ValueError(_unknown(name, AUTO))
 
@@ -48,7 +48,7 @@ def check_name(name: str) -> str:
 def load_engine(spec: EngineSpec) -> Engine:
     """Load a checkpoint on the engine that its spec names.
 
-    An engine from outside this package is named ``module:function``, where the function is such a `load`.
+    A user-defined engine is named ``module:function``, where the function is its `load(spec) -> Engine`.
 
     Raises:
         EngineError: there is no such engine, or the checkpoint cannot be loaded; the message names it.
@@ -67,7 +67,7 @@ def load_engine(spec: EngineSpec) -> Engine:
 
 
 def overlap(engine: str) -> int:
-    """How many threads may ask one engine of that name at once."""
+    """Return how many threads may call one engine of that name concurrently."""
     return ENGINES[engine].overlap if engine in ENGINES else 1
 
 

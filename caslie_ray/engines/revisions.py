@@ -1,4 +1,4 @@
-"""Branches and tags of the hub, resolved to their commits."""
+"""Resolves branches and tags of the hub to commits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from caslie_ray.engines.checkpoints import resolve
-from caslie_ray.engines.hub import patiently
+from caslie_ray.engines._checkpoints import resolve
+from caslie_ray.engines._hub_requests import with_retries
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.engines.spec import EngineSpec
 
@@ -22,14 +22,14 @@ _TIMEOUT_S = 10.0
 
 
 def pinned(spec: EngineSpec) -> EngineSpec:
-    """Return a spec whose revision is a commit, where its checkpoint is a hub id.
+    """Return the spec with its revision resolved to a commit, if its checkpoint is a hub id.
 
-    A commit is taken as it is. For a branch or a tag the hub is asked, once per process; where it does not answer,
-    the commit that its cache on this machine has for it counts.
+    Branches and tags are looked up on the hub, once per process; if it cannot be reached, the commit in the local cache
+    is used.
 
     Raises:
         CheckpointError: there is no such checkpoint.
-        LoadError: the hub has no such repository or revision, or neither hub nor cache know its commit.
+        LoadError: there is no such repository or revision, or neither hub nor cache has its commit.
     """
     found = resolve(spec.checkpoint)
     if found.is_local or (spec.revision is not None and _COMMIT.fullmatch(spec.revision)):
@@ -39,17 +39,17 @@ def pinned(spec: EngineSpec) -> EngineSpec:
 
 @functools.cache
 def _commit(model: str, revision: str | None) -> str:
-    from huggingface_hub import HfApi, constants  # slow to import, and only a branch needs it
+    from huggingface_hub import HfApi, constants  # slow to import, and only needed for a branch
     from huggingface_hub.errors import RevisionResolutionError
 
-    class PatientApi(HfApi):
+    class RetryingApi(HfApi):
         def repo_info(self, *args: Any, **kwargs: Any) -> Any:
-            ask = super().repo_info
-            return patiently(lambda: ask(*args, **kwargs, timeout=_TIMEOUT_S), model, revision)
+            repo_info = super().repo_info
+            return with_retries(lambda: repo_info(*args, **kwargs, timeout=_TIMEOUT_S), model, revision)
 
     name = revision or constants.DEFAULT_REVISION
     try:
-        commit = PatientApi().resolve_revision(model, revision=revision).resolved
+        commit = RetryingApi().resolve_revision(model, revision=revision).resolved
     except LoadError as error:
         if error.failure.kind == "final":
             raise
@@ -57,8 +57,8 @@ def _commit(model: str, revision: str | None) -> str:
             commit = HfApi().resolve_revision(model, revision=revision, local_files_only=True).resolved
         except RevisionResolutionError:
             raise LoadError(_unknown(model, name, error.failure)) from error
-        log.warning("%s; taking %s, which revision %s had when it was last asked for", error, commit, name)
-    log.warning("revision %s of %s may move, and answers with it: pin revision: %s", name, model, commit)
+        log.warning("%s; using %s, which revision %s had at the last look-up", error, commit, name)
+    log.warning("revision %s of %s may move, and answers would change with it: pin revision: %s", name, model, commit)
     return commit
 
 

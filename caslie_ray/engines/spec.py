@@ -1,4 +1,4 @@
-"""What an engine must know to load a checkpoint and to run it."""
+"""`EngineSpec`: a checkpoint and how to run it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ GENERATION_KEYS = ("repetition_penalty", "min_new_tokens", "do_sample", "tempera
 
 
 class LoraShape(NamedTuple):
-    """Which modules LoRA adapters change, and how large the adapters are.
+    """Target modules and rank of LoRA adapters.
 
     Attributes:
         targets: names of modules, such as `q_proj` and `lm_head`.
-        rank: the largest rank of their matrices.
+        rank: the largest rank.
     """
 
     targets: tuple[str, ...]
@@ -32,18 +32,17 @@ class EngineSpec:
     Attributes:
         checkpoint: ``miniature:NAME``, ``smollm2``, a folder, a GGUF file, or a hub id.
         engine: name of the engine that runs it.
-        revision: branch, tag or commit of a hub id; None takes the default branch. See `revisions.pinned`.
+        revision: branch, tag or commit of a hub id; None is the default branch. See `revisions.pinned`.
         dtype: type of the weights, one of `DTYPES`.
-        context: tokens at most of prompt and answer together.
-        max_new_tokens: tokens at most of a generated answer.
-        batch_size: requests at most in one batch.
-        batch_tokens: tokens at most in one batch, padding and answers included; a longer request runs alone.
-        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        gpus: GPUs that the engine may use: a fraction is its share of one GPU's memory, 2 and more split the
-            model over so many (vLLM each layer, transformers between layers), and 0 leaves it to the device: one
-            GPU, or the CPU.
-        generation: settings of generation by name, of `GENERATION_KEYS`; greedy where it is empty.
-        adapters: folders of LoRA adapters by the names that requests call them.
+        context: maximum tokens of prompt and answer together.
+        max_new_tokens: maximum tokens of a generated answer.
+        batch_size: maximum requests per batch.
+        batch_tokens: maximum tokens per batch, including padding and answers; a longer request runs alone.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        gpus: GPUs of the engine: a fraction is its share of one GPU's memory; 2 and more split the model (vLLM within
+            layers, transformers between layers); 0 depends on `device`: one GPU, or the CPU.
+        generation: generation settings by name, of `GENERATION_KEYS`; greedy if empty.
+        adapters: folders of LoRA adapters, by the names that requests use.
 
     Raises:
         ValueError: a setting is out of its range, or has an unknown name.
@@ -80,10 +79,10 @@ class EngineSpec:
 
     @property
     def generate_budget(self) -> int:
-        """Tokens that a prompt may have when an answer is generated."""
+        """Maximum prompt tokens of a `generate` request."""
         return self.context - self.max_new_tokens
 
     @property
     def choose_budget(self) -> int:
-        """Tokens that a prompt may have when a choice is made: the answer is one token."""
+        """Maximum prompt tokens of a `choose` request, whose answer is one token."""
         return self.context - 1

@@ -1,4 +1,4 @@
-"""Untrusted image files: their decoding, in a separate process with limited memory and time.
+"""Decoding and resizing of untrusted image files, in a separate process with limited memory and time.
 
 The decoder process imports this package, so it imports neither Ray, nor pyarrow, nor the profiles.
 """

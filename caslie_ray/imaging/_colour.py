@@ -1,7 +1,7 @@
 """Conversion of all Pillow modes to RGB: palettes, alpha, CMYK, 16 and 32 bits, floats.
 
-Images are converted in bands of rows, so that intermediate copies stay small: at full size they would take several
-times the memory of the image.
+Images are converted in bands of rows, since intermediate copies at full size would take several times the memory of
+the image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BAND_PIXELS = 1 << 18
 _Floats = NDArray[np.float64]
 
 BAND_BYTES = 40 * _BAND_PIXELS
-"""Memory of the intermediate copies of one band, in bytes, for a band of at least one row of ordinary width."""
+"""Memory of the intermediate copies of one band, in bytes."""
 
 
 def is_rgb(image: Image.Image) -> bool:
@@ -30,7 +30,7 @@ def is_rgb(image: Image.Image) -> bool:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in mode RGB, the image itself where it already is.
+    """Return the image in mode RGB; the image itself if it already is.
 
     Transparency is composited over white. Values of 16 and 32 bits and floats are scaled, not clipped.
     """
@@ -57,13 +57,13 @@ def _flat(image: Image.Image) -> Image.Image:
 
 
 class _Values(NamedTuple):
-    """How the values of one deep channel become 8 bits.
+    """Scaling of the values of a channel of more than 8 bits to 8 bits.
 
     Attributes:
         low: the value that becomes 0.
         high: the value that becomes 255.
-        least: what replaces minus infinity.
-        most: what replaces infinity. Not-a-number is replaced by 0.
+        least: replaces minus infinity.
+        most: replaces infinity. NaN is replaced by 0.
     """
 
     low: float
@@ -73,14 +73,14 @@ class _Values(NamedTuple):
 
     @classmethod
     def of(cls, image: Image.Image) -> _Values:
-        """Take the range of the type where it is known, else that of the values."""
+        """Use the range of the type if it is known, otherwise that of the values."""
         if image.mode.startswith("I;16"):
             return cls(0.0, 65535.0)
         finite = [_finite_range(band) for _, band in _bands(image)]
         low, high = min(low for low, _, _ in finite), max(high for _, high, _ in finite)
         least, most = min(low, 0.0), max(high, 0.0)
         if not all(complete for _, _, complete in finite):
-            # What is not finite counts as the value that replaces it.
+            # Values that are not finite count as their replacements.
             replacing = cls(low, high, least, most)
             ranges = [(values.min(), values.max()) for _, band in _bands(image) for values in [replacing._floats(band)]]
             low, high = float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))
@@ -105,7 +105,7 @@ class _Values(NamedTuple):
 
 
 def _finite_range(band: Image.Image) -> tuple[float, float, bool]:
-    """Return the least and the greatest finite value, infinite where there is none, and whether all are finite."""
+    """Return the minimum and maximum finite value (infinite if there is none), and whether all are finite."""
     values = np.asarray(band)
     finite = np.isfinite(values)
     complete = bool(finite.all())

@@ -1,4 +1,4 @@
-"""The cost of decoding a JPEG, from its markers."""
+"""Estimates the cost of decoding a JPEG from its markers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ _BLOCK_BYTES = 64 * 2
 
 
 class JpegHeader(NamedTuple):
-    """Attributes:
-    scans: how many scans the file has, or one more than the limit.
-    coefficient_bytes: memory for the coefficients of the image, which a decoder needs for more than one scan.
+    """The properties of a JPEG that determine its decoding cost.
+
+    Attributes:
+        scans: number of scans, at most one more than the limit.
+        coefficient_bytes: memory for the image's coefficients, which a decoder keeps if there is more than one scan.
     """
 
     scans: int
@@ -27,7 +29,7 @@ class JpegHeader(NamedTuple):
 
 
 def read_jpeg(data: bytes, max_scans: int) -> JpegHeader | None:
-    """Walk the markers of a file; None where it is no JPEG. Stops after `max_scans` + 1 scans."""
+    """Read the markers of a file; None if it is not a JPEG. Stops after `max_scans` + 1 scans."""
     if data[:2] != b"\xff\xd8":
         return None
     scans = blocks = components = 0
@@ -50,7 +52,7 @@ def read_jpeg(data: bytes, max_scans: int) -> JpegHeader | None:
 
 
 def _frame(data: bytes, at: int) -> tuple[int, int]:
-    """Return how many components a frame header names, and how many blocks of 8 x 8 coefficients they have."""
+    """Return the number of components in a frame header, and of their blocks of 8 x 8 coefficients."""
     if at + 8 > len(data):
         return 0, 0
     height, width, components = unpack_from(">HHB", data, at + 3)

@@ -1,4 +1,4 @@
-"""How much memory decoding an image takes, from its header alone, before anything is allocated."""
+"""Estimates the memory of decoding an image from its header, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _POINTER = 8
 _FIXED = (16 << 20) + BAND_BYTES
 _FILE_COPIES = 3
 _SMALL_MODES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
-# Bytes a pixel: two canvases of the animation decoder, its output and the lossless decoder's buffer, all RGBA.
+# Bytes per pixel: two canvases of the animation decoder, its output and the lossless decoder's buffer, all RGBA.
 _WEBP_BYTES = 16
-# Bytes a pixel: Pillow's decoder for run-length encoded BMP collects them in Python.
+# Bytes per pixel: Pillow's decoder for run-length encoded BMP collects them in Python.
 _RLE_BYTES = 4
-# Bytes a source row or column: Lanczos has 6 coefficients of 8 bytes for it.
+# Bytes per source row or column: 6 Lanczos coefficients of 8 bytes.
 _RESIZE_BYTES = 48
 
 _TIFF_BITS, _TIFF_ORIENTATION, _TIFF_SAMPLES, _TIFF_ROWS, _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = (
@@ -34,7 +34,7 @@ _TIFF_BITS, _TIFF_ORIENTATION, _TIFF_SAMPLES, _TIFF_ROWS, _TIFF_TILE_WIDTH, _TIF
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Return the width and height in the header of a WebP file; None where it is no WebP file."""
+    """Return the width and height in the header of a WebP file; None if it is not one."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
         return None
     kind = data[12:16]
@@ -50,12 +50,12 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def webp_memory(width: int, height: int) -> int:
-    """Return the bytes that libwebp takes for a canvas, in addition to the decoded image."""
+    """Return the bytes of libwebp's canvases, in addition to the decoded image."""
     return _WEBP_BYTES * width * height
 
 
 def decoding_memory(source: Image.Image, data: bytes, max_side: int, jpeg: JpegHeader | None) -> int:
-    """Return an upper bound of the memory that decoding, converting and resizing an opened image takes, in bytes.
+    """Return an upper bound of the memory for decoding, converting and resizing an opened image, in bytes.
 
     Args:
         source: the image; its pixels are not loaded yet.
@@ -75,7 +75,7 @@ def decoding_memory(source: Image.Image, data: bytes, max_side: int, jpeg: JpegH
 
 
 def _buffers(source: Any, own: int, jpeg: JpegHeader | None) -> int:
-    """Return what the decoder of the format takes in addition to the image itself."""
+    """Return the memory of the format's decoder, in addition to the image itself."""
     decoder = source.tile[0][0] if source.tile else ""
     if jpeg is not None:
         return jpeg.coefficient_bytes
@@ -84,7 +84,7 @@ def _buffers(source: Any, own: int, jpeg: JpegHeader | None) -> int:
     if source.format == "BMP":
         return _RLE_BYTES * source.width * source.height if decoder == "bmp_rle" else 0
     if source.format == "TIFF":
-        upright = source.tag_v2.get(_TIFF_ORIENTATION, 1) == 1  # otherwise Pillow makes a copy that is
+        upright = source.tag_v2.get(_TIFF_ORIENTATION, 1) == 1  # otherwise Pillow makes an upright copy
         return (0 if upright else own) + (_segment(source) if decoder == "libtiff" else 0)
     if source.format == "GIF":
         return own
@@ -98,6 +98,6 @@ def _segment(source: Any) -> int:
     width = int(tags.get(_TIFF_TILE_WIDTH, source.width))
     rows = int(tags.get(_TIFF_TILE_HEIGHT, min(int(tags.get(_TIFF_ROWS, source.height)), source.height)))
     sample = max(int(one) for one in bits) / 8
-    pixel = max(4, samples * sample)  # some kinds are decoded to RGBA
+    pixel = max(4, samples * sample)  # some modes are decoded to RGBA
     coefficients = 2 * samples if source.info.get("compression") in ("jpeg", "tiff_jpeg") else 0
     return int(width * rows * (pixel + coefficients))

@@ -1,4 +1,4 @@
-"""What bytes that are no usable image look like, so that a reject says what was found."""
+"""File type detection for bytes that are not a usable image, so that a reject says what was found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BRANDS = {
 
 
 def looks_like(data: bytes) -> str:
-    """Name what the first bytes of `data` look like, with an article: ``"an HTML page"``."""
+    """Return the file type that the first bytes of `data` suggest, with an article: ``"an HTML page"``."""
     for mark, name in _MARKS:
         if data.startswith(mark):
             return name

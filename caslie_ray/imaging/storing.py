@@ -1,11 +1,10 @@
-"""Decodes an image file in this process and converts it to the image that is stored.
+"""Decodes an image file in this process and converts it to the stored image.
 
-The stored image is a JPEG or PNG in RGB, upright, with no side longer than the limit. The same bytes and
-limits give the same stored bytes, and so the same image_id, on every machine with the same Pillow.
+The stored image is an RGB JPEG or PNG, upright, with no side longer than the limit. The same bytes and limits give the
+same stored bytes, and so the same image_id, on every machine with the same Pillow.
 
-A JPEG or PNG that already is all that is kept byte for byte. Otherwise pixels that were stored with loss
-become a JPEG of quality 95, and pixels that were stored without loss a PNG, unless that is a photo of whose
-PNG a JPEG would be a third or less.
+A JPEG or PNG that already meets this is stored unchanged. Otherwise lossy sources become a JPEG of quality 95, and
+lossless ones a PNG, unless it is a photo whose JPEG is at most a third of the PNG.
 """
 
 from __future__ import annotations
@@ -17,32 +16,22 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from caslie_ray.imaging._colour import is_rgb, to_rgb
+from caslie_ray.imaging._encoding import encoded, is_lossless
 from caslie_ray.imaging._jpeg import read_jpeg
 from caslie_ray.imaging._memory import decoding_memory, webp_memory, webp_size
+from caslie_ray.imaging._resizing import read_orientation, resized
 from caslie_ray.imaging.file_types import looks_like
 from caslie_ray.imaging.limits import DecodeLimits
 
 __all__ = ["ImageError", "StoredImage", "store"]
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-_QUALITY = 95
-_SMALL_PNG = 100_000
-_ORIENTATION = 0x0112
 _PNG_END = b"IEND\xaeB`\x82"
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image as it is stored.
+    """A stored image.
 
     Attributes:
         data: JPEG or PNG bytes, RGB.
@@ -59,8 +48,8 @@ class ImageError(Exception):
     """An image that cannot be used.
 
     Attributes:
-        reason: what is wrong and what mends it: a short name, a colon, the details.
-        retryable: whether the same reference may well work later.
+        reason: what is wrong and how to fix it: a short name, a colon, the details.
+        retryable: whether the same reference may succeed later.
     """
 
     def __init__(self, reason: str, retryable: bool = False) -> None:
@@ -70,20 +59,20 @@ class ImageError(Exception):
 
 
 def store(data: bytes, limits: DecodeLimits) -> StoredImage:
-    """Decode an image file and return what is stored of it; of an animation the first frame.
+    """Decode an image file and return the stored image; of an animation, its first frame.
 
     Limits are checked against the header before pixels are decoded. Hostile files may still crash or hang a decoder, or
     take more memory than their header says: call this in a process that can be killed.
 
     Args:
         data: the bytes of a JPEG, PNG, GIF, WebP, BMP or TIFF file.
-        limits: its `decode_timeout_s` is left to the caller.
+        limits: the caller must enforce `decode_timeout_s`.
 
     Raises:
-        ImageError: the file is truncated, damaged, no image, or over a limit.
+        ImageError: the file is truncated, damaged, not an image, or over a limit.
     """
     with warnings.catch_warnings():
-        # Pillow warns of large and of odd files; our own limits decide.
+        # Pillow warns about large and unusual files; our own limits decide.
         warnings.simplefilter("ignore")
         try:
             return _stored(data, limits)
@@ -147,7 +136,7 @@ def _check_memory(size: int, limits: DecodeLimits) -> None:
 def _stored(data: bytes, limits: DecodeLimits) -> StoredImage:
     canvas = webp_size(data)
     if canvas is not None:
-        # Pillow allocates it when it opens the file.
+        # Pillow allocates the canvas when it opens the file.
         _check_size(*canvas, limits)
         _check_memory(webp_memory(*canvas), limits)
     with Image.open(io.BytesIO(data), formats=FORMATS) as source:
@@ -156,63 +145,25 @@ def _stored(data: bytes, limits: DecodeLimits) -> StoredImage:
         _check_cost(source, data, limits)
         source.load()
         if source.format == "PNG" and _PNG_END not in data[-65536:]:
-            # Pillow is content once it has the pixels.
+            # Pillow does not require the IEND chunk.
             raise ImageError("truncated or damaged image: the PNG has no end; fetch or export it again")
-        orientation = _orientation(source)
+        orientation = read_orientation(source)
         fits = max(width, height) <= limits.max_side
         if fits and orientation == 1 and _is_plain(source, data):
             return StoredImage(data, width, height)
-        lossless = _is_lossless(source, data)
+        lossless = is_lossless(source, data)
         image = to_rgb(source)
-    if not fits:
-        scale = limits.max_side / max(width, height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    return StoredImage(_encoded(image, lossless), image.width, image.height)
-
-
-def _orientation(source: Image.Image) -> int:
-    try:
-        return int(source.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block says nothing about the pixels
-        return 1
+    image = resized(image, limits.max_side, orientation)
+    return StoredImage(encoded(image, lossless), image.width, image.height)
 
 
 def _is_plain(source: Image.Image, data: bytes) -> bool:
-    """Whether the file can be stored as it is: one 8-bit RGB image without large metadata."""
+    """Return whether the file can be stored unchanged: one 8-bit RGB image without large metadata."""
     if source.format not in ("JPEG", "PNG") or not is_rgb(source) or getattr(source, "is_animated", False):
         return False
     if len(data) > 3 * source.width * source.height + 65536:
         return False
     if source.format == "PNG":
-        # Byte 24 of a PNG is its bit depth; Pillow shows 16-bit colour as RGB too.
+        # Byte 24 of a PNG is its bit depth; Pillow also opens 16-bit colour as RGB.
         return data[24] == 8
     return True
-
-
-def _is_lossless(source: Image.Image, data: bytes) -> bool:
-    if source.format == "WEBP":
-        exact, lossy = data.find(b"VP8L"), data.find(b"VP8 ")
-        return exact >= 0 and not 0 <= lossy < exact
-    if source.format == "TIFF":
-        return source.info.get("compression") != "jpeg"
-    return source.format not in ("JPEG", "MPO")
-
-
-def _encoded(image: Image.Image, lossless: bool) -> bytes:
-    png = _saved(image, "PNG") if lossless else b""
-    if lossless and len(png) <= _SMALL_PNG:
-        return png
-    jpeg = _saved(image, "JPEG", quality=_QUALITY, subsampling=0)
-    return png if lossless and len(png) < 3 * len(jpeg) else jpeg
-
-
-def _saved(image: Image.Image, kind: str, **options: int) -> bytes:
-    sink = io.BytesIO()
-    # A copy without `info`, so that no profile, comment or EXIF of the source comes along.
-    plain = Image.new("RGB", image.size)
-    plain.paste(image)
-    plain.save(sink, kind, **options)
-    return sink.getvalue()

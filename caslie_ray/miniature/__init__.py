@@ -1,5 +1,5 @@
-"""A small world with known truth: a drawn catalogue in the released format, and miniature checkpoints."""
+"""A small synthetic world with ground truth: a drawn catalogue in the released format, and miniature checkpoints."""
 
-from caslie_ray.miniature.dataset import WorldSize, write_dataset
+from caslie_ray.miniature._dataset import WorldSize, write_dataset
 
 __all__ = ["WorldSize", "write_dataset"]

@@ -1,4 +1,4 @@
-"""The products of the miniature world: what they are, how they look, and how they are titled."""
+"""The products of the miniature world: categories, appearance and titles."""
 
 from dataclasses import dataclass, fields
 from random import Random
@@ -28,7 +28,7 @@ __all__ = [
 Domain = Literal["tools", "sports"]
 Combinations = Literal["all", "seen", "held_out"]
 
-# Neighbours in each list (0 and 1, 2 and 3, ...) complement each other.
+# Adjacent pairs in each list (0 and 1, 2 and 3, ...) complement each other.
 TOOLS = (
     "hammer", "toolbox", "mug", "kettle", "ladder", "bucket", "lamp",
     "plug", "shovel", "barrow", "funnel", "bottle", "padlock", "key",
@@ -75,9 +75,9 @@ USES = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """All that a drawing shows of a product; one value of `VALUES` for each attribute.
+    """Everything that a drawing shows of a product: one value of `VALUES` per attribute.
 
-    The brand is empty where the product has no brand mark.
+    The brand is empty if the product has no brand mark.
     """
 
     category: str
@@ -87,19 +87,19 @@ class Look:
     brand: str
 
     def value(self, attribute: str) -> str:
-        """The value of one attribute. Raises AttributeError for a name that is not one."""
+        """Return the value of one attribute. Raises AttributeError for an unknown name."""
         return str(getattr(self, attribute))
 
     def as_dict(self) -> dict[str, str]:
-        """Attribute to value, in the order of `ATTRIBUTES`."""
+        """Return the values by attribute, in the order of `ATTRIBUTES`."""
         return {field.name: self.value(field.name) for field in fields(self)}
 
 
 def held_out(look: Look) -> bool:
-    """Whether no checkpoint has ever been trained on this (category, colour, pattern).
+    """Return whether this (category, colour, pattern) is excluded from the training of all checkpoints.
 
-    One combination in five is held out, spread so that every category, colour and pattern is
-    still seen in training, each with most values of the others.
+    One combination in five is held out, spread so that training still has every category, colour and pattern, each
+    with most values of the others.
     """
     category = CATEGORIES.index(look.category)
     colour = VALUES["colour"].index(look.colour)
@@ -107,15 +107,21 @@ def held_out(look: Look) -> bool:
 
 
 def categories_of(domain: Domain) -> tuple[str, ...]:
-    """The categories of a domain."""
+    """Return the categories of a domain."""
     return TOOLS if domain == "tools" else SPORTS
 
 
 def random_look(
     rng: Random, categories: tuple[str, ...], *, avoid: tuple[str, ...] = (), combinations: Combinations = "all"
 ) -> Look:
-    """A look drawn evenly, of one of `categories` and none in `avoid`; of all combinations, of those that
-    checkpoints are trained on (`seen`), or of the held-out ones alone."""
+    """Draw a look uniformly.
+
+    Args:
+        rng: source of randomness.
+        categories: possible categories.
+        avoid: categories to exclude.
+        combinations: all combinations, those that checkpoints are trained on (`seen`), or only the held-out ones.
+    """
     choices = [name for name in categories if name not in avoid]
     while True:
         look = Look(
@@ -131,7 +137,7 @@ def random_look(
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A product as a shop lists it. A detailed title names colour and pattern, a plain one neither."""
+    """A product in a shop. A detailed title names colour and pattern, a plain one neither."""
 
     look: Look
     title: str
@@ -141,7 +147,12 @@ class Listing:
 def new_listing(rng: Random, look: Look, *, detailed: bool, named: bool = True, hinted: bool = False) -> Listing:
     """List a product under a new title.
 
-    `named`: the title has the category noun; `hinted`: it says what the product is for instead.
+    Args:
+        rng: source of randomness.
+        look: the product.
+        detailed: whether the title names colour and pattern.
+        named: whether the title has the category noun.
+        hinted: whether the title describes the product's use.
     """
     words = [look.brand] if look.brand and rng.random() < 0.7 else []
     words.append(rng.choice(ADJECTIVES))

@@ -1,7 +1,7 @@
 """Draws product images: 128 x 128 pixels, a silhouette filled with a coloured pattern and a brand mark.
 
-Four kinds of picture stand for a product: `informative` shows it, `placeholder` is a shop's "no image
-available" tile, `blurred` is out of focus beyond recognition, `wrong` shows another product.
+There are four kinds of images: `informative` shows the product, `placeholder` is a shop's "no image available" tile,
+`blurred` is blurred beyond recognition, `wrong` shows another product.
 """
 
 import io
@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from caslie_ray.miniature._shapes import SHAPES, paint
 from caslie_ray.miniature.catalogue import COLOURS, Look
-from caslie_ray.miniature.shapes import SHAPES, paint
 
 __all__ = ["KINDS", "SIDE", "Kind", "Picture", "draw_look", "draw_picture", "encode", "silhouette"]
 
@@ -25,7 +25,7 @@ _MARK = 30  # side of the brand mark's badge
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that stands for a product: `product` is the truth, `shown` what was drawn (None: nothing)."""
+    """An image of a product: `product` is the truth, `shown` what is drawn (None: nothing)."""
 
     kind: Kind
     product: Look
@@ -57,7 +57,7 @@ def _texture(look: Look, rng: Random) -> Image.Image:
 
 
 def _draw_mark(draw: ImageDraw.ImageDraw, brand: str, x: int, y: int) -> None:
-    """A white badge with the brand's sign on it: Norde a triangle, Kivo a ring, Borel a cross, Zenta bars."""
+    """Draw a white badge with the brand's sign: Norde a triangle, Kivo a ring, Borel a cross, Zenta bars."""
     draw.rectangle([x, y, x + _MARK, y + _MARK], fill=(255, 255, 255), outline=(20, 20, 20), width=2)
     ink, low, high, middle = (20, 20, 20), 7, _MARK - 7, _MARK // 2
     if brand == "Norde":
@@ -73,7 +73,7 @@ def _draw_mark(draw: ImageDraw.ImageDraw, brand: str, x: int, y: int) -> None:
 
 
 def _finish(image: Image.Image, rng: Random) -> Image.Image:
-    """Sensor noise: no two drawings of one look are equal."""
+    """Add sensor noise, so that no two drawings of one look are equal."""
     noise = np.random.default_rng(rng.getrandbits(32)).integers(-7, 8, (SIDE, SIDE, 3), dtype=np.int16)
     pixels = np.asarray(image).astype(np.int16) + noise
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
@@ -96,7 +96,7 @@ def _mask(look: Look, x: int, y: int, side: int) -> Image.Image:
 
 
 def silhouette(picture: Picture) -> Image.Image:
-    """Where a picture shows its product: 255 there and 0 elsewhere (mode L, 128 x 128)."""
+    """Return the mask of the product in an image: 255 inside and 0 outside (mode L, 128 x 128)."""
     if picture.shown is None:
         return Image.new("L", (SIDE, SIDE), 0)
     rng = Random(picture.seed)
@@ -105,13 +105,15 @@ def silhouette(picture: Picture) -> Image.Image:
 
 
 def draw_look(look: Look, rng: Random) -> Image.Image:
-    """Draw a product somewhere on a light ground, its brand mark, if it has one, in a corner. Small ones fill about
-    half of the side, large ones about four fifths."""
+    """Draw a product at a random position on a light background, with its brand mark, if any, in a corner.
+
+    Small products take about half of the side, large ones about four fifths.
+    """
     image = Image.new("RGB", (SIDE, SIDE), _ground(rng))
     x, y, side = _place(look, rng)
     image.paste(_texture(look, rng), (0, 0), _mask(look, x, y, side))
     if look.brand:
-        # The corner farthest from the product, so that the mark hides as little of it as can be.
+        # The corner farthest from the product, so that the mark hides as little of it as possible.
         right, low = x + side / 2 < SIDE / 2, y + side / 2 < SIDE / 2
         edge = SIDE - _MARK - 2
         _draw_mark(ImageDraw.Draw(image), look.brand, edge if right else 1, edge if low else 1)
@@ -134,7 +136,7 @@ def _draw_placeholder(rng: Random) -> Image.Image:
 
 
 def draw_picture(picture: Picture) -> Image.Image:
-    """Draw a picture: RGB, 128 x 128, the same pixels for the same picture every time."""
+    """Draw an image: RGB, 128 x 128, deterministic."""
     rng = Random(picture.seed)
     if picture.shown is not None:
         return draw_look(picture.shown, rng)
@@ -145,7 +147,7 @@ def draw_picture(picture: Picture) -> Image.Image:
 
 
 def encode(image: Image.Image) -> bytes:
-    """JPEG bytes, the form in which drawings are stored and trained on."""
+    """Encode as JPEG, the format in which drawings are stored and trained on."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=92, subsampling=0)
     return buffer.getvalue()

@@ -1,8 +1,8 @@
-"""Measures how often pictures are useful, useless or misleading, and how well that alone predicts a task's labels.
+"""Measures how often images are useful, useless or misleading, and how well that alone predicts a task's labels.
 
 Run as: python -m caslie_ray.miniature.rates [--samples N] [--seed N] [--domain tools|sports]
 
-Samples are drawn, pictures are not. A verdict is the true usefulness here: what voters without a fault would decide.
+Samples are drawn, images are not. A verdict here is the true usefulness, as perfect voters would decide.
 """
 
 import argparse
@@ -13,31 +13,30 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, get_args
 
-from caslie_ray.evaluation import predictions_of_bits
+from caslie_ray.miniature._samples import MAKERS, World
 from caslie_ray.miniature.catalogue import Domain
-from caslie_ray.miniature.samples import MAKERS, World
 from caslie_ray.miniature.truth import Usefulness
 from caslie_ray.tasks import find_task
-from caslie_ray.verdict_bits import VerdictBits
+from caslie_ray.verdict_bits import VerdictBits, predictions_of_bits
 
 __all__ = ["ALL", "TaskRates", "main", "rates_of"]
 
 ALL = "all"
-"""Represents all labels of a task together."""
+"""All labels of a task together."""
 
-_A_WORLD = 200  # samples drawn from one shelf of products
+_WORLD_SAMPLES = 200  # drawn from one shelf of products
 _RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRates:
-    """What is known about one task.
+    """The rates of one task.
 
     Attributes:
-        samples: the number drawn.
-        counts: pictures by label (or place of the right option, from 1; `ALL` for all), position of the picture in the
+        samples: number of samples drawn.
+        counts: images by label (or position of the correct option, from 1; `ALL` for all), position of the image in the
             sample, and usefulness.
-        bits: what the usefulness of the pictures alone predicts, as `predictions_of_bits` has it.
+        bits: how well the usefulness of the images alone predicts labels, from `predictions_of_bits`.
     """
 
     samples: int
@@ -49,18 +48,18 @@ class TaskRates:
         return sorted({label for label, _ in self.counts} - {ALL})
 
     def rate(self, label: str, position: int, usefulness: Usefulness) -> float:
-        """Return the share of pictures at a position that have a usefulness, among samples of a label."""
-        found = self.counts[label, position]
-        return found[usefulness] / found.total()
+        """Return the fraction of images at a position with this usefulness, among samples of a label."""
+        counts = self.counts[label, position]
+        return counts[usefulness] / counts.total()
 
     def mean(self, label: str, usefulness: Usefulness) -> float:
-        """Return the share of a label's pictures, at all positions."""
-        found = [counts for (name, _), counts in self.counts.items() if name == label]
-        return sum(one[usefulness] for one in found) / sum(one.total() for one in found)
+        """Return the fraction of a label's images with this usefulness, at all positions."""
+        positions = [counts for (name, _), counts in self.counts.items() if name == label]
+        return sum(counts[usefulness] for counts in positions) / sum(counts.total() for counts in positions)
 
     @property
     def furthest(self) -> float:
-        """The largest distance of a label's rate from the task's, over positions and usefulness."""
+        """The largest difference between a label's rate and the task's, over positions and usefulness."""
         return max(
             abs(self.rate(label, position, usefulness) - self.rate(ALL, position, usefulness))
             for label, position in self.counts
@@ -69,21 +68,24 @@ class TaskRates:
 
 
 def rates_of(task: str, samples: int, *, seed: int = 0, domain: Domain = "tools") -> TaskRates:
-    """Draw samples of a task from many shelves; every second shelf is the training of the majority table.
+    """Draw samples of a task from many shelves; every second shelf trains the majority table.
 
     Args:
-        task: its code. Raises KeyError for a code that is no task.
-        samples: how many to draw.
-        seed: of the worlds.
-        domain: of the products.
+        task: its code.
+        samples: number of samples to draw.
+        seed: seed of the worlds.
+        domain: domain of the products.
+
+    Raises:
+        KeyError: there is no such task.
     """
     bits = VerdictBits()
     counts: dict[tuple[str, int], Counter[Usefulness]] = defaultdict(Counter)
     found = find_task(task)
-    for start in range(0, samples, _A_WORLD):
+    for start in range(0, samples, _WORLD_SAMPLES):
         world = World(Random(f"{seed}/{task}/{start}"), domain)
-        split = "ind" if start // _A_WORLD % 2 else "train"
-        for _ in range(min(_A_WORLD, samples - start)):
+        split = "ind" if start // _WORLD_SAMPLES % 2 else "train"
+        for _ in range(min(_WORLD_SAMPLES, samples - start)):
             drawn = MAKERS[task](world)
             label = drawn.output if found.labels else str(drawn.options.index(drawn.output) + 1)
             for position, view in enumerate(drawn.views):
@@ -95,7 +97,7 @@ def rates_of(task: str, samples: int, *, seed: int = 0, domain: Domain = "tools"
 
 
 def _table(found: Mapping[str, TaskRates]) -> str:
-    lines = ["| task | useful | useless | misleading | furthest label | bits over majority | mutual information |"]
+    lines = ["| task | useful | useless | misleading | largest deviation | bits over majority | mutual information |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     for task, rates in found.items():
         shares = " | ".join(f"{rates.mean(ALL, name):.1%}" for name in get_args(Usefulness))
@@ -113,10 +115,10 @@ def _table(found: Mapping[str, TaskRates]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print both tables. Returns the exit code: 0, or 2 for wrong arguments (by argparse)."""
+    """Print both tables. Returns the exit code: 0, or 2 for wrong arguments (from argparse)."""
     parser = argparse.ArgumentParser(prog="python -m caslie_ray.miniature.rates", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--samples", type=int, default=40_000, help="of each task (40000)")
+    parser.add_argument("--samples", type=int, default=40_000, help="samples per task (40000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--domain", choices=get_args(Domain), default="tools")
     chosen = parser.parse_args(arguments)

@@ -2,11 +2,11 @@
 
 Run as: python -m caslie_ray.miniature.train --work DIR [--models captioner voters base] [--only NAME ...]
 
-Each model goes on from its last state in the work folder, and is written to
-`caslie_ray/miniature/checkpoints/NAME/` (or `--out`) once it is done.
-One thread a model: start it twice, with different `--models`, to use two cores.
+Each model resumes from its last state in the work folder, and is written to
+`caslie_ray/miniature/checkpoints/NAME/` (or `--out`) when finished.
+One thread per model: start it twice, with different `--models`, to use two cores.
 
-Measured on 2 shared cores of an EPYC, each model on one and other work on the other: the captioner 43 minutes
+Measured on 2 shared cores of an EPYC, each model on one while the other was busy: the captioner 43 minutes
 (vision tower 22, words 14, both together 7), a voter 2 to 5, the base 105 (exercises 56, comparisons 32, judgements
 17). Two at a time: about 105 minutes.
 """
@@ -24,11 +24,11 @@ from shutil import rmtree
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from caslie_ray.miniature.training.base import BasePlan, train_base
-from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
-from caslie_ray.miniature.training.loop import Plan
-from caslie_ray.miniature.training.questions import questions
-from caslie_ray.miniature.training.voters import VOTERS, balanced_accuracy, train_voter
+from caslie_ray.miniature._training.base import BasePlan, train_base
+from caslie_ray.miniature._training.captioner import CaptionerPlan, captions_by, examples, train_captioner
+from caslie_ray.miniature._training.loop import Plan
+from caslie_ray.miniature._training.questions import questions
+from caslie_ray.miniature._training.voters import VOTERS, balanced_accuracy, train_voter
 
 __all__ = ["CHECKPOINTS", "Plans", "main"]
 
@@ -42,17 +42,17 @@ _CAPTIONER, _BASE = CaptionerPlan(), BasePlan()
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """How long each model trains, phase by phase."""
+    """The schedule of each model's training, by phase."""
 
     captioner: CaptionerPlan = _CAPTIONER
     voters: Mapping[str, Plan] = field(default_factory=lambda: {name: recipe.plan for name, recipe in VOTERS.items()})
     base: BasePlan = _BASE
 
-    def scaled(self, share: float) -> "Plans":
-        """The same plans with a share of their steps, at least 2 each."""
+    def scaled(self, factor: float) -> "Plans":
+        """Return the same plans with their steps scaled, at least 2 each."""
 
         def part(plan: Plan) -> Plan:
-            return replace(plan, steps=max(2, round(plan.steps * share)))
+            return replace(plan, steps=max(2, round(plan.steps * factor)))
 
         captioner = self.captioner
         return Plans(
@@ -64,12 +64,12 @@ class Plans:
         )
 
 
-def save(model: PreTrainedModel, reader: PreTrainedTokenizerBase | ProcessorMixin, folder: Path) -> None:
-    """Write a checkpoint in float16 that plain `from_pretrained` loads, in the place of an older one."""
+def save(model: PreTrainedModel, preprocessor: PreTrainedTokenizerBase | ProcessorMixin, folder: Path) -> None:
+    """Write a float16 checkpoint that `from_pretrained` loads, replacing an older one."""
     fresh = folder.with_name(folder.name + ".part")
     rmtree(fresh, ignore_errors=True)
     model.half().save_pretrained(fresh)
-    reader.save_pretrained(fresh)
+    preprocessor.save_pretrained(fresh)
     rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
     log.info("%s: %.2f MB", folder, sum(f.stat().st_size for f in folder.iterdir()) / 1e6)
@@ -80,7 +80,7 @@ def _captioner(plans: Plans, seed: int, work: Path, out: Path) -> None:
     fresh = examples(Random(seed + 77), 96, combinations="all", free=0.0)
     written = captions_by(model, processor, fresh)
     right = sum(a == e.caption for a, e in zip(written, fresh, strict=True))
-    log.info("captioner: %d of %d fresh captions right to the word", right, len(fresh))
+    log.info("captioner: %d of %d fresh captions match exactly", right, len(fresh))
     save(model, processor, out / "captioner")
 
 
@@ -108,15 +108,15 @@ def _jobs(groups: Sequence[str], only: Sequence[str]) -> Iterator[Callable[[Plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what the arguments ask for. Returns the exit code: 0, or 2 for wrong arguments (by argparse)."""
+    """Train the selected models. Returns the exit code: 0, or 2 for wrong arguments (from argparse)."""
     parser = argparse.ArgumentParser(prog="python -m caslie_ray.miniature.train", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--models", nargs="+", choices=GROUPS, default=GROUPS, help="which models to train")
-    parser.add_argument("--only", nargs="+", choices=tuple(VOTERS), default=[], help="of the voters, only these")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the unfinished states")
-    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder of the checkpoints")
+    parser.add_argument("--only", nargs="+", choices=tuple(VOTERS), default=[], help="train only these voters")
+    parser.add_argument("--work", type=Path, required=True, help="folder of resumable training states")
+    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder of finished checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the steps to train, to try things out")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of the training steps, for trial runs")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(1)

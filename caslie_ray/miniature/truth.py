@@ -1,4 +1,4 @@
-"""What is known about a view, what a good caption of it says, and whether a caption helps."""
+"""Ground truth of views: perfect captions, and whether a caption helps."""
 
 import re
 from dataclasses import dataclass
@@ -26,12 +26,13 @@ _BLURRED = "No product can be seen, the image is too blurred."
 
 @dataclass(frozen=True, slots=True)
 class ViewTruth:
-    """The truth of one view: one picture of one sample.
+    """The ground truth of one view: one image of one sample.
 
     Attributes:
-        asks: the attributes that the context asks for; one that no drawing shows (`weight`) is possible.
-        lacks: those of them that the text leaves open and the answer needs.
-        manner: how the sample's kind of context wants its caption phrased.
+        picture: the image.
+        asks: the attributes that the context asks for, possibly one that no drawing shows (`weight`).
+        lacks: those of them that the text does not state and the answer needs.
+        manner: the phrasing of captions in the sample's context, see `phrase`.
     """
 
     picture: Picture
@@ -41,14 +42,14 @@ class ViewTruth:
 
     @property
     def usefulness(self) -> Usefulness:
-        """Whether a true caption of the picture helps (`useful`), adds nothing, or leads astray."""
+        """Whether a correct caption of the image is `useful`, `useless` or `misleading`."""
         if self.picture.kind == "wrong":
             return "misleading"
         return "useful" if self.picture.kind == "informative" and self.lacks else "useless"
 
 
 def caption_of(view: ViewTruth) -> str:
-    """The caption that a perfect captioner writes: what the picture shows, chosen by what is asked."""
+    """Return a perfect captioner's caption: what the image shows, depending on the context."""
     shown = view.picture.shown
     if shown is None:
         return _PLACEHOLDER if view.picture.kind == "placeholder" else _BLURRED
@@ -56,8 +57,13 @@ def caption_of(view: ViewTruth) -> str:
 
 
 def phrase(look: Look, manner: str) -> str:
-    """A caption of a look. `manner` is `category`, `colour`, `both` (colour and pattern), `photo` (both, in a
-    review's photo), or `question:NAME` for one asked attribute."""
+    """Return a caption of a look.
+
+    Args:
+        look: what the image shows.
+        manner: `category`, `colour`, `both` (colour and pattern), `photo` (both, in a review's photo), or
+            `question:NAME` for one attribute.
+    """
     if manner.startswith("question:"):
         asked = manner.removeprefix("question:")
         if asked not in VALUES or not look.value(asked):
@@ -78,8 +84,7 @@ def _unseen(name: str) -> str:
 
 
 def context_free_caption(view: ViewTruth) -> str:
-    """What a perfect captioner writes when it is told nothing: what strikes first, size and colour. It is as
-    long as most captions for a context."""
+    """Return a perfect captioner's caption without a context: size and colour. As long as most captions with one."""
     shown = view.picture.shown
     if shown is None:
         return caption_of(view)
@@ -91,18 +96,20 @@ _WORD = re.compile(r"[A-Za-z]+")
 
 
 def named_in(text: str) -> dict[str, str]:
-    """The attribute values that a text names (the first of each attribute)."""
-    found: dict[str, str] = {}
+    """Return the first value of each attribute that a text names."""
+    values: dict[str, str] = {}
     for word in _WORD.findall(text):
         name = _WORDS.get(word)
-        if name and name not in found:
-            found[name] = word
-    return found
+        if name and name not in values:
+            values[name] = word
+    return values
 
 
 def helps(caption: str, view: ViewTruth) -> bool:
-    """Whether a caption helps: it describes the true product, and names what the text lacks, rightly; of a brand mark
-    that the product does not have, that none can be seen."""
+    """Return whether a caption helps: it describes the true product and correctly names what the text lacks.
+
+    For a brand mark that the product does not have, it says that none can be seen.
+    """
     named = named_in(caption)
     product = view.picture.product
     if named.get("category") != product.category:

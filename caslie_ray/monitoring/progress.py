@@ -1,4 +1,4 @@
-"""Progress that a person can read: one live line in a terminal, a line now and then in a job's log."""
+"""Progress lines: one live line in a terminal, or a line per minute in a log."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Self, TextIO
 __all__ = ["Progress", "clock"]
 
 _LOG_EVERY_S = 60.0
-# The first line of a log comes sooner, to show that work has begun.
+# The first line of a log comes sooner, to show that work has started.
 _FIRST_S = 10.0
 _BAR = 24
 
 
 def clock(seconds: float) -> str:
-    """Return seconds as a person says them: ``42s``, ``3m05s``, ``2h10m``."""
+    """Format a duration: ``42s``, ``3m05s``, ``2h10m``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -27,15 +27,15 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """Shows how far a piece of work has come, its rate and the time left.
+    """Context manager that shows the done share of some work, its rate and the time left.
 
     Args:
-        name: what is being done.
-        total: how many units there are; None where that is not known.
-        unit: what a unit is called, in the plural.
-        stream: where it is shown; standard error by default.
-        every_s: seconds between lines where the stream is no terminal.
-        quiet: show nothing.
+        name: of the work.
+        total: number of units; None if unknown.
+        unit: name of the units, in the plural.
+        stream: output; standard error by default.
+        every_s: seconds between lines if the stream is not a terminal.
+        quiet: no output.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Progress:
         self._lock = threading.Lock()
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Say that `done` units are finished; shown when it is time."""
+        """Set the number of finished units; may print."""
         self.done = done
         self.total = total if total is not None else self.total
         self.tick(note)
 
     def tick(self, note: str = "") -> None:
-        """Show the line if it is time, though nothing may have been finished; may be called from another thread."""
+        """Print the line if it is due. Thread-safe."""
         with self._lock:
             self.note = note or self.note
             now = time.monotonic()
@@ -74,18 +74,18 @@ class Progress:
                 self._show()
 
     def add(self, units: int, note: str = "") -> None:
-        """Say that so many more units are finished."""
+        """Add finished units; may print."""
         self.update(self.done + units, note=note)
 
     def close(self) -> None:
-        """Show where the work stands at its end."""
+        """Print the last line."""
         self._show()
         if self._live and not self._quiet:
             self._stream.write("\n")
             self._stream.flush()
 
     def line(self) -> str:
-        """Return the line as it stands now."""
+        """Return the current line."""
         spent = max(time.monotonic() - self._begun, 1e-9)
         rate = self.done / spent
         parts = [f"{self.done:,}" + (f"/{self.total:,}" if self.total is not None else "") + f" {self.unit}"]
@@ -110,7 +110,7 @@ class Progress:
             return
         text = self.line()
         if self._live:
-            # A line that wraps could not be overwritten.
+            # A wrapped line cannot be overwritten.
             text = "\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 1]
         self._stream.write(text if self._live else f"{text}\n")
         self._stream.flush()

@@ -1,4 +1,4 @@
-"""What is seen of a job while it runs: the line in its log, the metrics, and the loss of replicas."""
+"""Polls a job's pools for its progress line, its metrics, and lost replicas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.prometheus import Metrics
 
-__all__ = ["Watch"]
+__all__ = ["ProgressMonitor"]
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ _EVERY_S = 1.0
 Poll = Callable[[], tuple[Sequence[str], Sequence[tuple[PoolStats, int]]]]
 
 
-class Watch:
-    """Looks at the pools every second, in a thread of its own, as a context.
+class ProgressMonitor:
+    """Context manager that polls the pools every second, in its own thread.
 
     Args:
         poll: returns messages, and the counters and upper limit of replicas of each pool.
@@ -34,13 +34,13 @@ class Watch:
     """
 
     def __init__(self, poll: Poll, progress: Progress, run: str, job: str) -> None:
-        self._poll = poll
+        self._read_pools = poll
         self._progress = progress
         self._metrics = Metrics(run, job)
         self._errors = self._saved = 0
         self._replicas = ""
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._poll_until_done, name="progress-monitor", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -48,11 +48,11 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
-        told_to_end = kind is not None and not issubclass(kind, Exception)
-        self._thread.join(0.0 if told_to_end else None)
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        self._thread.join(0.0 if interrupted else None)
 
     def add(self, views: int, errors: int, saved: int) -> None:
-        """Say that so many more views are finished, of which some are errors, and how many votes were not asked for."""
+        """Add finished views, error rows among them, and votes that early exit saved."""
         self._errors += errors
         self._saved += saved
         self._metrics.done(views, errors, saved)
@@ -64,18 +64,18 @@ class Watch:
             parts.append(f"{self._saved:,} votes saved")
         return " · ".join([*parts, self._replicas] if self._replicas else parts)
 
-    def _look_on(self) -> None:
+    def _poll_until_done(self) -> None:
         while not self._over.is_set():
-            self._look()
+            self._poll()
             self._progress.tick(self._note())
             self._over.wait(_EVERY_S)
-        self._look()
+        self._poll()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         planned = self._progress.total or 0
         self._metrics.views(planned, max(0, planned - self._progress.done))
         with suppress(RayError):
-            messages, pools = self._poll()
+            messages, pools = self._read_pools()
             for line in messages:
                 log.warning("%s", line)
             self._replicas = ", ".join(_replicas(stats, wanted) for stats, wanted in pools)

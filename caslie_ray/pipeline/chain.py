@@ -187,7 +187,7 @@ class ReadBlocks:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for group in batch["parts"].to_pylist():
             for name, files in json.loads(group).items():
-                here: Work = replace(cast(Any, self._work), run=self._work.run.knowing(files))
+                here: Work = replace(cast(Any, self._work), run=self._work.run.with_file_listing(files))
                 try:
                     for block in here.read(name):
                         yield pack(block)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from caslie_ray.cluster.connection import draining_nodes
+from caslie_ray.cluster.ray_internals import draining_nodes
 from caslie_ray.engines.load_errors import LoadFailure
 from caslie_ray.monitoring.pool_stats import PoolStats, add_details
 from caslie_ray.pipeline.load_policy import Attempt, LoadPolicy, nodes_with_room

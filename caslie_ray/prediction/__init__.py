@@ -1,4 +1,4 @@
-"""Models answer the instructions of a split: the base, or the base with adapters (paper 4.3 and 6)."""
+"""The base, alone or with a trained adapter, answers the instructions of a split (paper 4.3 and 6)."""
 
 from caslie_ray.prediction._answerers import Answerer, answerers_of
 from caslie_ray.prediction._job import PredictResult, plan_prediction, predict

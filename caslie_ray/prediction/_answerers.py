@@ -1,4 +1,4 @@
-"""Who answers: the base, alone or with one of the adapters that a run holds."""
+"""The models that answer: the base, alone or with one of a run's trained adapters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caslie_ray.hashing import content_id
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import Role
 from caslie_ray.storage.run import Run
-from caslie_ray.training import base_of, finished, planned
+from caslie_ray.training import base_of, finished_model, planned_models
 
 __all__ = ["Answerer", "answerers_of"]
 
@@ -23,12 +23,12 @@ class Answerer:
 
     Attributes:
         model: the base's name in the lineup.
-        variant: what it is called in tables: `caslie`, or the name of an experiment.
-        table: where its instructions are.
-        reads: the variant of these.
+        variant: its name in tables: `caslie`, or the name of an experiment.
+        table: the table of its instructions.
+        reads: the variant of its instructions.
         tasks: full names of its tasks; empty for all.
-        adapter: the adapter's name in the engine; None for the base as it is.
-        fingerprint: of all that decides what it answers.
+        adapter: the adapter's name in the engine; None for the bare base.
+        fingerprint: hash of everything that its answers depend on, but for the prompt.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Answerer:
     fingerprint: str
 
     def answers(self, task: str) -> bool:
-        """Whether it answers the questions of a task."""
+        """Return whether it answers the questions of a task."""
         return not self.tasks or task in self.tasks
 
     def key(self, prompt: str) -> str:
@@ -49,12 +49,12 @@ class Answerer:
 
 
 def answerers_of(run: Run, profile: Profile, *, partly: bool = False) -> tuple[Role, list[Answerer]]:
-    """Return the base with the adapters of a run, and who answers with it.
+    """Return the base with the adapters of a run, and the models that answer.
 
     Args:
-        run: holds trained models.
+        run: holds the trained models.
         profile: names them.
-        partly: leave out models that are not trained yet, with a warning; nothing is asked, so no engine is chosen.
+        partly: leave out models that are not trained yet, with a warning, and choose no engine: nothing is asked.
 
     Raises:
         RunError: a model is not trained yet.
@@ -63,20 +63,20 @@ def answerers_of(run: Run, profile: Profile, *, partly: bool = False) -> tuple[R
     base = base_of(profile, asked=not partly)
     found: list[Answerer] = []
     adapters: dict[str, str] = {}
-    models = planned(run, profile)
+    models = planned_models(run, profile)
     if profile.prediction.base:
         reads = (*profile.training.variants, "caslie")[0]
         found.append(Answerer(base.name, "base", "instructions", reads, (), None, base.fingerprint))
-    for order, model in ((one.order, finished(run, one)) for one in models):
+    for spec, model in ((one.spec, finished_model(run, one)) for one in models):
         if model is None and partly:
-            log.warning("%s is left out: it is not trained on the instructions that the run holds", order.name)
+            log.warning("%s is left out: it is not trained on the instructions that the run holds", spec.name)
             continue
         if model is None:
-            raise RunError(f"{run.label} holds no trained model {order.name}: run train first, with the same profile")
-        adapters[order.name] = model.adapter
+            raise RunError(f"{run.label} holds no trained model {spec.name}: run train first, with the same profile")
+        adapters[spec.name] = model.adapter
         found.append(
             Answerer(
-                base.name, order.experiment, order.table, order.variant, order.tasks, order.name,
+                base.name, spec.experiment, spec.table, spec.variant, spec.tasks, spec.name,
                 content_id(base.fingerprint, model.digest),
             )
         )  # fmt: skip

@@ -24,7 +24,7 @@ Seconds = Annotated[float, Field(gt=0.0)]
 """A length of time in seconds, more than zero."""
 
 Listed = Annotated[tuple[Item, ...], Field(strict=False)]
-"""A YAML list, held as a tuple. Only the list itself may be converted; its items are checked strictly."""
+"""A YAML list, stored as a tuple. Only the list itself is converted; its items are checked strictly."""
 
 
 class Settings(BaseModel):

@@ -35,7 +35,11 @@ _Loader.add_implicit_resolver(
 
 
 def parse(text: str) -> Any:
-    """The value that a YAML text holds. Raises yaml.YAMLError where it is not YAML."""
+    """Return the value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
     return yaml.load(text, Loader=_Loader)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a profile, said so that it can be put right."""
+"""Error messages of profiles: what is wrong, where, and what is allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from caslie_ray.profiles._base import Settings
-from caslie_ray.storage.stores import without_credentials
+from caslie_ray.storage.redaction import without_credentials
 
 __all__ = ["Location", "ProfileError", "explain", "known_keys", "may_be_secret", "name_of", "nearest", "unknown_key"]
 
@@ -30,7 +30,7 @@ class ProfileError(ValueError):
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word most like this one; None only where nothing is known."""
+    """Return the known word most similar to this one; None only if there is no known word."""
     folded = {entry.casefold(): entry for entry in known}
     found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.0)
     return folded[found[0]] if found else None

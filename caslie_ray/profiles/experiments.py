@@ -1,4 +1,4 @@
-"""Experiments beside the method itself; each adds models, and reuses every table it can."""
+"""Experiments in addition to the method; each adds models, and reuses every table it can."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ __all__ = ["ExperimentSettings"]
 
 
 class ExperimentSettings(Settings):
-    """What is trained, answered and measured besides `training.variants`."""
+    """What is trained, answered and measured in addition to `training.variants`."""
 
     shuffled: bool = False
-    """A control: as many captions as the verdicts choose, chosen at random. What it gains, choosing did not earn."""
+    """A control: as many captions as the verdicts choose, drawn at random. Its gain is not due to the verdicts."""
 
     verdict_only: bool = False
-    """A control: a bare mark in the place of each caption that won. Its gain is that of the verdicts without the
-    captions."""
+    """A control: a bare mark instead of each caption that won. Its gain is that of the verdicts without captions."""
 
     task_specific: bool = False
-    """A model for each task alone (Table 5)."""
+    """A model per task (Table 5)."""
 
     context_free: bool = False
-    """Captions written without their context (C.1), voted on alike (Table A3)."""
+    """Captions without context (C.1), with votes (Table A3)."""
 
     voter_sets: Listed[Listed[str]] = ()
-    """Majorities of these voters, a model each (Table A4). Wants `votes.schedule=full`: every voter on every view."""
+    """A model per set of voters, by its majority (Table A4). Needs `votes.schedule=full`: all voters on all views."""
 
     @model_validator(mode="after")
     def _odd(self) -> Self:

@@ -12,7 +12,7 @@ VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
-# The client's own: they frame the message, or say what the body may be.
+# Set by the client: they frame the message or describe its body.
 _OWN = {
     "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
     "keep-alive", "range", "te", "trailer", "transfer-encoding", "upgrade",
@@ -52,7 +52,7 @@ def check_value(name: str, value: str) -> None:
 
 
 def is_credential(name: str, value: str) -> bool:
-    """Whether a header is only for hosts that are trusted: by its name, or since its value is from the environment."""
+    """Return whether a header is only for trusted hosts: by its name, or because its value is from the environment."""
     return bool(_SECRET.search(name) or VARIABLE.search(value))
 
 

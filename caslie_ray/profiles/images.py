@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Listed, Positive, Seconds, Settings, Whole
 from caslie_ray.profiles.headers import ascii_host, check_headers, is_credential
-from caslie_ray.storage.stores import public_uri
+from caslie_ray.storage.redaction import public_uri
 
 __all__ = ["ImageSettings"]
 
@@ -16,58 +16,58 @@ _ROOT_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
 
 
 class ImageSettings(Settings):
-    """What an image may cost to fetch and decode, and how large it is stored."""
+    """Limits on downloading and decoding an image, and its stored size."""
 
     max_side: int = Field(default=500, ge=1, le=500)
     """Longest side of a stored image in pixels; larger ones are scaled down."""
 
     max_pixels: Positive = 50_000_000
-    """Pixels of a source image at most, read from its header before it is decoded; more is a reject."""
+    """Maximum pixels of a source image, read from its header before decoding; more is a reject."""
 
     max_bytes: Positive = 20_000_000
-    """Bytes of a source file at most; more is a reject."""
+    """Maximum bytes of a source file; more is a reject."""
 
     max_memory: Positive = 1_300_000_000
-    """Bytes of memory that decoding one image may take, by its header and in fact; more is a reject."""
+    """Maximum bytes of memory to decode one image, by its header and as enforced; more is a reject."""
 
     max_scans: Positive = 100
-    """Scans that a progressive JPEG may have; more is a reject. Encoders write about ten."""
+    """Maximum scans of a progressive JPEG; more is a reject. Encoders write about ten."""
 
     decode_timeout_s: Seconds = 10.0
-    """CPU seconds that decoding one image may take; more is a reject."""
+    """Maximum CPU seconds to decode one image; more is a reject."""
 
     connect_timeout_s: Seconds = 5.0
-    """Seconds to reach a server."""
+    """Connect timeout, in seconds."""
 
     timeout_s: Seconds = 20.0
-    """Seconds for one whole download, each try on its own."""
+    """Timeout of one try of a download, in seconds."""
 
     retries: Whole = 3
-    """Further tries after one that failed for a passing reason, with growing pauses between."""
+    """Retries after transient errors, with exponential backoff."""
 
     concurrency: Positive = 16
-    """Downloads at once in one worker."""
+    """Parallel downloads per worker."""
 
     allow_private: bool = False
-    """Whether URLs may lead to private, loopback or link-local addresses."""
+    """Whether URLs may resolve to private, loopback or link-local addresses. False: SSRF protection."""
 
     root: str | None = Field(default=None, repr=False)
-    """Folder or URI that relative references start from; null takes the folder of the source file. Rows may name any
-    file below it."""
+    """Folder or URI that is the base of relative references; null: the folder of the source file. Rows may reference
+    any file below it."""
 
     allow: Listed[str] = Field(default=(), repr=False)
-    """Absolute folders and URIs of stores below which rows may name files, besides `root` and the folder of their
-    source."""
+    """Absolute folders and store URIs below which rows may reference files, in addition to `root` and the folder of
+    their source."""
 
     headers: dict[str, str] = Field(default={}, repr=False)
     """Request headers for downloads, such as `User-Agent` and `Referer`; by default the User-Agent names this package.
-    `${NAME}` in a value is replaced by an environment variable of the job. What is a credential (`Authorization`,
-    `Cookie`, a name with key, token or the like, any value from the environment) is sent to `credential_hosts` alone,
-    over https, and not after a redirect to another host."""
+    `${NAME}` in a value is replaced by an environment variable of the job. Credentials (`Authorization`,
+    `Cookie`, names with key, token or the like, values from the environment) are only sent to `credential_hosts`, over
+    https, and not after a redirect to another host."""
 
     credential_hosts: Listed[str] = ()
-    """Hosts that are sent the headers that are credentials; their subdomains are too. Names without a port. Credentials
-    go over https alone, unless `allow_private` is true: then over plain http too."""
+    """Hosts that receive headers with credentials, subdomains included. Names without a port. Credentials are only sent
+    over https, unless `allow_private` is true: then over http too."""
 
     @model_validator(mode="after")
     def _safe_headers(self) -> Self:
@@ -75,7 +75,7 @@ class ImageSettings(Settings):
         credentials = [name for name, value in self.headers.items() if is_credential(name, value)]
         if credentials and not self.credential_hosts:
             raise ValueError(
-                f"headers {', '.join(credentials)} are credentials; name the hosts that are sent them in"
+                f"headers {', '.join(credentials)} are credentials; name the hosts that receive them in"
                 " images.credential_hosts, since a data set may name any host"
             )
         for host in self.credential_hosts:

@@ -17,14 +17,15 @@ from caslie_ray.profiles._yaml import parse, problem_of
 from caslie_ray.profiles.errors import Location, ProfileError, explain, may_be_secret, nearest, unknown_key
 from caslie_ray.profiles.overrides import apply_override, label_of
 from caslie_ray.profiles.schema import Profile
-from caslie_ray.storage.stores import open_path, public_uri
+from caslie_ray.storage.filesystems import open_path
+from caslie_ray.storage.redaction import public_uri
 
 __all__ = ["load_profile", "profile_names"]
 
 SHIPPED = Path(__file__).parent
 SUFFIXES = (".yaml", ".yml")
 EXTENDS = "extends"
-# Groups that earlier versions had: a user's copy of an older profile still loads.
+# Groups of earlier versions: copies of older profiles still load.
 _UNUSED = frozenset({"serving"})
 
 log = logging.getLogger(__name__)
@@ -44,13 +45,13 @@ def profile_names() -> tuple[str, ...]:
 
 
 def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
-    """The profile of a name (`mini`), a file, or an object-store URI, with `key.path=value` overrides.
+    """Load a profile by name (`mini`), file, or object-store URI, with `key.path=value` overrides.
 
-    A file may extend another (`extends: caslie-s`): groups of keys are merged, anything else, lists among
-    it, is replaced. Overrides are applied last, in their order.
+    A file may extend another (`extends: caslie-s`): groups of keys are merged; other values, lists included,
+    are replaced. Overrides are applied last, in order.
 
     Raises:
-        ProfileError: it cannot be found or read, or a key or value in it is wrong.
+        ProfileError: it cannot be found or read, or has a wrong key or value.
     """
     layers = _layers(str(name_or_path), before=())
     document: dict[str, Any] = {}
@@ -65,7 +66,7 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
         for path, label in reversed(changed):
             if where[: len(path)] == path:
                 return label
-        # What is missing belongs to the file that has most of the way there.
+        # A missing key belongs to the file that has most of its path.
         source = max(layers, key=lambda layer: _depth(layer.document, where)).source
         below = [label for path, label in changed if path[: len(where)] == where]
         return f"{source} with {' '.join(below)}" if below else source
@@ -77,10 +78,10 @@ def load_profile(name_or_path: str, overrides: Sequence[str] = ()) -> Profile:
 
 
 def _layers(reference: str, before: tuple[str, ...]) -> list[_Layer]:
-    """The file of a reference and those that it extends, the most special first."""
+    """Read the file of a reference and those that it extends, most specific first."""
     source = _find(reference, base=before[-1] if before else None)
     if source in before:
-        raise ProfileError(f"{before[-1]}: extends: {reference}: profiles extend each other in a circle")
+        raise ProfileError(f"{before[-1]}: extends: {reference}: the profiles extend each other in a cycle")
     document = _read(source)
     parent = document.pop(EXTENDS, None)
     document.setdefault("name", public_uri(source).rsplit("/", 1)[-1].rsplit(".", 1)[0])
@@ -100,7 +101,7 @@ def _layers(reference: str, before: tuple[str, ...]) -> list[_Layer]:
 
 
 def _find(reference: str, base: str | None) -> str:
-    """The file or URI that a reference means; `base` is the file whose `extends` it stands in."""
+    """Return the file or URI of a reference; `base` is the file whose `extends` it is."""
     if "://" in reference:
         return reference
     if "/" not in reference and not reference.endswith(SUFFIXES):
@@ -136,7 +137,7 @@ def _read(source: str) -> dict[str, Any]:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both documents, the second one's values where they meet; only groups of keys are merged."""
+    """Merge groups of keys; other values of `above` replace those of `below`."""
     result = dict(below)
     for key, value in above.items():
         held = result.get(key)
@@ -145,7 +146,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _depth(document: object, where: Location) -> int:
-    """How many steps towards a location a document goes."""
+    """Return how many steps of a location exist in a document."""
     for depth, step in enumerate(where):
         held = isinstance(document, dict) and step in document
         if not held and not (isinstance(document, list) and isinstance(step, int) and step < len(document)):

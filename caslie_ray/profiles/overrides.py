@@ -32,12 +32,12 @@ def label_of(text: str) -> str:
 
 
 def apply_override(document: dict[str, Any], text: str, schema: type[BaseModel]) -> tuple[dict[str, Any], Location]:
-    """The document with one setting changed, and where that was.
+    """Return the document with one setting changed, and the location of the change.
 
     List items go by index or by name: `lineup.voters.0.batch_size=8`, `lineup.voters.phi.batch_size=8`.
 
     Raises:
-        ProfileError: there is no `=`, the value is not YAML, or the path leads nowhere.
+        ProfileError: there is no `=`, the value is not YAML, or the path does not exist.
     """
     label, quote = label_of(text), not may_be_secret(text)
     path, found, raw = text.partition("=")

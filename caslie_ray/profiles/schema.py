@@ -7,15 +7,19 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Settings
-from caslie_ray.profiles.evaluation import EvaluationSettings, MiniatureSettings
+from caslie_ray.profiles.captions import CaptionSettings
+from caslie_ray.profiles.costs import CostSettings
+from caslie_ray.profiles.evaluation import EvaluationSettings
 from caslie_ray.profiles.experiments import ExperimentSettings
-from caslie_ray.profiles.faults import CostSettings, FaultSettings
+from caslie_ray.profiles.faults import FaultSettings
 from caslie_ray.profiles.images import ImageSettings
+from caslie_ray.profiles.ingest import IngestSettings
 from caslie_ray.profiles.lineup import Lineup
+from caslie_ray.profiles.miniature import MiniatureSettings
 from caslie_ray.profiles.prediction import PredictionSettings
-from caslie_ray.profiles.storage import IngestSettings, StorageSettings
+from caslie_ray.profiles.storage import StorageSettings
 from caslie_ray.profiles.training import TrainingSettings
-from caslie_ray.profiles.votes import CaptionSettings, VoteSettings
+from caslie_ray.profiles.votes import VoteSettings
 
 __all__ = ["Profile"]
 
@@ -27,7 +31,7 @@ class Profile(Settings):
     """Name of the profile; the file's name unless it says otherwise."""
 
     lineup: Lineup
-    """Which checkpoints play captioner, voters and uniM³ base."""
+    """Which checkpoints are captioner, voters and uniM³ base."""
 
     captions: CaptionSettings = CaptionSettings()
     """Where captions come from."""

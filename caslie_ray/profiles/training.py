@@ -8,121 +8,105 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Fraction, Listed, Positive, Settings, Whole
-from caslie_ray.profiles.lineup import Resources, Workers
+from caslie_ray.profiles.lora import LoraSettings
+from caslie_ray.profiles.pool import Workers
+from caslie_ray.profiles.resources import Resources
 
-__all__ = ["LoraSettings", "TrainingSettings"]
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-class LoraSettings(Settings):
-    """The adapter."""
-
-    rank: Positive = 16
-    """Rank of the adapter's matrices."""
-
-    alpha: Positive = 16
-    """The adapter's output is scaled by alpha / rank."""
-
-    targets: Listed[str] = Field(default=(*PROJECTIONS, "lm_head"), min_length=1)
-    """Modules that get an adapter: all projection layers and the language modelling head."""
-
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the adapter's inputs that a training step leaves out. Above 0 the result depends on the number of
-    workers and on how batches are cut."""
+__all__ = ["TrainingSettings"]
 
 
 class TrainingSettings(Settings):
     """Hyperparameters; the defaults are the paper's."""
 
     learning_rate: float = Field(default=1e-4, gt=0.0)
-    """Highest learning rate."""
+    """Peak learning rate."""
 
     global_batch: Positive = 128
-    """Instructions an optimiser step, over all workers."""
+    """Instructions per optimizer step, over all workers."""
 
     micro_batch: Positive = 16
-    """Instructions a forward pass on one worker, at most. Changes memory and speed, not the result."""
+    """Maximum instructions per forward pass of a worker. Changes memory and speed, not the result."""
 
     micro_tokens: Positive = 8192
-    """Tokens a forward pass on one worker, at most, padding included. Changes memory and speed, not the result. Lowered
-    on a worker whose GPU holds less, by estimate or because it runs out of memory."""
+    """Maximum tokens per forward pass of a worker, padding included. Changes memory and speed, not the result. Lowered
+    on a worker whose GPU is too small, by estimate or after it runs out of memory."""
 
     packing: bool = False
-    """Write short instructions one after the other in place of padding. Changes speed, not the result. A pack holds at
-    most 2,048 tokens, or `micro_tokens` where FlashAttention is installed (untested: it wants a GPU)."""
+    """Concatenate short instructions instead of padding. Changes speed, not the result. A pack has at most 2,048
+    tokens, or `micro_tokens` if FlashAttention is installed (untested: it needs a GPU)."""
 
     clip: float = Field(default=1.0, gt=0.0)
-    """Length to which a longer gradient is cut."""
+    """Maximum gradient norm (gradient clipping)."""
 
     weight_decay: float = Field(default=0.0, ge=0.0)
-    """Share of the weights that a step takes away, times the learning rate."""
+    """AdamW weight decay."""
 
     epochs: Positive = 3
-    """Times that all instructions are seen."""
+    """Epochs."""
 
     warmup: Fraction = 0.05
-    """Share of the steps over which the learning rate rises."""
+    """Share of the steps used for linear warm-up."""
 
     decay: Literal["cosine"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    """Decay of the learning rate after warm-up: cosine to zero."""
 
     lora: LoraSettings = LoraSettings()
     """The adapter."""
 
     variants: Listed[Literal["caslie", "uia", "text"]] = ("caslie",)
-    """What models are trained on, a model each: captions that won, every caption, none. [] trains nothing."""
+    """Instructions to train on, one model per variant: with captions that won, all captions, none. [] trains
+    nothing."""
 
     checkpoint_steps: Positive = 50
-    """Steps from one checkpoint to the next: what a lost node costs at most. A notice of preemption brings one on."""
+    """Steps between checkpoints: the most that a lost node costs. A preemption notice triggers one."""
 
     validations: Positive = 3
-    """Times that loss and metric are taken on the split validation, evenly over the training, the last at its end."""
+    """Validations (loss and metric on the split validation), evenly spaced, the last one at the end of training."""
 
     validation_samples: Positive = 500
-    """Samples of the split validation that they are taken on, at most."""
+    """Maximum samples of the split validation that are used."""
 
     keep: Literal["best", "last"] = "best"
-    """The adapter that is kept: of the validation with the lowest loss, or of the last step."""
+    """Which adapter is kept: that with the lowest validation loss, or that of the last step."""
 
     merge: bool = False
-    """Also write each model with its adapter merged into the base: for engines without LoRA, at the base's size."""
+    """Also write each model with its adapter merged into the base: for engines without LoRA; as large as the base."""
 
     patience: Positive | None = None
-    """Validations in a row without a better one after which training ends early; null: never."""
+    """Early stopping after so many validations without improvement; null: off."""
 
     gradient_checkpointing: bool = True
-    """Compute activations twice in place of keeping them: a third slower, and much less memory."""
+    """Recompute activations in the backward pass: a third slower, much less memory."""
 
     quantize: Literal["none", "4bit"] = "none"
-    """4bit: the base's matrices as 4-bit NormalFloat (QLoRA), by bitsandbytes, an extra. Untested: it wants a GPU."""
+    """4bit: the base's matrices as 4-bit NormalFloat (QLoRA), by bitsandbytes, an extra. Untested: it needs a GPU."""
 
     shard: bool = False
-    """Share the base's weights out among the workers (FSDP), for a base that is too large for one GPU. Slower, and
-    validations take the loss alone. Tested on CPUs, untested on GPUs."""
+    """Shard the base's weights over the workers (FSDP), for a base that is too large for one GPU. Slower, and
+    validations compute the loss only. Tested on CPUs, untested on GPUs."""
 
     dtype: Literal["float32", "bfloat16"] | None = None
-    """Type of the base's weights; null: as the lineup has it. The adapter is float32 in any case."""
+    """Data type of the base's weights; null: as in the lineup. The adapter is always float32."""
 
     max_failures: Whole = 20
-    """Times that training goes on from its last checkpoint after workers or nodes were lost without notice. What would
-    fail again, such as a loss that is no number, ends the job at once."""
+    """How often training resumes from its last checkpoint after workers or nodes were lost without notice. Errors that
+    would recur, such as a NaN loss, end the job at once."""
 
     max_preemptions: Whole | None = None
-    """Times that training goes on from its last checkpoint after a node was drained, as spot machines are before they
-    are taken away; null: without limit. They are no failures, unless a node is lost before its announced time."""
+    """How often training resumes from its last checkpoint after a node was drained, as before a spot preemption; null:
+    no limit. These do not count as failures, unless a node is lost before its deadline."""
 
     trackers: Listed[Literal["mlflow", "wandb"]] = ()
-    """Where curves go besides TensorBoard, which always has them; each is an extra of this package."""
+    """Trackers in addition to TensorBoard, which is always written; each is an extra of this package."""
 
     resources: Resources = Resources()
-    """What a worker asks of the cluster."""
+    """What a worker requests from the cluster."""
 
     seed: Whole = 0
-    """Seed of the adapter's first weights and of the order of the instructions."""
+    """Seed of the adapter's initial weights and of the order of the instructions."""
 
     num_workers: Workers = Workers()
-    """Fewest and most workers; the run grows and shrinks between them."""
+    """Minimum and maximum workers; training grows and shrinks between them."""
 
     @model_validator(mode="after")
     def _one_way_to_save_memory(self) -> Self:
@@ -131,17 +115,17 @@ class TrainingSettings(Settings):
         return self
 
     def steps_per_epoch(self, instructions: int) -> int:
-        """Optimiser steps for one pass over so many instructions; the last batch may be smaller."""
+        """Optimizer steps for one pass over so many instructions; the last batch may be smaller."""
         return math.ceil(instructions / self.global_batch)
 
     def total_steps(self, instructions: int) -> int:
-        """Optimiser steps of the whole training."""
+        """Optimizer steps of the whole training."""
         return self.epochs * self.steps_per_epoch(instructions)
 
     def validation_steps(self, steps: int) -> frozenset[int]:
-        """After how many of so many steps loss and metric are taken on held-back samples."""
+        """The steps after which a training of so many steps is validated."""
         return frozenset(math.ceil(steps * part / self.validations) for part in range(1, self.validations + 1))
 
     def warmup_steps(self, instructions: int) -> int:
-        """Optimiser steps over which the learning rate rises."""
+        """Optimizer steps of linear warm-up."""
         return math.ceil(self.warmup * self.total_steps(instructions))

@@ -1,16 +1,16 @@
-"""The files of a run's lease, and what they say about files of tables.
+"""The files of a run's lease, and which table files they invalidate.
 
-Each job on a run has an epoch, a number that counts up. Its files are in ``RUN/lease/``:
+Each job on a run has an epoch, an increasing number. Its files are in ``RUN/lease/``:
 
-* ``epoch-<8 digits>.json``, the claim: created only if absent, so that one job has an epoch. The highest epoch holds
-  the run. Claims are kept.
-* ``epoch-<8 digits>.alive``, a counter that the holder of the epoch increments, and nobody else writes.
+* ``epoch-<8 digits>.json``, the claim: created only if absent, so each epoch belongs to one job. The highest epoch
+  holds the run. Claims are never deleted.
+* ``epoch-<8 digits>.alive``, a counter that only the holder of the epoch increments.
 * ``epoch-<8 digits>.done``, written when the job ends.
-* ``epoch-<8 digits>-<time stamp>.at``, written by a job that took the run over: the store's time stamp of its claim.
+* ``epoch-<8 digits>-<time stamp>.at``, written by a job that took over the run: the store's timestamp of its claim.
 
-A job writes tables under names that end in its epoch, such as ``3f-e00000002.parquet``. Where a later job took the
-run over, files of the former one count up to the moment of the later claim, by the store's own time stamps. A copy of
-a run has other time stamps, which say nothing about that moment: in it, all files count.
+A job writes table files with names that end in its epoch, such as ``3f-e00000002.parquet``. If a later job took over
+the run, files of the former one are valid up to the time of the later claim, by the store's own timestamps. A copy of a
+run has other timestamps, which say nothing about that time: in it, all files are valid.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pyarrow.fs as pafs
 __all__ = ["LEASE", "Fence", "LeaseFiles", "epoch_name", "epoch_of", "lease_path", "stamp_path", "without_epoch"]
 
 LEASE = "lease"
-"""The folder of a run that holds its lease."""
+"""Folder of a run with the lease files."""
 
 _FILE = re.compile(r"epoch-(\d{8})\.(json|alive|done)")
 _STAMP = re.compile(r"epoch-(\d{8})-(\d+)\.at")
@@ -34,11 +34,11 @@ _EPOCH = re.compile(r"-e(\d{8})(?=\.parquet$)")
 
 @dataclass(frozen=True)
 class Fence:
-    """What a writer has to know of the lease that it works under; it is pickled into tasks with the run.
+    """What writers know of their job's lease; pickled into tasks with the run.
 
     Attributes:
-        epoch: the epoch of its job.
-        takeovers: time stamps of the claims that took a former epoch over, in ns, by that former epoch.
+        epoch: of the job.
+        takeovers: timestamps of the claims that took over a former epoch, in ns, by that former epoch.
     """
 
     epoch: int
@@ -47,9 +47,9 @@ class Fence:
 
 @dataclass(frozen=True)
 class LeaseFiles:
-    """A listing of a lease folder: time stamps of the store in ns, by epoch.
+    """A listing of a lease folder: the store's timestamps in ns, by epoch.
 
-    `stamps` has those that claims had when they were made, of the jobs that took the run over.
+    `stamps` has the recorded timestamps of claims that took over the run.
     """
 
     claims: dict[int, int] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class LeaseFiles:
 
     @classmethod
     def of(cls, infos: Iterable[pafs.FileInfo]) -> LeaseFiles:
-        """Return the files of a listing; other names are ignored."""
+        """Parse a listing; other names are ignored."""
         files = cls()
         kinds = {"json": files.claims, "alive": files.alive, "done": files.done}
         for info in infos:
@@ -71,14 +71,14 @@ class LeaseFiles:
 
     @property
     def latest(self) -> int:
-        """The highest epoch that was claimed; 0 where none was."""
+        """The highest claimed epoch; 0 if there is none."""
         return max(self.claims, default=0)
 
     def takeovers(self) -> dict[int, int]:
-        """Return when each epoch was taken over that had not been released by then.
+        """Return the takeover time, in ns, of each epoch that had not been released by then.
 
-        Takeovers whose moment is not known are left out: those of a copied run, and of a job that ended right after
-        its claim. To adopt a late file costs less than to lose what was finished.
+        Takeovers at an unknown time are left out: those in a copied run, and of a job that ended right after its claim.
+        Accepting a late file costs less than losing finished work.
         """
         found: dict[int, int] = {}
         for epoch in self.claims:
@@ -91,7 +91,7 @@ class LeaseFiles:
 
 
 def stamp_path(folder: str, epoch: int, stamp: int) -> str:
-    """Return the path of the file that keeps the time stamp, in ns, of an epoch's claim."""
+    """Return the path of the file that records the timestamp, in ns, of an epoch's claim."""
     return posixpath.join(folder, f"epoch-{epoch:08d}-{stamp}.at")
 
 
@@ -107,16 +107,16 @@ def lease_path(folder: str, epoch: int, kind: str) -> str:
 
 
 def epoch_name(stem: str, epoch: int | None) -> str:
-    """Return the name of a table's file that is written in an epoch; None is a writer without a lease."""
+    """Return the name of a table file written in an epoch; None: without a lease."""
     return f"{stem}.parquet" if epoch is None else f"{stem}-e{epoch:08d}.parquet"
 
 
 def epoch_of(path: str) -> int | None:
-    """Return the epoch in which a table's file was written; None where its writer had no lease."""
+    """Return the epoch in which a table file was written; None: without a lease."""
     found = _EPOCH.search(path)
     return int(found[1]) if found else None
 
 
 def without_epoch(path: str) -> str:
-    """Return a table's file name without folder, epoch and extension."""
+    """Return the name of a table file without folder, epoch and extension."""
     return _EPOCH.sub("", posixpath.basename(path)).removesuffix(".parquet")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["ANSWERS", "IDS", "PAIRS", "SCHEMAS", "SPANS", "VOTE"]
+__all__ = ["ANSWERS", "CONTEXT_FREE_FOLDER", "IDS", "PAIRS", "SCHEMAS", "SPANS", "VOTE"]
+
+CONTEXT_FREE_FOLDER = "context_free"
+"""The folder of a run that is a run of its own: captions of the same images and views, written without context."""
 
 SPANS = pa.list_(pa.list_(pa.int32()))
-"""Parts of a prompt that may be cut, such as user fields: [start, end) character offsets."""
+"""Spans of a prompt that may be cut, such as user fields: [start, end) character offsets."""
 
 PAIRS = pa.list_(pa.struct([("field", pa.string()), ("text", pa.string())]))
 """Named texts in order."""
 
 _SOURCE_IDS = pa.list_(pa.string())
-# The ids that the sources give to the rows that are this sample, in their order; null where they give none.
+# The ids of a sample's rows in the sources, in order; null if the sources have none.
 
 VOTE = pa.struct(
     [
@@ -27,7 +30,7 @@ VOTE = pa.struct(
         ("retryable", pa.bool_()),
     ]
 )
-"""One voter's answer to one view: `answer` is yes or no, null where `error` says why there is none."""
+"""One voter's answer to one view: `answer` is yes or no, or null if `error` says why."""
 
 ANSWERS = pa.schema(
     [
@@ -41,7 +44,7 @@ ANSWERS = pa.schema(
         ("truncated", pa.bool_()),
     ]
 )
-"""One model's own answers, kept by key in ``answers/<model>-<fingerprint>/`` by the staged schedule."""
+"""Answers of one model by key, stored in ``answers/<model>-<fingerprint>/`` by the staged schedule."""
 
 SCHEMAS: dict[str, pa.Schema] = {
     "samples": pa.schema(
@@ -148,4 +151,4 @@ IDS: dict[str, tuple[str, ...]] = {
     "predictions": ("sample_id", "model", "variant"),
     "rejects": (),
 }
-"""The columns that together name a row of each table; readers take one row an id."""
+"""The columns that together identify a row; readers return one row per id."""

@@ -1,6 +1,6 @@
-"""The tasks, a file each: the seven of MMECInstruct (paper section 3.1, Appendix B), and any that a user adds.
+"""The tasks, one file each: the seven of MMECInstruct (paper section 3.1, Appendix B), and any that a user adds.
 
-Every module of this folder whose name does not start with an underscore defines one `TASK`.
+Every module of this folder defines one `TASK`, except `metrics` and those whose names start with an underscore.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import importlib
 import pkgutil
 
 from caslie_ray.prompts import Prompt
-from caslie_ray.tasks._answers import option_titles, strip_mark, strip_ordinal
-from caslie_ray.tasks._checks import check_distinct, name_key
-from caslie_ray.tasks._metrics import (
+from caslie_ray.tasks._answer_reading import option_titles, strip_mark, strip_ordinal
+from caslie_ray.tasks._definition_checks import check_distinct, name_key
+from caslie_ray.tasks._parsing import SPLITS, RowError, as_text, decoded, is_missing, read_split
+from caslie_ray.tasks._sample import ImageRef, Sample, UnreadableImage, ViewPrompts
+from caslie_ray.tasks._task import InputField, Task, caption_line
+from caslie_ray.tasks.metrics import (
     Confusion,
     Metric,
     Metrics,
@@ -24,9 +27,6 @@ from caslie_ray.tasks._metrics import (
     recall_at_1,
     share,
 )
-from caslie_ray.tasks._parsing import SPLITS, RowError, read_split
-from caslie_ray.tasks._sample import ImageRef, Sample, UnreadableImage, ViewPrompts
-from caslie_ray.tasks._task import InputField, Task, caption_line
 
 __all__ = [
     "SPLITS",
@@ -45,9 +45,12 @@ __all__ = [
     "Values",
     "ViewPrompts",
     "accuracy",
+    "as_text",
     "binary",
     "caption_line",
+    "decoded",
     "find_task",
+    "is_missing",
     "label_indices",
     "macro",
     "metric",
@@ -59,11 +62,13 @@ __all__ = [
     "strip_ordinal",
 ]
 
+_NO_TASKS = ("metrics",)
 _PAPER_ORDER = ("AP", "CC", "PRP", "PSI", "MPC", "SA", "SR")
 
 
 def _discover() -> dict[str, Task]:
-    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    modules = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_TASKS]
+    names = [name for name in modules if not name.startswith("_")]
     found: list[Task] = [importlib.import_module(f"{__name__}.{name}").TASK for name in names]
     check_distinct(found)
     place = {code: index for index, code in enumerate(_PAPER_ORDER)}
@@ -71,13 +76,13 @@ def _discover() -> dict[str, Task]:
 
 
 class UnknownTask(LookupError):
-    """A run holds rows of a task that no module of this folder defines."""
+    """A run has rows of a task that no module of this folder defines."""
 
 
 class _Tasks(dict[str, Task]):
     def __missing__(self, name: str) -> Task:
         raise UnknownTask(
-            f"the run holds rows of the task {name!r}, which no file in caslie_ray/tasks/ defines: put its file there,"
+            f"the run has rows of the task {name!r}, which no file in caslie_ray/tasks/ defines: put its file there,"
             " on every node where caslie_ray is installed"
         )
 
@@ -87,7 +92,7 @@ TASKS: dict[str, Task] = _Tasks(_discover())
 
 
 def find_task(name: object) -> Task:
-    """Return a task by its full name or its short one, in any case and with any separators.
+    """Return a task by its name or code, ignoring case and separators.
 
     Raises:
         RowError: there is no such task.

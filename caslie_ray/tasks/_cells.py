@@ -1,4 +1,4 @@
-"""Decodes text cells that hold a structure: JSON, JSON in JSON, Python literals, and arrays as numpy prints them."""
+"""Decodes structured text cells: JSON, nested JSON strings, Python literals, and arrays printed by numpy."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LITERAL = re.compile(r"""[\[{(]|[bBuUrR]{0,2}['"]""")
 _QUOTED = r"""[bBuU]?(?:'[^'\n]{0,100}'|"[^"\n]{0,100}")"""
 
 OBJECT = re.compile(rf"\{{\s*{_QUOTED}\s*:")
-"""The start of a text that was meant to be an object: a brace, a quoted key and a colon."""
+"""The start of a text that was meant as an object: a brace, a quoted key and a colon."""
 
 STRUCTURE = re.compile(r"""[\[{]\s*[bBuU]?['"{\[]""")
-"""The start of a text that was meant to be a list or an object."""
+"""The start of a text that was meant as a list or an object."""
 
 # `[None, 'a mug']` is a list.
 _QUOTED_ITEM = re.compile(r"""\[[^'"]*,\s*[bBuU]?['"]""")
@@ -40,18 +40,18 @@ class _NotALiteral(Exception):
 
 
 def decoded(value: object, text: bool = False) -> object:
-    """Return the value that a text cell holds, or the cell itself where it is plain text.
+    """Return the value in a text cell, or the cell itself if it is plain text.
 
-    JSON is decoded through up to 4 layers. A Python literal (``str()`` of a list or dict) is decoded where it is a
-    list, tuple, set or dict; a literal string only where it holds one of these. Bytes are decoded where they hold JSON.
+    JSON is decoded through up to 4 layers. A Python literal (``str()`` of a list or dict) is decoded if it is a list,
+    tuple, set or dict; a literal string only if it contains one of these. Bytes are decoded if they are JSON.
 
     Args:
         value: the cell.
-        text: whether the cell is more likely a text than a list. Then tuples, sets and literals without a quoted
-            text, as ``(5, 4)``, are plain text.
+        text: whether the cell is more likely a text than a list. If so, tuples, sets and literals without a quoted
+            text, such as ``(5, 4)``, are plain text.
 
     Raises:
-        RowError: the cell is JSON in more layers than that.
+        RowError: the cell has more layers of JSON.
     """
     value = _as_str(value)
     for _ in range(_LAYERS):
@@ -67,15 +67,15 @@ def decoded(value: object, text: bool = False) -> object:
 
 
 def structured(value: object, column: str, start: re.Pattern[str] = STRUCTURE) -> object:
-    """Return `decoded(value)`; where `start` is another pattern than `STRUCTURE`, the cell is more likely a text.
+    """Return `decoded(value)`; with a `start` other than `STRUCTURE`, the cell is more likely a text.
 
     Args:
-        value: a cell that holds a structure or plain text.
+        value: a cell with a structure or plain text.
         column: its name, for messages.
         start: matches the start of text that cannot be plain text.
 
     Raises:
-        RowError: the text starts as a structure does and cannot be decoded.
+        RowError: the text starts like a structure and cannot be decoded.
     """
     result = decoded(value, text=start is not STRUCTURE)
     if isinstance(result, str) and start.match(result.lstrip()):
@@ -96,7 +96,7 @@ def _as_str(value: object) -> object:
 
 
 def _decoded_once(cell: str, plain: bool = False) -> object:
-    """Return what one layer of encoding holds, or `cell` itself where it is plain text."""
+    """Decode one layer, or return `cell` itself if it is plain text."""
     text = cell.strip()
     if text.startswith(_JSON):
         try:
@@ -113,7 +113,7 @@ def _decoded_once(cell: str, plain: bool = False) -> object:
         return cell
     if isinstance(result, (list, dict)):
         return cell if plain and not (STRUCTURE.match(text) or _QUOTED_ITEM.match(text)) else result
-    # A quoted text is a text, unless a structure was quoted.
+    # A quoted text stays a text, unless it contains a structure.
     if isinstance(result, str) and result.strip().startswith(("{", "[")) and _decoded_once(result, plain) is not result:
         return result
     return cell
@@ -140,10 +140,10 @@ def _literal(text: str) -> object:
 
 
 def _printed_by_numpy(text: str) -> list[str] | None:
-    """Return the items of ``['a' 'b']``, which Python would join to one; None where commas separate all items.
+    """Return the items of ``['a' 'b']``, which Python would concatenate; None if commas separate all items.
 
     Raises:
-        _NotALiteral: some are separated, some are not.
+        _NotALiteral: only some are separated.
     """
     try:
         tokens = [
@@ -183,7 +183,7 @@ def _value(node: ast.expr) -> object:
             return -number
         case ast.Name(id=name) if name in _NAMES:
             return _NAMES[name]
-        # repr() of a numpy array, as in a dict that was written with str().
+        # repr() of a numpy array, for example in str() of a dict
         case ast.Call(func=ast.Name(id="array") | ast.Attribute(attr="array"), args=[items]):
             return _value(items)
     raise _NotALiteral

@@ -4,4 +4,4 @@ __all__ = ["RowError"]
 
 
 class RowError(ValueError):
-    """A record that cannot be read; the message says what is wrong and how to mend it."""
+    """A record that cannot be read; the message says what is wrong and how to fix it."""

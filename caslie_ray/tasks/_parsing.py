@@ -1,4 +1,4 @@
-"""Reading the cells of a released record liberally: JSON or plain text, scalars or lists, NaN or missing."""
+"""Reads cells of a record liberally: JSON or plain text, scalars or lists, NaN or missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPELLINGS = {
 
 
 def is_missing(value: object) -> bool:
-    """None, NaN, and text or lists with nothing in them."""
+    """Return whether a cell is None, NaN, or an empty text or list."""
     if value is None:
         return True
     if isinstance(value, float):
@@ -39,14 +39,14 @@ def as_text(value: object, depth: int = 0) -> str:
     A product given as a mapping reads as its title, category and brand, in that order.
 
     Raises:
-        RowError: lists or mappings stand in one another without end.
+        RowError: lists or mappings are nested too deeply.
     """
     if depth > _DEPTH:
         raise RowError(f"a value is nested more than {_DEPTH} deep: give plain text")
     if is_missing(value):
         return ""
     if isinstance(value, str):
-        # Lone surrogates are legal in JSON and illegal in UTF-8, and so in Arrow.
+        # Lone surrogates are legal in JSON but not in UTF-8, and so not in Arrow.
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
     if isinstance(value, Mapping):
         known = [as_text(value.get(key), depth + 1) for key in ("title", "category", "brand")]
@@ -60,7 +60,7 @@ def as_text(value: object, depth: int = 0) -> str:
 
 
 def text_list(value: object) -> list[str]:
-    """Return a list cell as texts; a mapping gives its values, a plain text its lines."""
+    """Return a list cell as texts: the values of a mapping, the lines of a plain text."""
     value = decoded(value)
     if is_missing(value):
         return []
@@ -80,7 +80,7 @@ def read_split(value: object) -> str:
     """Return one of `SPLITS`.
 
     Raises:
-        RowError: the split is missing or spelled in no known way.
+        RowError: the split is missing or unknown.
     """
     text = as_text(value)
     key = re.sub(r"[^a-z]", "", text.lower())

@@ -1,4 +1,4 @@
-"""One MMECInstruct sample, as it is after reading and before its images are fetched."""
+"""One MMECInstruct sample, parsed, before its images are fetched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ImageRef", "Sample", "UnreadableImage", "ViewPrompts"]
 
 @dataclass(frozen=True, slots=True)
 class UnreadableImage:
-    """An image object in which no reference was found: why not, and what it holds."""
+    """An image object without a usable reference: the reason, and its content."""
 
     reason: str
     source: str
@@ -30,13 +30,13 @@ class Sample:
     Attributes:
         task: full name of the task.
         split: `train`, `validation`, `ind` or `ood`.
-        instruction: what the model is told to do.
-        input: named texts in the order in which they are shown, such as ``(("question", "…"),)``.
-        options: the answers to choose from, in order; empty where the task has none of its own.
+        instruction: the task instruction for the model.
+        input: named texts in display order, such as ``(("question", "…"),)``.
+        options: the answers to choose from, in order.
         output: the true answer.
-        images: one reference a product, in image order; None where the record names none.
-        captions: the captions that came with the data (`caption_info`), one an image; None where absent.
-        notes: how cells were read whose reading may surprise; ingest counts them.
+        images: one reference per product, in image order; None for a product without one.
+        captions: captions from the data (`caption_info`), one per image; None if absent.
+        notes: how cells were read if that may surprise; ingest counts them.
     """
 
     task: str
@@ -51,7 +51,7 @@ class Sample:
 
     @cached_property
     def sample_id(self) -> str:
-        """Hash of the content, without the split or the row number."""
+        """Content hash, independent of split and row number."""
 
         def listed(items: Sequence[str | bytes | None]) -> str:
             return content_id(*("" if item is None else item for item in items))

@@ -1,4 +1,4 @@
-"""What every task has in common; what differs stands in the task's own file."""
+"""The base class of tasks; each task has a module of its own."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from caslie_ray.prompts import Prompt, join, one_line, render
-from caslie_ray.tasks._answers import label_of, read_answer, strip_mark
+from caslie_ray.tasks._answer_reading import label_of, read_answer, strip_mark
 from caslie_ray.tasks._cells import OBJECT
-from caslie_ray.tasks._checks import check_definition
-from caslie_ray.tasks._metrics import Metrics
-from caslie_ray.tasks._options import read_options, read_output
+from caslie_ray.tasks._definition_checks import check_definition
+from caslie_ray.tasks._image_references import read_references
+from caslie_ray.tasks._options import read_options
+from caslie_ray.tasks._output import read_output
 from caslie_ray.tasks._parsing import RowError, as_text, is_missing, read_split, structured, text_list
-from caslie_ray.tasks._references import read_references
 from caslie_ray.tasks._sample import Sample, ViewPrompts
+from caslie_ray.tasks.metrics import Metrics
 
 __all__ = ["InputField", "Task"]
 
 _NO_CAPTION = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "none", "null"})
-"""What programs write where there is no caption; the authors' code writes NA where an image could not be loaded."""
+"""Placeholders for a missing caption; the authors' code writes NA if an image could not be loaded."""
 
 _BROKEN_CAPTIONS = re.compile(r"""[\[{]\s*[bBuU]?['"]""")
 
@@ -32,7 +33,7 @@ class InputField:
     Attributes:
         name: its name in the `samples` table.
         aliases: other spellings of its key, in lower case.
-        required: whether a sample without it is refused.
+        required: whether a sample without it is rejected.
     """
 
     name: str
@@ -46,19 +47,19 @@ class Task:
 
     Attributes:
         name: full name, as in the data's column `task`.
-        code: short name, for columns of tables; the data may have it in place of `name`.
-        instruction: the task instruction that uniM³ is given.
-        caption_template: the captioning instruction; its slots are the names that `slots` gives.
-        quality_template: the caption quality evaluation instruction, with ``{{caption}}`` besides.
+        code: short name, for columns of tables; the data may use it instead of `name`.
+        instruction: the task instruction for uniM³.
+        caption_template: the captioning instruction; its slots are the keys of `slots`.
+        quality_template: the caption quality evaluation instruction, with ``{{caption}}`` as an additional slot.
         inputs: the fields of the input.
-        labels: the possible answers, the positive one first; empty where each sample has its own options.
-        cues: the phrases by which an option's wording gives away its label.
-        shows_options: whether the options are written out in the prompt.
-        metrics: how answers are measured.
-        broken_input: matches the start of an input that is no plain text, and so must be decodable.
+        labels: the possible answers, the positive one first; empty if each sample has its own options.
+        cues: for each label, the phrases that identify it in an option's wording.
+        shows_options: whether the prompt lists the options.
+        metrics: the metrics of answers.
+        broken_input: matches the start of an input that is not plain text, and so must be decodable.
 
     Raises:
-        ValueError: the definition contradicts itself; better now than after its captions were paid for.
+        ValueError: the definition is inconsistent.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Task:
             record: the keys `split`, `instruction`, `input`, `options`, `output`, `images`, `caption_info`.
 
         Raises:
-            RowError: a field is missing or of a form that cannot be read.
+            RowError: a field is missing or cannot be read.
         """
         split = read_split(record.get("split"))
         notes: list[str] = []
@@ -99,7 +100,7 @@ class Task:
         output = read_output(record.get("output"), options, self.labels, self.read_answer, self.label)
         if self.true_label(output.text, options.texts) is None:
             raise RowError(
-                f"the true option {output.text[:80]!r} stands for no label of {self.code}: word the options as its"
+                f"the true option {output.text[:80]!r} matches no label of {self.code}: word the options as its"
                 f" labels, {', '.join(self.labels)}"
             )
         notes += [output.note] if output.note else []
@@ -120,14 +121,14 @@ class Task:
         )
 
     def input_names(self) -> tuple[str, ...]:
-        """Return the names that fields of the input may have, in lower case."""
+        """Return all names of the input's fields, in lower case."""
         return tuple(name for item in self.inputs for name in (item.name, *item.aliases))
 
     def _input_cell(self, record: Mapping[str, object], notes: list[str]) -> object:
-        """Return the decoded input; where the record has no such column, the columns that are named like its fields.
+        """Return the decoded input; if the record has no such column, the columns named like its fields.
 
         Raises:
-            RowError: it starts like an object and cannot be decoded, or is missing.
+            RowError: it is missing, or starts like an object and cannot be decoded.
         """
         names = self.input_names()
         cell = structured(record.get("input"), "input", self.broken_input)
@@ -151,7 +152,7 @@ class Task:
         return cell
 
     def read_input(self, value: object) -> tuple[tuple[str, str], ...]:
-        """Read the `input` cell: a mapping, or plain text where the task has one required field.
+        """Read the `input` cell: a mapping, or plain text if the task has one required field.
 
         Raises:
             RowError: a required field is missing or empty.
@@ -169,7 +170,7 @@ class Task:
             key = next((key for key in (item.name, *item.aliases) if key in cells), None)
             text = as_text(cells.pop(key)) if key is not None else ""
             if not text and not item.required:
-                # A field whose key the data never agreed on: the first text that nothing else claims.
+                # A field without an established key: the first text that no other field claims.
                 claimed = {key for other in self.inputs for key in (other.name, *other.aliases)}
                 spare = next((key for key in cells if key not in claimed and not is_missing(cells[key])), None)
                 text = as_text(cells.pop(spare)) if spare is not None else ""
@@ -180,11 +181,11 @@ class Task:
         return tuple(pairs)
 
     def image_count(self, pairs: Sequence[tuple[str, str]], options: Sequence[str]) -> int:
-        """Return how many images, and so views, a sample has."""
+        """Return the number of images, and so of views, of a sample."""
         return 1
 
     def slots(self, sample: Sample) -> list[dict[str, str]]:
-        """Return, for each image in order, the values of the templates' slots."""
+        """Return the values of the templates' slots for each image, in order."""
         return [{name.replace(" ", "_"): text for name, text in sample.input}]
 
     def view_prompts(self, sample: Sample) -> list[ViewPrompts]:
@@ -195,13 +196,13 @@ class Task:
         ]
 
     def prompt(self, sample: Sample, captions: Sequence[str | None]) -> Prompt:
-        """Write the turn that uniM³ answers (paper 4.3): instruction, input, captions and options.
+        """Write the prompt of uniM³ (paper 4.3): instruction, input, captions and options.
 
-        The prompt is read line by line, so texts of the sample and captions are each written on one line.
+        Each text and caption is written on one line, so that it cannot imitate another line of the prompt.
 
         Args:
             sample: the sample.
-            captions: one an image, in image order; None where no caption is used, which leaves no trace.
+            captions: one per image, in image order; None omits its line.
         """
         count = self.image_count(sample.input, sample.options)
         used = list(captions) + [None] * (count - len(captions))
@@ -224,13 +225,13 @@ class Task:
         return read_answer(text, options, self.cues)
 
     def label(self, option: str) -> str:
-        """Return the label that an option stands for; the option itself where the task has no labels."""
+        """Return the label of an option; the option itself if the task has no labels."""
         return label_of(option, self.cues) or option
 
     def true_label(self, output: str, options: Sequence[str]) -> str | None:
-        """Return the label of a sample's true answer; its option where the task has no labels.
+        """Return the label of a sample's true answer; its option if the task has no labels.
 
-        None where it is none of the options, or an option that stands for no label: no answer could be right.
+        None if it is none of the options, or an option without a label: then no answer could be correct.
         """
         option = self.read_answer(output, options or self.labels)
         if option is None:
@@ -242,7 +243,7 @@ class Task:
 
 
 def caption_line(name: str, caption: str | None) -> list[Prompt]:
-    """Return the line of a caption that is used, with the caption's span, and nothing for one that is not used."""
+    """Return the line of a caption, with the caption's span; nothing without a caption."""
     text = one_line((caption or "").strip())
     if not text:
         return []
@@ -251,18 +252,18 @@ def caption_line(name: str, caption: str | None) -> list[Prompt]:
 
 
 def _field_name(key: object) -> str:
-    """Return a key of the input as it is compared with the names of fields."""
+    """Normalize a key of the input, to compare it with field names."""
     return str(key).strip().lower().replace("_", " ")
 
 
 def _captions(value: object, count: int, notes: list[str]) -> tuple[str | None, ...]:
-    """Return the captions that came with the data, one per image; none where there is no cell that can be read."""
+    """Return the captions in the data, one per image; empty without a readable cell."""
     try:
         cell = structured(value, "caption_info", _BROKEN_CAPTIONS)
     except RowError:
         notes.append("captions that cannot be decoded taken as missing")
         return ()
-    # Plain text is one caption, whatever line breaks it holds.
+    # Plain text is one caption, even with line breaks.
     given = [as_text(cell)] if isinstance(cell, str) else text_list(cell)
     texts = [None if not text or text.casefold() in _NO_CAPTION else text for text in given]
     if any(text and not kept for text, kept in zip(given, texts, strict=True)):

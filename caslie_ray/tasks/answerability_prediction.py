@@ -1,7 +1,7 @@
 """AP: can the question be answered from its document and the product image? (paper B.1, A.5)"""
 
-from caslie_ray.tasks._metrics import binary
 from caslie_ray.tasks._task import InputField, Task
+from caslie_ray.tasks.metrics import binary
 
 TASK = Task(
     name="answerability_prediction",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from caslie_ray.tasks._metrics import recall_at_1
 from caslie_ray.tasks._sample import Sample
 from caslie_ray.tasks._task import InputField, Task
+from caslie_ray.tasks.metrics import recall_at_1
 
 
 class CategoryClassification(Task):

@@ -1,7 +1,7 @@
 """MPC: how relevant is the product to the query? (paper B.5, A.5)"""
 
-from caslie_ray.tasks._metrics import macro
 from caslie_ray.tasks._task import InputField, Task
+from caslie_ray.tasks.metrics import macro
 
 TASK = Task(
     name="multiclass_product_classification",

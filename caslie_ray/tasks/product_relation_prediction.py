@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caslie_ray.prompts import Prompt, render
-from caslie_ray.tasks._metrics import macro
 from caslie_ray.tasks._sample import Sample
 from caslie_ray.tasks._task import InputField, Task, caption_line
+from caslie_ray.tasks.metrics import macro
 
 
 class ProductRelationPrediction(Task):
-    """Two views a sample; for the second one the two products change places, in both prompts."""
+    """Two views per sample; for the second one the two products are swapped, in both prompts."""
 
     def image_count(self, pairs: Sequence[tuple[str, str]], options: Sequence[str]) -> int:
         return 2

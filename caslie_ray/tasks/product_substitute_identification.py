@@ -1,7 +1,7 @@
 """PSI: can the product serve as a functional substitute for the query? (paper B.4, A.5)"""
 
-from caslie_ray.tasks._metrics import binary
 from caslie_ray.tasks._task import InputField, Task
+from caslie_ray.tasks.metrics import binary
 
 TASK = Task(
     name="product_substitute_identification",

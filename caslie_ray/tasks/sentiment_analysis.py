@@ -1,7 +1,7 @@
 """SA: which sentiment does the user's review express? (paper B.6, A.5)"""
 
-from caslie_ray.tasks._metrics import macro
 from caslie_ray.tasks._task import InputField, Task
+from caslie_ray.tasks.metrics import macro
 
 _LABELS = ("very positive", "positive", "neutral", "negative", "very negative")
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from caslie_ray.prompts import Prompt, one_line, render
-from caslie_ray.tasks._answers import option_titles, strip_ordinal
+from caslie_ray.tasks._answer_reading import option_titles, strip_ordinal
 from caslie_ray.tasks._cells import STRUCTURE
-from caslie_ray.tasks._metrics import recall_at_1
 from caslie_ray.tasks._parsing import RowError, as_text, decoded, text_list
 from caslie_ray.tasks._sample import Sample
 from caslie_ray.tasks._task import Task, caption_line
+from caslie_ray.tasks.metrics import recall_at_1
 
 _HISTORY_KEYS = ("history", "purchase history", "purchase_history", "input")
 
@@ -23,10 +23,9 @@ def _ordinal(number: int) -> str:
 
 
 class SequentialRecommendation(Task):
-    """One view a product, the purchase history first and then the options.
+    """One view per product, the purchase history first and then the options.
 
-    ``1st:`` and ``A:`` are stripped before a title enters a prompt: the same product is the same view
-    wherever it stands.
+    ``1st:`` and ``A:`` are stripped before a title enters a prompt, so that a product is the same view in any position.
     """
 
     broken_input = STRUCTURE

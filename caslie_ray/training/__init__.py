@@ -1,11 +1,11 @@
-"""uniM³: a language model is fine-tuned on the instructions (LoRA, paper 4.3 and Appendix D)."""
+"""uniM³: LoRA fine-tuning of a language model on the instructions (paper 4.3 and Appendix D)."""
 
+from caslie_ray.training._errors import TrainingError
 from caslie_ray.training._job import plan_training, train
-from caslie_ray.training._learner import TrainingError
-from caslie_ray.training._models import TrainedModel, finished, planned, trained
-from caslie_ray.training._order import TASK_SPECIFIC, TrainingOrder, base_of, orders_of
+from caslie_ray.training._registry import PlannedModel, TrainedModel, finished_model, planned_models, trained_model
+from caslie_ray.training._spec import TASK_SPECIFIC, TrainingSpec, base_of, training_specs
 
 __all__ = [
-    "TASK_SPECIFIC", "TrainedModel", "TrainingError", "TrainingOrder", "base_of", "finished", "orders_of",
-    "plan_training", "planned", "train", "trained",
+    "TASK_SPECIFIC", "PlannedModel", "TrainedModel", "TrainingError", "TrainingSpec", "base_of", "finished_model",
+    "plan_training", "planned_models", "train", "trained_model", "training_specs",
 ]  # fmt: skip

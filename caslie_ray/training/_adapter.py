@@ -1,4 +1,4 @@
-"""The LoRA adapter: put on a model, saved, and merged into it."""
+"""Adds a LoRA adapter to a model."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from caslie_ray.errors import EngineError
-from caslie_ray.profiles.training import LoraSettings
+from caslie_ray.profiles import LoraSettings
 
 __all__ = ["add_adapter", "trained_parameters"]
 
 
 def add_adapter(model: Any, settings: LoraSettings, seed: int) -> Any:
-    """Put a fresh adapter on a model; only its matrices are trained.
+    """Add a new adapter to a model; only its matrices are trained.
 
-    The first matrices are drawn on the CPU from the seed alone, whatever the device.
+    Its A matrices are drawn on the CPU, so that they depend on the seed alone.
 
     Raises:
-        EngineError: the model has no module of one of the targets' names.
+        EngineError: the model lacks a module that `settings.targets` names.
     """
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    lost = [target for target in settings.targets if target not in names]
-    if lost:
+    missing = [target for target in settings.targets if target not in names]
+    if missing:
         raise EngineError(
-            f"training.lora.targets: the model has no module {', '.join(lost)}; it has {', '.join(sorted(names))}"
+            f"training.lora.targets: the model has no module {', '.join(missing)}; it has {', '.join(sorted(names))}"
         )
     config = LoraConfig(
         r=settings.rank,
@@ -48,5 +48,5 @@ def add_adapter(model: Any, settings: LoraSettings, seed: int) -> Any:
 
 
 def trained_parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
-    """Names and parameters that are trained, in the order of their names."""
+    """Return the trained parameters with their names, sorted by name."""
     return sorted((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""Micro-batches: what goes through a model at once, padded or packed."""
+"""Micro-batches: the inputs of one forward pass, padded or packed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from caslie_ray.engines.trainable import Turn
 __all__ = ["MicroBatch", "micro_batches", "pack_limit", "packed", "padded"]
 
 _LONGEST_PACK = 2048
-"""Tokens per pack where attention takes a dense mask: its memory and time grow with the square of the pack."""
+"""Maximum tokens of a pack if attention uses a dense mask: memory and time are quadratic in the pack's length."""
 
 
 def pack_limit(attention: str, tokens: int) -> int:
-    """Return how many tokens a pack of several turns may hold.
+    """Return the maximum tokens of a pack of several turns.
 
     Args:
         attention: the model's attention implementation, as transformers names it.
@@ -31,9 +31,9 @@ class MicroBatch(NamedTuple):
 
     Attributes:
         inputs: keyword arguments of the model, (rows, tokens).
-        labels: the token that follows each one, (rows, tokens); -100 where no loss is taken.
-        answers: tokens that loss is taken of.
-        rows: numbers of the turns that are in it.
+        labels: the next token of each token, (rows, tokens); -100 to ignore.
+        answers: number of tokens that contribute to the loss.
+        rows: indices of its turns.
     """
 
     inputs: dict[str, Tensor]
@@ -59,12 +59,12 @@ def micro_batches(
 
     Args:
         turns: prompts with their answers.
-        rows: at most so many in one.
-        tokens: at most so many in one, padding included; a longer turn goes alone.
-        pad: id of the token that fills up.
-        pack: write turns one after the other in one row, where none sees another, in place of padding.
-        alone_above: turns longer than this share a micro-batch with none.
-        of: numbers of the turns that are taken; by default all.
+        rows: maximum turns per micro-batch.
+        tokens: maximum tokens per micro-batch, padding included; a longer turn goes alone.
+        pad: id of the padding token.
+        pack: concatenate turns in one row instead of padding; attention does not cross turns.
+        alone_above: turns longer than this go alone.
+        of: indices of the turns to use; by default all.
     """
     order = sorted(range(len(turns)) if of is None else of, key=lambda number: (len(turns[number].ids), number))
     group: list[int] = []
@@ -87,7 +87,7 @@ def _made(turns: Sequence[Turn], group: Sequence[int], pad: int, pack: bool) -> 
 
 
 def padded(turns: Sequence[Turn], pad: int) -> tuple[dict[str, Tensor], Tensor]:
-    """One row a turn, filled up on the right."""
+    """Return inputs and labels with one turn per row, padded on the right."""
     width = max(len(turn.ids) for turn in turns)
     ids = torch.full((len(turns), width), pad, dtype=torch.long)
     mask = torch.zeros((len(turns), width), dtype=torch.long)
@@ -101,7 +101,7 @@ def padded(turns: Sequence[Turn], pad: int) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def packed(turns: Sequence[Turn]) -> tuple[dict[str, Tensor], Tensor]:
-    """All turns in one row; positions that begin anew tell the model where another turn begins."""
+    """Return inputs and labels with all turns in one row; positions restart at 0 with each turn."""
     ids = torch.tensor([token for turn in turns for token in turn.ids], dtype=torch.long)
     positions = torch.cat([torch.arange(len(turn.ids)) for turn in turns])
     labels = torch.full_like(ids, _IGNORED)

@@ -1,8 +1,8 @@
-"""What a model is trained on: the instructions of one variant and split, in an order that any run agrees on."""
+"""Training examples: the instructions of one variant and split, in the order of their sample ids."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,9 +15,9 @@ from caslie_ray.hashing import content_id
 from caslie_ray.prompts import Prompt, Span, read_spans
 from caslie_ray.storage.run import Run
 from caslie_ray.tasks import TASKS
-from caslie_ray.training._order import TrainingOrder
+from caslie_ray.training._spec import TrainingSpec
 
-__all__ = ["Examples", "batch_at", "read_examples", "read_held_back", "share_of"]
+__all__ = ["Examples", "examples_filter", "lack_label", "read_examples", "read_held_back", "row_digests"]
 
 _COLUMNS = ("sample_id", "task", "prompt", "prompt_fields", "prompt_captions", "response", "options")
 
@@ -26,22 +26,20 @@ _COLUMNS = ("sample_id", "task", "prompt", "prompt_fields", "prompt_captions", "
 class Examples:
     """Instructions in the order of their sample ids.
 
-    They are held as Arrow text, some 1 KiB each, by every worker; token ids are made when a step needs them.
+    Every worker holds all of them as Arrow text, about 1 KiB each; token ids are made when a step needs them.
 
     Attributes:
         rows: columns `sample_id`, `task`, `prompt`, `prompt_fields`, `response`, `options`, and `prompt_captions`
-            where prompts have any.
-        outside: ids of samples that were left out, for their answer is none of their options.
+            if any prompt has captions.
     """
 
     rows: pa.Table
-    outside: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
     def prompt(self, index: int) -> Prompt:
-        """Return what is asked."""
+        """Return the prompt of an example."""
         return Prompt(
             self.rows["prompt"][index].as_py(),
             self._spans("prompt_fields", index),
@@ -54,32 +52,31 @@ class Examples:
         return read_spans(self.rows[column][index].as_py())
 
     def response(self, index: int) -> str:
-        """Return the true answer."""
+        """Return the true answer of an example."""
         return str(self.rows["response"][index].as_py())
 
     def sample_id(self, index: int) -> str:
-        """Return the id of the sample."""
+        """Return the sample id of an example."""
         return str(self.rows["sample_id"][index].as_py())
 
     def options(self, index: int) -> list[str]:
-        """Return what may be answered."""
+        """Return the options of an example."""
         return list(self.rows["options"][index].as_py() or ())
 
     def task(self, index: int) -> str:
-        """Return the full name of the sample's task."""
+        """Return the full name of an example's task."""
         return str(self.rows["task"][index].as_py())
 
     @cached_property
     def characters(self) -> npt.NDArray[np.int64]:
-        """How long each prompt with its answer is: near enough to tokens for sharing work out."""
+        """Characters of each prompt with its answer: a proxy for tokens, to balance work."""
         lengths = pc.add(pc.utf8_length(self.rows["prompt"]), pc.utf8_length(self.rows["response"]))
         return np.asarray(lengths.to_numpy(), dtype=np.int64)
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all that a model could learn from them."""
-        parts = (self.rows[name].to_pylist() for name in ("sample_id", "prompt", "response"))
-        return content_id(*(content_id(*row) for row in zip(*parts, strict=True)))
+        """A hash of everything that a model can learn from them."""
+        return content_id(*row_digests(self.rows))
 
 
 def read_examples(
@@ -87,83 +84,57 @@ def read_examples(
 ) -> Examples:
     """Read the instructions of a variant and split.
 
+    Samples whose answer is none of their options are left out: a model that learned it would be marked wrong.
+
     Args:
         run: the run.
-        table: `instructions`, or the folder of an experiment's own.
+        table: `instructions`, or the table of experiments.
         variant: the variant.
         split: the split.
-        tasks: full names of the tasks; all of them where it is empty.
-        at_most: so many of them at most, chosen by their ids.
+        tasks: full names of the tasks; empty for all.
+        at_most: maximum number of examples, chosen by their ids.
 
     Raises:
-        RunError: a file is not whole, or the store does not give it.
+        RunError: a file is damaged, or the store does not answer.
     """
-    where = (pc.field("variant") == variant) & (pc.field("split") == split)
-    if tasks:
-        where &= pc.field("task").isin(sorted(tasks))
+    where = examples_filter(variant, split, tasks)
     parts = [run.read_file(path, [*_COLUMNS, "variant", "split"], where).select(_COLUMNS) for path in run.files(table)]
     if not parts:
         return Examples(pa.table({name: pa.array([], pa.string()) for name in _COLUMNS}))
-    # The last file written has the word where two hold one sample.
+    # If two files hold one sample, the newest wins.
     rows = pa.concat_tables(parts)
     last = {sample_id: row for row, sample_id in enumerate(rows["sample_id"].to_pylist())}
-    outside = _outside(rows)
-    chosen = [last[sample_id] for sample_id in sorted(last) if sample_id not in outside]
-    # Ids are hashes: the first of them are a sample drawn evenly.
-    return Examples(rows.take(pa.array(chosen[:at_most], pa.int64())).combine_chunks(), tuple(sorted(outside)))
+    outside = lack_label(rows)
+    chosen = [row for _, row in sorted(last.items()) if not outside[row]]
+    # Ids are hashes, so the first of them are a uniform sample.
+    return Examples(rows.take(pa.array(chosen[:at_most], pa.int64())).combine_chunks())
 
 
-def read_held_back(run: Run, order: TrainingOrder) -> Examples:
-    """Read the samples that validations of an order are taken on.
+def read_held_back(run: Run, spec: TrainingSpec) -> Examples:
+    """Read the validation samples of a model.
 
     Raises:
-        RunError: a file is not whole, or the store does not give it.
+        RunError: a file is damaged, or the store does not answer.
     """
-    return read_examples(run, order.table, order.variant, "validation", order.tasks, order.settings.validation_samples)
+    return read_examples(run, spec.table, spec.variant, "validation", spec.tasks, spec.settings.validation_samples)
 
 
-def _outside(rows: pa.Table) -> set[str]:
-    """Samples whose answer is none of their options: a model that learned it would be marked wrong for it."""
-    columns = (rows[name].to_pylist() for name in ("sample_id", "task", "response", "options"))
-    return {
-        sample_id
-        for sample_id, task, response, options in zip(*columns, strict=True)
-        if TASKS[task].true_label(response, options or ()) is None
-    }
+def examples_filter(variant: str, split: str, tasks: Collection[str]) -> pc.Expression:
+    """Return the filter that selects the instructions of a variant and split; no tasks means all."""
+    where = (pc.field("variant") == variant) & (pc.field("split") == split)
+    return where & pc.field("task").isin(sorted(tasks)) if tasks else where
 
 
-def batch_at(step: int, count: int, batch: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return the indices of the examples of an optimiser step: a function of these arguments and of nothing else.
-
-    Each epoch sees every example once, in an order of its own. The last batch of an epoch holds what is left of it.
-
-    Args:
-        step: counted from 0 over all epochs.
-        count: examples.
-        batch: examples of a step.
-        seed: of the order.
-    """
-    steps = -(-count // batch)
-    epoch, place = divmod(step, steps)
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    return order[place * batch : (place + 1) * batch].astype(np.int64)
-
-
-def share_of(
-    indices: Sequence[int] | npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], rank: int, world: int
-) -> list[int]:
-    """Return the part of a batch that one worker takes: each worker has as many, and about as long ones, as any other.
-
-    Args:
-        indices: the examples of the step.
-        lengths: how long each example of the set is.
-        rank: which worker, from 0.
-        world: how many workers there are.
-    """
-    longest_first = sorted((int(index) for index in indices), key=lambda index: (-int(lengths[index]), index))
-    # There and back again, so that nobody always has the longer one of a pair.
+def lack_label(rows: pa.Table) -> list[bool]:
+    """Return for each instruction whether its answer is none of its options or labels."""
+    columns = (rows[name].to_pylist() for name in ("task", "response", "options"))
     return [
-        index
-        for place, index in enumerate(longest_first)
-        if rank == (place % world if (place // world) % 2 == 0 else world - 1 - place % world)
+        TASKS[task].true_label(response, options or ()) is None
+        for task, response, options in zip(*columns, strict=True)
     ]
+
+
+def row_digests(rows: pa.Table) -> list[str]:
+    """Return a hash of each instruction, by what a model can learn from it."""
+    columns = (rows[name].to_pylist() for name in ("sample_id", "prompt", "response"))
+    return [content_id(*row) for row in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""A trained adapter merged into its base: a checkpoint that needs no PEFT."""
+"""Merges a trained adapter into its base: a checkpoint that needs no PEFT."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["merge_adapter", "untie"]
 
 
 def untie(model: Any) -> None:
-    """Give the language modelling head weights of its own, where it shares those of the embeddings.
+    """Untie the language modelling head from the embeddings.
 
-    An adapter on the head changes the head alone; merged into shared weights it would change the embeddings too.
+    An adapter on the head must not change the embeddings, as merging it into tied weights would.
     """
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head.weight is embeddings.weight:
@@ -28,15 +28,14 @@ def untie(model: Any) -> None:
 
 
 def merge_adapter(spec: EngineSpec, adapter: Path, folder: Path) -> None:
-    """Write a base with an adapter merged into it, its tokenizer and its chat template.
+    """Write a base with an adapter merged into it, with tokenizer and chat template.
 
-    It answers as base and adapter do, up to the rounding of the weights' type, and loads with plain transformers and
-    with vLLM.
+    It answers like base and adapter, up to rounding in the weights' dtype, and loads with plain transformers and vLLM.
 
     Args:
         spec: the base.
         adapter: the adapter's folder.
-        folder: where the checkpoint goes.
+        folder: where the checkpoint is written.
 
     Raises:
         EngineError: the base cannot be loaded.

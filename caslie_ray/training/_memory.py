@@ -1,15 +1,13 @@
-"""How much memory a training will take, told from the checkpoint's configuration alone."""
+"""Estimates the memory of a training from the checkpoint's configuration."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from caslie_ray.engines import EngineSpec
-from caslie_ray.engines.trainable import read_config
+from caslie_ray.engines.trainable import model_without_weights, read_config
 from caslie_ray.errors import EngineError
 from caslie_ray.profiles.training import TrainingSettings
 
@@ -17,25 +15,25 @@ __all__ = ["Memory", "cards", "estimate", "starting_tokens"]
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ADAPTER = 20  # bytes per parameter in float32: value, gradient of the step and of a micro-batch, AdamW's two moments
-# Bytes per token and unit of width of a decoder layer of the Llama kind with LoRA on all projections: kept for the
-# backward pass, and taken for the time of it; per unit of hidden size, and of intermediate size. Fitted to the peak of
-# live tensors of real passes on a CPU, where attention is fused as on a GPU; not measured on a GPU.
+# Bytes per token of a Llama-like decoder layer with LoRA on all projections: saved for the backward pass, and used
+# during it; per unit of hidden size, and of intermediate size. Fitted to the peak of live tensors of real passes on a
+# CPU, where attention is fused as on a GPU; not measured on a GPU.
 _KEPT = {"float32": (37, 16), "bfloat16": (43, 10), "float16": (43, 10)}
 _WORKING = {"float32": (0, 8), "bfloat16": (12, 4), "float16": (12, 4)}
 _LOGIT = 12  # bytes per logit: itself, its log-probability and its gradient
-_MASK = 3  # bytes per token and position of a sample: SDPA's mask, as bool and as what is added
+_MASK = 3  # bytes per token and position of a sample: SDPA's mask, boolean and additive
 _GIB = 2.0**30
-_RESERVE = 1.0  # GiB of a card for the CUDA context, cuBLAS and NCCL: an estimate
+_RESERVE = 1.0  # GiB for the CUDA context, cuBLAS and NCCL: an estimate
 _CARDS = {"24 GB": 22.0, "40 GB": 39.4, "48 GB": 44.3, "80 GB": 79.1, "141 GB": 139.7}
-"""Memory that common cards report, in GiB, by the name that they are sold under."""
+"""GiB that common GPUs report, by their nominal memory."""
 
 
 class Activations(NamedTuple):
-    """What passes take beside the weights, in bytes.
+    """Memory of activations, in bytes.
 
     Attributes:
-        kept: per token, from the forward pass to the backward pass.
-        working: per token, for the backward pass of one layer.
+        kept: per token, saved for the backward pass.
+        working: per token, during the backward pass of one layer.
         logits: per answer.
     """
 
@@ -44,11 +42,11 @@ class Activations(NamedTuple):
     logits: float
 
     def of(self, tokens: int, answers: int) -> float:
-        """Return the gibibytes of a micro-batch. Logits are gone before the first layer's backward pass begins."""
+        """Return the GiB of a micro-batch. Logits are freed before the first layer's backward pass."""
         return (self.kept * tokens + max(self.working * tokens, self.logits * answers)) / _GIB
 
     def tokens(self, room: float, answers: int) -> int:
-        """Return the tokens of the largest micro-batch that fits so many gibibytes; at least 1."""
+        """Return the tokens of the largest micro-batch that fits into `room` GiB; at least 1."""
         room *= _GIB
         beside_layer = room / (self.kept + self.working)
         beside_logits = (room - self.logits * answers) / self.kept
@@ -56,11 +54,11 @@ class Activations(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Gibibytes that one worker needs.
+    """Memory of one worker, in GiB.
 
     Attributes:
         weights: of the base.
-        adapter: the adapter with its gradients and the optimiser's state.
+        adapter: the adapter, its gradients and the optimizer state.
         activations: of the largest micro-batch.
         smallest: activations of the smallest possible micro-batch: one sample of `context` tokens.
     """
@@ -72,7 +70,7 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> float:
-        """With the largest micro-batch."""
+        """The sum, with the largest micro-batch."""
         return self.weights + self.adapter + self.activations
 
 
@@ -82,10 +80,7 @@ def estimate(spec: EngineSpec, settings: TrainingSettings) -> Memory:
     Raises:
         EngineError: the checkpoint's configuration cannot be read.
     """
-    config = read_config(spec)
-    with torch.device("meta"):
-        auto: Any = AutoModelForCausalLM
-        model = auto.from_config(config)
+    model = model_without_weights(spec)
     weights = sum(parameter.numel() for parameter in model.parameters())
     adapted = sum(
         settings.lora.rank * (module.in_features + module.out_features)
@@ -95,7 +90,7 @@ def estimate(spec: EngineSpec, settings: TrainingSettings) -> Memory:
     width = _BYTES[spec.dtype]
     base = weights * (0.55 if settings.quantize == "4bit" else width)
     base /= settings.num_workers.min if settings.shard else 1
-    passes = _activations(config.get_text_config(decoder=True), spec, settings)
+    passes = _activations(model.config.get_text_config(decoder=True), spec, settings)
     largest = passes.of(max(settings.micro_tokens, spec.context), settings.micro_batch)
     return Memory(base / _GIB, adapted * _ADAPTER / _GIB, largest, passes.of(spec.context, 1))
 
@@ -107,7 +102,7 @@ def _activations(text: Any, spec: EngineSpec, settings: TrainingSettings) -> Act
         for hidden, inner in (_KEPT[spec.dtype], _WORKING[spec.dtype])
     )
     always = 3 * width * text.hidden_size + _MASK * spec.context
-    # An answer is a label or a title; it has at most as many tokens as are generated.
+    # An answer is a label or a title: at most as long as what is generated.
     logits = _LOGIT * text.vocab_size * spec.max_new_tokens
     if settings.gradient_checkpointing:
         inputs = width * text.hidden_size * text.num_hidden_layers
@@ -116,12 +111,12 @@ def _activations(text: Any, spec: EngineSpec, settings: TrainingSettings) -> Act
 
 
 def starting_tokens(spec: EngineSpec, settings: TrainingSettings, card: float) -> int:
-    """Return the token limit per micro-batch to begin with: `micro_tokens`, or what the estimate says fits a card.
+    """Return the token limit per micro-batch to begin with: `micro_tokens`, or what fits the GPU by estimate.
 
     Args:
         spec: the base.
         settings: the hyperparameters.
-        card: memory of the card, in GiB.
+        card: memory of the GPU, in GiB.
 
     Raises:
         EngineError: not even one sample of `context` tokens fits.
@@ -143,7 +138,7 @@ def starting_tokens(spec: EngineSpec, settings: TrainingSettings, card: float) -
 
 
 def cards(spec: EngineSpec, settings: TrainingSettings) -> str:
-    """Return which common cards a worker fits, and with which `micro_tokens` where it is to be lowered.
+    """Return which common GPUs a worker fits, and with which `micro_tokens` if it must be lowered.
 
     Raises:
         EngineError: the checkpoint's configuration cannot be read.

@@ -1,4 +1,4 @@
-"""The curves of a training, for those who look on: TensorBoard always, MLflow and W&B where a profile names them."""
+"""Logs training curves to TensorBoard, and to MLflow and W&B if a profile names them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from tensorboardX import SummaryWriter
 
 from caslie_ray.storage.run import Run
-from caslie_ray.training._learner import TrainingError
+from caslie_ray.training._errors import TrainingError
 
 __all__ = ["Tracking", "import_tracker"]
 
@@ -38,13 +38,13 @@ def import_tracker(name: str) -> Any:
 
 
 class Tracking:
-    """Takes values by step and passes them on; the first worker holds one.
+    """Logs scalars by step, on rank 0.
 
     Args:
-        run: the run; TensorBoard's files go below the model's folder there.
+        run: holds the model's folder, where TensorBoard's files are written.
         folder: the model's folder.
         name: the model's name.
-        trackers: where curves go besides TensorBoard.
+        trackers: trackers other than TensorBoard.
 
     Raises:
         TrainingError: a tracker is not installed.
@@ -57,14 +57,14 @@ class Tracking:
         self._others: list[_Tracker] = [_MAKERS[tracker](folder, name) for tracker in trackers]
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Take values of a step."""
+        """Log scalars of a step."""
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         for other in self._others:
             other.log(values, step)
 
     def flush(self) -> None:
-        """Write what was taken into the run.
+        """Write what was logged into the run.
 
         Raises:
             RunError: the store refuses.
@@ -74,7 +74,7 @@ class Tracking:
             self._run.put(self._run.path(self._folder, file.name), file.read_bytes())
 
     def close(self) -> None:
-        """Write the rest, and end all trackers."""
+        """Write the rest, and close all trackers."""
         self._board.close()
         self.flush()
         shutil.rmtree(self._local, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The metric of a model in training: it answers held-back samples, and its answers are read as any others."""
+"""The validation metric: the model answers validation samples, and its answers are scored like any others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import distributed as dist
 from caslie_ray.engines.cutting import PromptTooLong
 from caslie_ray.engines.trainable import Turns
 from caslie_ray.tasks import TASKS
+from caslie_ray.training._errors import TrainingError, too_large
 from caslie_ray.training._examples import Examples
-from caslie_ray.training._learner import TrainingError, too_large
-from caslie_ray.training._limit import OutOfMemory, within_memory
+from caslie_ray.training._token_limit import OutOfMemory, within_memory
 
 __all__ = ["mean_primary"]
 
@@ -25,38 +25,38 @@ __all__ = ["mean_primary"]
 def mean_primary(
     model: Any, turns: Turns, examples: Examples, *, rows: int, new_tokens: int, rank: int = 0, world: int = 1
 ) -> float:
-    """Return the mean over tasks of their primary metrics; the workers share the samples out.
+    """Return the mean of the tasks' primary metrics; samples are sharded over the workers.
 
     Args:
         model: a model with an adapter, on its device.
-        turns: writes its prompts.
-        examples: what it is asked; at least one.
-        rows: prompts that it answers together; halved where they run out of memory.
-        new_tokens: tokens of an answer, at most.
-        rank: which worker this is.
-        world: how many there are; above 1 the process group must stand.
+        turns: tokenizes its prompts.
+        examples: at least one.
+        rows: batch size; halved after out of memory.
+        new_tokens: maximum tokens of an answer.
+        rank: this worker's rank.
+        world: number of workers; above 1 the process group must be initialized.
 
     Raises:
         TrainingError: a sample does not fit the memory alone.
     """
     training = model.training
     model.eval()
-    # By length, so that little is padded.
+    # Sorted by length, to reduce padding.
     mine = sorted(range(rank, len(examples), world), key=lambda row: int(examples.characters[row]))
     answers: dict[int, str] = {}
     at = 0
     while at < len(mine):
         chunk = mine[at : at + rows]
-        found = within_memory(functools.partial(_answer, model, turns, examples, chunk, new_tokens))
-        if not isinstance(found, OutOfMemory):
-            answers.update(found)
+        result = within_memory(functools.partial(_answer, model, turns, examples, chunk, new_tokens))
+        if not isinstance(result, OutOfMemory):
+            answers.update(result)
             at += len(chunk)
         elif len(chunk) > 1:
             rows = len(chunk) // 2
         else:
             tokens = len(turns.ask(examples.prompt(chunk[0]), new_tokens)) + new_tokens
             sample = examples.sample_id(chunk[0])
-            raise TrainingError(f"validation: {too_large(sample, tokens, turns.context, found.reason)}")
+            raise TrainingError(f"validation: {too_large(sample, tokens, turns.context, result.reason)}")
     model.train(training)
     if world > 1:
         gathered: list[dict[int, str]] = [{} for _ in range(world)]
@@ -93,7 +93,7 @@ def _answer(model: Any, turns: Turns, examples: Examples, rows: Sequence[int], n
 
 def _measure(examples: Examples, answers: dict[int, str]) -> float:
     truth: dict[str, list[str]] = defaultdict(list)
-    said: dict[str, list[str]] = defaultdict(list)
+    answered: dict[str, list[str]] = defaultdict(list)
     for row, text in sorted(answers.items()):
         task = TASKS[examples.task(row)]
         true = task.true_label(examples.response(row), examples.options(row))
@@ -101,11 +101,11 @@ def _measure(examples: Examples, answers: dict[int, str]) -> float:
         answer = task.read_answer(text, examples.options(row))
         label = task.label if task.labels else str
         truth[task.name].append(true)
-        said[task.name].append("" if answer is None else label(answer))
+        answered[task.name].append("" if answer is None else label(answer))
     return float(
         np.mean(
             [
-                TASKS[name].metrics.score(truth[name], said[name], TASKS[name].labels)[TASKS[name].metrics.primary]
+                TASKS[name].metrics.score(truth[name], answered[name], TASKS[name].labels)[TASKS[name].metrics.primary]
                 for name in truth
             ]
         )

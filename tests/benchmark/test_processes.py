@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from caslie_ray.benchmark.processes import fresh_processes
+from caslie_ray.benchmark._processes import fresh_processes
 
 
 def _sleep(path: str) -> None:

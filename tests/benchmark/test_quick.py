@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from caslie_ray.benchmark.sides import BARE, PLAIN, PUBLISHED, RAY_LLM
+from caslie_ray.benchmark._systems import BARE, PLAIN, PUBLISHED, RAY_LLM
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS_HERE = {

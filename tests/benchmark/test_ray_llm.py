@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import ray.data
 
-from caslie_ray.benchmark.ray_llm import RayLlmTask, refusal, root_cause, run_ray_llm
-from caslie_ray.benchmark.views import select
+from caslie_ray.benchmark._ray_llm import RayLlmTask, refusal, root_cause, run_ray_llm
+from caslie_ray.benchmark._views import select
 from caslie_ray.captioning import caption
 from caslie_ray.fusion import fuse
 from caslie_ray.profiles import Profile, load_profile
@@ -45,7 +45,6 @@ def test_the_reason_of_a_failure_is_its_first_error(ray_cluster: None) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.timeout(1800)
-@pytest.mark.verify
 @pytest.mark.parametrize("measure", ["captioning", "voting", "prediction"])
 def test_it_answers_all_requests(measure: str, world: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"

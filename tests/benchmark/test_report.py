@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from caslie_ray.benchmark.entries import entries
-from caslie_ray.benchmark.flops import peak_flops, utilisation
+from caslie_ray.benchmark._entries import entries
+from caslie_ray.benchmark._flops import peak_flops, utilisation
+from caslie_ray.benchmark._systems import BARE, OURS, PLAIN, PUBLISHED, RAY_LLM, Setup, variants
+from caslie_ray.benchmark._timing import Timing
+from caslie_ray.benchmark._views import Workload
 from caslie_ray.benchmark.options import MEASURES
 from caslie_ray.benchmark.plot import plot
-from caslie_ray.benchmark.sides import BARE, OURS, PLAIN, PUBLISHED, RAY_LLM, Setup, variants
 from caslie_ray.benchmark.table import show
-from caslie_ray.benchmark.timing import Timing
-from caslie_ray.benchmark.views import Workload
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import open_run
 from tests.worlds import profile, voter

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from caslie_ray.benchmark.timing import Timing, median, ratios, spread, steady_seconds
+from caslie_ray.benchmark._timing import Timing, median, ratios, spread, steady_seconds
 
 
 def timing(rate: float | None) -> Timing:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.benchmark.parts import Parts, measure_parts, split
-from caslie_ray.benchmark.views import copy_table, images_of, questions_of, select, views_of, write_given
+from caslie_ray.benchmark._cpu_parts import Parts, measure_parts, split
+from caslie_ray.benchmark._views import copy_table, images_of, questions_of, select, views_of, write_given
 from caslie_ray.captioning import caption
 from caslie_ray.errors import RunError
 from caslie_ray.fusion import fuse

@@ -230,7 +230,7 @@ def test_a_partition_whose_files_are_known_is_not_listed(world: Path, tmp_path: 
     files = {table: run.by_partition(table).get(name, []) for table in tables}
     store = Counting(skip_instance_cache=True)
     counted = Run(pafs.PyFileSystem(pafs.FSSpecHandler(store)), run.root, run.uri)
-    assert survey(counted.knowing(files), name, lineup) == survey(run, name, lineup)
+    assert survey(counted.with_file_listing(files), name, lineup) == survey(run, name, lineup)
     assert store.listed == 0
     survey(counted, name, lineup)
     assert store.listed > 0

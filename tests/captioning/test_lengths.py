@@ -16,11 +16,11 @@ from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import CONTEXT_FREE, _caption_answer, _caption_prompt, caption_key
 from caslie_ray.captioning._summary import count_partition, describe, merge
 from caslie_ray.captioning._work import WorkOrder, work
+from caslie_ray.captioning.summary_lines import summary_lines
 from caslie_ray.engines import Generation, fingerprint
+from caslie_ray.engines._architectures import TEXT_ARCHITECTURE
 from caslie_ray.engines._chat import Chat
-from caslie_ray.engines._families import TEXT_FAMILY
 from caslie_ray.prompts import Prompt
-from caslie_ray.reporting import show_caption
 from caslie_ray.roles import resolve
 from caslie_ray.storage.run import Run, open_run
 from tests.engines import tiny
@@ -87,7 +87,7 @@ def test_a_caption_that_reaches_the_limit_is_marked_and_counted(
     assert all(settled(short, name, lineup) is not None for name in partitions(short))
     summary = CaptionJob(short, profile(settings=[SHORT]), quiet=True).execute().summary
     assert summary["captions_truncated"] == len(marked)
-    assert f"{len(marked):,} captions reached the captioner's max_new_tokens" in "\n".join(show_caption(summary))
+    assert f"{len(marked):,} captions reached the captioner's max_new_tokens" in "\n".join(summary_lines(summary))
 
 
 def test_the_staged_schedule_marks_the_same_captions(
@@ -183,7 +183,7 @@ def test_a_limit_of_words_is_never_cut(world: Path, tmp_path: Path) -> None:
     text = view.caption_prompt.text[:start] + "lovely thing " * 4000 + view.caption_prompt.text[end:]
     long = view._replace(caption_prompt=Prompt(text, ((start, start + 13 * 4000),)))
     asked = _caption_prompt(long, resolve(profile(settings=["captions.words=7"])))
-    one = Chat("x", tiny.tokenizer(), TEXT_FAMILY, "{% for m in messages %}{{ m['content'] }}{% endfor %}", None)
+    one = Chat("x", tiny.tokenizer(), TEXT_ARCHITECTURE, "{% for m in messages %}{{ m['content'] }}{% endfor %}", None)
     fitted = one.fit(asked, 800, image=False)
     assert fitted.cut
     assert fitted.text.endswith(" Use no more than 7 words.")

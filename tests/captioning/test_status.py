@@ -17,7 +17,7 @@ from caslie_ray.captioning import caption_status
 from caslie_ray.captioning._work import WorkOrder, work
 from caslie_ray.errors import RunError
 from caslie_ray.roles import resolve
-from caslie_ray.storage.lease import Claim
+from caslie_ray.storage.claims import Claim
 from caslie_ray.storage.run import open_run
 from tests.worlds import InProcess, caption_here, fresh_run, profile, rows, voter
 

@@ -86,7 +86,6 @@ def test_every_caption_and_vote_is_that_of_transformers(wide: Path, tmp_path: Pa
     assert wait_for(lambda: not processes())
 
 
-@pytest.mark.verify
 @pytest.mark.parametrize("names", [FAMILIES, VOTERS])
 def test_the_staged_schedule_ends_with_the_same_verdicts(
     wide: Path, tmp_path: Path, names: tuple[str, ...], asked: InProcess
@@ -99,7 +98,6 @@ def test_the_staged_schedule_ends_with_the_same_verdicts(
     assert wait_for(lambda: not processes())
 
 
-@pytest.mark.verify
 def test_an_engine_that_is_killed_is_replaced_and_loses_nothing(
     wide: Path, tmp_path: Path, asked: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,7 +135,7 @@ def test_a_plan_says_which_engine_and_why(world: Path, tmp_path: Path) -> None:
         voter("vision"), settings=["captions.source=dataset"],
     )  # fmt: skip
     lines = resolve(chosen).engines()
-    assert lines[0].startswith("mistral  transformers · the vLLM that is installed is made for cpu")
+    assert lines[0].startswith("mistral  transformers · the installed vLLM is built for cpu")
     assert sorted(lines[1:]) == ["phi      vllm · vLLM supports it", "vision   transformers"]
     run = fresh_run(world, tmp_path / "run")
     planned = plan_captions(run, profile(voter("phi", engine="auto"), settings=["captions.source=dataset"]), quiet=True)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from caslie_ray.cluster.capacity import capacity, cluster_shortage, launcher_capacity
-from caslie_ray.cluster.connection import Connection, connect, room
+from caslie_ray.cluster.connection import Connection, connect, total_resources
 from caslie_ray.cluster.shortage import Need
 from caslie_ray.errors import RunError
 from caslie_ray.storage.run import open_run
@@ -30,7 +30,7 @@ def test_a_group_is_bounded_by_the_cluster() -> None:
 
 
 def test_a_ray_of_this_machine_has_what_it_has(ray_cluster: None) -> None:
-    assert capacity(Connection(joined=False), CLUSTER) == room()
+    assert capacity(Connection(joined=False), CLUSTER) == total_resources()
 
 
 JOINED = Connection(joined=True)

@@ -204,7 +204,7 @@ def test_a_spot_node_is_drained_in_time_and_no_other() -> None:
     assert seen["unnamed"][0] == 1
     assert "several Ray nodes on this machine" in seen["unnamed"][1]
     assert seen["on_demand"][0] == 0
-    assert "no spot machine" in seen["on_demand"][1]
+    assert "not a spot instance" in seen["on_demand"][1]
     # Hiccups, and a risk that is only raised, drain nothing.
     assert seen["watching"] == [None, None]
     assert seen["draining_before"] == {}
@@ -213,7 +213,8 @@ def test_a_spot_node_is_drained_in_time_and_no_other() -> None:
     assert code == 0, log
     assert seen["draining"].keys() == {seen["spot"]}
     assert 0.8 * _NOTICE_S < seen["draining"][seen["spot"]] <= _NOTICE_S
-    for words in ("does not answer, asking on", "answers again", "raised risk", "EC2 will terminate this machine in"):
+    expected = ("does not answer, retrying", "answers again", "higher risk of interruption", "EC2 will terminate this")
+    for words in expected:
         assert log.count(words) == 1, (words, log)
     # What ran there goes on until the machine goes; nothing new comes.
     assert seen["actor"] == seen["spot"]

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from caslie_ray.dataset._columns import Columns
 from caslie_ray.dataset._limits import DEFAULT, Limits
-from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.reading import Record, find_sources, read_source
+from caslie_ray.dataset._reading import Record, read_source
+from caslie_ray.dataset._sources import find_sources
 from caslie_ray.profiles import SourceKeys
 
 COLUMNS = Columns.of(SourceKeys())

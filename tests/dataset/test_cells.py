@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.dataset import IngestSummary, ingest
+from caslie_ray.dataset.summary_lines import summary_lines
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import Profile
-from caslie_ray.reporting import show_ingest
 from caslie_ray.storage.run import Run, open_run
 from tests.dataset.world import category, encoded, picture, png, write_json
 
@@ -123,7 +123,7 @@ def test_what_may_surprise_is_counted_and_said(tmp_path: Path, profile: Profile)
     assert "input is missing: put its fields into an object `input`; other columns are price" in reasons
     # "NA" is no caption of the view.
     assert {view["given_caption"] for view in rows(run, "views") if "'N'" in view["caption_prompt"]} == {None}
-    said = "\n".join(show_ingest(summary.as_dict()))
+    said = "\n".join(summary_lines(summary.as_dict()))
     assert "2  read as: outputs of true/false, 1/0 or Y/N" in said
 
 

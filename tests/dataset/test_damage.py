@@ -14,10 +14,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]  # it has none
 
 from caslie_ray.dataset import ingest
-from caslie_ray.dataset._held import Held
+from caslie_ray.dataset._cache import Cache
+from caslie_ray.errors import DamagedFile
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run, open_run
-from caslie_ray.storage.salvage import DamagedFile
 from caslie_ray.storage.schemas import SCHEMAS
 from tests.dataset.test_ingest import bring, rows
 from tests.dataset.world import Site, category, png, stopped_before_tables, write_json
@@ -175,7 +175,7 @@ def test_footers_are_read_in_parallel_and_empty_files_not_at_all(
     run.put(run.path("ingest/tables.json"), b"")
     gone = run.path("images/0.parquet")
     with caplog.at_level(logging.WARNING):
-        discarded = Held(run, profile, {}).discard_damaged(gone)
+        discarded = Cache(run, profile, {}).discard_damaged(gone)
     assert discarded == {gone, paths[3], paths[20], run.path("ingest/tables.json")}
     assert slow.peak > 4
     assert not {paths[3], run.path("ingest/tables.json")} & set(slow.opened)

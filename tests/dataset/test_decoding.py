@@ -1,4 +1,4 @@
-"""Bytes of picture files become stored images, or reasons."""
+"""The bytes of image files become stored images, or reasons."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from caslie_ray.dataset.decoding import ImageError, StoredImage, decode
-from caslie_ray.dataset.images import try_decode
+from caslie_ray.dataset._decoding import ImageError, StoredImage, decode
+from caslie_ray.dataset._fetching import try_decode
 from caslie_ray.profiles import ImageSettings
 from tests.dataset.world import encoded, opened, picture, png
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from aiohttp.resolver import ThreadedResolver
 
-from caslie_ray.dataset import downloading
-from caslie_ray.dataset.files import Files
-from caslie_ray.dataset.headers import request_headers
-from caslie_ray.dataset.images import Outcome, read_images
-from caslie_ray.dataset.roots import Root
-from caslie_ray.dataset.urls import is_public
+from caslie_ray.dataset import _downloading
+from caslie_ray.dataset._fetching import Outcome, read_images
+from caslie_ray.dataset._files import Files
+from caslie_ray.dataset._headers import request_headers
+from caslie_ray.dataset._roots import Root
+from caslie_ray.dataset._urls import is_public
 from caslie_ray.profiles import ImageSettings
 from tests.dataset.world import Site, drip, png
 
@@ -27,13 +27,13 @@ HEADERS = request_headers(OPEN, {})
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(_downloading, "FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture
 def one_public(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.2 passes for an address of the public internet."""
-    monkeypatch.setattr(downloading, "is_public", lambda address: address == "127.0.0.2" or is_public(address))
+    monkeypatch.setattr(_downloading, "is_public", lambda address: address == "127.0.0.2" or is_public(address))
 
 
 def fetch(url: str, limits: ImageSettings = OPEN) -> Outcome:

@@ -8,16 +8,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from caslie_ray.dataset import _lookup, files
-from caslie_ray.dataset._lookup import look_up
-from caslie_ray.dataset._ray import each
-from caslie_ray.dataset.decoding import ImageError
-from caslie_ray.dataset.files import Files
-from caslie_ray.dataset.roots import Root
-from caslie_ray.storage.stores import Patience
-from tests.object_store import ObjectStore, free_port, object_store
+from caslie_ray.dataset import _deduplication, _files
+from caslie_ray.dataset._decoding import ImageError
+from caslie_ray.dataset._deduplication import References
+from caslie_ray.dataset._fetcher import BucketReader, FetchBlock, SurveyCounts
+from caslie_ray.dataset._files import Files, store_of
+from caslie_ray.dataset._headers import RequestHeaders
+from caslie_ray.dataset._intermediate import PARSED, fold, write_sorted
+from caslie_ray.dataset._ray import each_of_stream
+from caslie_ray.dataset._roots import Root
+from caslie_ray.dataset._shuffle import Group
+from caslie_ray.profiles import Profile
+from caslie_ray.storage.partitions import partition_names
+from caslie_ray.storage.retries import RetryPolicy
+from caslie_ray.storage.run import open_run
+from tests.object_store import ObjectStore, free_port
 
 
 def test_a_link_that_is_put_in_between_gains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +56,7 @@ def test_an_image_changes_its_key_with_its_file(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_PATIENCE", Patience(total_s=0.5, first_s=0.1))
+    monkeypatch.setattr(_files, "_PATIENCE", RetryPolicy(total_s=0.5, first_s=0.1))
     root = Root.of(ObjectStore(free_port()).uri("shop", "images"))
     locators = [root.locator(f"/images/{number}.png") for number in range(20)]
     found = Files([root])
@@ -63,41 +71,54 @@ def test_a_store_that_does_not_answer_is_waited_for_once(monkeypatch: pytest.Mon
     assert time.monotonic() - begun < took_s + 0.5
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_silent_store_costs_one_wait_however_many_images_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_lookup, "_BLOCK", 2)
+def test_a_bucket_skips_stores_that_were_silent_before(tmp_path: Path, profile: Profile) -> None:
     silent, here = Root.of(ObjectStore(free_port()).uri("shop", "images")), Root.of(str(tmp_path))
     (tmp_path / "0.png").write_bytes(b"x")
     locators = [root.locator(f"{root.path}/{number}.png") for root in (silent, here) for number in range(30)]
+    run = open_run(str(tmp_path / "run"))
+    rows = {"locator": locators, "place": [0] * 60, "group": ["0"] * 60, "hash": ["0"] * 60}
+    path = write_sorted(run, "references", "0", "references", pa.table(rows))
+    store = store_of(locators[0])
+    reader = BucketReader(run, profile.images, [str(path)], [], [silent, here], block=8, silent=frozenset([store]))
     begun = time.monotonic()
-    found = dict(look_up(locators, [silent, here], concurrency=1))
-    assert found.keys() == set(locators)
-    assert time.monotonic() - begun < 60
-    told = {locator: key.reason if isinstance(key, ImageError) else key for locator, key in found.items()}
-    assert all(told[locator].startswith("no answer") for locator in locators[:30])
-    assert told[locators[30]].startswith(locators[30])
-    assert all(told[locator].startswith("missing file") for locator in locators[31:])
+    (block, counts) = list(reader(""))
+    assert time.monotonic() - begun < 5
+    assert isinstance(block, FetchBlock)
+    assert [item.locator for item in block.items] == [locators[30]]
+    assert isinstance(counts, SurveyCounts)
+    assert (counts.pending, counts.silent) == (1, frozenset([store]))
+    keys = {row["locator"]: row for row in run.read_file(counts.plan).to_pylist()}
+    assert keys.keys() == set(locators)
+    assert all(keys[locator]["reason"].startswith("no answer") for locator in locators[:30])
+    assert keys[locators[30]]["key"].startswith(locators[30])
+    assert all(keys[locator]["reason"].startswith("missing file") for locator in locators[31:])
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_waves_of_blocks_double_and_files_of_this_machine_need_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stores", [True, False])
+def test_buckets_with_references_to_stores_are_read_in_waves_that_double(
+    tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch, stores: bool
 ) -> None:
-    monkeypatch.setattr(_lookup, "_BLOCK", 1)
-    waves: list[tuple[int, int]] = []
+    """A store that does not answer then costs one wait, not one per bucket."""
+    monkeypatch.setattr(_files, "_PATIENCE", RetryPolicy(total_s=0.5, first_s=0.1))
+    waves: list[int] = []
+    silent: list[frozenset[str]] = []
 
-    def counted(wave: Sequence[Any], *arguments: Any, **options: Any) -> Iterator[Any]:
-        here = sum(block[0].startswith("file:") for block in wave)
-        waves.append((here, len(wave) - here))
-        return each(wave, *arguments, **options)
+    def counted(wave: Sequence[Any], reader: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+        waves.append(len(wave))
+        silent.append(reader._silent)
+        return each_of_stream(wave, reader, *arguments, **options)
 
-    monkeypatch.setattr(_lookup, "each", counted)
-    with object_store(buckets=["shop"]) as store:
-        remote, here = Root.of(store.uri("shop", "images")), Root.of(str(tmp_path))
-        locators = [root.locator(f"{root.path}/{number}.png") for root in (remote, here) for number in range(20)]
-        found = dict(look_up(locators, [remote, here], concurrency=1))
-    assert found.keys() == set(locators)
-    assert all(isinstance(key, ImageError) and key.reason.startswith("missing file") for key in found.values())
-    assert waves == [(20, 1), (0, 4), (0, 8), (0, 7)]
+    monkeypatch.setattr(_deduplication, "each_of_stream", counted)
+    root = Root.of(ObjectStore(free_port()).uri("shop", "images")) if stores else Root.of(str(tmp_path / "shop"))
+    run = open_run(str(tmp_path / "run"))
+    locators = [[root.locator(f"{root.path}/{number}.png") for number in range(100)]]
+    parsed = pa.table({"locators": pa.array(locators, pa.list_(pa.string()))})
+    run.write("ingest/parsed/a", "000000", fold(parsed.to_pylist(), PARSED), PARSED)
+    (chunk,) = run.files("ingest/parsed/a")
+    references = References(run, profile, RequestHeaders({}), 100, quiet=True, buckets=partition_names(1))
+    references.shuffle([Group("00000000", ((0, chunk),))])
+    assert references.fetch([root]) == (0, set())
+    assert waves == ([1, 2, 4, 8, 1] if stores else [16])
+    if stores:
+        assert silent == [frozenset(), *[frozenset([store_of(locators[0][0])])] * 4]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import caslie_ray
-from caslie_ray.dataset import _fetch, ingest
-from caslie_ray.dataset._fetch import Ledger, write_fetched
-from caslie_ray.dataset.headers import header_settings, request_headers, same_origin
-from caslie_ray.dataset.images import Outcome, read_images
+from caslie_ray.dataset import _references_ledger, ingest
+from caslie_ray.dataset._fetching import Outcome, read_images
+from caslie_ray.dataset._headers import header_settings, request_headers, same_origin
+from caslie_ray.dataset._references_ledger import Ledger, write_fetched
 from caslie_ray.profiles import ImageSettings, Profile, ProfileError, load_profile
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import Site, category, png, write_json
@@ -54,21 +54,21 @@ class Seen:
 
 def choosy(handler: Any) -> None:
     """A shop that answers browsers which come from its own page."""
-    told = handler.headers
-    fine = told["User-Agent"] == AGENT and told["Referer"] == "https://shop.example/" and told["Host"]
+    sent = handler.headers
+    fine = sent["User-Agent"] == AGENT and sent["Referer"] == "https://shop.example/" and sent["Host"]
     handler.answer(*((200, png()) if fine else (403, b"")))
 
 
 def test_a_server_is_told_who_asks(site: Site) -> None:
     seen = Seen(site)
     assert fetch(seen.image("/a"), settings()).image is not None
-    (told,) = seen.headers["/a"]
-    assert told["user-agent"] == f"caslie_ray/{caslie_ray.__version__}"
-    assert told["accept"].startswith("image/*")
-    assert not {"referer", "cookie", "authorization"} & set(told)
+    (sent,) = seen.headers["/a"]
+    assert sent["user-agent"] == f"caslie_ray/{caslie_ray.__version__}"
+    assert sent["accept"].startswith("image/*")
+    assert not {"referer", "cookie", "authorization"} & set(sent)
     assert fetch(seen.image("/b"), settings(headers={"user-agent": AGENT, "ACCEPT": "*/*"})).image is not None
-    (told,) = seen.headers["/b"]
-    assert (told["user-agent"], told["accept"], told["accept-encoding"]) == (AGENT, "*/*", "identity")
+    (sent,) = seen.headers["/b"]
+    assert (sent["user-agent"], sent["accept"], sent["accept-encoding"]) == (AGENT, "*/*", "identity")
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -107,7 +107,7 @@ def test_credentials_go_to_their_hosts_alone(site: Site) -> None:
     limits = settings(headers=headers, credential_hosts=["127.0.0.1"])
     secrets = {"authorization", "cookie", "x-api-key", "x-shop"}
 
-    def told(url: str, path: str) -> dict[str, str]:
+    def sent(url: str, path: str) -> dict[str, str]:
         assert fetch(url, limits, SHOP=SECRET).image is not None
         found = seen.headers[path][-1]
         assert found["referer"] == "r"
@@ -115,13 +115,13 @@ def test_credentials_go_to_their_hosts_alone(site: Site) -> None:
 
     there = seen.image("/a")
     everything = {"authorization": f"Bearer {SECRET}", "cookie": "a=b", "x-api-key": "k", "x-shop": SECRET}
-    assert told(there, "/a") == everything
-    assert told(site.url("/a", "127.0.0.2"), "/a") == {}
-    assert told(seen.redirect("/same", "/a"), "/a") == everything
-    assert told(seen.redirect("/away", site.url("/a", "127.0.0.2")), "/a") == {}
+    assert sent(there, "/a") == everything
+    assert sent(site.url("/a", "127.0.0.2"), "/a") == {}
+    assert sent(seen.redirect("/same", "/a"), "/a") == everything
+    assert sent(seen.redirect("/away", site.url("/a", "127.0.0.2")), "/a") == {}
     # Once it was elsewhere it may be anybody's redirect.
     seen.redirect("/back", there)
-    assert told(seen.redirect("/out", site.url("/back", "127.0.0.2")), "/a") == {}
+    assert sent(seen.redirect("/out", site.url("/back", "127.0.0.2")), "/a") == {}
     assert {"authorization"} <= set(seen.headers["/out"][0])
 
 
@@ -251,17 +251,17 @@ def test_settings_of_headers_are_computed_once(tmp_path: Path, monkeypatch: pyte
         computed.append(images)
         return header_settings(images)
 
-    monkeypatch.setattr(_fetch, "header_settings", counted)
+    monkeypatch.setattr(_references_ledger, "header_settings", counted)
     run, limits = open_run(str(tmp_path / "run")), settings(headers={"Referer": "a"})
     keys = [f"url:http://shop.example/{n}" for n in range(5)]
     write_fetched(run, limits, [(key, Outcome(None, "gone")) for key in keys])
     assert len(computed) == 1
     ledger = Ledger(run, limits)
-    ledger.keep_only(keys[:3])
-    ledger.refresh()
+    ledger.compact({key: found for key in keys[:3] if (found := ledger.result(key)) is not None})
     assert len(computed) == 2
-    assert [ledger.fate(key) is not None for key in keys] == [True, True, True, False, False]
-    assert Ledger(run, settings(headers={"Referer": "b"})).fate(keys[0]) is None
+    ledger = Ledger(run, limits)
+    assert [ledger.result(key) is not None for key in keys] == [True, True, True, False, False]
+    assert Ledger(run, settings(headers={"Referer": "b"})).result(keys[0]) is None
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_every_kind_of_trouble_costs_only_itself(tmp_path: Path, profile: Profil
     assert pair["view_ids"][0] is None
     assert "second" in views[pair["view_ids"][1]]["caption_prompt"]
 
-    # One picture under two names is stored once; a row that repeats is one sample, kept in train.
+    # One image under two names is stored once; a row that repeats is one sample, kept in train.
     assert len(images) == 1
     assert next(iter(images)) == content_id(png(1))
     assert [s["split"] for s in samples if "good" in s["input"][0]["text"][:4]] == ["train", "train"]
@@ -162,8 +162,8 @@ def test_every_kind_of_trouble_costs_only_itself(tmp_path: Path, profile: Profil
     again = bring(run, profile, str(source))
     assert (again.parsed_rows, again.fetched, again.written_files) == (0, 0, 0)
     assert state(run) == before
-    told = {"parsed_rows": 0, "fetched": 0, "written_files": 0, "seconds": 0.0}
-    assert again.as_dict() | told == summary.as_dict() | told
+    this_job = {"parsed_rows": 0, "fetched": 0, "written_files": 0, "seconds": 0.0}
+    assert again.as_dict() | this_job == summary.as_dict() | this_job
     assert plan_ingest(run, [str(source)], profile).lines()[-1] == "nothing to read or fetch"
 
 
@@ -224,7 +224,7 @@ def test_only_what_is_missing_is_fetched(tmp_path: Path, profile: Profile, site:
     assert (again.fetched, again.images, again.lost_references) == (1, 5, 2)
     assert site.count("/gone.png") == 1
 
-    # Other sources replace the first; what both name is not fetched again, what nobody names goes.
+    # Other sources replace the first: references of both are not fetched again, images of neither are deleted.
     second = write_json(tmp_path / "second.json", [category(f"s{n}", site.url(f"/{n}.png")) for n in (2, 3, 4, 5)])
     summary = bring(run, profile, second)
     assert (summary.samples, summary.images, summary.fetched, summary.parsed_rows) == (4, 4, 2, 4)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,13 @@ import psutil
 import pytest
 
 from caslie_ray.dataset import ingest
-from caslie_ray.dataset._fetch import Fetcher, Wanted
-from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.reading import find_sources, read_source
+from caslie_ray.dataset._columns import Columns
+from caslie_ray.dataset._fetcher import FetchBlock, Fetched, Fetcher, SurveyCounts
+from caslie_ray.dataset._reading import read_source
+from caslie_ray.dataset._sources import find_sources
 from caslie_ray.profiles import Profile, SourceKeys
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, png, write_json
-
-pytestmark = pytest.mark.verify
 
 _MEGABYTE = 1 << 20
 
@@ -51,17 +48,17 @@ def test_an_image_that_ends_its_worker_costs_only_itself(
     tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deadly(Fetcher):
-        def __call__(self, block: Sequence[Wanted]) -> int:
-            if any(wanted.locator.endswith("/3.png") for wanted in block):
+        def __call__(self, part: FetchBlock | SurveyCounts) -> Fetched | SurveyCounts:
+            if isinstance(part, FetchBlock) and any(item.locator.endswith("/3.png") for item in part.items):
                 os._exit(1)
-            return super().__call__(block)
+            return super().__call__(part)
 
     for n in range(20):
         (tmp_path / f"{n}.png").write_bytes(png(n))
     source = write_json(tmp_path / "rows.json", [category(f"t{n}", f"{n}.png") for n in range(20)])
     run = open_run(str(tmp_path / "run"))
     with monkeypatch.context() as patch:
-        patch.setattr(import_module("caslie_ray.dataset.ingest"), "Fetcher", Deadly)
+        patch.setattr("caslie_ray.dataset._deduplication.Fetcher", Deadly)
         summary = ingest(run, [source], profile, quiet=True)
     assert (summary.samples, summary.images, summary.retryable_rejects) == (20, 19, 1)
     (reject,) = run.read("rejects").to_pylist()

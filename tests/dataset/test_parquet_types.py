@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from caslie_ray.dataset.reading import Record
+from caslie_ray.dataset._reading import Record
 from tests.dataset.sources import read
 
 TEXT = pa.string()

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from caslie_ray.dataset._columns import Columns, split_of_name
 from caslie_ray.dataset._limits import DEFAULT, Limits
-from caslie_ray.dataset.columns import Columns, split_of_name
-from caslie_ray.dataset.reading import Record, find_sources, read_source
+from caslie_ray.dataset._reading import Record, read_source
+from caslie_ray.dataset._sources import find_sources
 from caslie_ray.errors import SourceError
 from caslie_ray.profiles import SourceKeys
 
@@ -33,7 +34,7 @@ def read(path: Path, data: bytes | str, limits: Limits = DEFAULT) -> list[Record
     return list(read_source(files[0], COLUMNS, limits=limits))
 
 
-def told(records: list[Record]) -> list[str]:
+def outcomes(records: list[Record]) -> list[str]:
     """The task of a row that was read, the head of the reason of one that was not."""
     return [
         str(record.row["task"]) if record.row is not None else (record.reason or "").split(":")[0] for record in records
@@ -55,12 +56,12 @@ def told(records: list[Record]) -> list[str]:
 )
 def test_json_in_every_layout(tmp_path: Path, name: str, text: str, packed: bool) -> None:
     data = gzip.compress(text.encode()) if packed else text.encode()
-    assert told(read(tmp_path / name, data)) == ["t0", "t1", "t2"]
+    assert outcomes(read(tmp_path / name, data)) == ["t0", "t1", "t2"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_files_that_announce_their_encoding(tmp_path: Path, encoding: str) -> None:
-    assert told(read(tmp_path / "a.json", f"[{row(0)},{row(1)}]".encode(encoding))) == ["t0", "t1"]
+    assert outcomes(read(tmp_path / "a.json", f"[{row(0)},{row(1)}]".encode(encoding))) == ["t0", "t1"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_files_that_announce_their_encoding(tmp_path: Path, encoding: str) -> No
 )  # fmt: skip
 def test_a_damaged_array_loses_only_what_is_damaged(tmp_path: Path, text: str, expected: list[str]) -> None:
     records = read(tmp_path / "a.json", text)
-    assert told(records) == expected
+    assert outcomes(records) == expected
     assert all(record.location.startswith(str(tmp_path / "a.json")) for record in records)
 
 
@@ -90,13 +91,13 @@ def test_damaged_lines_lose_only_themselves(tmp_path: Path) -> None:
     lines = [row(0), "{bad", row(1), "", "[1]", "NaN", '{"a":' * 100_000, row(2)[:30], row(3)]
     records = read(tmp_path / "a.jsonl", "\n".join(lines))
     expected = ["t0", "invalid JSON", "t1", "no row", "no row", "invalid JSON", "invalid JSON", "t3"]
-    assert told(records) == expected
+    assert outcomes(records) == expected
     assert [record.number for record in records] == [1, 2, 3, 5, 6, 7, 8, 9]
     assert records[1].location == f"{tmp_path / 'a.jsonl'}:2"
 
 
 def test_a_first_line_that_is_bad_does_not_hide_the_rest(tmp_path: Path) -> None:
-    assert told(read(tmp_path / "a.json", f"garbage\n{row(0)}\n{row(1)}")) == ["invalid JSON", "t0", "t1"]
+    assert outcomes(read(tmp_path / "a.json", f"garbage\n{row(0)}\n{row(1)}")) == ["invalid JSON", "t0", "t1"]
 
 
 @pytest.mark.parametrize(
@@ -118,30 +119,38 @@ def test_a_file_that_is_no_data_set_is_one_reject(tmp_path: Path, data: bytes, r
 
 
 def test_bytes_that_are_no_text_cost_one_row(tmp_path: Path) -> None:
-    assert told(read(tmp_path / "a.json", b'[{"task": "a\x81"}, {"task": "b"}]')) == ["undecodable text", "b"]
+    assert outcomes(read(tmp_path / "a.json", b'[{"task": "a\x81"}, {"task": "b"}]')) == ["undecodable text", "b"]
 
 
 def test_gzip_that_is_cut_short_keeps_what_came_before(tmp_path: Path) -> None:
     pad = random.Random(0).randbytes(50).hex()
     whole = gzip.compress("\n".join([row(0), row(1), json.dumps({"task": "t2", "pad": pad})]).encode())
     records = read(tmp_path / "a.jsonl.gz", whole[:-30])
-    assert told(records)[:2] == ["t0", "t1"]
-    assert told(records)[-1] == "broken file"
+    assert outcomes(records)[:2] == ["t0", "t1"]
+    assert outcomes(records)[-1] == "broken file"
     two = gzip.compress(row(0).encode() + b"\n") + gzip.compress(row(1).encode())
-    assert told(read(tmp_path / "two.jsonl.gz", two)) == ["t0", "t1"]
+    assert outcomes(read(tmp_path / "two.jsonl.gz", two)) == ["t0", "t1"]
 
 
 def test_rows_longer_than_the_window_are_read(tmp_path: Path) -> None:
     review = json.dumps({"task": "long", "review": "ever so good " * 250_000})
-    assert told(read(tmp_path / "a.json", f"[{row(0)},{review},{row(1)}]")) == ["t0", "long", "t1"]
-    assert told(read(tmp_path / "a.jsonl", f"{row(0)}\n{review}\n{row(1)}")) == ["t0", "long", "t1"]
+    assert outcomes(read(tmp_path / "a.json", f"[{row(0)},{review},{row(1)}]")) == ["t0", "long", "t1"]
+    assert outcomes(read(tmp_path / "a.jsonl", f"{row(0)}\n{review}\n{row(1)}")) == ["t0", "long", "t1"]
 
 
 def test_a_row_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
     limits = replace(DEFAULT, row_bytes=1_000_000)
     endless = '{"task": "x", "review": "' + "y" * 5_000_000
-    assert told(read(tmp_path / "a.jsonl", f"{row(0)}\n{endless}\n{row(1)}", limits)) == ["t0", "row too long", "t1"]
-    assert told(read(tmp_path / "a.json", f'[{row(0)},{endless}"}},{row(1)}]', limits)) == ["t0", "row too long", "t1"]
+    assert outcomes(read(tmp_path / "a.jsonl", f"{row(0)}\n{endless}\n{row(1)}", limits)) == [
+        "t0",
+        "row too long",
+        "t1",
+    ]
+    assert outcomes(read(tmp_path / "a.json", f'[{row(0)},{endless}"}},{row(1)}]', limits)) == [
+        "t0",
+        "row too long",
+        "t1",
+    ]
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -150,10 +159,10 @@ def test_parquet(tmp_path: Path) -> None:
     data = (tmp_path / "a.parquet").read_bytes()
     for name, content in [("a.parquet", data), ("b.parquet.gz", gzip.compress(data))]:
         records = read(tmp_path / name, content)
-        assert told(records) == ["t0", "t1", "None"]
+        assert outcomes(records) == ["t0", "t1", "None"]
         assert records[0].row is not None
         assert records[0].row["images"] == [{"bytes": b"x", "path": "p"}]
-    assert told(read(tmp_path / "c.parquet", data[:-10])) == ["unreadable file"]
+    assert outcomes(read(tmp_path / "c.parquet", data[:-10])) == ["unreadable file"]
 
 
 def test_a_damaged_row_group_leaves_the_others(tmp_path: Path) -> None:
@@ -163,7 +172,7 @@ def test_a_damaged_row_group_leaves_the_others(tmp_path: Path) -> None:
     at = metadata.row_group(1).column(0).data_page_offset
     data = bytearray((tmp_path / "a.parquet").read_bytes())
     data[at : at + 8] = b"\xff" * 8
-    assert told(read(tmp_path / "a.parquet", bytes(data))) == ["t0", "t1", "damaged Parquet", "t4", "t5"]
+    assert outcomes(read(tmp_path / "a.parquet", bytes(data))) == ["t0", "t1", "damaged Parquet", "t4", "t5"]
 
 
 def test_folders_are_searched_and_pictures_passed_by(tmp_path: Path) -> None:
@@ -181,7 +190,7 @@ def test_a_uri_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "a b").mkdir()
     (tmp_path / "a b" / "rows.json").write_text(f"[{row(0)}]")
     files, _ = find_sources([f"file://{tmp_path}/a%20b"])
-    assert told(list(read_source(files[0], COLUMNS))) == ["t0"]
+    assert outcomes(list(read_source(files[0], COLUMNS))) == ["t0"]
 
 
 @pytest.mark.parametrize("source", ["nowhere.json", "https://example.com/rows.json", "empty", "what://is/this"])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.dataset.references import read_reference
-from caslie_ray.dataset.roots import RefusedPath, Root, Roots, find_root, given_roots, roots_of, with_path
-from caslie_ray.dataset.urls import is_public
+from caslie_ray.dataset._references import read_reference
+from caslie_ray.dataset._roots import RefusedPath, Root, Roots, find_root, given_roots, roots_of, with_path
+from caslie_ray.dataset._urls import is_public
 from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings
 from caslie_ray.tasks import UnreadableImage

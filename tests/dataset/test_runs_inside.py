@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.dataset.reading import find_sources
+from caslie_ray.dataset._sources import find_sources
 from caslie_ray.errors import SourceError
 from caslie_ray.storage.run import open_run
 from tests.dataset.sources import sentiment

@@ -12,9 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from caslie_ray.dataset import _text
+from caslie_ray.dataset import _text_stream
 from caslie_ray.dataset._limits import DEFAULT
-from caslie_ray.dataset.reading import find_sources, read_source
+from caslie_ray.dataset._reading import read_source
+from caslie_ray.dataset._sources import find_sources
 from tests.dataset.sources import COLUMNS, read, reviews, sentiment, splits
 
 ROWS = [sentiment(number) for number in range(3)]
@@ -55,26 +56,26 @@ SHAPES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("window", [_text.PIECE, 40])
+@pytest.mark.parametrize("window", [_text_stream.PIECE, 40])
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rows_in_every_shape(
     tmp_path: Path, shape: str, indent: int | None, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a small window the file does not fit into the buffer, as a large file does not."""
-    monkeypatch.setattr(_text, "PIECE", window)
+    monkeypatch.setattr(_text_stream, "PIECE", window)
     records = read(tmp_path / "a.json", json.dumps(SHAPES[shape], indent=indent))
     assert reviews(records) == EXPECTED
     assert [record.number for record in records] == [1, 2, 3]
     assert all(record.notes for record in records)
 
 
-@pytest.mark.parametrize("window", [_text.PIECE, 40])
+@pytest.mark.parametrize("window", [_text_stream.PIECE, 40])
 @pytest.mark.parametrize("below", [False, True])
 def test_a_split_key_gives_the_split_of_rows_that_name_none(
     tmp_path: Path, below: bool, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_text, "PIECE", window)
+    monkeypatch.setattr(_text_stream, "PIECE", window)
     document: dict[str, Any] = {
         "train": NO_SPLIT[:1],
         "dev": NO_SPLIT[1:2],
@@ -109,9 +110,9 @@ def test_an_ordinary_row_is_no_container(tmp_path: Path) -> None:
         assert (record.row["task"], record.notes) == ("SA", ())
 
 
-@pytest.mark.parametrize("window", [_text.PIECE, 40])
+@pytest.mark.parametrize("window", [_text_stream.PIECE, 40])
 def test_damage_below_a_key_costs_only_itself(tmp_path: Path, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_text, "PIECE", window)
+    monkeypatch.setattr(_text_stream, "PIECE", window)
     a, b, c = map(json.dumps, NO_SPLIT)
     damaged = f'{{"v": 1, "train": [{a}, {{"task": "x", "no": "end, "more": 1}}], "test": [{b}, oops, {c}]}}'
     records = read(tmp_path / "a.json", damaged)
@@ -137,7 +138,7 @@ def test_what_cannot_be_read_is_one_reject_that_names_it(tmp_path: Path, documen
 
 
 def test_a_table_in_columns_that_is_too_large_is_one_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_text, "PIECE", 1000)
+    monkeypatch.setattr(_text_stream, "PIECE", 1000)
     limits = replace(DEFAULT, row_bytes=5000)
     for shape in (column_table, indexed_table):
         (record,) = read(tmp_path / "a.json", json.dumps(shape([sentiment(n) for n in range(200)])), limits=limits)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from caslie_ray.dataset._ray import each, each_of_stream
-from caslie_ray.dataset.images import task_memory
+from caslie_ray.cluster.partition_map import map_partitions
+from caslie_ray.dataset._fetching import task_memory
+from caslie_ray.dataset._ray import each_of_stream
 from caslie_ray.profiles import ImageSettings
 
 
@@ -39,15 +40,17 @@ def interval(item: int) -> tuple[float, float]:
 
 def test_a_task_asks_for_what_it_uses(ray_cluster: None) -> None:
     wanted = 100 << 20
-    assert [found for _, found in each([1, 2], assigned, concurrency=2, memory=wanted)] == [wanted] * 2
+    assert (
+        list(map_partitions(assigned, [1, 2], distributed=True, concurrency=2, num_cpus=0.5, memory=wanted))
+        == [wanted] * 2
+    )
     found = each_of_stream([1, 2], reader_memory, both, concurrency=2, memory=2 * wanted, part_memory=wanted)
     assert list(found) == [(2 * wanted, wanted)] * 2
 
 
 def test_a_task_asks_for_no_more_than_a_node_has(ray_cluster: None) -> None:
     """So that it runs on a small machine, alone."""
-    spans = [span for _, span in each([1, 2, 3], interval, concurrency=2, memory=1 << 50)]
-    spans.sort()
+    spans = sorted(map_partitions(interval, [1, 2, 3], distributed=True, concurrency=2, num_cpus=0.5, memory=1 << 50))
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
 
 

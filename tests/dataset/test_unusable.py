@@ -39,8 +39,8 @@ def test_no_usable_row_is_a_failure_each_time(
     for job in jobs:
         with pytest.raises(JobError) as caught:
             job(given)
-        told = str(caught.value)
-        assert found in told
+        message = str(caught.value)
+        assert found in message
         for part in (
             "no row could be used",
             "JSON Lines",
@@ -49,7 +49,7 @@ def test_no_usable_row_is_a_failure_each_time(
             "sentiment_analysis",
             "rejects",
         ):
-            assert part in told
+            assert part in message
     assert "caption\n" not in capsys.readouterr().out
     assert given.run.read_json("summary/ingest.json")["samples"] == 0
     assert given.run.read("rejects").num_rows == given.run.read_json("summary/ingest.json")["rejects"]["sample"]

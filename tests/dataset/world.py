@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
@@ -169,10 +168,10 @@ def drip(seconds: float) -> Any:
 def stopped_before_tables() -> Iterator[None]:
     """An ingest within it ends with KeyboardInterrupt once everything is fetched, before a table is written."""
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("caslie_ray.dataset.ingest")._Ingest, "_tables", stop)
+        patch.setattr("caslie_ray.dataset._ingest.build_tables", stop)
         with pytest.raises(KeyboardInterrupt):
             yield

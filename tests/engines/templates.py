@@ -7,8 +7,8 @@ from typing import NamedTuple
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
+from caslie_ray.engines._architectures import IMAGE_ARCHITECTURES, TEXT_ARCHITECTURE
 from caslie_ray.engines._chat import Chat
-from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY
 
 
 class Published(NamedTuple):
@@ -222,5 +222,5 @@ def byte_tokenizer(special: tuple[str, ...], plain: tuple[str, ...]) -> PreTrain
 def published_chat(name: str) -> Chat:
     """Return the chat of a published template."""
     one = PUBLISHED[name]
-    family = IMAGE_FAMILIES[one.family] if one.family else TEXT_FAMILY
+    family = IMAGE_ARCHITECTURES[one.family] if one.family else TEXT_ARCHITECTURE
     return Chat(name, byte_tokenizer(one.special, one.plain), family, one.template, one.image)

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from caslie_ray.engines import EngineSpec, LoraShape, fingerprint, load_engine
-from caslie_ray.engines._adapters import read_adapters
+from caslie_ray.engines._lora_adapters import read_adapters
 from caslie_ray.errors import EngineError
 from tests.engines.adapters import BODY, HEAD, make_adapter, silence
 from tests.engines.conftest import MakeCheckpoint, tiny_spec
@@ -58,7 +58,7 @@ def test_a_folder_without_an_adapter_is_refused(spec: EngineSpec, tmp_path: Path
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         ('{"r": 4}', "cannot be read"),
-        ('{"peft_type": "IA3", "r": 4}', "of the kind IA3"),
+        ('{"peft_type": "IA3", "r": 4}', "peft_type IA3"),
         ('{"peft_type": "LORA", "r": 4, "bias": "all"}', "changes weights of its base .bias all"),
         ('{"peft_type": "LORA", "r": 4, "init_lora_weights": "pissa"}', "init_lora_weights pissa"),
     ],

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caslie_ray.engines import Failure
-from caslie_ray.engines._batching import TokenLimit, plan, run_batches
 from caslie_ray.engines._device import is_fatal, is_out_of_memory
-from caslie_ray.engines._rows import TensorRow, collate
+from caslie_ray.engines._tensor_inputs import TensorRow, collate
+from caslie_ray.engines.transformers._batching import TokenLimit, plan, run_batches
 from caslie_ray.errors import EngineError
 
 lengths = st.lists(st.integers(1, 200), max_size=40)

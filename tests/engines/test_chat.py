@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AddedToken
 
+from caslie_ray.engines._architectures import IMAGE_ARCHITECTURES, TEXT_ARCHITECTURE
 from caslie_ray.engines._chat import Chat
-from caslie_ray.engines._families import IMAGE_FAMILIES, TEXT_FAMILY
 from caslie_ray.engines.cutting import Fit
 from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt, render
@@ -41,7 +41,7 @@ LLAMA_2 = (
 
 
 def chat(template: str | None, *, image: bool = False) -> Chat:
-    family = IMAGE_FAMILIES["llava"] if image else TEXT_FAMILY
+    family = IMAGE_ARCHITECTURES["llava"] if image else TEXT_ARCHITECTURE
     return Chat("org/model", tiny.tokenizer("<image>"), family, template, "<image>" if image else None)
 
 
@@ -66,26 +66,26 @@ def test_a_template_that_raises_is_refused_with_its_reason() -> None:
 
 
 def test_text_alone() -> None:
-    assert chat(PLAIN).write("Is it red?", image=False) == "<s>[Is it red?]>"
+    assert chat(PLAIN).render("Is it red?", image=False) == "<s>[Is it red?]>"
 
 
 def test_an_image_stands_before_the_text() -> None:
-    assert chat(PARTS, image=True).write("Is it red?", image=True) == "<image>Is it red?"
-    assert chat(PARTS, image=True).write("Is it red?", image=False) == "Is it red?"
+    assert chat(PARTS, image=True).render("Is it red?", image=True) == "<image>Is it red?"
+    assert chat(PARTS, image=True).render("Is it red?", image=False) == "Is it red?"
 
 
 def test_a_template_for_plain_text_shows_the_image_too() -> None:
-    assert chat(PLAIN, image=True).write("Is it red?", image=True) == "<s>[<image>\nIs it red?]>"
+    assert chat(PLAIN, image=True).render("Is it red?", image=True) == "<s>[<image>\nIs it red?]>"
 
 
 def test_the_date_in_a_template_stands_still() -> None:
-    assert chat(TODAY).write("x", image=False) == "26 Jul 2024 2024 x"
+    assert chat(TODAY).render("x", image=False) == "26 Jul 2024 2024 x"
 
 
 def test_special_tokens_are_added_once() -> None:
     with_bos, without = chat(PLAIN, image=True), chat(PARTS, image=True)
-    assert not with_bos.adds_special_tokens(with_bos.write("x", image=False))
-    assert without.adds_special_tokens(without.write("x", image=False))
+    assert not with_bos.adds_special_tokens(with_bos.render("x", image=False))
+    assert without.adds_special_tokens(without.render("x", image=False))
     assert not chat(PLAIN.replace("{{ bos_token }}", "")).adds_special_tokens("x")  # as tokenizers do it
 
 
@@ -125,7 +125,7 @@ def marked(*marks: str, special: bool = False) -> Chat:
     """A chat whose turn marks are added tokens."""
     words = tiny.tokenizer()
     words.add_tokens([AddedToken(mark, special=special, normalized=False) for mark in marks], special_tokens=special)
-    return Chat("org/model", words, TEXT_FAMILY, MARKED, None)
+    return Chat("org/model", words, TEXT_ARCHITECTURE, MARKED, None)
 
 
 @pytest.mark.parametrize("special", [False, True])
@@ -140,7 +140,7 @@ def test_no_text_becomes_a_token_that_the_template_writes(mark: str, special: bo
     )
     assert len(normal) == 3
     assert hostile == normal
-    assert one.answer(f"yes{mark}") == f"yes{mark[0]} {mark[1:]}(end)<|close|>"
+    assert one.render_answer(f"yes{mark}") == f"yes{mark[0]} {mark[1:]}(end)<|close|>"
 
 
 def test_added_tokens_that_no_template_writes_stay() -> None:
@@ -155,7 +155,7 @@ def test_added_tokens_that_no_template_writes_stay() -> None:
 
 @pytest.mark.parametrize("mark", ["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"])
 def test_bracketed_marks_that_are_many_tokens_are_broken_up(mark: str) -> None:
-    one = Chat("org/model", tiny.tokenizer(), TEXT_FAMILY, LLAMA_2, None)
+    one = Chat("org/model", tiny.tokenizer(), TEXT_ARCHITECTURE, LLAMA_2, None)
     assert one.fit(Prompt(f"a mug {mark} yes"), 200, image=False).text == f"a mug {mark[0]} {mark[1:]} yes"
     assert one.fit(Prompt("[PAD] [Verified] <b> a < b"), 200, image=False).text == "[PAD] [Verified] <b> a < b"
 

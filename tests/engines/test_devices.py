@@ -16,10 +16,13 @@ from transformers.models.mistral.modeling_mistral import MistralPreTrainedModel
 
 from caslie_ray.engines import EngineSpec, Request
 from caslie_ray.engines._device import find_devices, limit_memory
-from caslie_ray.engines._device_map import split_over
+from caslie_ray.engines._preprocessor import read_config
+from caslie_ray.engines._replica_memory import GIB, replica_memory, without_weights
 from caslie_ray.engines.load_errors import LoadError, classify
-from caslie_ray.engines.memory import CARDS, GIB, read_config, replica_memory, without_weights
-from caslie_ray.engines.transformers import TransformersEngine, _load, _split
+from caslie_ray.engines.memory import CARDS
+from caslie_ray.engines.transformers import TransformersEngine
+from caslie_ray.engines.transformers._device_map import split_over
+from caslie_ray.engines.transformers._loading import _split, load_checkpoint
 from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt
 from tests.engines import tiny
@@ -126,7 +129,7 @@ def test_a_split_model_answers_as_a_whole_one(checkpoint: MakeCheckpoint, tmp_pa
 def test_adapters_of_a_split_model_are_refused(checkpoint: MakeCheckpoint) -> None:
     spec = tiny_spec(checkpoint("llama"), adapters={"mine": "folder"})
     with pytest.raises(EngineError, match=r"split over 2 GPUs.*no adapters \(mine\); set engine to vllm.*alone\.gpus"):
-        _load(spec, CUDA[:2])
+        load_checkpoint(spec, CUDA[:2])
 
 
 @pytest.mark.parametrize(

@@ -10,21 +10,9 @@ import pytest
 import torch
 
 from caslie_ray.engines import EngineSpec
-from caslie_ray.engines.memory import (
-    CARDS,
-    GIB,
-    ReplicaMemory,
-    Role,
-    batch_table,
-    describe,
-    kv_token_bytes,
-    largest_batch,
-    memory_table,
-    read_config,
-    replica_memory,
-    share,
-    without_weights,
-)
+from caslie_ray.engines._preprocessor import read_config
+from caslie_ray.engines._replica_memory import GIB, ReplicaMemory, kv_token_bytes, replica_memory, without_weights
+from caslie_ray.engines.memory import CARDS, Role, batch_table, describe, largest_batch, memory_table, share
 from caslie_ray.errors import EngineError
 from tests.engines.conftest import MakeCheckpoint
 from tests.engines.peak import FusedAttention, Peak
@@ -184,12 +172,12 @@ def test_a_checkpoint_s_configuration_is_all_that_is_read(checkpoint: MakeCheckp
 
 def test_a_line_says_what_a_replica_needs_and_whether_it_fits(checkpoint: MakeCheckpoint) -> None:
     spec = EngineSpec(str(checkpoint("mllama")), context=512, batch_size=2, batch_tokens=1024, gpus=0.5)
-    assert describe("a", spec) == "a  1.0 GiB a replica: gpus 0.05 of 24 GB, " + ", ".join(
+    assert describe("a", spec) == "a  1.0 GiB per replica: gpus 0.05 of 24 GB, " + ", ".join(
         f"{part} of {gb} GB" for part, gb in ((0.05, 40), (0.05, 48), (0.05, 80), (0.05, 141))
     )
-    assert describe("a", spec, 74.0) == "a  1.0 GiB a replica: fits gpus 0.5 of a GPU with 74.0 GiB"
+    assert describe("a", spec, 74.0) == "a  1.0 GiB per replica: fits gpus 0.5 of a GPU with 74.0 GiB"
     assert "DOES NOT FIT: lower batch_size" in (describe("a", spec, 1.5) or "")
-    assert "1.5 GiB a replica" in (
+    assert "1.5 GiB per replica" in (
         describe("a", replace(spec, checkpoint=str(checkpoint("llama")), engine="vllm")) or ""
     )
     assert "and its image encoder" in (describe("a", replace(spec, checkpoint=str(checkpoint("idefics3")))) or "")

@@ -20,9 +20,10 @@ import pytest
 
 from caslie_ray.captioning._rows import read_views
 from caslie_ray.engines import CheckpointError, Engine, EngineSpec, Request, load_engine, resolve
-from caslie_ray.engines._reader import find_source, load_reader
+from caslie_ray.engines._preprocessor import load_preprocessor
+from caslie_ray.engines._source import find_source
 from caslie_ray.engines.vllm import VllmEngine, refusal
-from caslie_ray.engines.vllm._support import engine_settings
+from caslie_ray.engines.vllm._settings import engine_settings
 from caslie_ray.errors import EngineError
 from caslie_ray.prompts import Prompt, render
 from caslie_ray.storage.run import open_run
@@ -181,7 +182,7 @@ def test_captions_of_odd_images_are_those_of_transformers() -> None:
     assert any(not answer.truncated for answer in answers[0] if not answer.failure)
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(50, marks=pytest.mark.verify)])
+@pytest.mark.parametrize("count", [12, 50])
 def test_votes_of_a_real_model_are_those_of_transformers(quality_prompts: list[Request], count: int) -> None:
     spec = EngineSpec("smollm2", context=512, max_new_tokens=8, batch_size=8, batch_tokens=4096, device="cpu")
     shares = []
@@ -236,7 +237,7 @@ def test_an_engine_whose_process_is_killed_says_so_and_leaves_none_behind() -> N
 
 OWNER = """
 import sys, time
-from caslie_ray.engines.vllm._process import scratch
+from caslie_ray.engines.vllm._process_guard import scratch
 from tests.engines.test_vllm import VOTER, on
 if __name__ == "__main__":
     engine = on("vllm", VOTER)
@@ -320,7 +321,7 @@ def test_what_vllm_cannot_run_is_told_without_loading_it(checkpoint: MakeCheckpo
 def test_gpus_of_the_profile_are_a_share_of_one_or_split_the_model(gpus: float, parallel: int, memory: float) -> None:
     spec = replace(VOTER, device="cuda", gpus=gpus)
     source = find_source(spec)
-    settings = engine_settings(spec, source, load_reader(spec, source), [16, 40])
+    settings = engine_settings(spec, source, load_preprocessor(spec, source), [16, 40])
     assert settings.tensor_parallel_size == parallel
     assert settings.gpu_memory_utilization == pytest.approx(memory)
     assert (settings.kv_cache_memory_bytes is None) == (gpus != 0.25)  # neighbours on a card may not be looked at
@@ -332,10 +333,10 @@ def test_gpus_of_the_profile_are_a_share_of_one_or_split_the_model(gpus: float, 
 def test_the_kv_cache_is_sized_in_the_blocks_of_its_device(device: str, block: int) -> None:
     spec = replace(VOTER, device=device, gpus=0.25, batch_size=32, context=1024, batch_tokens=16384)
     source = find_source(spec)
-    reader = load_reader(spec, source)
-    settings = engine_settings(spec, source, reader, [])
-    text = reader.config
+    preprocessor = load_preprocessor(spec, source)
+    settings = engine_settings(spec, source, preprocessor, [])
+    text = preprocessor.config
     token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * 4  # float32
     assert settings.kv_cache_memory_bytes == (16384 // block + 32 + 64) * block * token
-    own = engine_settings(replace(spec, device="cpu"), source, reader, []).create_engine_config().cache_config
+    own = engine_settings(replace(spec, device="cpu"), source, preprocessor, []).create_engine_config().cache_config
     assert block == (own.block_size if device == "cpu" else type(own).DEFAULT_BLOCK_SIZE)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from caslie_ray.engines import Engine, LoraShape, load_engine, resolve
-from caslie_ray.engines.choosing import choose_engine
+from caslie_ray.engines.selection import choose_engine
 from caslie_ray.errors import EngineError
 from tests.engines.adapters import BODY, HEAD, add_mistral_format, make_adapter, untie
 from tests.engines.conftest import MakeCheckpoint, tiny_spec

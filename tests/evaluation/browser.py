@@ -57,7 +57,7 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
 
 
 def screen(chrome: webdriver.Chrome, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
-    """Give the page a screen of a size, and light or dark colours."""
+    """Set the size of the screen, and light or dark colours."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -65,12 +65,12 @@ def screen(chrome: webdriver.Chrome, width: int, height: int, *, phone: bool = F
 
 
 def complaints(chrome: webdriver.Chrome) -> list[str]:
-    """What the console has shown since it was last asked; what the page's policy refused is there too."""
+    """Return console messages since the last call, including violations of the content security policy."""
     return [entry["message"] for entry in _log(chrome, "browser")]
 
 
 def requests(chrome: webdriver.Chrome) -> list[str]:
-    """Every address that the browser has asked for since it was last asked, but for those inside the page."""
+    """Return the URLs requested since the last call, except those inside the page."""
     sent: list[str] = []
     for entry in _log(chrome, "performance"):
         message: dict[str, Any] = json.loads(entry["message"])["message"]
@@ -85,7 +85,7 @@ def _log(chrome: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
 
 
 class Page:
-    """A page as a person has it before them."""
+    """A page in the browser."""
 
     def __init__(self, chrome: webdriver.Chrome, folder: Path) -> None:
         self.chrome = chrome
@@ -127,7 +127,7 @@ class Page:
 
     @property
     def all_shown(self) -> list[str]:
-        """The views of every page, turned by hand."""
+        """The views of all pages, by clicking through them."""
         found = self.shown
         while not self.run("document.getElementById('next').disabled"):
             self.click("#next")

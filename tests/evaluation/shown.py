@@ -1,4 +1,4 @@
-"""Views, made up, for the report page to show."""
+"""Made-up views for the report page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from caslie_ray.evaluation.page import ShownTruth, ShownView, ShownVote
+from caslie_ray.evaluation.report.shown import ShownTruth, ShownView, ShownVote
 
 HOSTILE = '</script><img src=x onerror="window.harm=1"><script>window.harm=1</script> {{css}} &lt; \u2028 <!--<b>bold'
 
 
 def photo(seed: int, side: int = 200) -> bytes:
-    """A JPEG with what photos have: slow changes of light, an edge, and the noise of a sensor."""
+    """A JPEG with gradients, an edge and sensor noise, as in photos."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(
         (side, side), Image.Resampling.BICUBIC
@@ -57,7 +57,7 @@ def view(name: str, cast: Sequence[float | None] = (0.9, 0.8, 0.7), **changes: A
 
 
 def many(count: int) -> list[ShownView]:
-    """Views of every sort, no two filters alike."""
+    """Views of all kinds, so that every filter selects a different set."""
     rng = np.random.default_rng(7)
     found = []
     for number in range(count):

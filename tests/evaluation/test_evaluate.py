@@ -1,9 +1,11 @@
-"""The evaluation of a run that was really captioned and voted on."""
+"""Evaluates a run with captions and votes of the miniature models."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ import pytest
 
 from caslie_ray.dataset import ingest
 from caslie_ray.errors import RunError
-from caslie_ray.evaluation import _evaluate, evaluate, plan_evaluation
-from caslie_ray.evaluation._truth import read_truth
+from caslie_ray.evaluation import _partitions, evaluate, plan_evaluation
+from caslie_ray.evaluation.captions.drawn_truth import KnownView, read_truth
+from caslie_ray.evaluation.captions.truth_files import find_truth
+from caslie_ray.evaluation.summary_lines import summary_lines
 from caslie_ray.miniature import WorldSize
 from caslie_ray.profiles import Profile, load_profile
-from caslie_ray.reporting import show_evaluate
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profile, rows, voter
@@ -46,12 +49,18 @@ def run(measured: Path, tmp_path: Path) -> Run:
     return fresh_run(measured, tmp_path / "run")
 
 
+def known_views(run: Run) -> dict[str, KnownView]:
+    found = find_truth(run, chosen())
+    assert found is not None
+    return read_truth(run, found, {row["view_id"] for row in rows(run, "views")})
+
+
 def figures(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = run.read_json("summary/evaluate.json")["figures"]
     return found
 
 
-def test_every_view_is_counted_and_held_against_the_truth(run: Run) -> None:
+def test_every_view_is_counted_and_compared_with_the_truth(run: Run) -> None:
     views = rows(run)
     summary = run.read_json("summary/evaluate.json")
     assert summary["views"] == len(views)
@@ -69,7 +78,7 @@ def test_every_view_is_counted_and_held_against_the_truth(run: Run) -> None:
     assert len(found["agreement"]["pairs"]) == 3
 
 
-def test_the_models_of_the_miniature_world_see_and_judge(run: Run) -> None:
+def test_the_miniature_models_caption_and_vote(run: Run) -> None:
     """The short form of tests/evaluation/test_measured.py, on fewer drawings and so with more room."""
     truth = figures(run)["truth"]
     assert truth["captions"]["informative"]["asked_and_right"]["value"] > 0.9
@@ -80,7 +89,7 @@ def test_the_models_of_the_miniature_world_see_and_judge(run: Run) -> None:
     assert majority["balanced_accuracy"]["value"] > 0.85
 
 
-def test_context_free_captions_are_one_an_image_and_kept_apart(run: Run) -> None:
+def test_captions_without_context_are_one_per_image_in_a_folder_of_their_own(run: Run) -> None:
     free = open_run(run.path("context_free"))
     assert not free.files("views")
     assert not free.files("images")
@@ -109,8 +118,8 @@ def test_the_page_keeps_the_worst(run: Run) -> None:
     assert f"{len(rows(run)) - 5:,}" in page
 
 
-def test_an_early_exit_says_nothing_of_single_voters(run: Run) -> None:
-    """Later voters saw split views only; no rate may be made of them."""
+def test_early_exit_gives_no_rates_of_single_voters(run: Run) -> None:
+    """Later voters saw contested views only, so their rates would be biased."""
     early = chosen("votes.schedule=early", "votes.audit=0.0", "evaluation.context_free=false")
     summary = evaluate(run, early, quiet=True)
     assert summary["figures"]["agreement"] is None
@@ -154,10 +163,9 @@ def test_the_profile_of_another_lineup_is_refused(run: Run) -> None:
         evaluate(run, more, quiet=True)
 
 
-def test_a_failed_caption_names_nothing_that_was_asked_for(run: Run) -> None:
+def test_a_failed_caption_names_no_asked_attribute(run: Run) -> None:
     before = figures(run)["truth"]["captions"]["informative"]["asked_and_right"]
-    truth = read_truth(run, chosen())
-    assert truth is not None
+    truth = known_views(run)
     for row in rows(run):
         known = truth[row["view_id"]].truth
         if known.picture.kind == "informative" and "colour" in known.asks and "red" not in (row["caption"] or ""):
@@ -184,23 +192,44 @@ def test_a_view_of_several_samples_asks_for_what_any_of_them_does(run: Run) -> N
     for view, row in zip(views, found, strict=True):
         wanted.setdefault(view, set()).update(row["asks"])
     assert wanted[views[again]] == {"colour", "pattern"}
-    truth = read_truth(run, chosen())
-    assert truth is not None
+    truth = known_views(run)
     assert {view: set(known.truth.asks) for view, known in truth.items()} == wanted
 
 
-def test_a_large_run_is_read_by_the_cluster_with_the_same_figures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_evaluate, "_DISTRIBUTE_FROM", 1)
-    assert evaluate(run, chosen(), quiet=True)["figures"] == figures(run)
+def test_a_large_run_is_read_in_tasks_with_the_same_figures_and_page(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = evaluate(run, chosen(), quiet=True)
+    page = run.read_bytes(run.path("report/index.html"))
+    monkeypatch.setattr(_partitions, "_LARGE", 1)
+    in_tasks = evaluate(run, chosen(), quiet=True)
+    assert in_tasks | {"seconds": here["seconds"]} == here
+    assert run.read_bytes(run.path("report/index.html")) == page
 
 
-def test_views_that_wait_for_a_caption_are_told(run: Run) -> None:
+def test_a_run_without_truth_is_evaluated_without_the_miniature_world(run: Run) -> None:
+    """A shop's installation may lack `caslie_ray.miniature`."""
+    run.delete([run.path("source/truth/views.parquet")])
+    script = f"""
+import sys
+sys.modules["caslie_ray.miniature"] = None
+from caslie_ray.evaluation import evaluate
+from caslie_ray.evaluation.summary_lines import summary_lines
+from caslie_ray.profiles import load_profile
+from caslie_ray.storage.run import open_run
+profile = load_profile("mini", {[f"lineup.voters={json.dumps([voter(name) for name in VOTERS[:3]])}", *SETTINGS]!r})
+print(*summary_lines(evaluate(open_run({run.root!r}), profile, quiet=True)), sep="\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"{len(rows(run))} · " in done.stdout
+
+
+def test_views_without_a_caption_row_are_reported(run: Run) -> None:
     path = run.files("captions")[0]
     lost = run.count_rows(path)
     run.delete([path])
     summary = evaluate(run, chosen("evaluation.context_free=false"), quiet=True)
     assert summary["views_without_row"] == lost
-    assert f"without a row    {lost} views: run caption to its end" in "\n".join(show_evaluate(summary))
+    assert f"without a row    {lost} views: run caption to its end" in "\n".join(summary_lines(summary))
 
 
 def test_nothing_to_measure(world: Path, tmp_path: Path) -> None:

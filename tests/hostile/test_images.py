@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from caslie_ray.dataset import ingest
-from caslie_ray.dataset.decoding import decoder
-from caslie_ray.dataset.images import Outcome, try_decode
+from caslie_ray.dataset._decoding import decoder
+from caslie_ray.dataset._fetching import Outcome, try_decode
 from caslie_ray.profiles import ImageSettings, load_profile
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, encoded, picture, png, write_json

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from caslie_ray.dataset import ingest, plan_ingest
-from caslie_ray.dataset.files import Files
-from caslie_ray.dataset.references import read_reference
-from caslie_ray.dataset.roots import given_roots, roots_of
+from caslie_ray.dataset._files import Files
+from caslie_ray.dataset._references import read_reference
+from caslie_ray.dataset._roots import given_roots, roots_of
 from caslie_ray.profiles import ImageSettings, load_profile
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, png, write_json

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.dataset import ingest
+from caslie_ray.dataset._columns import Columns
 from caslie_ray.dataset._limits import DEFAULT, Limits, OverLimit, Ratio
 from caslie_ray.dataset._parquet import read_rows
 from caslie_ray.dataset._parse import Chunk, chunks
+from caslie_ray.dataset._reading import read_source
 from caslie_ray.dataset._shapes import Damage
-from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.reading import SourceFile, find_sources, read_source
+from caslie_ray.dataset._sources import SourceFile, find_sources
 from caslie_ray.profiles import SourceKeys, load_profile
 from caslie_ray.storage.run import open_run
 from tests.dataset.world import category, png, write_json
@@ -413,7 +413,7 @@ def test_a_hostile_source_costs_its_neighbours_nothing(tmp_path: Path, monkeypat
     run = open_run(str(tmp_path / "run"))
     started = time.monotonic()
     with monkeypatch.context() as patch:
-        patch.setattr(import_module("caslie_ray.dataset.ingest"), "chunks", deadly)
+        patch.setattr("caslie_ray.dataset._parse_files.chunks", deadly)
         summary = ingest(run, [str(folder)], profile, quiet=True)
     assert time.monotonic() - started < 240
     assert (summary.samples, summary.images) == (80, 40)

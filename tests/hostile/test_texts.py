@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 
-from caslie_ray.evaluation._bounds import LONGEST, bounded
-from caslie_ray.evaluation._collect import shown_view
-from caslie_ray.evaluation.page import ShownAnswer, ShownSample, render_page
+from caslie_ray.evaluation.captions.views import shown_view
+from caslie_ray.evaluation.report.page import render_page
+from caslie_ray.evaluation.report.shown import ShownAnswer, ShownSample
+from caslie_ray.evaluation.report.text_limits import MAX_CHARACTERS, truncate_columns
 from caslie_ray.prompts import Prompt
 from caslie_ray.tasks import RowError, find_task
 from tests.engines.templates import PUBLISHED, published_chat
@@ -162,7 +163,7 @@ def _read(family: str, prompt: Prompt) -> Any:
     except Exception as error:
         return f"does not fit: {type(error).__name__}"
     assert len(fitted.ids) <= BUDGET
-    written = chat.write(fitted.text, image=False)
+    written = chat.render(fitted.text, image=False)
     written.encode()
     marks = sorted(PUBLISHED[family].marks, key=len, reverse=True)
     added = chat._tokenizer.added_tokens_decoder
@@ -181,7 +182,7 @@ def _on_the_page(text: str) -> str:
     """Show a text as each part of a view and a sample, as they are read of the tables."""
     stored = text.encode("utf-8", "replace").decode()  # a table holds no lone surrogate
     view = {"view_id": "v", "image_id": "i", "task": "category_classification", "caption_prompt": stored}
-    (read,) = bounded(pa.Table.from_pylist([view])).to_pylist()
+    (read,) = truncate_columns(pa.Table.from_pylist([view])).to_pylist()
     vote = {"voter": "one", "answer": None, "p_yes": None, "error": text}
     views = [shown_view(read, {"caption": text, "votes": [vote], "verdict": False, "error": text}, None)]
     samples = [ShownSample("s", "CC", "ind", text, text, (ShownAnswer("text", text, text, False),), ("v",))]
@@ -190,8 +191,8 @@ def _on_the_page(text: str) -> str:
     html.encode("utf-8", "replace")
     tags = [len(re.findall(rf"<{tag}\b", page)) for page in (html, own) for tag in ("script", "style", "img")]
     assert tags[:3] == tags[3:]
-    assert len(html) < len(own) + 12 * 6 * LONGEST
-    if len(text) > 2 * LONGEST:
+    assert len(html) < len(own) + 12 * 6 * MAX_CHARACTERS
+    if len(text) > 2 * MAX_CHARACTERS:
         assert f"… ({len(text):,} characters)" in html
     return UNLIKE_A_PAGE
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from caslie_ray.imaging._jpeg import read_jpeg
 from caslie_ray.imaging._memory import decoding_memory
+from caslie_ray.imaging.decoder_process import DecoderProcess
 from caslie_ray.imaging.limits import DecodeLimits
-from caslie_ray.imaging.process import DecoderProcess
 from tests.dataset.world import encoded, picture
 
 LIMITS = DecodeLimits(max_side=500, max_pixels=10**9, max_memory=4 * 10**9, max_scans=100, decode_timeout_s=60.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caslie_ray.dataset.decoding import decode
+from caslie_ray.dataset._decoding import decode
 from caslie_ray.profiles import ImageSettings
 from tests.dataset.world import encoded, picture
 

@@ -1,6 +1,7 @@
 from itertools import product
 from random import Random
 
+from caslie_ray.miniature._shapes import SHAPES
 from caslie_ray.miniature.catalogue import (
     BRANDS,
     CATEGORIES,
@@ -16,7 +17,6 @@ from caslie_ray.miniature.catalogue import (
     new_listing,
     random_look,
 )
-from caslie_ray.miniature.shapes import SHAPES
 
 
 def test_the_world_is_as_large_as_promised() -> None:

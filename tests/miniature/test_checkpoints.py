@@ -14,11 +14,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from caslie_ray.miniature._training.captioner import Example, captions_by, examples
+from caslie_ray.miniature._training.questions import questions
+from caslie_ray.miniature._training.voters import VOTERS, balanced_accuracy
 from caslie_ray.miniature.catalogue import CATEGORIES
 from caslie_ray.miniature.train import CHECKPOINTS
-from caslie_ray.miniature.training.captioner import Example, captions_by, examples
-from caslie_ray.miniature.training.questions import questions
-from caslie_ray.miniature.training.voters import VOTERS, balanced_accuracy
 from caslie_ray.miniature.truth import named_in
 
 _ARCHITECTURES = {

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.miniature import WorldSize, write_dataset
+from caslie_ray.miniature._dataset import OOD_TASKS, TRUTH_IMAGES, TRUTH_VIEWS
 from caslie_ray.miniature.catalogue import SPORTS, TOOLS
-from caslie_ray.miniature.dataset import OOD_TASKS, TRUTH_IMAGES, TRUTH_VIEWS
 from caslie_ray.tasks import TASKS, find_task
 
 SMALL = WorldSize(train=5, validation=2, ind=3, ood=3)

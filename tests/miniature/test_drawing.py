@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from caslie_ray.miniature._shapes import SHAPES, paint
 from caslie_ray.miniature.catalogue import CATEGORIES, Look
 from caslie_ray.miniature.drawing import SIDE, Kind, Picture, draw_picture, encode
-from caslie_ray.miniature.shapes import SHAPES, paint
 
 LOOK = Look("kettle", "blue", "dotted", "large", "Zenta")
 OTHER = Look("ladder", "red", "plain", "small", "Norde")

@@ -1,7 +1,7 @@
 import pytest
 
+from caslie_ray.miniature._samples import MAKERS
 from caslie_ray.miniature.rates import ALL, TaskRates, main, rates_of
-from caslie_ray.miniature.samples import MAKERS
 from caslie_ray.tasks import find_task
 
 SAMPLES = 40_000

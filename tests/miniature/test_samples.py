@@ -3,10 +3,10 @@ from random import Random
 
 import pytest
 
+from caslie_ray.miniature._records import prompts_of, sample_of
+from caslie_ray.miniature._reviews import FEELINGS
+from caslie_ray.miniature._samples import MAKERS, DrawnSample, World
 from caslie_ray.miniature.catalogue import CATEGORIES, COMPLEMENTS, VALUES, Domain
-from caslie_ray.miniature.records import prompts_of, sample_of
-from caslie_ray.miniature.reviews import FEELINGS
-from caslie_ray.miniature.samples import MAKERS, DrawnSample, World
 from caslie_ray.miniature.truth import caption_of, context_free_caption, helps, named_in
 from caslie_ray.tasks import find_task
 

@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from caslie_ray.miniature import train
+from caslie_ray.miniature._records import prompts_of
+from caslie_ray.miniature._training import captioner
+from caslie_ray.miniature._training import questions as asking
+from caslie_ray.miniature._training.base import BASE, BasePlan, readings, train_base
+from caslie_ray.miniature._training.captioner import CaptionerPlan, captions_by, examples, train_captioner
+from caslie_ray.miniature._training.comparisons import comparisons
+from caslie_ray.miniature._training.exercises import exercises, lines_of
+from caslie_ray.miniature._training.judgements import KINDS, judgements
+from caslie_ray.miniature._training.loop import Plan, fit
+from caslie_ray.miniature._training.muon import Muon, orthogonalised
+from caslie_ray.miniature._training.pixels import pixels_of
+from caslie_ray.miniature._training.questions import drills, questions
+from caslie_ray.miniature._training.starts import initialize_induction_heads
+from caslie_ray.miniature._training.text import new_tokenizer, world_samples
+from caslie_ray.miniature._training.voters import VOTERS, new_model, train_voter
 from caslie_ray.miniature.catalogue import COMPLEMENTS, held_out
-from caslie_ray.miniature.records import prompts_of
-from caslie_ray.miniature.training import captioner
-from caslie_ray.miniature.training import questions as asking
-from caslie_ray.miniature.training.base import BASE, BasePlan, readings, train_base
-from caslie_ray.miniature.training.captioner import CaptionerPlan, captions_by, examples, train_captioner
-from caslie_ray.miniature.training.comparisons import comparisons
-from caslie_ray.miniature.training.exercises import exercises, lines_of
-from caslie_ray.miniature.training.judgements import KINDS, judgements
-from caslie_ray.miniature.training.loop import Plan, fit
-from caslie_ray.miniature.training.muon import Muon, orthogonalised
-from caslie_ray.miniature.training.pixels import pixels_of
-from caslie_ray.miniature.training.questions import drills, questions
-from caslie_ray.miniature.training.starts import seek_copies
-from caslie_ray.miniature.training.text import new_tokenizer, world_samples
-from caslie_ray.miniature.training.voters import VOTERS, new_model, train_voter
 from caslie_ray.miniature.truth import helps, named_in
 from caslie_ray.tasks import TASKS
 
@@ -205,7 +205,7 @@ def test_scaled_plans_keep_at_least_two_steps() -> None:
 
 def test_exercises_are_the_same_in_every_process_and_hold_no_tasks_question() -> None:
     script = (
-        "from random import Random; from caslie_ray.miniature.training.exercises import exercises;"
+        "from random import Random; from caslie_ray.miniature._training.exercises import exercises;"
         "print(list(exercises(Random(3), 40)))"
     )
     said = {
@@ -332,6 +332,6 @@ def test_a_model_that_seeks_copies_copies_before_it_is_trained() -> None:
         return float((said == twice[:, 13:]).float().mean())
 
     before = copied()
-    seek_copies(model)
+    initialize_induction_heads(model)
     assert before < 0.05
     assert copied() > 0.15

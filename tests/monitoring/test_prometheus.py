@@ -13,11 +13,11 @@ from urllib.parse import unquote
 from urllib.request import urlopen
 
 import pytest
-from caslie_ray.monitoring.pool_stats import PoolStats
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from caslie_ray.miniature import WorldSize
+from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.prometheus import GAUGES, METRICS, Metrics, tag_value
 from caslie_ray.storage.run import open_run
 from tests import faulty

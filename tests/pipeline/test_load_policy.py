@@ -241,7 +241,6 @@ def test_a_replica_goes_to_another_node_where_one_is_broken(
     assert "next try on another node" in said
 
 
-@pytest.mark.verify
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_a_cluster_that_may_grow_is_given_time_for_another_node(
@@ -257,7 +256,6 @@ def test_a_cluster_that_may_grow_is_given_time_for_another_node(
     assert load_faults.loads(checkpoint)[1:] == [added.node_id]
 
 
-@pytest.mark.verify
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_a_cluster_that_does_not_grow_comes_back_to_its_only_node(

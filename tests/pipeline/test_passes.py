@@ -10,7 +10,7 @@ import pytest
 import ray
 from caslie_ray.pipeline.passes import Models, RouterAsk, block_rows_for, check_models, pass_after_pass, run_pass
 
-from caslie_ray.dataset._ray import each
+from caslie_ray.dataset._ray import each_of_stream
 from caslie_ray.engines import EngineSpec, resolve
 from caslie_ray.errors import EngineError, PoolDown
 from caslie_ray.pipeline.placement import PoolPlan
@@ -93,11 +93,12 @@ def test_a_pass_that_waits_for_models_is_not_ended_by_ray_data(short_guard: None
 
 
 def test_a_slow_item_of_an_ingest_is_not_ended_by_ray_data(short_guard: None) -> None:
-    def slow(item: int) -> int:
+    def split(item: int) -> Iterator[int]:
         time.sleep(4)
-        return item + 1
+        yield item
 
-    assert list(each([1], slow, concurrency=1)) == [(1, 2)]
+    found = each_of_stream([1], split, lambda part: part + 1, concurrency=1, memory=0)
+    assert list(found) == [2]
 
 
 @pytest.fixture

@@ -13,16 +13,17 @@ from caslie_ray.errors import PoolDown, RunError
 from caslie_ray.fusion import fuse
 from caslie_ray.pipeline.adapter_download import with_local_adapters
 from caslie_ray.prediction import answerers_of, plan_prediction, predict
-from caslie_ray.prediction._work import PREDICTIONS, PredictOrder
+from caslie_ray.prediction._job import _Job
+from caslie_ray.prediction._known_answers import PREDICTIONS
+from caslie_ray.prediction._partition import PredictionSpec
+from caslie_ray.prediction.summary_lines import summary_lines
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
-from caslie_ray.reporting import show_predict
 from caslie_ray.roles import Role
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 from caslie_ray.tasks import TASKS
-from caslie_ray.training import orders_of, plan_training, train
-from caslie_ray.training import trained as find_trained
+from caslie_ray.training import plan_training, train, trained_model, training_specs
 from tests.object_store import object_store_in_environment
 from tests.worlds import InProcess, caption_here, fresh_run
 
@@ -153,9 +154,9 @@ def predict_here(run: Run, profile: Profile, ask: Any = None) -> int:
     before = getattr(asked, "calls", 0)
     base, answerers = answerers_of(run, profile)
     splits = tuple(profile.prediction.splits)
-    order = PredictOrder(run, base, tuple(answerers), splits, profile.storage.block_rows, retry=True)
+    spec = PredictionSpec(run, base, tuple(answerers), splits, profile.storage.block_rows, retry=True)
     for name in sorted({run.partition(path) for path in run.files("instructions")}):
-        list(order.work(name, asked))
+        list(spec.work(name, asked))
     return int(asked.calls - before)
 
 
@@ -169,6 +170,53 @@ def test_only_what_is_missing_is_asked(run: Run) -> None:
     assert {sample for sample, _ in predictions(run)} == asked(run, ("ind", "ood", "train"))
     # Nothing is left to do: no Ray is started, and no model loaded.
     assert predict(run, chosen(), quiet=True).summary["this_session"]["model_calls"] == 0
+
+
+def test_of_finished_partitions_only_footers_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict_here(run, chosen())
+    summary = predict(run, chosen(), quiet=True).summary
+    read: list[str] = []
+    read_file = Run.read_file
+
+    def noted(self: Run, path: str, *arguments: Any, **named: Any) -> pa.Table:
+        read.append(path)
+        return read_file(self, path, *arguments, **named)
+
+    monkeypatch.setattr(Run, "read_file", noted)
+    again = predict(run, chosen(), quiet=True).summary
+    assert {**again, "this_session": None} == {**summary, "this_session": None}
+    assert not [path for path in read if PREDICTIONS in path]
+    # A file without the marker, as of older versions, is read and counts the same.
+    for path in run.files(PREDICTIONS):
+        run.write(PREDICTIONS, run.partition(path), read_file(run, path))
+    older = predict(run, chosen(), quiet=True).summary
+    assert {**older, "this_session": None} == {**summary, "this_session": None}
+    assert [path for path in read if PREDICTIONS in path]
+    # Without answers, prompts are not read.
+    run.delete(run.files(PREDICTIONS))
+    columns: list[Any] = []
+
+    def noted_columns(self: Run, path: str, given: Any = None, *arguments: Any) -> pa.Table:
+        columns.append(given)
+        return read_file(self, path, given, *arguments)
+
+    job = _Job(run, chosen(), quiet=True)
+    monkeypatch.setattr(Run, "read_file", noted_columns)
+    statuses = job.survey(job.names, retry=True)
+    assert sum(status.missing for status in statuses.values()) == 2 * len(asked(run))
+    assert all("prompt" not in given for given in columns[: len(job.names)])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_survey_in_tasks_finds_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict_here(run, chosen("training.variants=[caslie]"))
+    job = _Job(run, chosen(), quiet=True)
+    here = job.survey(job.names, retry=True)
+    assert not job.distributed
+    monkeypatch.setattr("caslie_ray.cluster.distribution.DISTRIBUTE_FROM", 1)
+    job = _Job(run, chosen(), quiet=True)
+    assert job.distributed
+    assert job.survey(job.names, retry=True) == here
 
 
 def test_captions_that_leave_no_room_lose_words_and_are_counted(run: Run) -> None:
@@ -190,7 +238,7 @@ def test_captions_that_leave_no_room_lose_words_and_are_counted(run: Run) -> Non
     assert (row["error"], row["cut"], row["captions_cut"]) == (None, False, True)
     summary = predict(run, chosen(), quiet=True).summary
     assert summary["captions_cut"] == {"caslie": 1, "text": 0}
-    assert any(line.endswith("captions shortened in 1 prompts") for line in show_predict(summary))
+    assert any(line.endswith("captions shortened in 1 prompts") for line in summary_lines(summary))
 
 
 def test_another_prompt_or_another_adapter_is_asked_again(run: Run) -> None:
@@ -228,7 +276,7 @@ def test_source_ids_reach_answers_that_were_given_before(run: Run) -> None:
     assert predict(run, chosen(), quiet=True).missing == 0
     assert {path: Path(path).stat().st_mtime_ns for path in run.files(PREDICTIONS)} == stamps
     # What training would learn is the same, so no model is trained anew.
-    assert find_trained(run, orders_of(chosen())[0]) is not None
+    assert trained_model(run, training_specs(chosen())[0]) is not None
     # Answers that are given now have them from the start.
     assert predict_here(run, chosen("prediction.splits=[train]")) == 2 * len(asked(run, ("train",)))
     assert all(row["source_ids"] == ["id", sample] for (sample, _), row in predictions(run).items())
@@ -273,8 +321,7 @@ def test_adapters_on_an_object_store_answer_alike(run: Run) -> None:
         for path in Path(run.root).rglob("*"):
             if path.is_file() and path.relative_to(run.root).parts[0] in ("instructions", "samples", "models"):
                 far.put(far.path(*path.relative_to(run.root).parts), path.read_bytes())
-        order = orders_of(chosen())[0]
-        model = find_trained(far, order)
+        model = trained_model(far, training_specs(chosen())[0])
         assert model is not None
         assert "://" in model.adapter
         spec = EngineSpec("miniature:unim3-base", context=256, max_new_tokens=12, adapters={"a": model.adapter})

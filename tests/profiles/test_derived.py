@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from caslie_ray.profiles import ProfileError, TrainingSettings, load_profile
@@ -25,34 +23,6 @@ def test_spec_carries_what_the_engine_needs() -> None:
     assert (spec.context, spec.max_new_tokens) == (4096, 64)
     assert (spec.batch_size, spec.batch_tokens) == (16, 32768)
     assert dict(spec.generation) == {"repetition_penalty": 1.1}
-
-
-def test_voters_go_by_given_cost() -> None:
-    names = [voter.name for voter in load_profile("caslie-s").lineup.voters_by_cost()]
-    assert names == ["llama-3b", "phi", "mistral", "llama-8b", "vision"]
-
-
-def test_voters_without_cost_go_by_their_weights_and_unknown_ones_last(tmp_path: Path) -> None:
-    overrides = ["lineup.voters.0.checkpoint=hub/not-here"]
-    for position, megabytes in enumerate((4, 2, 3, 1), start=1):
-        folder = tmp_path / str(position)
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(bytes(megabytes * 1000))
-        overrides.append(f"lineup.voters.{position}.checkpoint={folder}")
-    lineup = load_profile("mini", overrides).lineup
-    assert [voter.name for voter in lineup.voters_by_cost()] == [
-        "phi",
-        "vision",
-        "mistral",
-        "llama-8b",
-        "llama-3b",
-    ]
-    assert lineup.voters[0].call_cost() == float("inf")
-
-
-def test_equal_costs_keep_the_order_of_the_profile() -> None:
-    lineup = load_profile("caslie-s", [f"lineup.voters.{n}.cost=1.0" for n in range(5)]).lineup
-    assert lineup.voters_by_cost() == lineup.voters
 
 
 def test_a_model_by_itself_has_what_alone_says_and_keeps_the_rest() -> None:

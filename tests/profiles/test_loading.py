@@ -180,7 +180,7 @@ def test_a_fault_is_told_of_the_file_that_holds_it(tmp_path: Path) -> None:
 def test_extends_in_a_circle(tmp_path: Path) -> None:
     write(tmp_path, f"extends: {tmp_path}/b.yaml\n", "a.yaml")
     write(tmp_path, f"extends: {tmp_path}/a.yaml\n", "b.yaml")
-    assert "in a circle" in refusal(f"{tmp_path}/a.yaml")
+    assert "in a cycle" in refusal(f"{tmp_path}/a.yaml")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_roles_that_share_a_checkpoint_must_agree() -> None:
         ("max_new_tokens=1024", "max_new_tokens must be smaller"),
         ("batch_tokens=512", "batch_tokens must be at least context"),
         ("resources.gpus=1.5", "it must be a whole number"),
-        ("generation.top_k=5", "top_k only matters where do_sample is true"),
+        ("generation.top_k=5", "top_k only matters if do_sample is true"),
     ],
 )
 def test_a_model_s_settings_fit_each_other(override: str, said: str) -> None:

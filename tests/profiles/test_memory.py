@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from caslie_ray import profiles
-from caslie_ray.engines.memory import CARDS, GIB, Role, batch_table, memory_table, replica_memory, share
+from caslie_ray.engines._replica_memory import GIB, replica_memory
+from caslie_ray.engines.memory import CARDS, Role, batch_table, memory_table, share
 from caslie_ray.profiles import Model, load_profile
 from tests.engines.shapes import config_of
 

@@ -30,12 +30,14 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from obstore.exceptions import AlreadyExistsError
 
 from caslie_ray.errors import RunError, RunLocked, RunLost, StoreError
-from caslie_ray.storage import conditional_writes, lease
-from caslie_ray.storage.conditional_writes import create_if_absent
-from caslie_ray.storage.lease import Claim, Holding, holders
+from caslie_ray.storage import _obstore_clients, claims, lease
+from caslie_ray.storage._conditional_writes import create_if_absent
+from caslie_ray.storage._process_identity import machine_id
+from caslie_ray.storage.claims import Claim, holders
+from caslie_ray.storage.filesystems import open_path
+from caslie_ray.storage.lease import RunLease
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
-from caslie_ray.storage.stores import open_path
 from tests.object_store import ObjectStore, object_store_in_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,14 +45,14 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys
 import pyarrow as pa
-from caslie_ray.storage import lease
-from caslie_ray.storage.conditional_writes import create_if_absent
+from caslie_ray.storage import claims, lease
+from caslie_ray.storage._conditional_writes import create_if_absent
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
 
 uri, lease_s, machine = sys.argv[1], float(sys.argv[2]), sys.argv[3]
 if machine:
-    lease._machine = lambda: machine
+    lease.machine_id = claims.machine_id = lambda: machine
 
 def say(text):
     print(text, flush=True)
@@ -63,7 +65,7 @@ def check_and_wait(self):
     say("checked")
     sys.stdin.readline()
 
-with lease.Holding(open_run(uri), "caption", submission="raysubmit_1", lease_s=lease_s) as held:
+with lease.RunLease(open_run(uri), "caption", submission="raysubmit_1", lease_s=lease_s) as held:
     say("held")
     for line in sys.stdin:
         do, stem = line.split()
@@ -170,6 +172,11 @@ def wait_for(done: Callable[[], object], seconds: float = 15.0) -> None:
 # What was two holders at once.
 
 
+def be_on_machine(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(lease, "machine_id", lambda: name)
+    monkeypatch.setattr(claims, "machine_id", lambda: name)
+
+
 @dataclass(frozen=True)
 class HeldBack(Run):
     """A run on whose store a renewal lands only when an event is set."""
@@ -178,7 +185,7 @@ class HeldBack(Run):
     waits: threading.Event | None = None
 
     def put(self, path: str, data: pa.Buffer | bytes) -> None:
-        if self.go is not None and self.waits is not None and threading.current_thread().name == "holding":
+        if self.go is not None and self.waits is not None and threading.current_thread().name == "lease":
             self.waits.set()
             assert self.go.wait(30)
         super().put(path, data)
@@ -190,15 +197,15 @@ def test_a_renewal_that_lands_after_a_takeover_gives_nothing_back(
     go, waits, told = threading.Event(), threading.Event(), threading.Event()
     run = place.run()
     run = HeldBack(run.fs, run.root, run.uri, go=go, waits=waits)
-    monkeypatch.setattr(lease, "_machine", lambda: "a")
-    with Holding(run, "caption", lease_s=1.2, lost=told.set) as former:
+    be_on_machine(monkeypatch, "a")
+    with RunLease(run, "caption", lease_s=1.2, on_lost=told.set) as former:
         assert waits.wait(15)
-        monkeypatch.setattr(lease, "_machine", lambda: "b")
-        with Holding(place.run(), "fuse") as later:
+        be_on_machine(monkeypatch, "b")
+        with RunLease(place.run(), "fuse") as later:
             assert not told.is_set()
             go.set()
             assert told.wait(15)
-            assert former.taken
+            assert former.taken_over
             assert [claim.job for claim in holders(place.run())] == ["fuse"]
             with pytest.raises(RunLost, match=r"another job has taken over .*run"):
                 former.run.write("images", "0", images("0"))
@@ -206,7 +213,7 @@ def test_a_renewal_that_lands_after_a_takeover_gives_nothing_back(
                 former.run.write_json("summary/caption.json", {})
             later.run.write("images", "0", images("0"))
             time.sleep(0.5)
-            assert not later.taken
+            assert not later.taken_over
     assert place.run().read("images")["image"].to_pylist() == [b"new"]
 
 
@@ -214,10 +221,10 @@ def test_a_clock_that_is_a_minute_ahead_takes_no_living_job_s_run(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with other_process(place.uri, lease_s=3.0) as other:
-        monkeypatch.setattr(lease, "_machine", lambda: "another machine")
+        be_on_machine(monkeypatch, "another machine")
         ahead = {name: getattr(time, name) for name in ("monotonic", "sleep", "strftime", "gmtime")}
         monkeypatch.setattr(lease, "time", SimpleNamespace(**ahead, time=lambda: time.time() + 61))
-        with pytest.raises(RunLocked, match="caption"), Holding(place.run(), "fuse"):
+        with pytest.raises(RunLocked, match="caption"), RunLease(place.run(), "fuse"):
             pass
         assert [claim.pid for claim in holders(place.run())] == [other.process.pid]
         assert other.ask("write 0") == "done"
@@ -230,7 +237,7 @@ def test_a_stopped_holder_is_taken_over_and_does_nothing_more(place: Place) -> N
         other.process.send_signal(signal.SIGSTOP)
         wait_for(lambda: psutil.Process(other.process.pid).status() == psutil.STATUS_STOPPED)
         begun = time.monotonic()
-        with Holding(place.run(), "fuse", lease_s=1.2) as later:
+        with RunLease(place.run(), "fuse", lease_s=1.2) as later:
             assert 1.0 < time.monotonic() - begun < 30
             other.process.send_signal(signal.SIGCONT)
             # It had looked before it was stopped: the file gets there, and is not adopted.
@@ -255,13 +262,14 @@ def rounds(
     """Claim a run again and again, each time together with the other processes; report the rounds that were won."""
     os.environ.update(environment)  # the fork server has that of an earlier test
     if machine:
-        setattr(lease, "_machine", lambda: f"{machine} {worker}")  # noqa: B010  # the checker knows it as a function
+        for module in (lease, claims):
+            setattr(module, "machine_id", lambda: f"{machine} {worker}")  # noqa: B010  # mypy knows it as a function
     won: list[int] = []
     errors: list[str] = []
     for one in range(number):
         barrier.wait(60)
         try:
-            with Holding(open_run(uri), f"job {worker}", lease_s=8.0 if machine else 60.0):
+            with RunLease(open_run(uri), f"job {worker}", lease_s=8.0 if machine else 60.0):
                 won.append(one)
                 barrier.wait(60)
                 barrier.wait(60)
@@ -304,7 +312,7 @@ def test_of_processes_that_claim_at_once_exactly_one_has_the_run(
 def test_a_second_job_is_refused_and_told_who_holds_the_run(place: Place) -> None:
     with other_process(place.uri) as other:
         begun = time.monotonic()
-        with pytest.raises(RunLocked) as refused, Holding(place.run(), "fuse"):
+        with pytest.raises(RunLocked) as refused, RunLease(place.run(), "fuse"):
             pass
         assert time.monotonic() - begun < 5
         message = str(refused.value)
@@ -323,7 +331,7 @@ def test_a_holder_whose_process_is_gone_is_taken_over_at_once(place: Place, numb
         # Not waited for: a killed process whose parent has not looked is gone all the same.
         time.sleep(1.1 if place.store else 0.3)
         begun = time.monotonic()
-        with Holding(place.run(), "caption") as later:
+        with RunLease(place.run(), "caption") as later:
             assert time.monotonic() - begun < 20
             assert later.run.read("images")["image_id"].to_pylist() == ["0"]
             assert [claim.pid for claim in holders(place.run())] == [os.getpid()]
@@ -334,7 +342,7 @@ def test_a_copy_of_a_run_has_all_that_was_finished_before_a_takeover(tmp_path: P
         assert other.ask("write 0") == "done"
         other.process.kill()
         other.process.wait()
-        with Holding(open_run(str(tmp_path / "run")), "caption") as later:
+        with RunLease(open_run(str(tmp_path / "run")), "caption") as later:
             later.run.write("images", "1", images("1"))
     for name, copy in (("copy", shutil.copy), ("archive", shutil.copy2)):
         shutil.copytree(tmp_path / "run", tmp_path / name, copy_function=copy)
@@ -343,7 +351,7 @@ def test_a_copy_of_a_run_has_all_that_was_finished_before_a_takeover(tmp_path: P
             for file in (tmp_path / name).rglob("*-e00000001.parquet"):
                 os.utime(file, (time.time() + 9, time.time() + 9))
         assert sorted(run.read("images")["image_id"].to_pylist()) == ["0", "1"]
-        with Holding(run, "fuse") as held:
+        with RunLease(run, "fuse") as held:
             assert sorted(held.run.read("images")["image_id"].to_pylist()) == ["0", "1"]
 
 
@@ -351,7 +359,7 @@ def test_a_step_of_the_clock_takes_no_living_job_s_run(tmp_path: Path, monkeypat
     with other_process(tmp_path / "run") as other:
         boot = psutil.boot_time()
         monkeypatch.setattr("psutil._psplatform.boot_time", lambda: boot + 61)
-        with pytest.raises(RunLocked, match="caption"), Holding(open_run(str(tmp_path / "run")), "fuse"):
+        with pytest.raises(RunLocked, match="caption"), RunLease(open_run(str(tmp_path / "run")), "fuse"):
             pass
         assert [claim.pid for claim in holders(open_run(str(tmp_path / "run")))] == [other.process.pid]
 
@@ -363,7 +371,7 @@ def test_a_run_that_others_leave_unused_is_claimed_or_held(tmp_path: Path) -> No
         errors: list[str] = []
         while time.monotonic() < until:
             try:
-                with Holding(run, "caption"):
+                with RunLease(run, "caption"):
                     pass
             except RunLocked:
                 continue
@@ -376,15 +384,15 @@ def test_a_run_that_others_leave_unused_is_claimed_or_held(tmp_path: Path) -> No
 
 
 def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path: Path) -> None:
-    claim_of(tmp_path / "run", machine=lease._machine(), pid=os.getpid(), started=1.0)
-    with Holding(open_run(str(tmp_path / "run")), "caption"):
+    claim_of(tmp_path / "run", machine=machine_id(), pid=os.getpid(), started=1.0)
+    with RunLease(open_run(str(tmp_path / "run")), "caption"):
         pass
 
 
 def test_a_holder_on_another_machine_that_is_silent_is_taken_over_when_its_lease_ends(tmp_path: Path) -> None:
     claim_of(tmp_path / "run", lease_s=1.5)
     begun = time.monotonic()
-    with Holding(open_run(str(tmp_path / "run")), "caption"):
+    with RunLease(open_run(str(tmp_path / "run")), "caption"):
         assert 1.5 <= time.monotonic() - begun < 6
 
 
@@ -396,7 +404,7 @@ def test_a_released_run_is_had_at_once(place: Place) -> None:
         assert other.process.wait(20) == 0
     assert holders(place.run()) == []
     begun = time.monotonic()
-    with Holding(place.run(), "fuse") as later:
+    with RunLease(place.run(), "fuse") as later:
         assert time.monotonic() - begun < 20
         # Of an epoch that was released all files count, even of the second in which it was.
         assert later.run.read("images")["image_id"].to_pylist() == ["0"]
@@ -404,7 +412,7 @@ def test_a_released_run_is_had_at_once(place: Place) -> None:
 
 def test_eight_restarts_in_a_row(place: Place) -> None:
     for number in range(8):
-        with Holding(place.run(), "caption") as held:
+        with RunLease(place.run(), "caption") as held:
             before = held.run.files("images", "0")
             path = held.run.write("images", "0", images("0", b"%d" % number))
             held.run.delete(one for one in before if one != path)
@@ -414,17 +422,17 @@ def test_eight_restarts_in_a_row(place: Place) -> None:
 
 
 def test_a_living_holder_renews_its_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Holding(place.run(), "caption", lease_s=3.0) as held:
-        monkeypatch.setattr(lease, "_machine", lambda: "another machine")
+    with RunLease(place.run(), "caption", lease_s=3.0) as held:
+        be_on_machine(monkeypatch, "another machine")
         for _ in range(2):
-            with pytest.raises(RunLocked), Holding(place.run(), "fuse", lease_s=3.0):
+            with pytest.raises(RunLocked), RunLease(place.run(), "fuse", lease_s=3.0):
                 pass
-        assert not held.taken
+        assert not held.taken_over
 
 
 def test_a_run_without_a_job_is_written_as_ever(tmp_path: Path) -> None:
     run = open_run(str(tmp_path / "run"))
-    with Holding(run, "caption") as held:
+    with RunLease(run, "caption") as held:
         held.run.write("images", "0-a", images("0"))
     assert run.write("images", "0", images("0")) == run.path("images", "0.parquet")
     assert list(map(run.stem, run.files("images"))) == ["0-a", "0"]
@@ -432,7 +440,7 @@ def test_a_run_without_a_job_is_written_as_ever(tmp_path: Path) -> None:
 
 
 def test_a_job_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
-    with Holding(open_run(str(tmp_path / "run")), "caption"):
+    with RunLease(open_run(str(tmp_path / "run")), "caption"):
         assert (tmp_path / "run").exists()
     assert not (tmp_path / "run").exists()
 
@@ -442,14 +450,14 @@ def test_a_claim_that_is_damaged_is_waited_for_and_taken_over(tmp_path: Path) ->
     (tmp_path / "run" / "lease" / "epoch-00000001.json").write_text('{"id": ')
     assert holders(open_run(str(tmp_path / "run"))) == []
     begun = time.monotonic()
-    with Holding(open_run(str(tmp_path / "run")), "caption", lease_s=1.2):
+    with RunLease(open_run(str(tmp_path / "run")), "caption", lease_s=1.2):
         assert 1.2 <= time.monotonic() - begun < 6
 
 
 def test_a_run_where_nothing_can_be_claimed_is_refused() -> None:
     run = Run(pafs.PyFileSystem(pafs.FSSpecHandler(MemoryFileSystem())), "/run", "memory://run")
     with pytest.raises(RunError, match="cannot create a file only if it is absent: use a directory, s3://"):
-        Holding(run, "caption").__enter__()
+        RunLease(run, "caption").__enter__()
 
 
 # A store that fails.
@@ -459,7 +467,7 @@ def test_a_claim_whose_answer_is_lost_is_known_again(server: ObjectStore, tmp_pa
     place = Place(server.uri("shop", tmp_path.name), server)
     for epoch in (1, 2):
         server.fault("late", requests=1, only="PUT")
-        with Holding(place.run(), "caption") as held:
+        with RunLease(place.run(), "caption") as held:
             assert server.heal()["met"] == {"late": 1}
             assert held.run.fence is not None
             assert held.run.fence.epoch == epoch
@@ -469,15 +477,15 @@ def test_a_store_that_is_away_for_longer_than_the_lease_costs_no_job_its_run(
     server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Place(server.uri("shop", tmp_path.name), server)
-    with Holding(place.run(), "caption", lease_s=3.0) as held:
+    with RunLease(place.run(), "caption", lease_s=3.0) as held:
         held.run.write("images", "0", images("0"))
         server.fault("500", seconds=5)
         begun = time.monotonic()
         held.run.write("images", "1", images("1"))
         assert time.monotonic() - begun > 4
-        assert not held.taken
-        monkeypatch.setattr(lease, "_machine", lambda: "another machine")
-        with pytest.raises(RunLocked), Holding(place.run(), "fuse", lease_s=3.0):
+        assert not held.taken_over
+        be_on_machine(monkeypatch, "another machine")
+        with pytest.raises(RunLocked), RunLease(place.run(), "fuse", lease_s=3.0):
             pass
     assert sorted(place.run().read("images")["image_id"].to_pylist()) == ["0", "1"]
 
@@ -487,11 +495,11 @@ def test_a_store_that_is_down_or_refuses_gives_nobody_the_run(server: ObjectStor
     for kind, wanted in (("500", "did not answer"), ("403", "check the credentials")):
         server.fault(kind, only="PUT")
         with pytest.raises(StoreError, match=wanted):
-            Holding(place.run(), "caption", lease_s=3.0).__enter__()
+            RunLease(place.run(), "caption", lease_s=3.0).__enter__()
         server.heal()
     assert place.lease() == []
     with pytest.raises(StoreError, match=r"nowhere"):
-        Holding(open_run(server.uri("nowhere", "run")), "caption", lease_s=3.0).__enter__()
+        RunLease(open_run(server.uri("nowhere", "run")), "caption", lease_s=3.0).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -504,7 +512,7 @@ def test_a_store_without_conditional_puts_is_refused_at_once(
     server.fault(kind, only="PUT")
     try:
         with pytest.raises(RunError, match=rf"no conditional puts \(If-None-Match\), which a run needs.*{wanted}"):
-            Holding(place.run(), "caption").__enter__()
+            RunLease(place.run(), "caption").__enter__()
         assert server.heal()["met"][kind] <= 2
     finally:
         server.heal()
@@ -512,11 +520,11 @@ def test_a_store_without_conditional_puts_is_refused_at_once(
 
 def test_a_holder_whose_claim_is_another_job_s_has_lost_the_run(place: Place) -> None:
     told = threading.Event()
-    with Holding(place.run(), "caption", lease_s=1.2, lost=told.set) as held:
+    with RunLease(place.run(), "caption", lease_s=1.2, on_lost=told.set) as held:
         claim = replace(held._claim, id="of another")
         place.run().put(place.run().path("lease", "epoch-00000001.json"), json.dumps(asdict(claim)).encode())
         assert told.wait(15)
-        assert held.taken
+        assert held.taken_over
     assert "epoch-00000001.done" not in place.lease()
 
 
@@ -548,7 +556,7 @@ def test_claims_go_to_the_address_of_the_bucket(
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     keys = {"access_key": "x", "secret_key": "x"}
-    store: Any = conditional_writes._object_store(pafs.S3FileSystem(**{"region": "us-east-1"} | keys | given), "shop")
+    store: Any = _obstore_clients.obstore_client(pafs.S3FileSystem(**{"region": "us-east-1"} | keys | given), "shop")
     assert obstore.sign(store, "GET", "x", timedelta(seconds=9)).partition("?")[0] == wanted
 
 
@@ -557,7 +565,7 @@ def test_keys_in_the_uri_are_used(server: ObjectStore, tmp_path: Path, monkeypat
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of other keys")
     uri = server.uri("shop", tmp_path.name).replace("s3://", "s3://KEY:SECRET@")
-    with Holding(open_run(uri), "caption") as held:
+    with RunLease(open_run(uri), "caption") as held:
         assert held.run.fence is not None
 
 

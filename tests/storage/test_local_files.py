@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from caslie_ray.storage.local_files import create_file, local_path, replace_file
+from caslie_ray.storage._local_files import create_file, replace_file
+from caslie_ray.storage.filesystems import local_path
 
 
 def refused(source: str, target: str) -> None:

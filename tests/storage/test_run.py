@@ -23,10 +23,13 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caslie_ray.errors import RunError, RunLost, StoreError
+from caslie_ray.errors import DamagedFile, RunError, RunLost, StoreError
+from caslie_ray.storage.damaged_files import keep_copy
+from caslie_ray.storage.filesystems import open_path
+from caslie_ray.storage.latest_rows import latest_rows
 from caslie_ray.storage.lease_files import Fence
-from caslie_ray.storage.run import Run, last_of_each, open_path, open_run, partition_of, partitions
-from caslie_ray.storage.salvage import DamagedFile
+from caslie_ray.storage.partitions import partition_names, partition_of
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import IDS, SCHEMAS
 
 ROOT = Path(__file__).parents[2]
@@ -140,9 +143,9 @@ def test_paths_and_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_partitions() -> None:
     assert [partition_of("3fa0", digits) for digits in (0, 1, 2)] == ["all", "3", "3f"]
-    assert partitions(0) == ["all"]
-    assert partitions(1) == list("0123456789abcdef")
-    assert len(set(partitions(2))) == 256
+    assert partition_names(0) == ["all"]
+    assert partition_names(1) == list("0123456789abcdef")
+    assert len(set(partition_names(2))) == 256
     assert [Run.partition(f"/a-b/t/{name}.parquet") for name in ("3f", "3f-late", "3f-a-b")] == ["3f"] * 3
 
 
@@ -187,7 +190,7 @@ def test_rejects_have_no_id_and_are_all_kept(tmp_path: Path) -> None:
 def test_the_last_of_each(rows: list[tuple[str | None, int, int]]) -> None:
     schema = pa.schema([("x", pa.string()), ("y", pa.int64()), ("value", pa.decimal256(40))])
     table = pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
-    kept = [tuple(row.values()) for row in last_of_each(table, ["x", "y"]).to_pylist()]
+    kept = [tuple(row.values()) for row in latest_rows(table, ["x", "y"]).to_pylist()]
     places = {row[:2]: place for place, row in enumerate(rows)}
     assert kept == [rows[place] for place in sorted(places.values())]
 
@@ -227,7 +230,7 @@ def test_a_writer_that_fails_half_way_leaves_what_was_there(tmp_path: Path) -> N
 
 def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(RunError, match=r"cannot write .*/run/images/0\.parquet: .*mend that and run again"):
+    with pytest.raises(RunError, match=r"cannot write .*/run/images/0\.parquet: .*fix that and run again"):
         local(tmp_path).write("images", "0", images("01"))
     assert everything(tmp_path) == ["run"]
 
@@ -235,7 +238,8 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
 _LIMITED = """
 import resource, sys
 import pyarrow as pa
-from caslie_ray.storage.run import RunError, open_run
+from caslie_ray.errors import RunError
+from caslie_ray.storage.run import open_run
 from caslie_ray.storage.schemas import SCHEMAS
 run = open_run(sys.argv[1])
 rows = lambda size: pa.Table.from_pylist(
@@ -257,7 +261,7 @@ def test_a_store_that_takes_no_more_is_named_and_keeps_what_it_has(tmp_path: Pat
     )
     assert told.stdout.startswith(f"cannot write {tmp_path}/images/0.parquet: ")
     assert "File too large" in told.stdout
-    assert told.stdout.endswith("; nothing of it was kept, mend that and run again\n")
+    assert told.stdout.endswith("; nothing of it was kept, fix that and run again\n")
     assert everything(tmp_path) == ["images/0.parquet", "images/1.parquet"]
     assert [len(row["image"]) for row in open_run(str(tmp_path)).read("images", partition="0").to_pylist()] == [10]
 
@@ -319,7 +323,7 @@ def test_a_file_of_this_machine_is_never_waited_for(tmp_path: Path) -> None:
     run = open_run(str(tmp_path))
     run.write("images", "0", images("01"))
     begun = time.monotonic()
-    with pytest.raises(StoreError, match=r"cannot read .*/images/xx.*: .*name too long.*; mend that"):
+    with pytest.raises(StoreError, match=r"cannot read .*/images/xx.*: .*name too long.*; fix that"):
         run.read_file(run.path("images", f"{'x' * 300}.parquet"))
     assert time.monotonic() - begun < 1.0
 
@@ -330,7 +334,7 @@ def test_a_column_that_is_newer_than_a_file_reads_as_null(tmp_path: Path, table:
     schema, ids = SCHEMAS[table], IDS[table] or ("kind",)
     new = schema.names[-1]
     rows = pa.Table.from_pylist([dict.fromkeys(ids, "a"), dict.fromkeys(ids, "b")], schema=schema)
-    for borrower in (run, run.below("other").borrowing([table], run)):
+    for borrower in (run, run.below("other").with_shared_tables([table], run)):
         pq.write_table(rows.drop_columns([new]), run.write(table, "0", rows))
         run.write(table, "1", rows.slice(0, 1))
         assert borrower.read(table, partition="0").schema.names == schema.names
@@ -365,7 +369,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
 _SHORT_OF_MEMORY = """
 import resource, sys
 import pyarrow as pa
-from caslie_ray.storage.run import StoreError, open_run
+from caslie_ray.errors import StoreError
+from caslie_ray.storage.run import open_run
 from caslie_ray.storage.schemas import SCHEMAS
 pa.set_memory_pool(pa.system_memory_pool())
 pa.set_cpu_count(1)
@@ -468,14 +473,14 @@ def test_a_copy_of_a_damaged_file_is_kept_under_its_own_content(tmp_path: Path) 
     path = run.path("answers/phi-12/3.parquet")
     for data in (b"half", b"another half", b"half"):
         run.put(path, data)
-        kept = run.keep_copy(path)
+        kept = keep_copy(run, path)
         assert kept is not None
         assert kept.startswith(run.path("damaged/answers/phi-12/3-"))
         assert run.read_bytes(kept) == data
     assert len(run.listed(run.path("damaged/answers/phi-12"))) == 2
     run.put(path, b"")
-    assert run.keep_copy(path) is None
-    assert run.keep_copy(run.path("captions/0.parquet")) is None
+    assert keep_copy(run, path) is None
+    assert keep_copy(run, run.path("captions/0.parquet")) is None
 
 
 def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
@@ -513,7 +518,7 @@ def test_a_run_may_read_tables_of_another_and_never_write_them(tmp_path: Path) -
     run = open_run(str(tmp_path))
     rows = [{"image_id": "a1", "image": b"x", "width": 1, "height": 1}]
     run.write("images", "a", pa.Table.from_pylist(rows, schema=SCHEMAS["images"]))
-    below = run.below("other").borrowing(("images",), run)
+    below = run.below("other").with_shared_tables(("images",), run)
     assert below.read("images") == run.read("images")
     assert below.by_partition("images").keys() == {"a"}
     assert below.files("views") == []
@@ -603,7 +608,7 @@ def test_files_count_up_to_the_moment_of_a_takeover(tmp_path: Path) -> None:
     lease_file(run, "epoch-00000003.done", now + 301)  # written by a job that did not know
     taken = {f"e{epoch}": os.stat(run.path("lease", f"epoch-{epoch + 1:08d}.json")).st_mtime_ns for epoch in (2, 3)}
     wanted = {"0-none", "0-1x100", "0-1x150", "0-2x150", "0-3x299", "0-4x999"}
-    for reader in (run, under(run, 4, **taken), under(run, 5, **taken), below.borrowing(["images"], run)):
+    for reader in (run, under(run, 4, **taken), under(run, 5, **taken), below.with_shared_tables(["images"], run)):
         assert {reader.stem(path) for path in reader.files("images")} == wanted
         assert {reader.stem(path) for path in reader.by_partition("images")["0"]} == wanted
     for reader in (below, under(below, 4, **taken)):

@@ -25,21 +25,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.captioning._ledger import read_whole
-from caslie_ray.dataset.columns import Columns
-from caslie_ray.dataset.decoding import ImageError
-from caslie_ray.dataset.files import Files
-from caslie_ray.dataset.reading import find_sources, read_source
-from caslie_ray.dataset.roots import Root
-from caslie_ray.dataset.working import read_range, write_sorted
+from caslie_ray.dataset._columns import Columns
+from caslie_ray.dataset._decoding import ImageError
+from caslie_ray.dataset._files import Files
+from caslie_ray.dataset._intermediate import read_range, write_sorted
+from caslie_ray.dataset._reading import read_source
+from caslie_ray.dataset._roots import Root
+from caslie_ray.dataset._sources import find_sources
 from caslie_ray.errors import NoAnswer, RunError, StoreError
 from caslie_ray.profiles import SourceKeys
+from caslie_ray.storage.filesystems import is_object_store, open_path
+from caslie_ray.storage.range_reader import open_ranges
+from caslie_ray.storage.retries import RetryPolicy
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
-from caslie_ray.storage.stores import Patience, is_object_store, open_path, open_ranges
 from tests.object_store import ObjectStore, free_port, object_store, object_store_in_environment
 
 ROOT = Path(__file__).parents[2]
-SHORT = Patience(total_s=1.0, first_s=0.1)
+SHORT = RetryPolicy(total_s=1.0, first_s=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def store(running: ObjectStore) -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def run(store: ObjectStore, tmp_path: Path) -> Run:
-    return open_run(store.uri("shop", tmp_path.name), Patience(total_s=30.0, first_s=0.1, longest_s=1.0))
+    return open_run(store.uri("shop", tmp_path.name), RetryPolicy(total_s=30.0, first_s=0.1, longest_s=1.0))
 
 
 def images(*ids: str, size: int = 10, width: int = 1) -> pa.Table:
@@ -117,7 +120,7 @@ _OTHER = """
 import pickle, sys
 run = pickle.loads(sys.stdin.buffer.read())
 run.write("images", "1", run.read("images"))
-print(run.fs.__reduce__()[1][0]["request_timeout"], run.patience.total_s)
+print(run.fs.__reduce__()[1][0]["request_timeout"], run.retry_policy.total_s)
 """
 
 
@@ -200,7 +203,7 @@ def test_a_store_that_refuses_ends_it_at_once(store: ObjectStore, run: Run, kind
     store.fault(kind)
     for call in calls:
         begun = time.monotonic()
-        with pytest.raises(StoreError, match=r"^cannot \w+.* .*shop/.*; check the credentials and what they") as caught:
+        with pytest.raises(StoreError, match=r"^cannot \w+.* .*shop/.*; check the credentials and their") as caught:
             call()
         assert not isinstance(caught.value, NoAnswer)
         assert "delete it" not in str(caught.value)
@@ -212,7 +215,7 @@ def test_a_store_that_refuses_ends_it_at_once(store: ObjectStore, run: Run, kind
 def test_a_bucket_that_is_not_there(store: ObjectStore) -> None:
     run = open_run(store.uri("elsewhere", "run"))
     begun = time.monotonic()
-    with pytest.raises(StoreError, match=r"cannot write elsewhere/run/images/0\.parquet: .*; make the bucket"):
+    with pytest.raises(StoreError, match=r"cannot write elsewhere/run/images/0\.parquet: .*; create the bucket"):
         run.write("images", "0", images("01"))
     assert time.monotonic() - begun < 1.0
 
@@ -226,14 +229,14 @@ def test_a_store_that_is_down_is_given_up_after_a_while() -> None:
     said = str(caught.value)
     assert said.startswith("cannot write shop/run/images/0.parquet: the store did not answer in ")
     assert "connect to server" in said
-    assert said.endswith("; run the same command again once it does, what is finished is kept")
+    assert said.endswith("; run the same command again once it does, finished work is kept")
     with pytest.raises(NoAnswer, match=r"cannot list shop/run/views: the store did not answer"):
         run.files("views")
 
 
 def test_a_store_that_comes_back_is_found(running: ObjectStore) -> None:
     port = free_port()
-    run = open_run(ObjectStore(port).uri("late", "run"), Patience(total_s=60.0, first_s=0.1, longest_s=0.5))
+    run = open_run(ObjectStore(port).uri("late", "run"), RetryPolicy(total_s=60.0, first_s=0.1, longest_s=0.5))
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(run.write, "images", "0", images("01"))
         time.sleep(0.5)
@@ -245,7 +248,7 @@ def test_a_store_that_comes_back_is_found(running: ObjectStore) -> None:
 def test_a_write_that_fails_leaves_what_was_there(store: ObjectStore, run: Run) -> None:
     path = run.write("images", "0", images("01"))
     before = below(store, run)
-    hasty = replace(run, patience=SHORT)
+    hasty = replace(run, retry_policy=SHORT)
 
     def refused(stem: str) -> bool:
         with pytest.raises(NoAnswer):
@@ -314,7 +317,7 @@ def test_a_writer_killed_in_the_middle_leaves_a_whole_file(store: ObjectStore, r
 
 def test_a_failing_store_never_makes_a_file_count_as_broken(store: ObjectStore, run: Run) -> None:
     path = run.write("images", "0", images("01"))
-    hasty = replace(run, patience=SHORT)
+    hasty = replace(run, retry_policy=SHORT)
     for kind in ("500", "half"):
         store.fault(kind, only="GET /shop")
         with pytest.raises(NoAnswer, match=r"cannot read shop/.*/images/0\.parquet: the store did not answer"):
@@ -327,7 +330,7 @@ def test_a_failing_store_never_makes_a_file_count_as_broken(store: ObjectStore, 
         run.read_file(path)
     assert not isinstance(caught.value, StoreError)
     assert time.monotonic() - begun < 1.0
-    with pytest.raises(RunError, match="mend that"):
+    with pytest.raises(RunError, match="fix that"):
         run.read_bytes(run.path("gone"))
 
 
@@ -374,7 +377,7 @@ def test_a_parquet_source_is_fetched_about_once(store: ObjectStore, run: Run, mo
     run.put(run.path("source.parquet"), data)
     (file,), _ = find_sources([store.uri("shop", f"{run.root.removeprefix('shop/')}/source.parquet")])
     fetched: list[int] = []
-    ranges = import_module("caslie_ray.storage.stores")._Ranges
+    ranges = import_module("caslie_ray.storage.range_reader")._RangeReader
     readinto = ranges.readinto
 
     def counted(self: object, buffer: bytearray) -> int:
@@ -419,7 +422,7 @@ def test_pictures_of_a_store_that_hiccups(store: ObjectStore, run: Run) -> None:
 
 def test_google_s_store_is_understood_too(running: ObjectStore) -> None:
     options = f"scheme=http&endpoint_override=127.0.0.1:{running.port}&retry_limit_seconds=1"
-    run = open_run(f"gs://anonymous@shop/run?{options}", Patience(total_s=0.1))
+    run = open_run(f"gs://anonymous@shop/run?{options}", RetryPolicy(total_s=0.1))
     assert is_object_store(run.fs)
     running.fault("503")
     with pytest.raises(NoAnswer, match="cannot write shop/run/x: the store did not answer"):

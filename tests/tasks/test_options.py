@@ -238,14 +238,14 @@ def test_objects_among_texts_show_no_mark_of_the_true_option() -> None:
 def test_an_option_that_stands_for_no_label_is_refused(output: object) -> None:
     options = ["A: 1", "B: 2", "C: 3", "D: 4", "A: 5"] if output == "A: 5" else ["1", "2", "3", "4", "5"]
     assert refusal("SA", options=options, output=output) == (
-        f"the true option '{output}' stands for no label of SA: word the options as its labels, very positive,"
+        f"the true option '{output}' matches no label of SA: word the options as its labels, very positive,"
         " positive, neutral, negative, very negative"
     )
 
 
 def test_ap_answers_are_yes_and_no() -> None:
     reason = refusal("AP", options=["answerable", "unanswerable"], output="answerable")
-    assert reason == "the true option 'answerable' stands for no label of AP: word the options as its labels, yes, no"
+    assert reason == "the true option 'answerable' matches no label of AP: word the options as its labels, yes, no"
 
 
 @pytest.mark.parametrize("code", [task.code for task in TASKS.values()])

@@ -218,7 +218,7 @@ def test_one_image_a_product(code: str, count: int) -> None:
     assert sample(code, images=urls).images == tuple(urls)
     assert sample(code, images=urls[:-1]).images == (*urls[:-1], None)
     assert len(find_task(code).view_prompts(sample(code))) == count
-    reason = f"{count + 1} images for {count} product(s): give one image a product, in order"
+    reason = f"{count + 1} images for {count} product(s): give one image per product, in order"
     assert refusal(code, images=[*urls, "more.jpg"]) == reason
 
 

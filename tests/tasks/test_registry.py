@@ -10,7 +10,7 @@ import pytest
 
 from caslie_ray import tasks
 from caslie_ray.tasks import TASKS, find_task
-from caslie_ray.tasks._checks import check_distinct
+from caslie_ray.tasks._definition_checks import check_distinct
 from tests.tasks.records import RECORDS
 
 

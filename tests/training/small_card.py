@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from caslie_ray.training import _worker
+from caslie_ray.training._ray_worker import train_worker
 
 __all__ = ["MARKS", "Phase", "optimizer_on_small_card", "small_card", "work_on_small_card"]
 
@@ -67,7 +67,7 @@ def work_on_small_card(config: Mapping[str, Any]) -> None:
     """What a worker of Ray Train does, where no sample fits the card."""
     _mark(config)
     with small_card(1, 20, "backward"):
-        _worker.work(config)
+        train_worker(config)
 
 
 def optimizer_on_small_card(config: Mapping[str, Any]) -> None:
@@ -79,6 +79,6 @@ def optimizer_on_small_card(config: Mapping[str, Any]) -> None:
 
     hook: Any = register_optimizer_step_pre_hook(out_of_memory)
     try:
-        _worker.work(config)
+        train_worker(config)
     finally:
         hook.remove()

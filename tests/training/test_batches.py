@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from caslie_ray.engines.trainable import Turn
 from caslie_ray.training._batches import micro_batches, packed, padded
-from caslie_ray.training._examples import batch_at, share_of
-from caslie_ray.training._schedule import rate_at
+from caslie_ray.training._learning_rate import rate_at
+from caslie_ray.training._sampler import batch_at, share_of
 
 TURNS = [Turn(list(range(10, 10 + length)), length - answer, cut=False) for length, answer in ((5, 2), (9, 3), (4, 1))]
 

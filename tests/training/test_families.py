@@ -15,15 +15,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Mi
 
 from caslie_ray.engines import Engine, EngineSpec, Request, load_engine
 from caslie_ray.engines.trainable import load_trainable
-from caslie_ray.profiles.training import LoraSettings, TrainingSettings
+from caslie_ray.profiles import LoraSettings
+from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.training._adapter import add_adapter, trained_parameters
+from caslie_ray.training._checkpoints import save_adapter
 from caslie_ray.training._export import merge_adapter
-from caslie_ray.training._learner import Learner
 from caslie_ray.training._memory import estimate
-from caslie_ray.training._saving import save_adapter
+from caslie_ray.training._optimizer_steps import Learner
 from tests.engines import tiny
-from tests.training.test_learner import examples
+from tests.training.test_optimizer_steps import examples
 
 _LLAMA2 = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"

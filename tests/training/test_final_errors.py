@@ -10,8 +10,8 @@ import torch
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.errors import EngineError, RunLost
 from caslie_ray.tasks import UnknownTask
-from caslie_ray.training import TrainingError, _worker
-from caslie_ray.training._worker import _final, others_hold_memory
+from caslie_ray.training import TrainingError, _final_errors
+from caslie_ray.training._final_errors import final_error, others_hold_memory
 
 GIB = 2**30
 
@@ -31,13 +31,13 @@ GIB = 2**30
     ids=["hub", "disk", "revision", "weights", "loss", "task", "lost", "unknown"],
 )
 def test_only_what_every_retry_would_meet_again_ends_a_training(error: Exception, final: bool) -> None:
-    assert _final(error) is (error if final else None)
+    assert final_error(error) is (error if final else None)
 
 
 def test_a_base_that_a_full_disk_keeps_from_loading_is_loaded_again() -> None:
     wrapped = EngineError("checkpoint x cannot be loaded: OSError")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert _final(wrapped) is None
+    assert final_error(wrapped) is None
 
 
 def no_memory() -> EngineError:
@@ -50,14 +50,14 @@ def no_memory() -> EngineError:
 def test_out_of_memory_is_final_only_on_a_gpu_that_no_other_process_uses(
     monkeypatch: pytest.MonkeyPatch, shared: bool, final: bool
 ) -> None:
-    monkeypatch.setattr(_worker, "_gpu_is_shared", lambda: shared)
-    assert isinstance(_final(no_memory()), TrainingError) is final
+    monkeypatch.setattr(_final_errors, "gpu_is_shared", lambda: shared)
+    assert isinstance(final_error(no_memory()), TrainingError) is final
     # Outside of loading the base, a restarted worker would run out of memory too.
-    assert isinstance(_final(torch.OutOfMemoryError("CUDA out of memory")), TrainingError)
+    assert isinstance(final_error(torch.OutOfMemoryError("CUDA out of memory")), TrainingError)
 
 
 def test_without_a_gpu_nothing_shares_it() -> None:
-    assert isinstance(_final(no_memory()), TrainingError)
+    assert isinstance(final_error(no_memory()), TrainingError)
 
 
 @pytest.mark.parametrize(

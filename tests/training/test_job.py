@@ -22,12 +22,12 @@ from caslie_ray.prompts import Prompt
 from caslie_ray.storage.lease_files import Fence
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.storage.schemas import SCHEMAS
-from caslie_ray.training import TrainingError, orders_of, plan_training, planned, train
-from caslie_ray.training._fitting import checkpoints_folder, forget_if_broken
-from caslie_ray.training._saving import load_checkpoint, save_checkpoint
+from caslie_ray.training import TrainingError, plan_training, planned_models, train, training_specs
+from caslie_ray.training._checkpoints import load_checkpoint, save_checkpoint
+from caslie_ray.training._ray_checkpoints import checkpoints_folder, discard_if_broken
 from caslie_ray.training._tracking import import_tracker
-from caslie_ray.training._worker import Item, Progressing, better
-from tests.training.test_learner import examples, learner
+from caslie_ray.training._train_loop import TrainingLoop, is_better
+from tests.training.test_optimizer_steps import examples, learner
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -130,11 +130,11 @@ def test_curves_and_both_adapters_are_kept_and_checkpoints_are_not(made: Path) -
 
 def test_the_lowest_loss_is_best_and_the_metric_decides_between_equal_ones() -> None:
     found = {"loss": 0.5, "metric": 0.3}
-    assert better({"loss": 0.4, "metric": 0.1}, found)
-    assert not better({"loss": 0.6, "metric": 0.9}, found)
-    assert better({"loss": 0.50001, "metric": 0.4}, found)
-    assert better({"metric": 0.4}, {"metric": 0.3})
-    assert not better({"metric": 0.9}, found)
+    assert is_better({"loss": 0.4, "metric": 0.1}, found)
+    assert not is_better({"loss": 0.6, "metric": 0.9}, found)
+    assert is_better({"loss": 0.50001, "metric": 0.4}, found)
+    assert is_better({"metric": 0.4}, {"metric": 0.3})
+    assert not is_better({"metric": 0.9}, found)
 
 
 def test_a_run_without_instructions_is_refused(tmp_path: Path) -> None:
@@ -175,13 +175,13 @@ def test_a_merge_that_did_not_end_is_done_again(made: Path) -> None:
 
 @pytest.mark.parametrize("how", ["cut short", "of a checkpoint that is gone", "of another Ray"])
 def test_checkpoints_that_are_not_whole_are_set_aside(run: Run, caplog: pytest.LogCaptureFixture, how: str) -> None:
-    (order,) = orders_of(small())
-    folder = checkpoints_folder(order)
+    (spec,) = training_specs(small())
+    folder = checkpoints_folder(spec)
     snapshot = {"ray_version": ray.__version__, "checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]}
     run.put(run.path(folder, "checkpoint_1", "state.json"), b"{}")
     kept = run.path(folder, "checkpoint_manager_snapshot.json")
     run.put(kept, json.dumps(snapshot).encode())
-    forget_if_broken(run, folder)
+    discard_if_broken(run, folder)
     assert run.listed(run.path(folder))
     if how == "cut short":
         run.put(kept, json.dumps(snapshot).encode()[:-20])
@@ -190,8 +190,8 @@ def test_checkpoints_that_are_not_whole_are_set_aside(run: Run, caplog: pytest.L
     else:
         run.delete([run.path(folder, "checkpoint_1", "state.json")])
     before = run.read_bytes(kept)
-    forget_if_broken(run, folder)
-    assert "are damaged or of another version of Ray: the model begins anew; a copy is in" in caplog.text
+    discard_if_broken(run, folder)
+    assert "are damaged or of another version of Ray: the model is trained from its start; a copy is in" in caplog.text
     assert not run.listed(run.path(folder))
     assert run.read_bytes(run.path("damaged", folder, "checkpoint_manager_snapshot.json")) == before
     states = run.info([run.path("damaged", folder, "checkpoint_1", "state.json")])
@@ -206,12 +206,12 @@ def test_models_of_a_task_without_samples_are_left_out(run: Run, caplog: pytest.
 
 
 def test_what_the_best_adapter_is_chosen_by_is_part_of_the_model(run: Run) -> None:
-    (before,) = planned(run, small())
+    (before,) = planned_models(run, small())
     rows = run.read("instructions").to_pylist()
     next(row for row in rows if row["split"] == "validation")["response"] = "no"
     run.write("instructions", "0", pa.Table.from_pylist(rows, schema=SCHEMAS["instructions"]))
-    (after,) = planned(run, small())
-    assert after.examples.digest == before.examples.digest
+    (after,) = planned_models(run, small())
+    assert after.examples.train_digest == before.examples.train_digest
     assert after.folder != before.folder
 
 
@@ -232,11 +232,11 @@ def test_no_checkpoint_is_reported_once_another_job_has_the_run(run: Run, monkey
     def save(*_: object) -> None:
         run.put(run.path("lease", "epoch-00000002.json"), b"{}")
 
-    (order,) = orders_of(small())
+    (spec,) = training_specs(small())
     one = learner()
     held = replace(run, fence=Fence(1, {}))
-    progress = Progressing(held, Item(order, "models/x", ""), None, one, one._turns, examples(), rank=0, world=1)
-    monkeypatch.setattr("caslie_ray.training._worker.save_checkpoint", save)
+    progress = TrainingLoop(held, spec, "models/x", "", None, one, one._turns, examples())
+    monkeypatch.setattr("caslie_ray.training._train_loop.save_checkpoint", save)
     monkeypatch.setattr(ray.train, "report", lambda *_, **__: pytest.fail("was reported"))
     with pytest.raises(RunLost):
         progress._report()
@@ -250,7 +250,6 @@ def test_a_checkpoint_of_another_base_is_refused_by_name(tmp_path: Path) -> None
     assert load_checkpoint(one.model, one.optimizer, tmp_path, "1234")["step"] == 1
 
 
-@pytest.mark.verify
 def test_training_ends_early_when_nothing_gets_better(run: Run) -> None:
     patient = load_profile(
         "mini", [*SETTINGS, "training.epochs=20", "training.validations=20", "training.patience=2",

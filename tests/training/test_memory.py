@@ -21,8 +21,8 @@ from caslie_ray.storage.run import open_run
 from caslie_ray.training import plan_training
 from caslie_ray.training._adapter import add_adapter
 from caslie_ray.training._batches import pack_limit
+from caslie_ray.training._loss import ResponseLoss
 from caslie_ray.training._memory import estimate, starting_tokens
-from caslie_ray.training._model import ResponseLoss
 from tests.engines import tiny
 from tests.training.test_job import SETTINGS, write_instructions
 

@@ -12,16 +12,16 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from caslie_ray.engines.trainable import load_trainable
-from caslie_ray.profiles import load_profile
-from caslie_ray.profiles.training import LoraSettings, TrainingSettings
+from caslie_ray.profiles import LoraSettings, load_profile
+from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.storage.run import Run, open_run
 from caslie_ray.training import TrainingError, train
 from caslie_ray.training._adapter import add_adapter, trained_parameters
-from caslie_ray.training._learner import Learner
+from caslie_ray.training._optimizer_steps import Learner
 from caslie_ray.training._validation import mean_primary
 from tests.training.small_card import MARKS, Phase, optimizer_on_small_card, small_card, work_on_small_card
 from tests.training.test_job import SETTINGS, write_instructions
-from tests.training.test_learner import SPEC, examples, learner
+from tests.training.test_optimizer_steps import SPEC, examples, learner
 
 STEPS = 4
 PHASES: tuple[Phase, ...] = ("forward", "backward")
@@ -133,7 +133,7 @@ def test_one_of_two_workers_may_run_out_of_memory(tmp_path: Path) -> None:
 
 def test_sharded_workers_end_with_the_setting_to_change() -> None:
     one = learner()
-    one._parallel.collective = True  # as of Sharded, whose other workers would wait in the pass that failed
+    one._strategy.collective = True  # as of FsdpStrategy, whose other workers would wait in the pass that failed
     with (
         small_card(LAYER, FITS, "forward"),
         pytest.raises(TrainingError, match=r"shard=true .* training.micro_tokens="),
@@ -157,7 +157,7 @@ def run(tmp_path: Path) -> Run:
 def test_what_would_run_out_of_memory_again_is_not_tried_again(
     run: Run, monkeypatch: pytest.MonkeyPatch, entry: Any, message: str
 ) -> None:
-    monkeypatch.setattr("caslie_ray.training._fitting.work", entry)
+    monkeypatch.setattr("caslie_ray.training._trainer.train_worker", entry)
     with pytest.raises(TrainingError, match=message):
         train(run, load_profile("mini", [*SETTINGS, "training.max_failures=3"]), quiet=True)
     attempts = (Path(run.root) / MARKS).read_text().split()

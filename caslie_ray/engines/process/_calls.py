@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from caslie_ray.engines.base import Choice, Generation
+from caslie_ray.engines import Choice, Generation
 from caslie_ray.engines.process._deaths import Death
 from caslie_ray.engines.process._messages import Method
 
@@ -42,7 +42,7 @@ class Call:
         rows: its requests.
         shared: whether another call was in the process at the same time.
         began: when the engine began to compute it, in seconds of the monotonic clock; None before that.
-        abandoned: whether nobody waits for it any more.
+        abandoned: whether its caller has left.
     """
 
     def __init__(self, number: int, method: Method, rows: int, timeout_s: float, overlap: int) -> None:
@@ -61,7 +61,7 @@ class Call:
     def deadline(self) -> float:
         """When it has taken too long, in seconds of the monotonic clock.
 
-        A call that shares the engine waits for the others too; one in the queue waits until they are done.
+        A call that shares the engine gets the time of all; a queued one also that of the calls before it.
         """
         if not self.shared:
             return (self.began or self._sent) + self._timeout_s
@@ -70,7 +70,7 @@ class Call:
         return self._sent + self._timeout_s * (self._overlap + 1)
 
     def cancel(self) -> None:
-        """Tell who waits for it that it is cancelled."""
+        """Wake the caller, which raises `Cancelled`."""
         self.news.put(News(cancelled=True))
 
     def wait(self) -> News:
@@ -84,7 +84,7 @@ class Call:
             try:
                 return self.news.get(timeout=max(0.0, left))
             except Empty:
-                if self.deadline <= time.monotonic():  # it may have begun meanwhile
+                if self.deadline <= time.monotonic():  # beginning moves the deadline
                     raise TimeoutError from None
 
 
@@ -97,7 +97,7 @@ class Cancel:
         self._set = False
 
     def set(self) -> None:
-        """Cancel: whoever waits for an answer gets `Cancelled`."""
+        """Cancel: the waiting calls raise `Cancelled`."""
         with self._lock:
             self._set = True
             listeners = list(self._listeners)

@@ -1,4 +1,4 @@
-"""The owner's side of one engine process: loads, sends calls, receives answers, and finds out why it ended."""
+"""The owner's handle on one engine process: load, calls, answers, cause of death."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 
-from caslie_ray.engines.base import EngineStats, Request
+from caslie_ray.engines import EngineStats, Request
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.engines.process._calls import Call, News
 from caslie_ray.engines.process._counters import Meter
@@ -83,7 +83,7 @@ class ChildHandle:
         self._oom_kills = oom_kills()
         self._log_since = time.monotonic()
         self._launched = Launched(environment)
-        # A process that no longer reads must not block a sender for ever.
+        # Bounds the time that a sender blocks if the process no longer reads.
         wait = struct.pack("ll", int(limits.call_timeout_s) + 1, 0)
         self._launched.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
         threading.Thread(target=self._receive, name="engine-receiver", daemon=True).start()
@@ -133,7 +133,7 @@ class ChildHandle:
         self._send(CallMessage(call.number, call.method, pack(requests), choices))
 
     def leave(self, call: Call) -> None:
-        """Note that nobody waits for a call any more; its place is free once the engine is done with it."""
+        """Mark an unanswered call as abandoned by its caller; its slot is free once the engine has finished it."""
         with self._changed:
             call.abandoned = call.number in self.calls
         if call.abandoned:
@@ -154,7 +154,7 @@ class ChildHandle:
         self.end(Death("it was closed"))
 
     def end(self, why: Death) -> None:
-        """Kill the process and its descendants, and tell its calls why; returns when they have ended."""
+        """Kill the process and its descendants; return once they have ended and the calls have failed with `why`."""
         with self._changed:
             if self._verdict is None:
                 self._verdict = why
@@ -163,7 +163,7 @@ class ChildHandle:
         self._finish()
 
     def overdue(self) -> bool:
-        """Return whether a call that nobody waits for has passed its deadline. The caller holds the lock."""
+        """Return whether an abandoned call has passed its deadline. The caller holds the lock."""
         return any(call.abandoned and call.deadline < time.monotonic() for call in self.calls.values())
 
     def _send(self, message: object) -> None:
@@ -174,7 +174,7 @@ class ChildHandle:
         except BlockingIOError:
             self.end(Death(f"read nothing for {self._limits.call_timeout_s:g} s", timed_out=True))
         except OSError:
-            pass  # it has ended, and the receiver finds out why
+            pass  # it has ended; the receiver determines the cause
 
     def _receive(self) -> None:
         try:
@@ -182,7 +182,7 @@ class ChildHandle:
                 self._handle(receive(self._launched.socket))
         except (EOFError, OSError):
             pass
-        except Exception as error:  # a user's engine may answer with a class that cannot be loaded here
+        except Exception as error:  # e.g. a class of a user's engine that cannot be unpickled here
             log.exception("an answer of engine process %d cannot be read", self.pid)
             with self._changed:
                 self._verdict = self._verdict or Death(f"its answer cannot be read: {type(error).__name__}: {error}")
@@ -218,7 +218,7 @@ class ChildHandle:
                         self._changed.notify_all()
 
     def _finish(self) -> None:
-        """Find out why the process ended and tell its calls, once."""
+        """Determine the cause of death and fail all calls with it, once."""
         log_lines = self._launched.log.last(self._log_since)
         with self._changed:
             if self.death is not None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from caslie_ray.engines.base import Choice, Generation
+from caslie_ray.engines import Choice, Generation
 
 __all__ = ["Counters", "Meter"]
 

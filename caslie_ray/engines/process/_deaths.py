@@ -1,4 +1,4 @@
-"""Why an engine process ended."""
+"""Causes of death of engine processes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Death", "by_memory", "by_timeout", "describe_exit", "oom_kills"]
+__all__ = ["Death", "by_memory", "by_timeout", "describe_exit", "oom_kills", "telling_lines"]
 
 _LINE_CHARS = 200
+_LINES = 5
 # The last line of a traceback, or the first of faulthandler's report.
 _TELLING = re.compile(r"(?:^|\s)(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt)\b|^Fatal Python error")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Death:
-    """The end of an engine process.
+    """Why an engine process ended.
 
     Attributes:
         reason: one line, such as ``exit code 1`` or ``SIGSEGV``.
-        timed_out: it was killed since a call took too long.
+        timed_out: it was killed because a call took too long.
         memory: it was out of memory.
-        log: its last lines on standard error.
+        log: what it wrote last on standard error, see `telling_lines`.
     """
 
     reason: str
@@ -32,41 +33,38 @@ class Death:
     log: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        line = self._telling_line()
-        return f"{self.reason}: {line}" if line and line not in self.reason else self.reason
+        line = self.log[0] if self.log and _TELLING.search(self.log[0]) else "".join(self.log[-1:])
+        line = line if len(line) <= _LINE_CHARS else line[: _LINE_CHARS - 1] + "…"
+        return f"{self.reason}: {line}" if line else self.reason
 
     def report(self) -> str:
-        """Return the reason and the last lines on standard error, for a log."""
+        """Return the reason and what it wrote last, for a log."""
         return " | ".join([self.reason, *self.log])
 
     def outcome(self) -> str:
         """Return what the process did to the call, as the words after ``it`` in a reason."""
         return self.reason if self.timed_out else f"ended its process ({self})"
 
-    def _telling_line(self) -> str:
-        line = next((line for line in reversed(self.log) if _TELLING.search(line)), self.log[-1] if self.log else "")
-        return line if len(line) <= _LINE_CHARS else line[: _LINE_CHARS - 1] + "…"
-
 
 def by_timeout(seconds: float) -> Death:
-    """Return the death of a process that has not answered a call in time."""
+    """Cause of death: a call took too long."""
     return Death(f"gave no answer in {seconds:g} s", timed_out=True)
 
 
 def by_memory(detail: str) -> Death:
-    """Return the death of a process that was ended since memory ran low."""
+    """Cause of death: memory ran low."""
     return Death(f"out of memory: {detail}", memory=True)
 
 
 def describe_exit(code: int | None, log: Sequence[str], *, oom_killed: bool) -> Death:
-    """Return the death of a process that ended by itself, or was killed from outside.
+    """Cause of death of a process that exited, crashed, or was killed by another process.
 
     Args:
         code: its exit code, negative for a signal; None where it is not known.
-        log: its last lines on standard error.
-        oom_killed: whether the kernel has ended processes for want of memory meanwhile.
+        log: its lines on standard error.
+        oom_killed: whether the kernel's OOM killer has run since the process started.
     """
-    lines = tuple(log)
+    lines = telling_lines(log)
     if code is None:
         return Death("an end without an exit code", log=lines)
     if code >= 0:
@@ -77,8 +75,14 @@ def describe_exit(code: int | None, log: Sequence[str], *, oom_killed: bool) -> 
     return Death(name, log=lines)
 
 
+def telling_lines(log: Sequence[str]) -> tuple[str, ...]:
+    """Return a few lines: from the last that names an exception or a fatal error on, or else the last ones."""
+    start = next((n for n in reversed(range(len(log))) if _TELLING.search(log[n])), max(0, len(log) - _LINES))
+    return tuple(log[start : start + _LINES])
+
+
 def oom_kills() -> int:
-    """Return how many processes the kernel has ended for want of memory since it started; 0 where it is not known."""
+    """Return the kernel's count of OOM kills since boot; 0 if unknown."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:

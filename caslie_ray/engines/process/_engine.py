@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from caslie_ray.engines.base import Choice, EngineStats, Failure, Generation, Request
+from caslie_ray.engines import Choice, EngineStats, Failure, Generation, Request
 from caslie_ray.engines.process._calls import Cancel
 from caslie_ray.engines.process._counters import Counters
 from caslie_ray.engines.process._deaths import Death
@@ -27,9 +27,9 @@ class EngineProcess:
     - A row that crashes the process, hangs, or takes too much memory costs that process, and then itself: see
       `_retry` for the rule. The process is started again when the next call needs it.
     - Any number of threads may call; `overlap` calls are computed at once and one more waits in the process, so that
-      it is prepared meanwhile. The others wait here.
+      its inputs are prepared in advance. Further calls wait in this process.
     - The process and all of its descendants end when this one does, however it ends.
-    - Where memory runs low, it ends before its owner.
+    - When memory runs low, it is ended before its owner.
 
     Args:
         spec: the model and how to run it. Adapters are local folders.
@@ -105,7 +105,7 @@ class EngineProcess:
             raise ValueError(f"there must be at least two choices, all of them different: {list(choices)}")
         return self._solve("choose", requests, tuple(choices), _no_choice, cancel)
 
-    def stream(self, request: Request, *, cancel: Cancel | None = None) -> Iterator[str]:
+    def stream(self, request: Request, *, cancel: Cancel | None = None) -> Generator[str, None, None]:
         """Yield an answer in pieces as they are written; closing the iterator cancels the request.
 
         Where the process ends before the first piece, the request is tried again as by `generate`.

@@ -10,13 +10,12 @@ from contextlib import suppress
 
 __all__ = ["ErrorLog"]
 
-_LINES = 20
+_LINES = 100
 _LINE_BYTES = 1000
-_TOLD = 5
 
 
 class ErrorLog:
-    """Copies a pipe to this process's standard error until every writer has closed it.
+    """Copies a pipe to this process's standard error until all writers have closed it.
 
     Args:
         pipe: file descriptor of the end that is read; it is closed at the end.
@@ -30,7 +29,7 @@ class ErrorLog:
     def last(self, since: float) -> tuple[str, ...]:
         """Return the last lines that are not older than `since`, in seconds of the monotonic clock."""
         self._thread.join(0.5)
-        return tuple(line for when, line in list(self._lines) if when >= since)[-_TOLD:]
+        return tuple(line for when, line in list(self._lines) if when >= since)
 
     def _copy(self, pipe: int) -> None:
         rest = b""

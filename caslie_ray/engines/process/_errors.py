@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caslie_ray.engines.base import Failure
+from caslie_ray.engines import Failure
 from caslie_ray.errors import EngineError
 
 __all__ = ["Cancelled", "EngineDown", "RequestFailed"]

@@ -40,7 +40,7 @@ def start(command: list[str], lifeline: int, oom_score_adj: str) -> int:
         os.setsid()
         os.close(lifeline)
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper:  # it died before the line above
+        if os.getppid() != keeper:  # it ended before prctl took effect
             os._exit(1)
         with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write(oom_score_adj)
@@ -91,7 +91,7 @@ def reap() -> dict[int, int]:
 
 
 def kill(pids: list[int]) -> None:
-    """Kill processes that may be gone."""
+    """Kill processes; some may have ended."""
     for pid in pids:
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -147,7 +147,7 @@ def main() -> None:
 
 
 def tell(lifeline: int, line: str) -> None:
-    """Write a line to the owner, which may be gone."""
+    """Write a line to the owner, which may have ended."""
     with suppress(OSError):
         os.write(lifeline, line.encode())
 

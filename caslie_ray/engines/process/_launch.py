@@ -19,7 +19,7 @@ __all__ = ["LaunchError", "Launched"]
 _KEEPER = str(Path(__file__).with_name("_keeper.py"))
 _START_S = 60.0
 _KILL_S = 30.0
-# Added to the owner's: the kernel, and whoever follows it, ends the engine before its owner. 1000 is the most.
+# Added to the owner's score, so that the OOM killer picks the engine first. The maximum is 1000.
 _OOM_SCORE_ADJ = 500
 
 

@@ -21,14 +21,14 @@ _SHORTEST_S, _LONGEST_S = 0.1, 1.0
 # Seconds between two looks per share of the memory that is left.
 _PACE = 5.0
 # Where several engines share a machine, the largest is ended: each waits the longer the smaller it is.
-_YIELD_S = 0.3
+_YIELD_S = 0.15
 _FREED_S = 2.0
 
 
 class MemoryWatch:
-    """Looks at the memory in use, the more often the less there is left, and ends the process above the limits.
+    """Polls memory, more often the less is left, and ends the process when a limit is exceeded.
 
-    Of several engines on a machine the largest goes first, and the others see that memory is free again.
+    Of several engines on a machine, the largest is ended first; the others then see that memory is free.
 
     Args:
         pid: returns the process id of the engine; None where there is no process.

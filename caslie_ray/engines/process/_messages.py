@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from caslie_ray.engines.base import Choice, EngineStats, Generation, Request
+from caslie_ray.engines import Choice, EngineStats, Generation, Request
 from caslie_ray.engines.load_errors import LoadFailure
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.prompts import Prompt
@@ -46,7 +46,7 @@ class CallMessage(NamedTuple):
 
 
 class CancelMessage(NamedTuple):
-    """Owner: nobody waits for this call."""
+    """Owner: drop this call."""
 
     number: int
 
@@ -85,7 +85,7 @@ class Piece(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """Process: the call's answers; empty at the end of a stream, and for a call that was cancelled in the queue."""
+    """Process: the call's answers; empty for a call that was cancelled."""
 
     number: int
     answers: list[Generation] | list[Choice]

@@ -1,8 +1,8 @@
-"""What becomes of rows whose batch ended the engine process: the poison rule.
+"""The poison rule: retries of rows whose batch ended the engine process.
 
-- A batch during which the process ends is cut down by 8, until single rows, and each part is tried alone.
+- A batch during which the process ends is split by 8, down to single rows; each part is retried alone.
 - Only a row that was alone in the process counts a try; after `ProcessLimits.tries` it gets a `Failure`.
-- What was in the process beside the row that ended it is tried again alone, so that no row pays for another.
+- Other calls in flight at that time are retried alone too, so that no row fails because of another.
 - After `ProcessLimits.failures_in_a_row` deaths, or failed rows, without an answer in between, the engine must answer a
   call that it answered before. If it does not, the engine is at fault and not the rows: it is down.
 """
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from caslie_ray.engines.base import Failure, Request
+from caslie_ray.engines import Failure, Request
 from caslie_ray.engines.process._calls import Cancel
 from caslie_ray.engines.process._deaths import Death
 from caslie_ray.engines.process._errors import EngineDown

@@ -1,4 +1,4 @@
-"""Keeps one engine process running, and lets calls in: several at once, or one alone."""
+"""Supervision of one engine process: start, restart, and admission of calls, concurrent or exclusive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from caslie_ray.engines.base import Request
+from caslie_ray.engines import Request
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.engines.process._calls import Call, Cancel, News
 from caslie_ray.engines.process._child_handle import ChildHandle, LoadTimeoutError
@@ -67,7 +67,7 @@ class Supervisor:
         self._environment = environment
         self._on_event = on_event
         self._starting = False
-        self._exclusive: object | None = None  # who has the process alone, or waits for that
+        self._exclusive: object | None = None  # owner of exclusive access, granted or pending
         self._closed = False
         self._watch = MemoryWatch(limits, self.pid, self._end_for_memory, self._end_overdue)
 
@@ -96,7 +96,7 @@ class Supervisor:
         alone: bool,
         cancel: Cancel | None,
     ) -> Iterator[tuple[ChildHandle, Call]]:
-        """Send a call once there is room for it; what is left before its answer is cancelled in the process.
+        """Send a call once a slot is free; leaving before its answer cancels it in the process.
 
         Args:
             method: of the engine.
@@ -133,7 +133,7 @@ class Supervisor:
         Raises:
             DiedError: its process ended, or took too long and was ended.
             Cancelled: the caller cancelled it.
-            EngineError: the engine was closed meanwhile.
+            EngineError: the engine was closed.
         """
         try:
             news = call.wait()
@@ -153,7 +153,7 @@ class Supervisor:
         return DiedError(child.death or why, began=True, shared=call.shared)
 
     def take_down(self, reason: str) -> None:
-        """Start no process any more, and refuse all calls."""
+        """Start no further process; all calls raise `EngineDown`."""
         with self.changed:
             self.down = self.down or reason
             self.changed.notify_all()
@@ -175,7 +175,7 @@ class Supervisor:
     def _enter(
         self, me: object, method: Method, requests: Sequence[Request], alone: bool, cancel: Cancel
     ) -> tuple[ChildHandle, Call]:
-        """Wait for a process with room, or for one without any other call; start one where there is none."""
+        """Wait for a free slot, or for exclusive access; start a process if there is none."""
         while True:
             with self.changed:
                 while True:
@@ -244,7 +244,9 @@ class Supervisor:
         """Wait before the next try to load; raise the error where another try makes no sense."""
         tries = self._limits.load_tries
         final = error.failure.kind != "retry" or isinstance(error, LoadTimeoutError)
-        if final or number >= tries or self._closed:
+        if self._closed:
+            raise error
+        if final or number >= tries:
             self._event(f"the model was not loaded: {error}")
             raise error
         pause = min(_LONGEST_PAUSE_S, self._limits.load_pause_s * 2 ** (number - 1))
@@ -268,7 +270,7 @@ class Supervisor:
             child.end(why)
 
     def _end_overdue(self) -> None:
-        """End the process where a call that nobody waits for any more does not end."""
+        """End the process if an abandoned call has passed its deadline."""
         with self.changed:
             child = self.child
             overdue = child is not None and child.overdue()

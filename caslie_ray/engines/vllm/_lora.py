@@ -1,4 +1,4 @@
-"""Which LoRA adapters vLLM can apply to a checkpoint, as vLLM's own model classes say."""
+"""Which LoRA adapters vLLM can apply to a checkpoint, according to vLLM's model classes."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from vllm import __version__ as vllm_version
 from vllm.config.lora import MaxLoRARanks
 from vllm.model_executor.models.interfaces import supports_lora
 
-from caslie_ray.engines._families import IMAGE_FAMILIES
+from caslie_ray.engines._architectures import IMAGE_ARCHITECTURES
 from caslie_ray.engines.spec import LoraShape
 
 __all__ = ["RANKS", "ImportRefusal", "class_name", "class_with_adapters", "lora_refusal"]
 
 RANKS: tuple[int, ...] = tuple(sorted(get_args(MaxLoRARanks)))
-"""Ranks of LoRA that vLLM has kernels for."""
+"""LoRA ranks for which vLLM has kernels."""
 
 _MISTRAL, _LLAMA = "MistralForCausalLM", "LlamaForCausalLM"
 
 
 class ImportRefusal(str):
-    """A reason against vLLM that lies in its installation: the module of a model class raises when imported."""
+    """A refusal caused by vLLM's installation: importing the module of a model class raises."""
 
     __slots__ = ()
 
 
 def class_name(config: Any) -> str:
-    """Return the name of the class that a checkpoint's configuration asks for."""
-    # A GGUF file names no class; it holds a text model.
+    """Return the name of the model class in a checkpoint's configuration."""
+    # A GGUF file names no class; it is a text model.
     return str((config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)])[0])
 
 
 def class_with_adapters(config: Any, lora: LoraShape) -> str:
-    """Return the name of the vLLM class that a checkpoint with adapters is loaded as.
+    """Return the name of the vLLM class that loads a checkpoint with adapters.
 
-    vLLM's Mistral class adapts no head. Its Llama class does, and builds the same network from the same weights
-    unless the checkpoint attends to a sliding window or scales attention by position.
+    vLLM's Mistral class supports no adapter on `lm_head`. Its Llama class does, and builds the same network from the
+    same weights unless the checkpoint has sliding-window attention or scales attention by position.
     """
     name = class_name(config)
     if name == _MISTRAL and _embeddings_refused(name, config, lora) and _llama_like(config):
@@ -49,16 +49,16 @@ def class_with_adapters(config: Any, lora: LoraShape) -> str:
 
 
 def lora_refusal(config: Any, lora: LoraShape) -> str | None:
-    """Why vLLM cannot apply adapters of a shape to a checkpoint whose class it has; None where it can.
+    """Return why vLLM cannot apply adapters of this shape to a checkpoint; None if it can.
 
-    Only the configuration is read: vLLM adapts all linear layers, and those embeddings that its class names.
+    Only the configuration is read: vLLM adapts all linear layers, and the embeddings that its class lists.
     """
     if class_name(config) not in ModelRegistry.get_supported_archs():
         return f"vLLM {vllm_version} has no {class_name(config)}"
     try:
         name = class_with_adapters(config, lora)
         supported = supports_lora(_vllm_class(name))
-    except Exception as error:  # importing a model's module may raise anything, as on a machine without a GPU
+    except Exception as error:  # importing a model's module may raise anything, for example on a machine without a GPU
         return ImportRefusal(f"vLLM's {class_name(config)} cannot be imported here: {type(error).__name__}: {error}")
     if not supported:
         return f"vLLM {vllm_version} cannot adapt {name}"
@@ -74,15 +74,15 @@ def lora_refusal(config: Any, lora: LoraShape) -> str | None:
 
 
 def _embeddings_refused(name: str, config: Any, lora: LoraShape) -> list[str]:
-    """The targets that are embeddings, the head among them, which a vLLM class does not adapt."""
+    """Return the targets that are embeddings or the head and that a vLLM class does not adapt."""
     _, embeddings = _modules(config)
     known = _vllm_class(name).embedding_modules
     return [target for target in lora.targets if target in embeddings and target not in known]
 
 
 def _modules(config: Any) -> tuple[set[str], set[str]]:
-    """Names of a checkpoint's linear layers, and of its embeddings with the head; no weights are allocated."""
-    auto: Any = AutoModelForImageTextToText if config.model_type in IMAGE_FAMILIES else AutoModelForCausalLM
+    """Return the names of linear layers, and of embeddings and head; no weights are allocated."""
+    auto: Any = AutoModelForImageTextToText if config.model_type in IMAGE_ARCHITECTURES else AutoModelForCausalLM
     with torch.device("meta"):
         model = auto.from_config(config)
     head = model.get_output_embeddings()
@@ -101,5 +101,5 @@ def _llama_like(config: Any) -> bool:
 
 
 def _vllm_class(name: str) -> Any:
-    """The class itself: importing it takes a fraction of a second once vLLM is imported."""
+    """Return the class; takes a fraction of a second once vLLM is imported."""
     return ModelRegistry.models[name].load_model_cls()

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from caslie_ray.engines import CheckpointError, Choice, EngineSpec, EngineStats, Failure, Generation, Request
-from caslie_ray.engines.process import RequestFailed
 
 ENGINE = "tests.engines.process.fakes:load"
 FAILING = "tests.engines.process.fakes:fail"
@@ -50,15 +49,22 @@ class FakeEngine:
         self._obey(requests)
         return [Choice(request.key, (1 / len(choices),) * len(choices), 3, False) for request in requests]
 
-    def stream(self, request: Request) -> Iterator[str]:
+    def stream(self, request: Request) -> Generator[str, None, Generation]:
         try:
             for word in request.prompt.text.split():
                 if word == "refuse":
-                    raise RequestFailed(Failure("refused", retryable=False))
+                    return Generation(request.key, "", 0, 0, False, Failure("refused", retryable=False))
                 self._obey([replace(request, prompt=replace(request.prompt, text=word))])
                 yield word
+            return Generation(request.key, request.prompt.text, 3, len(request.prompt.text.split()), False)
         finally:
             trace("stream ended")
+
+    def prepare(self, requests: Sequence[Request], *, choosing: bool) -> None:
+        trace(f"prepared {requests[0].key}{' for a choice' if choosing else ''}")
+
+    def discard(self, requests: Sequence[Request]) -> None:
+        trace(f"discarded {requests[0].key}")
 
     def stats(self) -> EngineStats:
         return self._stats
@@ -67,7 +73,7 @@ class FakeEngine:
         trace("closed")
 
     def _obey(self, requests: Sequence[Request]) -> None:
-        trace(f"{len(requests)} rows")
+        trace(f"computed {requests[0].key}")
         for request in requests:
             command, _, value = request.prompt.text.partition(":")
             if command == "exit":
@@ -93,8 +99,6 @@ class FakeEngine:
                     time.sleep(0.02)
             elif command == "orphans":
                 start_orphans()
-            elif command == "wrong":
-                requests = [request]
         with self._lock:
             answered = self._stats.details["answered"] + len(requests)
             self._stats = replace(self._stats, details={"answered": answered})

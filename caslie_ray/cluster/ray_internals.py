@@ -1,0 +1,71 @@
+"""All uses of Ray that its public API does not cover, checked against Ray 2.60. Read this file when Ray is upgraded."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.experimental.internal_kv import _internal_kv_get
+from ray.util.metrics import Counter
+
+__all__ = [
+    "CHECKPOINT_SNAPSHOT",
+    "autoscaler_status",
+    "cluster_config",
+    "draining_nodes",
+    "hide_progress_hints",
+    "max_cluster_resources",
+    "start_at_zero",
+]
+
+CHECKPOINT_SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""File in which Ray Train lists the checkpoints of a run."""
+
+_AUTOSCALER_STATUS = "__autoscaling_status"
+
+
+def max_cluster_resources() -> dict[str, float] | None:
+    """Return the resources that the platform lets the autoscaler grow to; None if it does not say. Ray Train reads the
+    same value."""
+    limits: Mapping[str, float] | None = ray._private.state.state.get_max_resources_from_cluster_config()
+    return {unit: float(amount) for unit, amount in limits.items()} if limits else None
+
+
+def cluster_config() -> Any:
+    """Return the autoscaler's `ClusterConfig` message with its `node_group_configs`; None if there is none."""
+    return ray._private.state.state.get_cluster_config()
+
+
+def autoscaler_status() -> dict[str, Any] | None:
+    """Return the report that the head's monitor writes every five seconds; None before the first one."""
+    try:
+        report: dict[str, Any] | None = json.loads(_internal_kv_get(_AUTOSCALER_STATUS) or b"null")
+    except ValueError:
+        return None
+    return report
+
+
+def draining_nodes() -> dict[str, float]:
+    """Return the deadline of each draining node, by node id, in seconds since 1970; 0 means now.
+
+    Empty while the head does not answer: callers poll.
+    """
+    try:
+        deadlines: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    except RayError:
+        return {}
+    return {node: deadline_ms / 1000 for node, deadline_ms in deadlines.items()}
+
+
+def hide_progress_hints() -> None:
+    """Silence the logger of Ray Data that only explains how to turn its progress bars on."""
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+def start_at_zero(counter: Counter, tags: dict[str, str] | None = None) -> None:
+    """Export a counter's series with the value 0, which `Counter.inc` refuses."""
+    counter._record(0.0, tags)

@@ -1,0 +1,1 @@
+"""Training of the miniature checkpoints; only `miniature.train` uses it."""

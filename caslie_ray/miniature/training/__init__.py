@@ -1,1 +1,0 @@
-"""Trains the miniature checkpoints; nothing else in the package needs it."""

@@ -1,0 +1,72 @@
+"""Atomic writes on every kind of file system: readers see the old file or the new one, complete."""
+
+from __future__ import annotations
+
+import posixpath
+import threading
+import uuid
+from contextlib import suppress
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from caslie_ray.storage._local_files import replace_file
+from caslie_ray.storage.filesystems import local_path
+
+__all__ = ["delete_file", "put_object", "replace_on_file_system"]
+
+
+def replace_on_file_system(filesystem: pafs.FileSystem, path: str, data: pa.Buffer | bytes) -> None:
+    """Write a file on a file system that can rename; on a local one the file also survives a power cut.
+
+    Raises:
+        OSError: the disk is full, or the system refuses; the old content is kept.
+    """
+    if (local := local_path(filesystem, path)) is not None:
+        replace_file(local, data)
+        return
+    folder, name = posixpath.split(path)
+    filesystem.create_dir(folder, recursive=True)
+    temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with filesystem.open_output_stream(temporary) as stream:
+            stream.write(data)
+        filesystem.move(temporary, path)
+    except BaseException:  # SIGTERM too
+        delete_file(filesystem, temporary)
+        raise
+
+
+def put_object(filesystem: pafs.FileSystem, path: str, data: memoryview) -> None:
+    """Write a file on an object store, where it appears when the upload is complete."""
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def put() -> None:
+        try:
+            with filesystem.open_output_stream(path, compression=None) as stream:
+                stream.write(data)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            done.set()
+
+    # Closing an interrupted stream would upload a truncated file, and Python delivers signals to the main thread only:
+    # so another thread writes. An event, because a join() that a signal interrupts takes the thread for ended.
+    writer = threading.Thread(target=put, name="put")
+    try:
+        writer.start()
+        done.wait()
+    except BaseException:
+        if writer.ident is not None:
+            done.wait()
+        raise
+    if failures:
+        raise failures[0]
+
+
+def delete_file(filesystem: pafs.FileSystem, path: str) -> None:
+    """Delete a file; one that does not exist is no error."""
+    if filesystem.get_file_info(path).type != pafs.FileType.NotFound:
+        with suppress(FileNotFoundError):  # another writer was quicker
+            filesystem.delete_file(path)

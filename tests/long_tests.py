@@ -1,0 +1,56 @@
+"""Reads `long_tests.md`: which tests run in `make verify` only, and how long files take."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+__all__ = ["CHECK_DEMO", "COLLECTED", "FILE_SECONDS", "LONG_TESTS", "LongTest", "file_seconds", "is_long"]
+
+COLLECTED = pytest.StashKey[list[str]]()
+"""The node ids that a session has collected, before any are deselected."""
+CHECK_DEMO = "make check-demo"
+
+
+class LongTest(NamedTuple):
+    """Tests that run in `make verify` only.
+
+    Attributes:
+        prefix: beginning of their node ids.
+        seconds: rough duration of all of them.
+        short: what holds the promise for every change: beginnings of node ids, or `CHECK_DEMO`.
+    """
+
+    prefix: str
+    seconds: int
+    short: tuple[str, ...]
+
+
+def _read(path: Path) -> tuple[tuple[LongTest, ...], dict[str, int]]:
+    tests, files = [], {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if row := re.fullmatch(r"\| `([^`]+)` \| (\d+) \|(?: (.*)\|)?", line):
+            name, seconds, short = row[1], int(row[2]), row[3]
+            if short is None:
+                files[name] = seconds
+            else:
+                tests.append(LongTest(name, seconds, tuple(re.findall(r"`([^`]+)`", short))))
+    return tuple(tests), files
+
+
+LONG_TESTS, FILE_SECONDS = _read(Path(__file__).with_suffix(".md"))
+_PREFIXES = tuple(test.prefix for test in LONG_TESTS)
+
+
+def is_long(nodeid: str) -> bool:
+    """Whether a test runs in `make verify` only."""
+    return nodeid.startswith(_PREFIXES)
+
+
+def file_seconds(path: str, *, verify: bool) -> float:
+    """How long the short tests of a file take, or with `verify` all of its tests."""
+    long = sum(test.seconds for test in LONG_TESTS if test.prefix.startswith(path)) if verify else 0
+    return FILE_SECONDS.get(path, 0) + long
