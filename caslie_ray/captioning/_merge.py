@@ -15,6 +15,7 @@ from caslie_ray.captioning._summary import count_rows
 from caslie_ray.captioning._view_blocks import answer_row
 from caslie_ray.hashing import content_id
 from caslie_ray.roles import ResolvedLineup
+from caslie_ray.storage.damaged_files import keep_copy
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import ANSWERS
 
@@ -45,7 +46,7 @@ def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
     kept.sort(key=lambda row: str(row["view_id"]))
     _set_aside(run, partition, ledger, kept)
     for path in ledger.broken:
-        run.keep_copy(path)
+        keep_copy(run, path)
     if kept:
         counts = count_rows({view.view_id: view.task for view in ledger.views}, kept, lineup)
         open_ = waiting or counts.totals["missing"] or counts.totals["orphans"] or counts.totals["retryable"]
