@@ -94,8 +94,9 @@ class WorkOrder:
             RunError: a row cannot be written.
         """
         opened = open_block(block)
-        for name in self.absent:
-            self._advance(opened, name, _Absent(self.absent))
+        for role in self.roles:
+            if role.name in self.absent:
+                self._ask(opened, role, _Absent(self.absent))
         rows = advance(opened.views, self.lineup, opened.known)
         return self._count_answers(opened, rows) if self.stage is not None else self._write_rows(opened, rows)
 
