@@ -81,6 +81,7 @@ class _Replica:
     ready: bool = False
     failed: bool = False
     leaving: bool = False
+    former: bool = False  # of an earlier chain
 
 
 @dataclass
@@ -124,6 +125,8 @@ class Monitor:
         for one in self._pools.values():
             one.silent.update(one.replicas)
             one.replicas.clear()
+            for replica in one.silent.values():
+                replica.former = True
             one.heard = time.monotonic()
 
     def started(self, pool: str, replica: str, node: str) -> str | None:
@@ -143,7 +146,8 @@ class Monitor:
         one = self._pools[pool]
         one.heard = time.monotonic()
         one.stats.deaths += 1
-        state = one.replicas[replica]
+        state = self._known(one, replica)
+        assert state is not None
         nodes = nodes_with_room(ray.nodes(), one.plan.needs)
         decision = one.policy.after(attempt, failure, state.node, nodes)
         one.trouble = str(failure)
@@ -171,7 +175,8 @@ class Monitor:
         one = self._pools[pool]
         one.heard = time.monotonic()
         one.stats.load_s = max(one.stats.load_s, seconds)
-        one.replicas[replica].ready = True
+        if (state := self._known(one, replica)) is not None:
+            state.ready = True
 
     def report(
         self, pool: str, replica: str, counts: Counts, details: Mapping[str, float], messages: Sequence[str] = ()
@@ -180,11 +185,8 @@ class Monitor:
         one = self._pools[pool]
         for message in messages:
             self._say(one, message)
-        if replica in one.silent:
-            one.replicas[replica] = one.silent.pop(replica)
-        if (state := one.replicas.get(replica)) is None:
+        if (state := self._known(one, replica)) is None:
             return Orders(one.stats.down, False)
-        state.seen = time.monotonic()
         counts = Counts(*map(max, counts, state.counts))  # reports of several threads may arrive in another order
         self._add(one, counts, state.counts)
         state.counts, state.details = counts, details
@@ -221,8 +223,20 @@ class Monitor:
         """Return the counters of each pool, by key."""
         self._look()
         for one in self._pools.values():
-            one.stats.details = add_details(replica.details for replica in one.replicas.values())
+            one.stats.details = add_details(
+                replica.details for replica in (*one.replicas.values(), *one.silent.values())
+            )
         return {key: one.stats for key, one in self._pools.items()}
+
+    @staticmethod
+    def _known(one: _Pool, name: str) -> _Replica | None:
+        """Return a replica that gives a sign of life."""
+        if name in one.silent and not one.silent[name].former:
+            one.replicas[name] = one.silent.pop(name)
+        replica = one.replicas.get(name) or one.silent.get(name)
+        if replica is not None:
+            replica.seen = time.monotonic()
+        return replica
 
     def _view(self, one: _Pool) -> PoolView:
         nodes = nodes_with_room(ray.nodes(), one.plan.needs) if one.policy.refusals else {}

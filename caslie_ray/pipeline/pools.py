@@ -104,7 +104,10 @@ class Pools:
         if self._error is not None:
             raise self._error
         if self._monitor is not None:
-            ray.get(self._monitor.begin.remote(), timeout=_STATUS_S)
+            try:
+                ray.get(self._monitor.begin.remote())
+            except ActorDiedError as lost:
+                raise PoolDown(_unwatched(lost)) from None
         faults = self._faults
         here: Work = replace(cast(Any, work), absent=dict(self._absent))
         settings = ChainSettings(
@@ -131,7 +134,7 @@ class Pools:
         try:
             messages, views = ray.get(self._monitor.quick_status.remote(), timeout=_STATUS_S)
         except ActorDiedError as lost:
-            self._end(f"the actor that watches the models was lost, run the job again: {str(lost).splitlines()[0]}")
+            self._end(_unwatched(lost))
             return [], []
         for plan, view in zip(self.plans, views, strict=True):
             self._look_at(plan, view)
@@ -165,6 +168,10 @@ class Pools:
         """Seconds in which at least one block of a chain that works must end, whatever the cluster goes through."""
         slots = max((plan.slots for plan in self.plans), default=1)
         return 2 * self._faults.start_timeout_s + (slots + 1) * self._faults.call_timeout_s
+
+
+def _unwatched(lost: ActorDiedError) -> str:
+    return f"the actor that watches the models was lost; run the job again: {str(lost).splitlines()[0]}"
 
 
 def check_models(roles: Sequence[Role], needed: Collection[str | None] | None = None) -> None:
