@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from caslie_ray.captioning._merge import tidy
-from caslie_ray.captioning._work import WorkOrder, work
+from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
+from caslie_ray.captioning._merge import merge_rows
 from caslie_ray.engines import Choice, Engine, EngineSpec, Generation, Request, load_engine
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.profiles import Profile, load_profile
@@ -108,10 +108,10 @@ def caption_here(run: Run, chosen: Profile, ask: InProcess) -> dict[str, int]:
     """Caption a run as the streamed schedule does, with the engines of this process; return the calls."""
     ask.calls = {}
     lineup = resolve(chosen)
-    order = WorkOrder(run, lineup, chosen.storage.block_rows, lineup.names)
+    work = CaptionWork(run, lineup, chosen.storage.block_rows, lineup.names)
     for name in sorted({run.partition(path) for path in run.files("views")}):
-        list(work(order, name, ask))
-        tidy(run, name, lineup)
+        list(caption_partition(work, name, ask))
+        merge_rows(run, name, lineup)
     return dict(ask.calls)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from caslie_ray.captioning import CaptionJob
-from caslie_ray.captioning._ledger import survey
-from caslie_ray.captioning._stages import CONTEXT_FREE
-from caslie_ray.captioning._summary import count_partition, describe, merge
+from caslie_ray.captioning._counts import count_partition, merge_counts
+from caslie_ray.captioning._partition_status import partition_status
+from caslie_ray.captioning._requests import CONTEXT_FREE
+from caslie_ray.captioning._summary import table_summary
 from caslie_ray.dataset import ingest
 from caslie_ray.errors import RunError
 from caslie_ray.profiles import ProfileError
@@ -76,7 +77,7 @@ def test_on_the_audit_sample_all_vote(world: Path, tmp_path: Path, ask: InProces
         assert len(row["votes"]) == 5 if row["view_id"] in audited else len(row["votes"]) >= 3
     counted = [count_partition(run, name, lineup) for name in {run.partition(p) for p in run.files("views")}]
     assert sum(part.full.total() for part in counted) == len(audited)
-    assert describe(merge(counted))["all_voted"] == len(audited)
+    assert table_summary(merge_counts(counted))["all_voted"] == len(audited)
 
 
 def test_early_exit_with_failing_voters(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
@@ -262,7 +263,7 @@ def test_a_survey_counts_what_is_missing(captioned: Path) -> None:
     run = open_run(str(captioned))
     lineup = resolve(profile(*ALL))
     names = sorted({run.partition(path) for path in run.files("views")})
-    states = [survey(run, name, lineup) for name in names]
+    states = [partition_status(run, name, lineup) for name in names]
     assert sum(state.done for state in states) == len(views_of(run))
     assert not any(state.missing or state.waits for state in states)
-    assert all(state.tidy for state in states)
+    assert all(state.merged for state in states)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import ray
 
-from caslie_ray.captioning import CaptionJob, _job, _plan, caption, plan_captions
+from caslie_ray.captioning import CaptionJob, _job, _plan, _plan_sample, caption, plan_captions
 from caslie_ray.errors import PoolDown, RunError
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.pipeline.pools import Pools
@@ -194,7 +194,7 @@ def test_a_plan_changes_nothing_and_counts_what_is_missing(done: Path, world: Pa
     plan = plan_captions(run, profile(settings=["cost.hour_usd=3600"]), quiet=True)
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == names
     total = len(all_ids(run))
-    assert (plan.views, plan.held, plan.missing) == (total, 0, total)
+    assert (plan.views, plan.done, plan.missing) == (total, 0, total)
     assert plan.calls["captioner"] == total
     assert plan.seconds is not None
     assert plan.usd == pytest.approx(plan.seconds)
@@ -238,7 +238,7 @@ def test_the_time_of_a_plan_is_scaled_to_the_planned_replicas_by_stage() -> None
     eight = {"CPU": 8.0, "GPU": 8.0}
 
     def speedup(pools: list[PoolPlan], rows: int) -> float:
-        return _plan._speedup(size_pools(pools, 0, eight), size_pools(pools, rows, eight))
+        return _plan.speedup(size_pools(pools, 0, eight), size_pools(pools, rows, eight))
 
     assert speedup([captioner], 10**6) == 8
     assert speedup([captioner, phi], 10**6) == 7
@@ -249,20 +249,20 @@ def test_the_time_of_a_plan_is_scaled_to_the_planned_replicas_by_stage() -> None
     views = {"w": 4, "x": 10, "y": 110}
     seconds: dict[str | None, dict[str, float]]
     seconds = {"captioner": {"w": 9.0, "x": 10.0, "y": 90.0}, "phi": {"w": 9.0, "x": 2.0, "y": 12.0}}
-    assert _plan._seconds_a_view(seconds, views, {"captioner": 8.0, "phi": 1.0}) == pytest.approx(0.1 + 0.1)
-    assert _plan._seconds_a_view(seconds, views, {"captioner": 1.0, "phi": 1.0}) == pytest.approx(0.8 + 0.1)
-    assert _plan._seconds_a_view({None: {"w": 1.0, "x": 10.0, "y": 90.0}}, views, {None: 4.0}) == pytest.approx(0.2)
+    assert _plan.seconds_per_view(seconds, views, {"captioner": 8.0, "phi": 1.0}) == pytest.approx(0.1 + 0.1)
+    assert _plan.seconds_per_view(seconds, views, {"captioner": 1.0, "phi": 1.0}) == pytest.approx(0.8 + 0.1)
+    assert _plan.seconds_per_view({None: {"w": 1.0, "x": 10.0, "y": 90.0}}, views, {None: 4.0}) == pytest.approx(0.2)
 
 
 def test_the_sample_of_a_plan_fills_batches_on_gpus() -> None:
     on_cpu = resolve(profile(voter("phi"))).roles
-    assert _plan._part_sizes(on_cpu, 1000) == (2, 2, 32)
+    assert _plan_sample.part_sizes(on_cpu, 1000) == (2, 2, 32)
     captioner, phi = (replace(role, resources=role.resources.model_copy(update={"gpus": 0.5})) for role in on_cpu)
     large = replace(phi, spec=replace(phi.spec, batch_size=256))
-    assert _plan._part_sizes([captioner, large], 1000) == (2, 16, 256)
-    assert _plan._part_sizes([on_cpu[0], large], 1000) == (2, 2, 256)
-    assert _plan._part_sizes([large], 1000) == (2, 256, 512)
-    assert _plan._part_sizes([captioner, large], 32) == (2, 10, 256)  # most of few views are for the long part
+    assert _plan_sample.part_sizes([captioner, large], 1000) == (2, 16, 256)
+    assert _plan_sample.part_sizes([on_cpu[0], large], 1000) == (2, 2, 256)
+    assert _plan_sample.part_sizes([large], 1000) == (2, 256, 512)
+    assert _plan_sample.part_sizes([captioner, large], 32) == (2, 10, 256)  # most of few views are for the long part
 
 
 def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Path) -> None:

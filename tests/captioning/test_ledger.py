@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]  # it has none
 
-from caslie_ray.captioning._ledger import load, read_images, survey
-from caslie_ray.captioning._merge import tidy
-from caslie_ray.captioning._settled import settled
-from caslie_ray.captioning._summary import count_partition, kind_of_error
-from caslie_ray.captioning._work import WorkOrder, work
+from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
+from caslie_ray.captioning._completion_marker import read_completion
+from caslie_ray.captioning._counts import count_partition, kind_of_error
+from caslie_ray.captioning._ledger import load_ledger
+from caslie_ray.captioning._merge import merge_rows
+from caslie_ray.captioning._partition_status import partition_status
+from caslie_ray.captioning._table_files import read_images
 from caslie_ray.engines import Choice, Failure, Generation
 from caslie_ray.errors import RunError
 from caslie_ray.roles import resolve
@@ -111,8 +113,8 @@ def test_a_row_that_no_longer_holds_is_work_that_is_left(world: Path, tmp_path: 
     changed = resolve(profile(*map(voter, VOTERS[1:4])))
     names = sorted({run.partition(path) for path in run.files("views")})
     before = rows(run)
-    waiting = sum(tidy(run, name, changed) for name in names)
-    assert waiting == sum(survey(run, name, changed).waits.total() for name in names) > 0
+    waiting = sum(merge_rows(run, name, changed) for name in names)
+    assert waiting == sum(partition_status(run, name, changed).waits.total() for name in names) > 0
     assert len(rows(run)) == len(before)
 
 
@@ -123,16 +125,16 @@ def test_answers_of_a_stage_are_brought_into_one_file(world: Path, tmp_path: Pat
     lineup = resolve(profile())
     names = sorted({run.partition(path) for path in run.files("views")})
     for role in lineup.roles:
-        order = WorkOrder(run, lineup, 1, frozenset({role.name}), role.name)
+        work = CaptionWork(run, lineup, 1, frozenset({role.name}), role.name)
         for name in names:
             blocks, answers = 0, 0
-            for report in work(order, name, told):
+            for report in caption_partition(work, name, told):
                 blocks, answers = blocks + 1, answers + report["views"]
                 last = run.files(role.answers, name)
             assert len(last) == min(blocks, answers) or not blocks
         written = run.files(role.answers)
         assert len(written) == len({run.partition(path) for path in written})
-    assert [tidy(run, name, lineup) for name in names] == [0] * len(names)
+    assert [merge_rows(run, name, lineup) for name in names] == [0] * len(names)
     assert rows(run) == rows(streamed)
     assert told.calls == calls
 
@@ -155,13 +157,13 @@ def test_of_a_damaged_file_the_answers_that_can_be_read_are_used(world: Path, tm
 
     rewritten(path, calls=pa.array(["many"] * len(views)))
     damaged = Path(path).read_bytes()
-    assert settled(run, name, lineup) is None
-    assert survey(run, name, lineup).missing == len(views)
+    assert read_completion(run, name, lineup) is None
+    assert partition_status(run, name, lineup).missing == len(views)
     assert caption_here(run, profile(), told) == {}
     assert rows(run) == before
     (copy,) = Path(run.path("damaged/captions")).iterdir()
     assert copy.read_bytes() == damaged
-    assert survey(run, name, lineup).missing == 0
+    assert partition_status(run, name, lineup).missing == 0
 
     Path(path).write_bytes(whole)
     rewritten(path, caption=pa.array([{"text": row["caption"]} for row in views]))
@@ -187,7 +189,7 @@ def test_a_failure_in_a_damaged_file_is_asked_again(world: Path, tmp_path: Path,
     found[at] |= {"caption": None, "votes": [], "verdict": False, "error": "poison", "retryable": False}
     run.write("captions", run.partition(path), pa.Table.from_pylist(found, schema=table.schema))
     rewritten(path, calls=pa.array(["many"] * len(found)))
-    assert key not in load(run, run.partition(path), lineup).known.captions
+    assert key not in load_ledger(run, run.partition(path), lineup).known.captions
     assert caption_here(run, profile(), told)["captioner"] == 1
     assert all(row["error"] is None for row in rows(run))
 
@@ -202,11 +204,11 @@ def test_only_bytes_that_are_not_whole_count_as_broken(world: Path, tmp_path: Pa
     refused = Run(pafs.PyFileSystem(pafs.FSSpecHandler(store)), run.root, run.uri)
     store.refused = path
     with pytest.raises(RunError, match="slow down"):
-        tidy(refused, name, lineup)
+        merge_rows(refused, name, lineup)
     store.refused = ""
-    assert load(refused, name, lineup).broken == []
+    assert load_ledger(refused, name, lineup).damaged == []
     Path(path).write_bytes(b"PAR1 and no more")
-    assert load(refused, name, lineup).broken == [path]
+    assert load_ledger(refused, name, lineup).damaged == [path]
 
 
 def test_a_block_reads_its_own_pictures(tmp_path: Path) -> None:
@@ -230,9 +232,9 @@ def test_a_partition_whose_files_are_known_is_not_listed(world: Path, tmp_path: 
     files = {table: run.by_partition(table).get(name, []) for table in tables}
     store = Counting(skip_instance_cache=True)
     counted = Run(pafs.PyFileSystem(pafs.FSSpecHandler(store)), run.root, run.uri)
-    assert survey(counted.with_file_listing(files), name, lineup) == survey(run, name, lineup)
+    assert partition_status(counted.with_file_listing(files), name, lineup) == partition_status(run, name, lineup)
     assert store.listed == 0
-    survey(counted, name, lineup)
+    partition_status(counted, name, lineup)
     assert store.listed > 0
 
 
@@ -253,14 +255,14 @@ def test_a_finished_partition_is_surveyed_by_its_footer(world: Path, tmp_path: P
     run, names = captioned_and_settled(world, tmp_path / "run", told)
     lineup = resolve(profile())
     for name in names:
-        counts = settled(run, name, lineup)
+        counts = read_completion(run, name, lineup)
         assert counts is not None
         assert counts == count_partition(run, name, lineup)
-        fast = survey(run, name, lineup)
+        fast = partition_status(run, name, lineup)
         for path in run.files("captions", name):  # what is written without a note has to be read
             run.write("captions", name, run.read_file(path))
-        assert settled(run, name, lineup) is None
-        assert survey(run, name, lineup) == fast
+        assert read_completion(run, name, lineup) is None
+        assert partition_status(run, name, lineup) == fast
 
 
 def test_a_note_holds_for_its_lineup_and_its_views_alone(world: Path, tmp_path: Path, told: Any) -> None:
@@ -271,10 +273,10 @@ def test_a_note_holds_for_its_lineup_and_its_views_alone(world: Path, tmp_path: 
         profile(voter("llama-3b")),
         profile(settings=["votes.rule=always"]),
     ):
-        assert settled(run, names[0], resolve(other)) is None
+        assert read_completion(run, names[0], resolve(other)) is None
     changed = edit_views(run, lambda row: {**row, "view_id": f"{row['view_id'][:-1]}x"} if row["view_id"] else None)
     assert changed
-    assert [settled(run, name, lineup) for name in names] == [None] * len(names)
+    assert [read_completion(run, name, lineup) for name in names] == [None] * len(names)
 
 
 def test_a_partition_with_rows_to_be_asked_again_is_not_settled(world: Path, tmp_path: Path, told: Any) -> None:
@@ -288,19 +290,19 @@ def test_a_partition_with_rows_to_be_asked_again_is_not_settled(world: Path, tmp
 
     caption_here(run, profile(), cast(Any, Failing()))
     names = sorted({run.partition(path) for path in run.files("views")})
-    assert [settled(run, name, lineup) for name in names] == [None] * len(names)
-    again = [survey(run, name, lineup, lineup.names) for name in names]
+    assert [read_completion(run, name, lineup) for name in names] == [None] * len(names)
+    again = [partition_status(run, name, lineup, lineup.names) for name in names]
     assert sum(state.missing for state in again) == len(rows(run))
 
 
 def test_a_run_is_left_with_a_file_a_partition_however_small_its_blocks(world: Path, tmp_path: Path, told: Any) -> None:
     run = fresh_run(world, tmp_path / "run")
     lineup = resolve(profile())
-    order = WorkOrder(run, lineup, 1, lineup.names)
+    work = CaptionWork(run, lineup, 1, lineup.names)
     names = sorted({run.partition(path) for path in run.files("views")})
     for name in names:
-        reports = list(work(order, name, told))
-        assert len(reports) == survey(run, name, lineup).views
+        reports = list(caption_partition(work, name, told))
+        assert len(reports) == partition_status(run, name, lineup).views
     assert sorted(run.files("captions")) == [run.path("captions", f"{name}.parquet") for name in names]
 
 
@@ -310,9 +312,9 @@ def test_a_job_after_another_leaves_one_file_a_partition(world: Path, tmp_path: 
     names = sorted({run.partition(path) for path in run.files("views")})
 
     def work_in(epoch: int, blocks: int | None = None, stage: str | None = None) -> None:
-        order = WorkOrder(replace(run, fence=Fence(epoch, {})), lineup, 1, lineup.names, stage)
+        work = CaptionWork(replace(run, fence=Fence(epoch, {})), lineup, 1, lineup.names, stage)
         for name in names:
-            reports = work(order, name, told)
+            reports = caption_partition(work, name, told)
             for _ in reports if blocks is None else range(blocks):
                 next(reports, None)
 
@@ -322,7 +324,7 @@ def test_a_job_after_another_leaves_one_file_a_partition(world: Path, tmp_path: 
     work_in(2)
     assert [run.stem(path) for path in sorted(run.files("captions"))] == names
     assert len(run.listed(run.path("captions"))) == len(names)
-    assert all(settled(run, name, lineup) is not None for name in names)
+    assert all(read_completion(run, name, lineup) is not None for name in names)
     # Nothing was asked twice: without the first job it would have been as many calls.
     assert sum(told.calls.values()) == sum(_calls_of(world, tmp_path / "other").values())
     work_in(3)
@@ -337,11 +339,11 @@ def test_answers_of_a_stage_are_brought_together_across_jobs(world: Path, tmp_pa
     captioner = lineup.captioner.name
     name = run.partition(run.files("views")[0])
     for epoch, blocks in ((1, 1), (2, None)):
-        order = WorkOrder(replace(run, fence=Fence(epoch, {})), lineup, 1, lineup.names, captioner)
-        reports = work(order, name, told)
+        work = CaptionWork(replace(run, fence=Fence(epoch, {})), lineup, 1, lineup.names, captioner)
+        reports = caption_partition(work, name, told)
         for _ in reports if blocks is None else range(blocks):
             next(reports, None)
-    folder = WorkOrder(run, lineup, 1, lineup.names, captioner).stage_folder
+    folder = lineup.captioner.answers
     assert [path.rpartition("/")[2] for path in run.files(folder)] == [f"{name}-e00000002.parquet"]
 
 
@@ -349,5 +351,5 @@ def _calls_of(world: Path, folder: Path) -> dict[str, int]:
     run, ask = fresh_run(world, folder), Told()
     lineup = resolve(profile())
     for name in sorted({run.partition(path) for path in run.files("views")}):
-        list(work(WorkOrder(run, lineup, 1, lineup.names), name, ask))
+        list(caption_partition(CaptionWork(run, lineup, 1, lineup.names), name, ask))
     return ask.calls

@@ -9,13 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.captioning import CaptionJob, plan_captions
-from caslie_ray.captioning._ledger import survey
-from caslie_ray.captioning._merge import tidy
+from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
+from caslie_ray.captioning._completion_marker import read_completion
+from caslie_ray.captioning._counts import count_partition, merge_counts
+from caslie_ray.captioning._merge import merge_rows
+from caslie_ray.captioning._partition_status import partition_status
+from caslie_ray.captioning._requests import CONTEXT_FREE, caption_answer, caption_key, caption_prompt
 from caslie_ray.captioning._rows import read_views
-from caslie_ray.captioning._settled import settled
-from caslie_ray.captioning._stages import CONTEXT_FREE, _caption_answer, _caption_prompt, caption_key
-from caslie_ray.captioning._summary import count_partition, describe, merge
-from caslie_ray.captioning._work import WorkOrder, work
+from caslie_ray.captioning._summary import table_summary
 from caslie_ray.captioning.summary_lines import summary_lines
 from caslie_ray.engines import Generation, fingerprint
 from caslie_ray.engines._architectures import TEXT_ARCHITECTURE
@@ -58,9 +59,9 @@ def test_line_breaks_of_a_caption_become_spaces() -> None:
     role = resolve(profile()).captioner
     assert role is not None
     text = "**A red mug.**\n\n- striped \t pattern\r\n- made of steel "
-    answer = _caption_answer(Generation("k", text, 5, 9, False), role)
+    answer = caption_answer(Generation("k", text, 5, 9, False), role)
     assert answer.text == "**A red mug.** - striped pattern - made of steel"
-    assert _caption_answer(Generation("k", " \n\t ", 5, 9, False), role).error == "captioner wrote an empty caption"
+    assert caption_answer(Generation("k", " \n\t ", 5, 9, False), role).error == "captioner wrote an empty caption"
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +83,9 @@ def test_a_caption_that_reaches_the_limit_is_marked_and_counted(
     assert differing <= marked < set(complete)
     assert differing
     lineup = resolve(profile(settings=[SHORT]))
-    counts = merge(count_partition(short, name, lineup) for name in partitions(short))
-    assert describe(counts)["captions_truncated"] == len(marked)
-    assert all(settled(short, name, lineup) is not None for name in partitions(short))
+    counts = merge_counts(count_partition(short, name, lineup) for name in partitions(short))
+    assert table_summary(counts)["captions_truncated"] == len(marked)
+    assert all(read_completion(short, name, lineup) is not None for name in partitions(short))
     summary = CaptionJob(short, profile(settings=[SHORT]), quiet=True).execute().summary
     assert summary["captions_truncated"] == len(marked)
     assert f"{len(marked):,} captions reached the captioner's max_new_tokens" in "\n".join(summary_lines(summary))
@@ -96,10 +97,10 @@ def test_the_staged_schedule_marks_the_same_captions(
     streamed, staged = open_run(str(truncated)), fresh_run(world, tmp_path / "staged")
     lineup = resolve(profile(settings=[SHORT]))
     for role in lineup.roles:
-        order = WorkOrder(staged, lineup, 8, frozenset({role.name}), role.name)
+        work = CaptionWork(staged, lineup, 8, frozenset({role.name}), role.name)
         for name in partitions(staged):
-            list(work(order, name, ask))
-    assert [tidy(staged, name, lineup) for name in partitions(staged)] == [0] * len(partitions(staged))
+            list(caption_partition(work, name, ask))
+    assert [merge_rows(staged, name, lineup) for name in partitions(staged)] == [0] * len(partitions(staged))
     assert {row["caption_truncated"] for row in rows(staged)} >= {True}
     assert rows(staged) == rows(streamed)
 
@@ -115,8 +116,8 @@ def test_a_run_of_before_has_nothing_to_do(captioned: Path, tmp_path: Path, ask:
     for path in run.files("captions"):
         old = pq.read_table(path).drop_columns(["caption_truncated"])
         pq.write_table(old.replace_schema_metadata(notes[path]), path)
-    assert all((settled(run, name, lineup) is not None) == tidied for name in partitions(run))
-    assert all(survey(run, name, lineup).missing == 0 for name in partitions(run))
+    assert all((read_completion(run, name, lineup) is not None) == tidied for name in partitions(run))
+    assert all(partition_status(run, name, lineup).missing == 0 for name in partitions(run))
     assert caption_here(run, profile(), ask) == {}
     result = CaptionJob(run, profile(), quiet=True).execute()
     assert (result.missing, result.summary["this_session"]["model_calls"]) == (0, 0)
@@ -128,9 +129,9 @@ def test_answers_of_before_are_used(world: Path, tmp_path: Path, ask: InProcess)
     run = fresh_run(world, tmp_path / "run")
     lineup = resolve(profile())
     captioner = lineup.roles[0]
-    order = WorkOrder(run, lineup, 8, frozenset({captioner.name}), captioner.name)
+    work = CaptionWork(run, lineup, 8, frozenset({captioner.name}), captioner.name)
     for name in partitions(run):
-        list(work(order, name, ask))
+        list(caption_partition(work, name, ask))
     without(run, captioner.answers, "truncated")
     assert captioner.name not in caption_here(run, profile(), ask)
     assert {row["caption_truncated"] for row in rows(run)} == {None}
@@ -143,7 +144,7 @@ def test_a_limit_of_words_is_asked_for_behind_the_prompt(captioned: Path, tmp_pa
     lineup, plain = resolve(limited), resolve(profile())
     assert lineup.key != plain.key
     for view in read_views(run.read("views")):
-        asked = _caption_prompt(view, lineup)
+        asked = caption_prompt(view, lineup)
         assert asked.text == f"{view.caption_prompt.text} Use no more than 7 words."
         assert asked.fields == view.caption_prompt.fields
         assert caption_key(view, lineup) != caption_key(view, plain)
@@ -166,7 +167,7 @@ def test_votes_do_not_depend_on_the_default_length_of_answers() -> None:
 def test_a_limit_of_words_without_context(world: Path, tmp_path: Path, ask: InProcess) -> None:
     lineup = resolve(profile(settings=["captions.words=7", "captions.context=free"]))
     view = read_views(fresh_run(world, tmp_path / "run").read("views"))[0]
-    assert _caption_prompt(view, lineup).text == f"{CONTEXT_FREE.text} Use no more than 7 words."
+    assert caption_prompt(view, lineup).text == f"{CONTEXT_FREE.text} Use no more than 7 words."
 
 
 def test_a_captioner_that_takes_no_instructions_is_asked_for_no_limit(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_a_limit_of_words_is_never_cut(world: Path, tmp_path: Path) -> None:
     start, end = view.caption_prompt.fields[0]
     text = view.caption_prompt.text[:start] + "lovely thing " * 4000 + view.caption_prompt.text[end:]
     long = view._replace(caption_prompt=Prompt(text, ((start, start + 13 * 4000),)))
-    asked = _caption_prompt(long, resolve(profile(settings=["captions.words=7"])))
+    asked = caption_prompt(long, resolve(profile(settings=["captions.words=7"])))
     one = Chat("x", tiny.tokenizer(), TEXT_ARCHITECTURE, "{% for m in messages %}{{ m['content'] }}{% endfor %}", None)
     fitted = one.fit(asked, 800, image=False)
     assert fitted.cut

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from caslie_ray.captioning import CaptionJob, _job, caption
+from caslie_ray.captioning import CaptionJob, _partitions, caption
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run, open_run
 from tests.scale import SETTINGS, Watched, fabricate
@@ -50,8 +50,8 @@ def test_a_run_with_nothing_left_to_do_starts_no_ray(
 ) -> None:
     run = fresh_run(done, tmp_path / "run")
     before = {path: Path(path).stat().st_mtime_ns for path in run.files("captions")}
-    monkeypatch.setattr(_job, "_DISTRIBUTE_FROM", 1)
-    monkeypatch.setattr(_job, "map_partitions", refuse)
+    monkeypatch.setattr(_partitions, "_DISTRIBUTE_FROM", 1)
+    monkeypatch.setattr(_partitions, "map_partitions", refuse)
     result = caption(run, null_profile(), quiet=True)
     assert result.missing == 0
     assert result.summary["views"] == VIEWS
@@ -76,7 +76,7 @@ def test_a_resumed_run_reads_rows_of_unfinished_partitions_only(
         return plain(self, path, *more, **named)
 
     monkeypatch.setattr(Run, "read_file", noted)
-    states = {state.partition: state for state in CaptionJob(run, null_profile()).survey(())}
+    states = {state.partition: state for state in CaptionJob(run, null_profile()).partitions.survey(())}
     assert {path for path in read if path.startswith(run.path("captions"))} == {block}
     finished = set(states) - {name, run.partition(untouched)}
     assert len(finished) == 16**DIGITS - 2

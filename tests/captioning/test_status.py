@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from caslie_ray.captioning import caption_status
-from caslie_ray.captioning._work import WorkOrder, work
+from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
 from caslie_ray.errors import RunError
 from caslie_ray.roles import resolve
 from caslie_ray.storage.claims import Claim
@@ -46,22 +46,22 @@ def test_half_a_run_while_a_job_is_at_work(world: Path, tmp_path: Path) -> None:
     lineup, ask = resolve(ONE), InProcess()
     names = sorted({run.partition(path) for path in run.files("views")})
     for name in names[::2]:
-        list(work(WorkOrder(run, lineup, 8, lineup.names), name, ask))
+        list(caption_partition(CaptionWork(run, lineup, 8, lineup.names), name, ask))
     # A block of a partition in hand, and what a dead writer left.
-    next(iter(work(WorkOrder(run, lineup, 1, lineup.names), names[1], ask)))
+    next(iter(caption_partition(CaptionWork(run, lineup, 1, lineup.names), names[1], ask)))
     stored = rows(run)
     Path(run.path("captions", f"{names[1]}-dead.parquet")).write_bytes(b"half")
     status = caption_status(run)
     assert (status.views, status.done) == (len(rows(run, "views")), len(stored))
     assert 0 < status.left < status.views
     assert status.used == sum(row["verdict"] for row in stored)
-    assert status.broken == 1
+    assert status.damaged == 1
     said = told(tmp_path / "run")
     assert re.search(rf"done +{status.done} \(\d+\.\d%\)", said)
     assert "held by      caption (process 17 on far, submitted as raysubmit_1, since " in said
     assert re.search(r"UTC\), last renewed \S+ ago", said)
     assert re.search(r"rate +about \d+\.\d views/s over \d+s · \S+ left", said)
-    assert "1 not whole, their rows are asked again" in said
+    assert "1 damaged, their rows are asked again" in said
 
 
 def test_errors_and_rows_to_be_asked_again(world: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_answers_of_a_stage_are_told_apart(world: Path, tmp_path: Path) -> None:
     lineup = resolve(ONE)
     names = sorted({run.partition(path) for path in run.files("views")})
     for name in names:
-        list(work(WorkOrder(run, lineup, 8, lineup.names, "llama-3b"), name, InProcess()))
+        list(caption_partition(CaptionWork(run, lineup, 8, lineup.names, "llama-3b"), name, InProcess()))
     status = caption_status(run)
     assert status.done == 0
     assert list(status.answers.values()) == [len(rows(run, "views"))]
