@@ -1,4 +1,4 @@
-"""Thousands of views: what a job leaves, and what a job on a finished run skips. See `tests.scale`."""
+"""Runs of thousands of views: the tables after a job, and what a job on a finished run skips. See `tests.scale`."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def test_every_view_has_one_row_and_every_partition_one_file(done: Path) -> None
     assert {len(row["votes"]) for row in rows(run)} == {2, 3}
 
 
-def test_a_run_with_nothing_left_to_do_starts_no_ray(
-    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_complete_run_does_not_start_ray(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh_run(done, tmp_path / "run")
     before = {path: Path(path).stat().st_mtime_ns for path in run.files("captions")}
     monkeypatch.setattr(_partitions, "_DISTRIBUTE_FROM", 1)
@@ -63,19 +61,19 @@ def test_a_resumed_run_reads_rows_of_unfinished_partitions_only(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fresh_run(done, tmp_path / "run")
-    begun, untouched = run.files("captions")[:2]
-    name = run.partition(begun)
-    half = run.read_file(begun).slice(0, 64)
-    run.delete([begun, untouched])
+    started, untouched = run.files("captions")[:2]
+    name = run.partition(started)
+    half = run.read_file(started).slice(0, 64)
+    run.delete([started, untouched])
     block = run.write("captions", f"{name}-0123456789abcdef", half)
     read: list[str] = []
     plain = Run.read_file
 
-    def noted(self: Run, path: str, *more: Any, **named: Any) -> Any:
+    def recording(self: Run, path: str, *more: Any, **named: Any) -> Any:
         read.append(path)
         return plain(self, path, *more, **named)
 
-    monkeypatch.setattr(Run, "read_file", noted)
+    monkeypatch.setattr(Run, "read_file", recording)
     states = {state.partition: state for state in CaptionJob(run, null_profile()).partitions.survey(())}
     assert {path for path in read if path.startswith(run.path("captions"))} == {block}
     finished = set(states) - {name, run.partition(untouched)}
@@ -88,7 +86,7 @@ def test_a_resumed_run_reads_rows_of_unfinished_partitions_only(
 @pytest.mark.chaos
 @pytest.mark.timeout(5400)
 def test_a_million_views(tmp_path: Path) -> None:
-    """The driver is killed at half; the test prints rates and memory."""
+    """The driver is killed halfway; the test prints rates and memory."""
     views = 1_000_000
     run = open_run(str(tmp_path / "run"))
     fabricate(run, views, processes=2)
