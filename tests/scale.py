@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from caslie_ray.benchmark._fabricate import fabricate
 from caslie_ray.benchmark._null_engine import NULL_ENGINE
-from caslie_ray.captioning._ledger import survey
+from caslie_ray.captioning._partition_status import partition_status
 from caslie_ray.roles import resolve
 from caslie_ray.storage.run import Run, open_run
 from tests.worlds import VOTERS, profile, voter
@@ -246,7 +246,9 @@ def _surveyed(run: Run) -> str:
     tables = ["views", "captions", "answers/kept", *(role.answers for role in lineup.roles)]
     listed = {table: run.by_partition(table) for table in tables}
     states = [
-        survey(run.with_file_listing({table: files.get(name, []) for table, files in listed.items()}), name, lineup)
+        partition_status(
+            run.with_file_listing({table: files.get(name, []) for table, files in listed.items()}), name, lineup
+        )
         for name in sorted(listed["views"])
     ]
     done, views = sum(state.done for state in states), sum(state.views for state in states)

@@ -7,14 +7,15 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from caslie_ray.captioning._merge import tidy
-from caslie_ray.captioning._work import WorkOrder, work
+from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
+from caslie_ray.captioning._merge import merge_rows
 from caslie_ray.engines import Choice, Engine, EngineSpec, Generation, Request, load_engine
 from caslie_ray.miniature import WorldSize, write_dataset
+from caslie_ray.pipeline.work import Ask
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.roles import Role, resolve
 from caslie_ray.storage.run import Run, open_run
@@ -84,8 +85,14 @@ def load_on_cpu(spec: EngineSpec) -> Engine:
     return load_engine(replace(spec, engine="transformers", device="cpu"))
 
 
+class CountingAsk(Ask, Protocol):
+    """An `Ask` that counts requests by model."""
+
+    calls: dict[str, int]
+
+
 class InProcess:
-    """Asks real engines in this process, and counts what each model was asked."""
+    """An `Ask` with real engines in this process, which counts the requests to each model."""
 
     def __init__(self) -> None:
         self._engines: dict[str, Engine] = {}
@@ -104,14 +111,14 @@ class InProcess:
         return self._engine(role, requests).choose(requests, choices)
 
 
-def caption_here(run: Run, chosen: Profile, ask: InProcess) -> dict[str, int]:
-    """Caption a run as the streamed schedule does, with the engines of this process; return the calls."""
+def caption_here(run: Run, chosen: Profile, ask: CountingAsk) -> dict[str, int]:
+    """Caption a run as the streamed schedule does, in this process; return the requests by model."""
     ask.calls = {}
     lineup = resolve(chosen)
-    order = WorkOrder(run, lineup, chosen.storage.block_rows, lineup.names)
+    work = CaptionWork(run, lineup, chosen.storage.block_rows, lineup.names)
     for name in sorted({run.partition(path) for path in run.files("views")}):
-        list(work(order, name, ask))
-        tidy(run, name, lineup)
+        list(caption_partition(work, name, ask))
+        merge_rows(run, name, lineup)
     return dict(ask.calls)
 
 

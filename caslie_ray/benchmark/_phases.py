@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
 
-from caslie_ray.captioning import Known, View, advance
+from caslie_ray.captioning import KnownAnswers, View, advance
 from caslie_ray.engines import Choice, Engine, EngineSpec, Failure, Generation, Request
 from caslie_ray.quality import CHOICES
 from caslie_ray.roles import ResolvedLineup, Role
@@ -186,11 +186,15 @@ class Timer:
 
 
 def requests_of(
-    views: Sequence[View], images: dict[str, bytes], lineup: ResolvedLineup, role: Role, known: Known | None = None
+    views: Sequence[View],
+    images: dict[str, bytes],
+    lineup: ResolvedLineup,
+    role: Role,
+    known: KnownAnswers | None = None,
 ) -> list[Request]:
     """Return a model's requests for views, given known answers; runs no model."""
     record = _Recorded()
-    copy = Known(dict(known.captions), dict(known.votes)) if known is not None else Known()
+    copy = KnownAnswers(dict(known.captions), dict(known.votes)) if known is not None else KnownAnswers()
     advance(views, lineup, copy, ask=record, allowed=(role.name,), images=lambda ids: images)
     return record.requests
 
@@ -209,7 +213,7 @@ def run_chain(
     """
     lineup = replace(lineup, full=True)
     open_only = replace(lineup, full=False)
-    known = Known()
+    known = KnownAnswers()
     texts: dict[tuple[str, str], str] = {}
 
     for role in lineup.roles:

@@ -1,4 +1,4 @@
-"""The same pictures captioned without their context, to compare with (paper C.1)."""
+"""Captions of the same images without context, for comparison (paper C.1)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["CONTEXT_FREE_FOLDER", "context_free_job", "context_free_run"]
 
 
 def context_free_run(run: Run) -> Run:
-    """Return the run that holds a run's captions without context."""
+    """Return the run of the context-free captions, which shares samples, images and views with the given run."""
     return run.below(CONTEXT_FREE_FOLDER).with_shared_tables(("samples", "images", "views"), run)
 
 
 def context_free_job(run: Run, profile: Profile, *, quiet: bool = False) -> CaptionJob:
-    """Return the job that captions a run's pictures without their context.
+    """Return the job that captions a run's images without context.
 
-    The captioner and its settings are the profile's, only the prompt differs. The voters judge its captions where
-    `experiments.context_free` is set; else every caption is wanted and none is voted on.
+    Captioner and settings are those of the profile; only the prompt differs. Voters are asked only if
+    `experiments.context_free` is set; otherwise every caption is used without votes.
 
     Raises:
         EngineError: a checkpoint cannot be found.

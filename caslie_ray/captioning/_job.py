@@ -1,25 +1,20 @@
-"""The caption job: passes over what is missing until every view has its row, then the audit."""
+"""The caption job: passes over the missing views until every view has its row, then counts and the summary."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pyarrow as pa
-
-from caslie_ray.captioning._ledger import KEPT, PartitionState, glance, load, survey
-from caslie_ray.captioning._merge import compact, tidy
-from caslie_ray.captioning._settled import settled
-from caslie_ray.captioning._stages import advance
-from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
-from caslie_ray.captioning._work import WorkOrder
-from caslie_ray.cluster.partition_map import map_partitions
-from caslie_ray.errors import RunError
+from caslie_ray.captioning._caption_work import CaptionWork
+from caslie_ray.captioning._completion_marker import read_completion
+from caslie_ray.captioning._counts import Counts, count_partition, merge_counts
+from caslie_ray.captioning._merge import merge_answers, merge_rows
+from caslie_ray.captioning._partition_status import PartitionStatus
+from caslie_ray.captioning._partitions import Partitions
+from caslie_ray.captioning._summary import job_summary
 from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.progress_monitor import ProgressMonitor
@@ -31,25 +26,20 @@ from caslie_ray.storage.run import Run
 
 __all__ = ["CaptionJob", "CaptionResult", "caption"]
 
-log = logging.getLogger(__name__)
-
-_DISTRIBUTE_FROM = 20_000
-# Share of its views that a job has in hand at most; less than so many views a block keep no model busy.
-_IN_HAND = 0.01
+# Upper limit of the views in progress, as a share of the job's; blocks below _SMALL_BLOCK keep no model busy.
+_IN_PROGRESS = 0.01
 _SMALL_BLOCK = 8
-# How much smaller blocks get after a pass that finished nothing.
+# Factor by which blocks shrink after a pass that finished nothing.
 _SHRINK = 8
-# They wait for a store more than they compute.
-_GLANCES = 16
 
 
 @dataclass
 class CaptionResult:
-    """How a caption job ended.
+    """The outcome of a caption job.
 
     Attributes:
-        summary: what `RUN/summary/caption.json` holds.
-        missing: views without a row; run the job again where it is not 0.
+        summary: what `RUN/summary/caption.json` contains.
+        missing: views without an up-to-date row; run the job again if it is not 0.
     """
 
     summary: dict[str, Any]
@@ -64,259 +54,163 @@ class CaptionJob:
         ProfileError: the lineup is refused.
         EngineError: a checkpoint cannot be found.
         RunError: the run has no views, or its store refuses.
-        PoolDown: a model cannot be started, or does not stay alive; see `faults.missing_voter`.
+        PoolDown: a model cannot be started or kept alive; see `faults.missing_voter`.
     """
 
     run: Run
     profile: Profile
     quiet: bool = False
     lineup: ResolvedLineup = field(init=False)
-    names: list[str] = field(init=False)
+    partitions: Partitions = field(init=False)
     pools: dict[str, PoolStats] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lineup = resolve(self.profile)
-        files = self.run.files("views")
-        if not files:
-            raise RunError(f"{self.run.label} has no views: run ingest first")
-        self.names = sorted({self.run.partition(path) for path in files})
-        self._refuse_other_partitions()
-
-    def _refuse_other_partitions(self) -> None:
-        digits = {len(name) for name in self.names if name != "all"}
-        held = {len(self.run.partition(path)) for path in self.run.files("captions")}
-        if digits and held and held != digits:
-            raise RunError(
-                f"the captions of {self.run.label} are cut by {max(held)} digits of the image id and its views by"
-                f" {max(digits)}: set storage.partition_digits={max(held)} and run ingest again, or use another run"
-            )
-
-    def survey(self, retry: Collection[str], names: Sequence[str] | None = None) -> list[PartitionState]:
-        """Ask the ledger what is missing, in the named partitions or in all.
-
-        Those that are finished or not begun are looked at here, for that takes less than starting Ray.
-        """
-        names = names or self.names
-
-        def look(part: tuple[str, dict[str, list[str]]]) -> PartitionState | None:
-            name, files = part
-            return glance(self.run.with_file_listing(files), name, self.lineup)
-
-        with ThreadPoolExecutor(_GLANCES) as threads:
-            seen = dict(zip(names, threads.map(look, zip(names, self.files(names), strict=True)), strict=True))
-        # What the threads have read and dropped would stay with the driver: some 10 MiB a thread.
-        pa.default_memory_pool().release_unused()
-        read = functools.partial(survey, lineup=self.lineup, retry=frozenset(retry))
-        begun = self._map(read, [name for name in names if seen[name] is None])
-        return [*filter(None, seen.values()), *begun]
-
-    def waiting(self, partition: str) -> list[str]:
-        """Return the ids of a partition's views that wait for a model."""
-        ledger = load(self.run, partition, self.lineup, self.lineup.names)
-        return [row.view.view_id for row in advance(ledger.views, self.lineup, ledger.known) if row.waits_for]
+        self.partitions = Partitions(self.run, self.lineup)
 
     def execute(self) -> CaptionResult:
-        """Do what is missing, audit the table, and write the summary."""
-        begun = time.monotonic()
-        states = self.survey(self.lineup.names)
-        missing = sum(state.missing for state in states)
-        # Rows that only have to be written anew wait for no model; tidying writes them.
-        if any(state.waits for state in states):
+        """Compute what is missing, check the table, and write the summary."""
+        start = time.monotonic()
+        statuses = self.partitions.survey(self.lineup.names)
+        missing = sum(status.missing for status in statuses)
+        # Rows that are only outdated need no model; merging writes them.
+        if any(status.waits for status in statuses):
             check_models(self.lineup.roles, needed_names(self.lineup, self.profile.faults))
             if self.profile.schedule == "staged":
-                self._staged()
+                self._run_staged()
             else:
-                self._streamed(states)
-            states = self.survey(())
-        waiting = self._tidy(states)
-        counts = self._count(states)
-        # A view may wait and have a row: an old one, that no longer holds.
+                self._run_streamed(statuses)
+            statuses = self.partitions.survey(())
+        waiting = self._merge_rows(statuses)
+        counts = self._count(statuses)
+        # A view that waits may have a row, an outdated one.
         left = max(waiting, counts.totals["missing"]) + counts.totals["orphans"]
-        summary = self._summary(counts, left, max(0, missing - left), time.monotonic() - begun)
+        summary = job_summary(
+            self.run, self.profile, self.lineup, counts, self.pools,
+            missing=left, computed=max(0, missing - left), seconds=time.monotonic() - start,
+        )  # fmt: skip
         self.run.write_json("summary/caption.json", summary)
         return CaptionResult(summary, left)
 
-    def files(self, names: Sequence[str]) -> list[dict[str, list[str]]]:
-        """Return the files that each partition has, by table: every table is listed once, not once a partition."""
-        tables = ["views", "images", "captions", KEPT, *(role.answers for role in self.lineup.roles)]
-        listed = {table: self.run.by_partition(table) for table in tables}
-        return [{table: found.get(name, []) for table, found in listed.items()} for name in names]
+    def _run_streamed(self, statuses: Sequence[PartitionStatus]) -> None:
+        work = CaptionWork(self.run, self.lineup, self.profile.storage.block_rows, self.lineup.names)
+        self._run_pools(work, "caption", statuses, lambda status: status.missing)
 
-    def _map(self, function: Callable[[Run, str], Any], names: Sequence[str]) -> Iterator[Any]:
-        """Yield ``function(run, partition)`` for every partition, in no fixed order."""
-        run = self.run
-        if not names:
-            return iter(())
-
-        def call(part: tuple[str, dict[str, list[str]]]) -> Any:
-            name, files = part
-            return function(run.with_file_listing(files), name)
-
-        parts = list(zip(names, self.files(names), strict=True))
-        return map_partitions(call, parts, distributed=self._are_many(files for _, files in parts))
-
-    def _are_many(self, parts: Iterable[dict[str, list[str]]]) -> bool:
-        """Whether partitions hold so many views that starting Ray is worth it."""
-        rows = 0
-        for files in parts:
-            rows += sum(map(self.run.count_rows, files["views"]))
-            if rows >= _DISTRIBUTE_FROM:
-                return True
-        return False
-
-    def _streamed(self, states: Sequence[PartitionState]) -> None:
-        order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, self.lineup.names)
-        self._ask(order, "caption", states, lambda state: state.missing)
-
-    def _staged(self) -> None:
+    def _run_staged(self) -> None:
         for stage in self.lineup.stages:
             names = [role.name for role in self.lineup.roles_of_stage(stage)]
-            states = self.survey(names)
+            statuses = self.partitions.survey(names)
 
-            def waiting(state: PartitionState, names: Sequence[str] = names) -> int:
-                return sum(state.waits[name] for name in names)
+            def waiting(status: PartitionStatus, names: Sequence[str] = names) -> int:
+                return sum(status.waits[name] for name in names)
 
-            if any(map(waiting, states)):
-                order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, frozenset(names), stage)
-                self._ask(order, stage, states, waiting)
+            if any(map(waiting, statuses)):
+                work = CaptionWork(self.run, self.lineup, self.profile.storage.block_rows, frozenset(names), stage)
+                self._run_pools(work, stage, statuses, waiting)
 
-    def _ask(
+    def _run_pools(
         self,
-        order: WorkOrder,
+        work: CaptionWork,
         name: str,
-        states: Sequence[PartitionState],
-        left: Callable[[PartitionState], int],
+        statuses: Sequence[PartitionStatus],
+        count_left: Callable[[PartitionStatus], int],
     ) -> None:
-        """Load models, and run passes until they have answered what is left to them."""
+        """Load models, and run passes until they have answered what is left for them."""
         needed = needed_names(self.lineup, self.profile.faults)
-        total = sum(map(left, states))
-        pools = Pools(self.profile.faults, order.roles, self._pool_rows(total), needed)
+        total = sum(map(count_left, statuses))
+        pools = Pools(self.profile.faults, work.roles, self._pool_rows(total), needed)
         with Progress(name, total, quiet=self.quiet) as progress:
-            with pools, ProgressMonitor(pools.poll, progress, self.run.label, name) as watch:
-                order = replace(order, block_rows=self._block_rows(order, self._job_rows(total), pools.plans))
-                self._passes(order, pools, states, watch, left)
+            with pools, ProgressMonitor(pools.poll, progress, self.run.label, name) as monitor:
+                work = replace(work, block_rows=self._block_rows(work, self._job_rows(total), pools.plans))
+                self._run_passes(work, pools, statuses, monitor, count_left)
             self.pools.update(pools.stats)
 
-    def _passes(
+    def _run_passes(
         self,
-        order: WorkOrder,
+        work: CaptionWork,
         pools: Pools,
-        states: Sequence[PartitionState],
-        watch: ProgressMonitor,
-        left: Callable[[PartitionState], int],
+        statuses: Sequence[PartitionStatus],
+        monitor: ProgressMonitor,
+        count_left: Callable[[PartitionStatus], int],
     ) -> None:
-        """Run what is missing, pass after pass."""
+        """Compute what is missing, pass after pass."""
 
-        def once(names: list[str], smaller: int) -> None:
-            nonlocal order
-            here = replace(order, block_rows=max(1, order.block_rows // _SHRINK**smaller))
-            parts = dict(zip(names, self.files(names), strict=True))
-            for report in pools.run_pass(here, parts, here.block_rows):
-                watch.add(**report)
-            order = replace(order, retry=frozenset())
-            if order.stage is not None:
-                self._compact(order, names)
+        def run_pass(names: list[str], shrinks: int) -> None:
+            nonlocal work
+            current = replace(work, block_rows=max(1, work.block_rows // _SHRINK**shrinks))
+            parts = dict(zip(names, self.partitions.files(names), strict=True))
+            for report in pools.run_pass(current, parts, current.block_rows):
+                monitor.add(**report)
+            work = replace(work, retry=frozenset())
+            if work.stage is not None:
+                self._merge_stage_answers(work, names)
 
-        def look(names: list[str]) -> dict[str, int]:
-            return {state.partition: left(state) for state in self.survey((), names)}
+        def missing_in(names: list[str]) -> dict[str, int]:
+            return {status.partition: count_left(status) for status in self.partitions.survey((), names)}
 
-        missing = {state.partition: left(state) for state in states}
-        pass_after_pass(missing, once, look, self.profile.faults.passes)
+        missing = {status.partition: count_left(status) for status in statuses}
+        pass_after_pass(missing, run_pass, missing_in, self.profile.faults.passes)
 
-    def _compact(self, order: WorkOrder, names: Sequence[str]) -> None:
+    def _merge_stage_answers(self, work: CaptionWork, names: Sequence[str]) -> None:
         """Merge the answer files of a stage, which later stages read."""
-        list(self._map(functools.partial(_compact, folders=[role.answers for role in order.roles]), names))
+        folders = [role.answers for role in work.roles]
+        list(self.partitions.map(functools.partial(_merge_folders, folders=folders), names))
 
     def _pool_rows(self, total: int) -> int:
-        """Rows that decide on the sizes of pools."""
+        """Rows by which pools are sized."""
         return total
 
     def _job_rows(self, total: int) -> int:
-        """Rows that decide on the sizes of blocks."""
+        """Rows by which blocks are sized."""
         return total
 
-    def _block_rows(self, order: WorkOrder, total: int, plans: Sequence[PoolPlan]) -> int:
-        """Return the views per block: few enough that a job that is killed loses little."""
-        in_flight = 1 + sum(plan.limit * plan.slots for plan in plans)
-        in_hand = int(_IN_HAND * total / in_flight)
-        return block_rows_for(plans, min(order.block_rows, max(_SMALL_BLOCK, in_hand)))
+    def _block_rows(self, work: CaptionWork, total: int, plans: Sequence[PoolPlan]) -> int:
+        """Return the views per block: so few that a killed job loses little."""
+        blocks = 1 + sum(plan.limit * plan.slots for plan in plans)
+        in_progress = int(_IN_PROGRESS * total / blocks)
+        return block_rows_for(plans, min(work.block_rows, max(_SMALL_BLOCK, in_progress)))
 
-    def _tidy(self, states: Sequence[PartitionState]) -> int:
-        """Bring what changed into one file a partition; return how many views still wait for a model."""
-        untidy = [state.partition for state in states if state.missing or not state.tidy]
-        gone = {self.run.partition(path) for path in self.run.files("captions")} - set(self.names)
-        return sum(self._map(functools.partial(tidy, lineup=self.lineup), untidy + sorted(gone)))
+    def _merge_rows(self, statuses: Sequence[PartitionStatus]) -> int:
+        """Merge the partitions that changed; return how many views still wait for a model."""
+        changed = [status.partition for status in statuses if status.missing or not status.merged]
+        without_views = {self.run.partition(path) for path in self.run.files("captions")} - set(self.partitions.names)
+        merge = functools.partial(_merge_partition, lineup=self.lineup)
+        return sum(self.partitions.map(merge, changed + sorted(without_views)))
 
-    def _count(self, states: Sequence[PartitionState]) -> Counts:
-        told = [state.counts for state in states if state.counts is not None]
-        others = [state.partition for state in states if state.counts is None]
-        return merge([*told, *self._map(functools.partial(_counts, lineup=self.lineup), others)])
-
-    def _summary(self, counts: Counts, left: int, computed: int, seconds: float) -> dict[str, Any]:
-        ingest = self.run.read_json("summary/ingest.json") or {}
-        asked = {stats.name: stats for stats in self.pools.values()}
-        requests = sum(stats.requests for stats in asked.values())
-        voting_s = sum(stats.choosing_s for stats in asked.values())
-        captioning_s = sum(stats.busy_s for stats in asked.values()) - voting_s
-        session = {
-            "views_computed": computed,
-            "seconds": round(seconds, 2),
-            "views_per_second": round(computed / seconds, 3) if computed else 0.0,
-            "model_calls": requests,
-            "tokens": sum(stats.prompt_tokens + stats.new_tokens for stats in asked.values()),
-            "models": {
-                name: {
-                    "calls": stats.requests,
-                    "batches": stats.calls,
-                    "busy_seconds": round(stats.busy_s, 2),
-                    "load_seconds": round(stats.load_s, 2),
-                    "replicas_lost": stats.deaths,
-                    "down": stats.down,
-                    "engine": stats.details,
-                }
-                for name, stats in asked.items()
-            },
-            "seconds_an_instance": {
-                "captioning": _per(captioning_s, computed),
-                "voting": _per(voting_s, computed),
-            },
-        }
-        table = describe(counts)
-        return {
-            "job": "caption",
-            "run": self.run.label,
-            "profile": self.profile.name,
-            "schedule": self.profile.schedule,
-            "engines": {role.name: role.spec.engine for role in self.lineup.roles},
-            "missing": left,
-            **table,
-            "repeats_saved": ingest.get("repeated_views"),
-            "rejects": ingest.get("reject_reasons"),
-            "this_session": session,
-        }
+    def _count(self, statuses: Sequence[PartitionStatus]) -> Counts:
+        from_markers = [status.counts for status in statuses if status.counts is not None]
+        others = [status.partition for status in statuses if status.counts is None]
+        return merge_counts(
+            [*from_markers, *self.partitions.map(functools.partial(_counts, lineup=self.lineup), others)]
+        )
 
 
-def _compact(run: Run, partition: str, folders: Sequence[str]) -> None:
+def _merge_partition(run: Run, partition: str, lineup: ResolvedLineup) -> int:
+    waiting = merge_rows(run, partition, lineup)
+    _merge_folders(run, partition, [role.answers for role in lineup.roles])
+    return waiting
+
+
+def _merge_folders(run: Run, partition: str, folders: Sequence[str]) -> None:
     for folder in folders:
-        compact(run, partition, folder)
+        merge_answers(run, partition, folder)
 
 
 def _counts(run: Run, partition: str, lineup: ResolvedLineup) -> Counts:
-    return settled(run, partition, lineup) or count_partition(run, partition, lineup)
-
-
-def _per(seconds: float, views: int) -> float | None:
-    return round(seconds / views, 4) if views else None
+    return read_completion(run, partition, lineup) or count_partition(run, partition, lineup)
 
 
 def caption(run: Run, profile: Profile, *, quiet: bool = False) -> CaptionResult:
     """Caption every view of a run and vote on the captions (EC³ and CQE, paper 4.1 and 4.2).
 
-    Only what the run lacks is computed; a run that lacks nothing starts no Ray and loads no model.
+    Only what the run lacks is computed; a complete run starts no Ray and loads no model.
 
     Args:
-        run: holds `images` and `views`.
+        run: has `images` and `views`.
         profile: the lineup and its rules.
         quiet: no progress lines.
+
+    Raises:
+        PoolDown: a model cannot be started or kept alive; other errors as `CaptionJob`.
     """
     return CaptionJob(run, profile, quiet).execute()

@@ -1,4 +1,4 @@
-"""The files of a partition after a chain: merged into one file per table, with each view exactly once."""
+"""Merging a partition's files: one file of `captions` with each view exactly once, one file of answers per model."""
 
 from __future__ import annotations
 
@@ -7,82 +7,87 @@ from typing import Any
 
 import pyarrow as pa
 
-from caslie_ray.captioning._ledger import KEPT, Ledger, load, read_whole
+from caslie_ray.captioning._completion_marker import completion_note
+from caslie_ray.captioning._counts import count_rows
+from caslie_ray.captioning._ledger import KEPT, Ledger, load_ledger
 from caslie_ray.captioning._rows import CaptionAnswer, VoteAnswer, caption_rows
-from caslie_ray.captioning._settled import settled_note
-from caslie_ray.captioning._stages import advance
-from caslie_ray.captioning._summary import count_rows
+from caslie_ray.captioning._table_files import read_undamaged
 from caslie_ray.captioning._view_blocks import answer_row
+from caslie_ray.captioning._voting import advance
 from caslie_ray.hashing import content_id
 from caslie_ray.roles import ResolvedLineup
 from caslie_ray.storage.damaged_files import keep_copy
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import ANSWERS
 
-__all__ = ["compact", "tidy", "write_answers"]
+__all__ = ["merge_answers", "merge_rows", "write_answers"]
 
 
-def tidy(run: Run, partition: str, lineup: ResolvedLineup) -> int:
-    """Bring `captions` of a partition into one file with each view of `views` once; return how many still wait.
+def merge_rows(run: Run, partition: str, lineup: ResolvedLineup) -> int:
+    """Merge `captions` of a partition into one file with each view of `views` once.
 
-    Rows whose answers are not all known keep what is stored of them. Where nothing is left to do or to ask again,
-    the file says so itself, see `settled`. Answers that no row holds any more, for
-    the lineup or the views have changed, are kept apart: they were paid for, and may be asked for again.
+    A row that waits for a model keeps its stored, outdated version. If nothing is missing or retryable, the file gets
+    the completion marker. Answers that are in no row any more, since the lineup or the views changed, are moved to
+    `KEPT`: they were paid for, and may be needed again.
+
+    Returns:
+        The number of views that wait for a model.
 
     Raises:
         RunError: a table cannot be read or written.
     """
-    ledger = load(run, partition, lineup)
-    kept: list[dict[str, Any]] = []
-    whole: str | None = None
+    ledger = load_ledger(run, partition, lineup)
+    rows: list[dict[str, Any]] = []
+    merged: str | None = None
     waiting = 0
     for row in advance(ledger.views, lineup, ledger.known):
         stored = ledger.stored.get(row.view.view_id)
         waiting += row.waits_for is not None
         if row.waits_for is None:
-            kept.append(row.finished(lineup))
+            rows.append(row.finished(lineup))
         elif stored is not None:
-            kept.append(stored)
-    kept.sort(key=lambda row: str(row["view_id"]))
-    _set_aside(run, partition, ledger, kept)
-    for path in ledger.broken:
+            rows.append(stored)
+    rows.sort(key=lambda row: str(row["view_id"]))
+    _keep_unused_answers(run, partition, ledger, rows)
+    for path in ledger.damaged:
         keep_copy(run, path)
-    if kept:
-        counts = count_rows({view.view_id: view.task for view in ledger.views}, kept, lineup)
-        open_ = waiting or counts.totals["missing"] or counts.totals["orphans"] or counts.totals["retryable"]
-        note = None if open_ else settled_note(run, partition, lineup, counts)
-        whole = run.write("captions", partition, caption_rows(kept), note=note)
-    run.delete(path for path in {*ledger.files, *ledger.broken} if path != whole)
+    if rows:
+        counts = count_rows({view.view_id: view.task for view in ledger.views}, rows, lineup)
+        unfinished = waiting or counts.totals["missing"] or counts.totals["orphans"] or counts.totals["retryable"]
+        note = None if unfinished else completion_note(run, partition, lineup, counts)
+        merged = run.write("captions", partition, caption_rows(rows), note=note)
+    run.delete(path for path in {*ledger.files, *ledger.damaged} if path != merged)
     return waiting
 
 
-def compact(run: Run, partition: str, folder: str) -> None:
-    """Bring the answers of one model in a partition into one file, for what reads them many times.
+def merge_answers(run: Run, partition: str, folder: str) -> None:
+    """Merge a model's answers in a partition into one file, since later stages read them often.
 
     Raises:
         RunError: a table cannot be read or written.
     """
-    found = {path: read_whole(run, path, ANSWERS.names) for path in run.files(folder, partition)}
-    whole = {path: table for path, table in found.items() if table is not None}
-    if len(whole) > 1:
-        written = run.write(folder, partition, pa.concat_tables(whole.values()), schema=ANSWERS)
-        run.delete(path for path in whole if path != written)
-
-
-def _set_aside(run: Run, partition: str, ledger: Ledger, kept: Sequence[dict[str, Any]]) -> None:
-    held = {row["caption_key"] for row in kept} | {vote["key"] for row in kept for vote in row["votes"] or ()}
-    dropped = ledger.in_rows - ledger.apart - held
-    known: list[CaptionAnswer | VoteAnswer] = [*ledger.known.captions.values(), *ledger.known.votes.values()]
-    spare = [answer_row(one) for one in known if one.key in dropped and one.error is None]
-    if spare:
-        stem = f"{partition}-{content_id(*(str(row['key']) for row in spare))[:16]}"
-        write_answers(run, KEPT, stem, spare)
+    read = {path: read_undamaged(run, path, ANSWERS.names) for path in run.files(folder, partition)}
+    tables = {path: table for path, table in read.items() if table is not None}
+    if len(tables) > 1:
+        merged = run.write(folder, partition, pa.concat_tables(tables.values()), schema=ANSWERS)
+        run.delete(path for path in tables if path != merged)
 
 
 def write_answers(run: Run, folder: str, stem: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Write answers of one model, or of many in `KEPT`.
+    """Write answers of one model, or of several models in `KEPT`.
 
     Raises:
         RunError: the store refuses.
     """
     run.write(folder, stem, pa.Table.from_pylist(list(rows), schema=ANSWERS), schema=ANSWERS)
+
+
+def _keep_unused_answers(run: Run, partition: str, ledger: Ledger, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the successful answers that were in rows of `captions` before and are in none of these to `KEPT`."""
+    used = {row["caption_key"] for row in rows} | {vote["key"] for row in rows for vote in row["votes"] or ()}
+    unused = ledger.keys_in_rows - ledger.keys_apart - used
+    known: list[CaptionAnswer | VoteAnswer] = [*ledger.known.captions.values(), *ledger.known.votes.values()]
+    kept = [answer_row(answer) for answer in known if answer.key in unused and answer.error is None]
+    if kept:
+        stem = f"{partition}-{content_id(*(str(row['key']) for row in kept))[:16]}"
+        write_answers(run, KEPT, stem, kept)

@@ -1,4 +1,4 @@
-"""A view on its way through the stages, and its form in the tables."""
+"""A view, its answers, and its row of `captions`."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class CaptionAnswer(NamedTuple):
     """A caption, or why there is none.
 
     Attributes:
-        key: of the answer.
-        text: the caption; None where there is none.
-        tokens: those of the prompt and of the caption.
-        cut: whether the prompt lost words.
+        key: key of the answer.
+        text: the caption; None if it failed.
+        tokens: tokens of the prompt and of the caption.
+        cut: whether the prompt was shortened to fit the context.
         error: why there is no caption.
-        retryable: whether the same request may work later.
-        truncated: whether the caption reached the captioner's `max_new_tokens` before its end; None where that is
-            not known: it came with the data, or was written before this was recorded.
+        retryable: whether the same request may succeed later.
+        truncated: whether the caption reached the captioner's `max_new_tokens`; None if unknown: it came with the data,
+            or was written before this was recorded.
     """
 
     key: str
@@ -54,7 +54,7 @@ class CaptionAnswer(NamedTuple):
 
 
 class VoteAnswer(NamedTuple):
-    """One voter's probability of yes, or why there is none."""
+    """One voter's probability of yes, or why there is none; attributes as in `CaptionAnswer`."""
 
     key: str
     p_yes: float | None
@@ -65,19 +65,19 @@ class VoteAnswer(NamedTuple):
 
     @property
     def answer(self) -> str | None:
-        """Yes, no, or None where the vote failed."""
+        """Yes, no, or None if the vote failed."""
         return None if self.p_yes is None else answer_of(self.p_yes)
 
 
 @dataclass
 class Row:
-    """A view and what is known of it.
+    """A view with its answers so far.
 
     Attributes:
         view: the view.
-        caption: its caption; None where none was asked for yet, or none is wanted (text only).
-        votes: the voters asked, in order, with their answers.
-        waits_for: name of the model whose answer is missing; None for a row that is complete.
+        caption: its caption; None if it is not known yet, or not wanted (text only).
+        votes: names and answers of the voters asked, in order.
+        waits_for: name of the model whose answer is missing; None if the row is complete.
     """
 
     view: View
@@ -85,8 +85,14 @@ class Row:
     votes: list[tuple[str, VoteAnswer]] = field(default_factory=list)
     waits_for: str | None = None
 
+    @property
+    def caption_text(self) -> str:
+        """The text of the caption, which must be known; empty if it failed."""
+        assert self.caption is not None
+        return self.caption.text or ""
+
     def finished(self, lineup: ResolvedLineup) -> dict[str, Any]:
-        """Return the row of `captions`, its verdict counted."""
+        """Return the row of `captions`, with the verdict."""
         caption = self.caption
         verdict, error = False, None
         if caption is not None and caption.error is not None:
@@ -117,15 +123,15 @@ class Row:
         }
 
     def signature(self, lineup: ResolvedLineup) -> str:
-        """Return a hash of all that a finished row says, to tell whether a stored one still holds."""
+        """Return the signature of the finished row; a stored row with another one is outdated."""
         return signature(self.finished(lineup))
 
 
 def signature(row: dict[str, Any]) -> str:
-    """Return a hash of what a row of `captions` says."""
+    """Return a hash of the answers, verdict and errors of a row of `captions`."""
     votes = [f"{vote['voter']} {vote['key']} {vote['answer']}" for vote in row["votes"] or []]
-    said = (row["caption_key"], row["caption"], row["verdict"], row["error"], row["retryable"], row["calls"])
-    return content_id(*map(repr, said), *votes)
+    values = (row["caption_key"], row["caption"], row["verdict"], row["error"], row["retryable"], row["calls"])
+    return content_id(*map(repr, values), *votes)
 
 
 def caption_rows(rows: Iterable[dict[str, Any]]) -> pa.Table:
@@ -134,12 +140,12 @@ def caption_rows(rows: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def read_views(table: pa.Table) -> list[View]:
-    """Return the rows of `views`; those of one image and one caption prompt are neighbours."""
+    """Return the rows of `views`, sorted so that views that share a caption are adjacent."""
     return sorted(map(view_of, table.to_pylist()), key=order_of)
 
 
 def view_of(row: Mapping[str, Any]) -> View:
-    """Return a row of `views`."""
+    """Return a row of `views` as a `View`."""
     return View(
         row["view_id"],
         row["image_id"],
@@ -151,5 +157,5 @@ def view_of(row: Mapping[str, Any]) -> View:
 
 
 def order_of(view: View) -> tuple[str, str, str]:
-    """Return the sort key by which views that share a caption are neighbours."""
+    """Return the sort key of `read_views`."""
     return view.image_id, view.caption_prompt.text, view.view_id

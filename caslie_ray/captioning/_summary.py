@@ -1,109 +1,54 @@
-"""What a caption job says at its end, counted from the tables."""
+"""The summary of a caption job, `RUN/summary/caption.json`."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
+from caslie_ray.captioning._counts import Counts
+from caslie_ray.monitoring.pool_stats import PoolStats
+from caslie_ray.profiles import Profile
 from caslie_ray.quality import fleiss_kappa
 from caslie_ray.roles import ResolvedLineup
 from caslie_ray.storage.run import Run
 
-__all__ = ["Counts", "count_partition", "count_rows", "describe", "kind_of_error", "merge"]
-
-_ID = re.compile(r"\b[0-9a-f]{12,}\b")
-# A number of its own; the digits of a model's name stay.
-_NUMBER = re.compile(r"(?<![\w.-])\d[\d.,]*(?![\w-])")
+__all__ = ["job_summary", "table_summary"]
 
 
-@dataclass
-class Counts:
-    """Counts over rows of `captions`; those of several partitions add up."""
-
-    views: Counter[str] = field(default_factory=Counter)
-    used: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    asked: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    audited_yes: Counter[str] = field(default_factory=Counter)
-    audited: Counter[str] = field(default_factory=Counter)
-    full: Counter[tuple[int, int]] = field(default_factory=Counter)
-    totals: Counter[str] = field(default_factory=Counter)
-
-    def as_json(self) -> dict[str, list[list[Any]]]:
-        """Return the counts as JSON has them: pairs of what is counted and its number."""
-        return {name: [[key, count] for key, count in counter.items()] for name, counter in vars(self).items()}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Sequence[Sequence[Any]]]) -> Counts:
-        """Return the counts that `as_json` made."""
-        counts = cls()
-        for name, pairs in value.items():
-            getattr(counts, name).update({tuple(key) if isinstance(key, list) else key: n for key, n in pairs})
-        return counts
-
-
-def count_partition(run: Run, partition: str, lineup: ResolvedLineup) -> Counts:
-    """Count one partition, row by row."""
-    views = run.read("views", ["view_id", "task"], partition)
-    task_of = dict(zip(views["view_id"].to_pylist(), views["task"].to_pylist(), strict=True))
-    return count_rows(task_of, run.read("captions", partition=partition).to_pylist(), lineup)
-
-
-def count_rows(task_of: Mapping[str, str], rows: Iterable[Mapping[str, Any]], lineup: ResolvedLineup) -> Counts:
-    """Count rows of `captions`.
+def job_summary(
+    run: Run, profile: Profile, lineup: ResolvedLineup, counts: Counts, pools: Mapping[str, PoolStats],
+    *, missing: int, computed: int, seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the summary of a caption job.
 
     Args:
-        task_of: the task of each view of the partition, by its id.
-        rows: its rows, each view once at most.
-        lineup: who votes.
+        run: the run.
+        profile: its profile.
+        lineup: its models.
+        counts: counts over the whole table.
+        pools: statistics of the pools of this session.
+        missing: views without an up-to-date row.
+        computed: views computed in this session.
+        seconds: duration of this session.
     """
-    counts = Counts()
-    voters = len(lineup.voters)
-    for row in rows:
-        task = task_of.get(row["view_id"])
-        if task is None:
-            counts.totals["orphans"] += 1
-            continue
-        votes = row["votes"] or []
-        counts.views[task] += 1
-        counts.used[task] += bool(row["verdict"])
-        counts.totals["retryable"] += bool(row["retryable"])
-        counts.totals["cut"] += bool(row["cut"])
-        counts.totals["captions_truncated"] += bool(row["caption_truncated"])
-        counts.totals["calls"] += row["calls"]
-        counts.totals["tokens"] += (row["caption_tokens"] or 0) + sum(vote["tokens"] or 0 for vote in votes)
-        if row["error"] is not None:
-            counts.errors[kind_of_error(row["error"])] += 1
-        if row["caption"] is not None:
-            counts.totals["calls_saved"] += max(0, voters - len(votes))
-        for vote in votes:
-            counts.asked[vote["voter"]] += 1
-            counts.failed[vote["voter"]] += vote["answer"] is None
-        answers = [vote["answer"] for vote in votes]
-        if voters and len(votes) == voters and None not in answers and lineup.asks_all(row["view_id"]):
-            counts.full[(answers.count("yes"), answers.count("no"))] += 1
-            for vote in votes:
-                counts.audited[vote["voter"]] += 1
-                counts.audited_yes[vote["voter"]] += vote["answer"] == "yes"
-    counts.totals["missing"] = len(task_of) - sum(counts.views.values())
-    return counts
+    ingest = run.read_json("summary/ingest.json") or {}
+    return {
+        "job": "caption",
+        "run": run.label,
+        "profile": profile.name,
+        "schedule": profile.schedule,
+        "engines": {role.name: role.spec.engine for role in lineup.roles},
+        "missing": missing,
+        **table_summary(counts),
+        "repeats_saved": ingest.get("repeated_views"),
+        "rejects": ingest.get("reject_reasons"),
+        "this_session": _session_summary(pools, computed, seconds),
+    }
 
 
-def merge(parts: Iterable[Counts]) -> Counts:
-    """Add up the counts of partitions."""
-    total = Counts()
-    for part in parts:
-        for name in vars(total):
-            getattr(total, name).update(getattr(part, name))
-    return total
-
-
-def describe(counts: Counts) -> dict[str, Any]:
-    """Return the counts as the summary has them; shares are between 0 and 1."""
+def table_summary(counts: Counts) -> dict[str, Any]:
+    """Return the part of the summary that is counted from `captions`; shares are between 0 and 1."""
     by_task: dict[str, dict[str, float]] = defaultdict(dict)
     for task, views in sorted(counts.views.items()):
         by_task[task] = {"views": views, "used": counts.used[task], "used_share": counts.used[task] / views}
@@ -134,7 +79,34 @@ def describe(counts: Counts) -> dict[str, Any]:
     }
 
 
-def kind_of_error(error: str) -> str:
-    """Return an error without what differs from row to row, so that a summary stays short."""
-    head = error.split("(", 1)[0].strip()
-    return _NUMBER.sub("#", _ID.sub("…", head))[:120]
+def _session_summary(pools: Mapping[str, PoolStats], computed: int, seconds: float) -> dict[str, Any]:
+    by_name = {stats.name: stats for stats in pools.values()}
+    voting_s = sum(stats.choosing_s for stats in by_name.values())
+    captioning_s = sum(stats.busy_s for stats in by_name.values()) - voting_s
+    return {
+        "views_computed": computed,
+        "seconds": round(seconds, 2),
+        "views_per_second": round(computed / seconds, 3) if computed else 0.0,
+        "model_calls": sum(stats.requests for stats in by_name.values()),
+        "tokens": sum(stats.prompt_tokens + stats.new_tokens for stats in by_name.values()),
+        "models": {
+            name: {
+                "calls": stats.requests,
+                "batches": stats.calls,
+                "busy_seconds": round(stats.busy_s, 2),
+                "load_seconds": round(stats.load_s, 2),
+                "replicas_lost": stats.deaths,
+                "down": stats.down,
+                "engine": stats.details,
+            }
+            for name, stats in by_name.items()
+        },
+        "seconds_an_instance": {
+            "captioning": _per_view(captioning_s, computed),
+            "voting": _per_view(voting_s, computed),
+        },
+    }
+
+
+def _per_view(seconds: float, views: int) -> float | None:
+    return round(seconds / views, 4) if views else None

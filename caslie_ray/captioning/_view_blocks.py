@@ -1,4 +1,4 @@
-"""Blocks of views on their way through the chain: the views, their images, and the answers known so far."""
+"""Blocks of views in the chain, as Arrow tables: the views, their images, and the answers known so far."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from caslie_ray.captioning._known_answers import KnownAnswers
+from caslie_ray.captioning._requests import vote_key
 from caslie_ray.captioning._rows import CaptionAnswer, Row, View, VoteAnswer, view_of
-from caslie_ray.captioning._stages import Known, vote_key
 from caslie_ray.hashing import content_id
 from caslie_ray.roles import ResolvedLineup
 from caslie_ray.storage.schemas import ANSWERS, SCHEMAS
@@ -34,28 +35,28 @@ class ViewBlock(NamedTuple):
     Attributes:
         table: its rows.
         partition: the partition of its views.
-        stem: name of the files that are written for it; the same whenever the block is computed again.
+        stem: name of the files written for it; a recomputed block has the same.
         views: its views.
-        known: the answers known so far.
+        known: the answers so far.
     """
 
     table: pa.Table
     partition: str
     stem: str
     views: list[View]
-    known: Known
+    known: KnownAnswers
 
     def images(self, ids: Iterable[str]) -> dict[str, bytes]:
-        """Return the images of some ids; those that the run lacks are left out."""
+        """Return encoded images by id; ids without an image are left out."""
         wanted = set(ids)
-        found: dict[str, bytes] = {}
+        encoded: dict[str, bytes] = {}
         for image_id, image in zip(self.table["image_id"].to_pylist(), self.table["image"], strict=True):
-            if image_id in wanted and image_id not in found and image.is_valid:
-                found[image_id] = image.as_py()
-        return found
+            if image_id in wanted and image_id not in encoded and image.is_valid:
+                encoded[image_id] = image.as_py()
+        return encoded
 
     def with_answers(self, lineup: ResolvedLineup, rows: Sequence[Row], *, keep_images: bool) -> pa.Table:
-        """Return the block's table with the answers that are known by now."""
+        """Return the block's table with its current answers."""
         table = self.table
         captions, votes = _columns(self.known, lineup, rows)
         for name, column in (("known_caption", captions), ("known_votes", votes)):
@@ -67,7 +68,7 @@ class ViewBlock(NamedTuple):
 
 
 def cut_blocks(views: Sequence[View], rows: int) -> Iterator[Sequence[View]]:
-    """Cut sorted views into blocks; views that share a caption stay together, up to twice the size.
+    """Cut sorted views into blocks; views that share a caption stay together, up to twice the block size.
 
     Args:
         views: in the order of `read_views`.
@@ -85,17 +86,17 @@ def cut_blocks(views: Sequence[View], rows: int) -> Iterator[Sequence[View]]:
 
 def make_block(
     partition: str, rows: Sequence[Row], stored: Mapping[str, dict[str, Any]], images: Mapping[str, bytes],
-    known: Known, lineup: ResolvedLineup,
+    known: KnownAnswers, lineup: ResolvedLineup,
 ) -> pa.Table:  # fmt: skip
     """Return a block.
 
     Args:
         partition: the partition of the views.
-        rows: the views, with what is known of them.
+        rows: the views with their answers so far.
         stored: their rows of `views`, by view id.
         images: encoded images by id; each is stored once per block, with the first of its views.
         known: known answers.
-        lineup: who is asked.
+        lineup: the models.
     """
     captions, votes = _columns(known, lineup, rows)
     seen: set[str] = set()
@@ -107,13 +108,13 @@ def make_block(
     views = pa.Table.from_pylist([stored[row.view.view_id] for row in rows], schema=_VIEWS)
     block = content_id(*(row.view.view_id for row in rows))[:16]
     columns = [*views.columns, pa.array(column, pa.binary()), captions, votes]
-    note = {_PARTITION: partition.encode(), _BLOCK: block.encode()}
-    return pa.table(columns, schema=_SCHEMA.with_metadata(note))
+    metadata = {_PARTITION: partition.encode(), _BLOCK: block.encode()}
+    return pa.table(columns, schema=_SCHEMA.with_metadata(metadata))
 
 
 def open_block(table: pa.Table) -> ViewBlock:
-    """Read a block that `make_block` made."""
-    known = Known()
+    """Return the contents of a block made by `make_block`."""
+    known = KnownAnswers()
     for answer in table["known_caption"].to_pylist():
         if answer is not None:
             known.captions[answer["key"]] = _caption(answer)
@@ -136,13 +137,13 @@ def answers_of(table: pa.Table, *, captioner: bool) -> list[CaptionAnswer | Vote
     return [_caption(row) if captioner else _vote(row) for row in table.to_pylist()]
 
 
-def _columns(known: Known, lineup: ResolvedLineup, rows: Sequence[Row]) -> tuple[pa.Array, pa.Array]:
+def _columns(known: KnownAnswers, lineup: ResolvedLineup, rows: Sequence[Row]) -> tuple[pa.Array, pa.Array]:
     captions: list[dict[str, Any] | None] = []
     votes: list[list[dict[str, Any]]] = []
     for row in rows:
         caption = row.caption
         captions.append(answer_row(caption) if caption is not None else None)
-        # A later voter may have answered under another lineup: its vote is kept although an earlier one is missing.
+        # A later voter may have answered under another lineup: its vote is kept even if an earlier one is missing.
         keys = [vote_key(row.view, caption.text, voter) for voter in lineup.voters] if caption and caption.text else []
         votes.append([answer_row(known.votes[key]) for key in keys if key in known.votes])
     return pa.array(captions, _ANSWER), pa.array(votes, pa.list_(_ANSWER))

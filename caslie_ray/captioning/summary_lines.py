@@ -13,7 +13,7 @@ __all__ = ["summary_lines"]
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Return the summary as lines; the shares per task are a row of the paper's Table 4."""
+    """Return the summary as printed lines; the shares by task are a row of the paper's Table 4."""
     used = summary["captions_used"]
     session = summary["this_session"]
     lines = [_views(summary)]
@@ -38,7 +38,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     lines += [
         f"this session     {session['views_computed']:,} views · {session['model_calls']:,} calls ·"
         f" {session['tokens']:,} tokens · {clock(session['seconds'])} · {session['views_per_second']:.1f} views/s",
-        f"model time       {each['captioning'] or 0:.3f} s captioning and {each['voting'] or 0:.3f} s voting a view",
+        f"model time       {each['captioning'] or 0:.3f} s captioning and {each['voting'] or 0:.3f} s voting per view",
     ]
     return lines
 

@@ -39,7 +39,7 @@ class Limits(NamedTuple):
     Attributes:
         groups: all nodes that exist or can be started.
         what: subject and verb for a message, such as ``this machine has``.
-        mend: what else a user can do, as a clause.
+        mend: another fix for the user, as a clause.
     """
 
     groups: Sequence[NodeGroup]

@@ -1,4 +1,4 @@
-"""References meet their results: bucket by bucket, results are written for each group of parsed rows."""
+"""Join of references and their results: bucket by bucket, results are written for each group of parsed rows."""
 
 from __future__ import annotations
 

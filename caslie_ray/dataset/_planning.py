@@ -28,7 +28,7 @@ __all__ = ["IngestPlan", "plan_ingest"]
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
-    """What is to be done.
+    """The plan of an ingest.
 
     Attributes:
         files: source files.

@@ -92,7 +92,7 @@ def read_source(
                 yield Record(number, location, None if why else row, why, (*notes, *more))
             else:
                 kind = "null" if value is None else type(value).__name__
-                reason = f"no row: a {kind} stands where an object with the row's columns should"
+                reason = f"no row: a {kind} in the place of an object with the row's columns"
                 yield Record(number, location, None, reason, notes)
     except StoreError:
         raise

@@ -192,7 +192,7 @@ class Chat:
         """Return the content format that the template understands: parts, or plain text."""
         images = self._architecture.takes_images
         formats = (self._parts, self._plain) if images else (self._plain, self._parts)
-        reason = "it leaves out what the user says"
+        reason = "it leaves out the user's message"
         for content_of in formats:
             try:
                 # Jinja raises what the template's own expressions raise, so any exception.

@@ -30,7 +30,7 @@ class ProgressMonitor:
         poll: returns messages, and the counters and upper limit of replicas of each pool.
         progress: the line that a person reads.
         run: the run, as it may be shown.
-        job: what is being done: `caption`, or in the staged schedule the model at work.
+        job: what is being done: `caption`, or in the staged schedule the current model.
     """
 
     def __init__(self, poll: Poll, progress: Progress, run: str, job: str) -> None:

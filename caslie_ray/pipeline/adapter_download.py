@@ -1,7 +1,7 @@
-"""LoRA adapters of a run on an object store, copied to this node's disk: engines read folders.
+"""Local copies of LoRA adapters that are on an object store, because engines read folders.
 
-A copy is locked (flock, shared) by every process that uses it. It is removed when its last user releases it; what a
-killed process left behind is removed by the next one that copies an adapter on the node.
+Every process that uses a copy has a shared lock (flock) on it. The last process to release a copy deletes it; copies of
+killed processes are deleted by the next download on the node.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ __all__ = ["release_adapters", "with_local_adapters"]
 
 _LOCK = ".lock"
 _in_use: dict[Path, int] = {}
-"""The copies that this process uses, and the open file that holds the lock of each."""
+"""The copies that this process uses, with the open file descriptor of each lock."""
 
 
 def with_local_adapters(spec: EngineSpec) -> EngineSpec:
-    """Return a spec whose adapters are folders of this machine; those named by a URI are fetched, once per node.
+    """Return a spec whose adapters are local folders; those at a URI are downloaded, once per node.
 
-    The copies stay until `release_adapters`, or until the process ends: an engine may load them again.
+    The copies remain until `release_adapters` or the end of the process, since an engine may load them again.
 
     Raises:
-        RunError: the store does not give one, or no folder of this machine can take it.
+        RunError: an adapter cannot be read from the store, or no local folder is safe to write to.
     """
     local = {name: _fetched(place) if "://" in place else place for name, place in spec.adapters.items()}
     return replace(spec, adapters=local)
@@ -47,19 +47,19 @@ def with_local_adapters(spec: EngineSpec) -> EngineSpec:
 
 @atexit.register
 def release_adapters() -> None:
-    """Remove the copies that this process used and that no other process of the node uses."""
+    """Delete the copies that this process used, except those in use by another process of the node."""
     roots = {folder.parent for folder in _in_use}
     while _in_use:
         os.close(_in_use.popitem()[1])
     for root in roots:
-        # A process that copies at this moment removes what is unused itself.
+        # A process that is downloading now deletes unused copies itself.
         with suppress(OSError, Timeout), FileLock(root / _LOCK, timeout=0, mode=0o666):
             _remove_unused(root)
 
 
 def _fetched(uri: str) -> str:
-    """The local copy of a folder. Its name depends on the files' sizes and times too: an adapter may be replaced."""
-    from huggingface_hub import constants  # slow to import, and only a run on an object store needs it
+    """Return the local copy of a folder; its name covers file sizes and times, since an adapter may be replaced."""
+    from huggingface_hub import constants  # slow to import, and only needed on an object store
 
     run = open_run(uri)
     files = [info for info in run.listed(run.root) if info.type == pafs.FileType.File]
@@ -77,7 +77,7 @@ def _fetched(uri: str) -> str:
                 (part / info.base_name).write_bytes(run.read_bytes(info.path))
             os.replace(part, folder)
         opened = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks: its copies are never removed
+        with suppress(OSError):  # no lock support: the copies are never deleted
             fcntl.flock(opened, fcntl.LOCK_SH)
         _in_use[folder] = opened
         _remove_unused(root)
@@ -85,11 +85,11 @@ def _fetched(uri: str) -> str:
 
 
 def _remove_unused(root: Path) -> None:
-    """Remove the copies that no process uses; the caller holds the lock of `root`, so that none is being made."""
+    """Delete the copies that no process uses; the caller has the lock of `root`, so no download is running."""
     for folder in root.iterdir():
         if not folder.is_dir() or folder in _in_use:
             continue
-        with suppress(OSError):  # in use, of another user, or on a file system without locks
+        with suppress(OSError):  # in use, owned by another user, or no lock support
             opened = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,11 +99,11 @@ def _remove_unused(root: Path) -> None:
 
 
 def _root(preferred: Path) -> Path:
-    """The preferred folder if it can be made and written, else one of this user among the temporary files.
+    """Return the preferred folder if it is writable, otherwise this user's folder in the temporary directory.
 
     Raises:
-        RunError: the folder among the temporary files belongs to another user, who could replace the adapters.
-        OSError: neither folder can be made.
+        RunError: the temporary folder belongs to another user, who could replace the adapters.
+        OSError: neither folder can be created.
     """
     try:
         preferred.mkdir(parents=True, exist_ok=True)

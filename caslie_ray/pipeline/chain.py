@@ -99,7 +99,7 @@ def run_chain(
 
     Args:
         work: what is done.
-        stages: the models, in the order in which a block meets them.
+        stages: the models, in the order in which a block passes them.
         parts: the files of each partition by table, by the partition's name.
         settings: how.
 

@@ -30,7 +30,7 @@ class Coalescer:
     """Merges waiting requests of one kind into engine calls of limited size. Thread-safe.
 
     Args:
-        most: upper limit of requests per engine call, unless a single caller brings more.
+        most: upper limit of requests per engine call, unless a single caller sends more.
         at_once: engine calls that may be in flight.
     """
 

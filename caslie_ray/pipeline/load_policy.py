@@ -1,11 +1,11 @@
-"""Retry policy for replicas whose model fails to load: how often, after which pause, and on which nodes.
+"""Retry policy for replicas whose model fails to load: number of tries, backoff, and nodes.
 
-There is one `LoadPolicy` per pool. It receives each failure and decides what comes next; it starts nothing itself.
+There is one `LoadPolicy` per pool. It only decides; the caller starts the next try.
 
 - `final`: no retry.
-- `retry`: again on any node after a pause, which doubles with each try. The pause holds for the whole pool, so that
-  many replicas do not ask a hub that is down one after the other.
-- `elsewhere`: again at once on another node; where there is no other, on the same one after the pause.
+- `retry`: retried on any node with exponential backoff. The pause applies to all replicas of the pool, which spares an
+  overloaded hub.
+- `elsewhere`: retried at once on another node; without another node, on the same one after the pause.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from caslie_ray.engines.load_errors import LoadFailure
 __all__ = ["Attempt", "Decision", "LoadPolicy", "nodes_with_room"]
 
 _LONGEST_PAUSE_S = 300.0
-# A node that failed this many replicas of a pool is avoided for good.
+# Replicas of a pool that may fail on a node before the pool avoids it.
 _REFUSALS = 2
 
 
@@ -31,8 +31,8 @@ class Attempt:
 
     Attributes:
         number: counts from 1.
-        avoid: ids of the nodes on which this replica failed through the node's fault.
-        anywhere: place it on any node, even one that is avoided.
+        avoid: ids of the nodes on which this replica failed because of the node.
+        anywhere: allow any node, avoided ones included.
     """
 
     number: int = 1
@@ -41,10 +41,10 @@ class Attempt:
 
 
 class Decision(NamedTuple):
-    """What comes after a failed try.
+    """The decision after a failed try.
 
     Attributes:
-        attempt: the next try, or None where there is none.
+        attempt: the next try; None: no retry.
         messages: log lines, without the pool's name.
     """
 
@@ -54,15 +54,14 @@ class Decision(NamedTuple):
 
 @dataclass
 class LoadPolicy:
-    """Decides about the failed loads of one pool.
+    """Retry policy of one pool.
 
     Attributes:
         tries: tries per replica.
-        pause_s: seconds before the second try; the later pauses are each twice as long, up to five minutes.
-        grows: whether nodes may be added to the cluster, so that waiting for another node makes sense. False once
-            that was in vain.
-        refusals: failures through a node's fault, by node id.
-        paused_until: until when the pool loads nothing, in seconds of the monotonic clock.
+        pause_s: seconds before the second try; doubles with each further try, up to five minutes.
+        grows: whether waiting for a new node makes sense; set to False once none came in time.
+        refusals: failures because of the node, by node id.
+        paused_until: end of the pool's pause, in seconds of the monotonic clock.
     """
 
     tries: int
@@ -72,12 +71,12 @@ class LoadPolicy:
     paused_until: float = 0.0
 
     def after(self, attempt: Attempt, failure: LoadFailure, node: str | None, nodes: Mapping[str, str]) -> Decision:
-        """Decide what comes after a failed try.
+        """Decide how to continue after a failed try.
 
         Args:
             attempt: the try that failed.
-            failure: why.
-            node: id of the node on which it failed; None where that is not known.
+            failure: why it failed.
+            node: id of the node on which it failed; None if unknown.
             nodes: addresses of the nodes that are large enough for a replica, by id.
         """
         where = f" on {nodes.get(node, node)}" if node is not None else ""
@@ -101,7 +100,7 @@ class LoadPolicy:
         return Decision(following, [f"{what}; next try in {self.paused_until - time.monotonic():.0f} s"])
 
     def avoided(self, attempt: Attempt, nodes: Iterable[str]) -> frozenset[str]:
-        """Return the nodes on which a try may not be placed; empty where no other node could take it.
+        """Return the nodes on which a try may not be placed; empty if no other node is large enough.
 
         Args:
             attempt: the try.
@@ -113,22 +112,22 @@ class LoadPolicy:
         return avoid if self.grows or set(nodes) - avoid else frozenset()
 
     def nowhere_else(self, attempt: Attempt) -> Attempt:
-        """Return the try again, for any node, where no other node had room in time. The next one is not waited for."""
+        """Return the try for any node, after no other node had room in time; later tries do not wait for one."""
         self.grows = False
         return replace(attempt, anywhere=True)
 
     def delay_s(self) -> float:
-        """Return the seconds until a replica may be loaded, with jitter; 0 for now."""
+        """Return the seconds until a replica may be loaded, with jitter; 0: at once."""
         rest = self.paused_until - time.monotonic()
         return rest + random.uniform(0.0, self.pause_s / 2) if rest > 0 else 0.0
 
 
 def nodes_with_room(nodes: Iterable[Mapping[str, Any]], needs: Mapping[str, float]) -> dict[str, str]:
-    """Return the addresses of the live nodes that could hold a replica if they were empty, by id.
+    """Return the addresses of the live nodes that are large enough for a replica, by node id.
 
     Args:
         nodes: as `ray.nodes()` returns them.
-        needs: what a replica needs, such as ``{"CPU": 1.0, "GPU": 0.5}``.
+        needs: resources per replica, such as ``{"CPU": 1.0, "GPU": 0.5}``.
     """
     return {
         str(node["NodeID"]): str(node.get("NodeManagerAddress", "?"))

@@ -1,4 +1,4 @@
-"""Which pools of replicas a lineup needs, how large they may be, and whether a cluster has room for them."""
+"""Sizing of replica pools: resources per replica, upper limits, and a check that the minimum fits the cluster."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from caslie_ray.roles import Role
 
 __all__ = ["PoolPlan", "pool_plans", "refuse_what_cannot_fit", "size_pools"]
 
-# Replicas that are requested of a cluster whose limit Ray does not know: those that find no room stay pending.
+# Replicas to request if the cluster's limit is unknown: those without room stay pending.
 _UNKNOWN_LIMIT = 64
 
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """One pool: which model it holds, what a replica needs, and whether a job goes on without it.
+    """A pool of replicas of one checkpoint.
 
     Attributes:
-        key: identifies the pool.
+        key: identifier of the pool.
         name: the model's name in the profile.
         spec: what a replica loads.
         cpus: CPU cores per replica.
@@ -32,7 +32,7 @@ class PoolPlan:
         memory_gib: main memory per replica, in GiB.
         minimum: replicas that must be ready before work starts.
         maximum: upper limit of replicas; None: as many as fit, see `size_pools`.
-        needed: whether the job ends where the pool cannot be kept alive.
+        needed: whether the job fails if the pool is down.
     """
 
     key: str
@@ -47,26 +47,26 @@ class PoolPlan:
 
     @property
     def slots(self) -> int:
-        """Batches that a replica takes at once."""
+        """Concurrent batches per replica."""
         return overlap(self.spec.engine)
 
     @property
     def limit(self) -> int:
-        """Upper limit of replicas; the minimum where it is not settled yet."""
+        """Upper limit of replicas; the minimum if `maximum` is None."""
         return self.minimum if self.maximum is None else self.maximum
 
     @property
     def needs(self) -> dict[str, float]:
-        """What a replica takes of the cluster, by Ray's names of the units; memory in bytes."""
+        """Resources per replica, by Ray's resource names; memory in bytes."""
         return {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_gib * 2**30}
 
 
 def pool_plans(roles: Sequence[Role], needed: Collection[str | None] | None = None) -> list[PoolPlan]:
-    """Return one pool for each checkpoint among the roles.
+    """Return one pool per checkpoint of the roles.
 
     Args:
-        roles: who is asked.
-        needed: names of the roles that a job does not go on without; None for all.
+        roles: the roles.
+        needed: names of the roles that the job requires; None for all.
     """
     plans: dict[str, PoolPlan] = {}
     for role in roles:
@@ -82,15 +82,15 @@ def pool_plans(roles: Sequence[Role], needed: Collection[str | None] | None = No
 
 
 def size_pools(plans: Sequence[PoolPlan], rows: int, limits: Mapping[str, float] | None) -> list[PoolPlan]:
-    """Settle the upper limit of each pool that has none.
+    """Set the upper limit of each pool that has none.
 
-    The first such pool gets what the others leave: in a lineup that is the captioner, which decodes and so is many
-    times slower than a voter. Other such pools keep to their minimum, and no pool gets more replicas than batches.
+    The first such pool gets the resources that the others leave: that is the captioner's, which generates text and is
+    many times slower than a voter. Others stay at their minimum. No pool gets more replicas than there are batches.
 
     Args:
-        plans: pools that run together, the captioner's first.
-        rows: rows that are to be answered.
-        limits: the most that the cluster can have, by Ray's names of the units; None where it is not known.
+        plans: pools that run at the same time, the captioner's first.
+        rows: rows to answer.
+        limits: the cluster's maximum resources, by Ray's resource names; None if unknown.
     """
     first = next((plan for plan in plans if plan.maximum is None), None)
     if first is None:
@@ -110,23 +110,23 @@ def size_pools(plans: Sequence[PoolPlan], rows: int, limits: Mapping[str, float]
 
 
 def refuse_what_cannot_fit(plans: Sequence[PoolPlan], connection: Connection) -> None:
-    """Check that the minimum of replicas of pools that run together fits the cluster, as it is or can become.
+    """Check that the minimum replicas of pools that run at the same time fit the cluster, now or after it grows.
 
-    On a joined cluster, models that the job goes on without are not counted: it gives them up after a while.
+    On a joined cluster, optional models are not counted: the job continues without them after a timeout.
 
     Args:
-        plans: the pools that are to run together.
+        plans: the pools.
         connection: how this process is connected to Ray.
 
     Raises:
-        PoolDown: it can never fit; the message says what is missing and what to do.
+        PoolDown: they can never fit; the message says what is missing and how to fix it.
     """
     counted = [plan for plan in plans if plan.needed or not connection.joined]
     shortage = cluster_shortage([Need(plan.name, plan.needs, plan.minimum) for plan in counted], connection)
     if shortage is None:
         return
-    mend = "run one model at a time (schedule=staged), " if len(plans) > 1 and shortage.alone else ""
+    staged = "run one model at a time (schedule=staged), " if len(plans) > 1 and shortage.alone else ""
     raise PoolDown(
-        f"{shortage.reason}; {mend}lower resources, alone or pool.min of these models in the profile,"
+        f"{shortage.reason}; {staged}lower resources, alone or pool.min of these models in the profile,"
         f" or {shortage.mend}"
     )

@@ -127,7 +127,7 @@ class Pools:
     def poll(self) -> tuple[list[str], list[tuple[PoolStats, int]]]:
         """Return what happened since the last call, and the counters and upper limit of each pool.
 
-        Ends the running chain where a pool is down without which it cannot go on. Called from a thread beside it.
+        Aborts the running chain if a required pool is down. Called from another thread.
         """
         if self._monitor is None:
             return [], []

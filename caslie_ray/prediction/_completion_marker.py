@@ -27,7 +27,7 @@ def completion_note(
     splits: Sequence[str],
     counts: Mapping[str, Mapping[str, int]],
 ) -> dict[str, str]:
-    """Return the footer's note for a partition in which every question is answered and none is to be retried.
+    """Return the footer's note for a partition in which every question is answered and none is retried.
 
     Raises:
         StoreError: the store does not answer.
@@ -58,7 +58,7 @@ def read_completion(
 
 
 def _key(run: Run, partition: str, answerers: Sequence[Answerer], splits: Sequence[str]) -> str:
-    """Return a hash of what the questions of a partition depend on; their files stand for the instructions."""
+    """Return a hash of what the questions of a partition depend on, with sizes and times of the instruction files."""
     tables = sorted({answerer.table for answerer in answerers})
     paths = [path for table in tables for path in run.files(table, partition)]
     files = [f"{info.path.removeprefix(run.root)} {info.size} {info.mtime_ns}" for info in run.info(paths)]

@@ -70,7 +70,7 @@ class Profile(Settings):
     """Which questions are answered, and by which models."""
 
     experiments: ExperimentSettings = ExperimentSettings()
-    """What is tried besides the method itself."""
+    """Experiments in addition to the method itself."""
 
     @model_validator(mode="after")
     def _somebody_votes(self) -> Self:

@@ -10,15 +10,15 @@ DAMAGED = "damaged"
 """Folder of a run with copies of damaged files that jobs replaced."""
 
 _KEEP = f"and keeps a copy of the file in {DAMAGED}/"
-_MOVE = "move it to another folder and run {job} again, which writes it anew"
+_MOVE = "move it to another folder and run {job} again, which rewrites it"
 _INGEST = f"run ingest again: it reads and fetches what is missing, {_KEEP}"
 _TABLES = ("samples", "images", "views", "rejects")
 _FIXES = {
     "captions": f"run caption again: it uses the answers that can still be read, asks for the others, {_KEEP}",
     "answers": f"run caption again: it asks for the answers of this file, {_KEEP}",
     "predictions": f"run predict again: it asks the questions of this file, {_KEEP}",
-    "instructions": "run fuse again, which writes it anew",
-    "experiments": "run fuse again, which writes it anew",
+    "instructions": "run fuse again, which rewrites it",
+    "experiments": "run fuse again, which rewrites it",
     # Ingest skips tables whose file names and sizes have not changed.
     **dict.fromkeys(_TABLES, f"{_INGEST}; if the error stays, move the file to another folder first"),
     **dict.fromkeys(("fetched", "parsed", "pending"), _INGEST),

@@ -1,4 +1,4 @@
-"""Caption jobs with models of a hub: what is downloaded, what is recorded, and what ends them."""
+"""Caption jobs with models of a hub: downloads, pinned revisions, and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME, GATED = "some-org/voter", "some-org/gated"
 def caption(
     run: Path, server: Hub, home: Path, *names: str, settings: Sequence[str] = (), offline: bool = False
 ) -> tuple[int, str]:
-    """Run the job with voters of the hub, on two replicas each, and others; return its exit code and its log."""
+    """Run the job with these voters, two replicas for each of the hub; return its exit code and its log."""
     voters = [
         voter(name.rpartition("/")[2], checkpoint=name, revision="main", pool=[2, 2]) if "/" in name else voter(name)
         for name in names
@@ -41,7 +41,7 @@ def caption(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """A hub with a voter, and another one whose licence was not accepted."""
+    """A hub with a voter and a gated voter whose licence was not accepted."""
     with hub() as one:
         folder = tmp_path_factory.mktemp("hub") / "model"
         shutil.copytree(resolve("miniature:voter-llama-3b").location, folder)
@@ -67,7 +67,7 @@ def test_a_job_downloads_its_model_once_and_a_finished_run_needs_no_hub(
     assert summary["missing"] == 0
     assert summary["this_session"]["models"]["voter"]["replicas_lost"] == 0
 
-    # The branch moves, the hub is gone, and so is what was downloaded: the run goes on with the commit that it used.
+    # The branch moves, the hub is unreachable and the cache is empty: the run keeps the commit that it used.
     server.refs[NAME, "main"] = "f" * 40
     before = server.asked.total()
     code, log = caption(run, server, tmp_path / "empty", NAME, offline=True)
@@ -94,7 +94,7 @@ def test_a_voter_that_can_never_be_loaded_ends_a_staged_job_before_the_first_mod
 
 
 @pytest.mark.cluster
-def test_a_quorum_goes_on_without_a_voter_that_the_hub_does_not_have(server: Hub, world: Path, tmp_path: Path) -> None:
+def test_a_quorum_goes_on_without_a_voter_missing_from_the_hub(server: Hub, world: Path, tmp_path: Path) -> None:
     fresh_run(world, tmp_path / "run")
     settings = ["faults.missing_voter=quorum", "votes.schedule=full"]
     code, log = caption(

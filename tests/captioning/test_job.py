@@ -1,6 +1,6 @@
-"""The caption job on real Ray: both schedules, a row that kills, and what is left at the end.
+"""The caption job on Ray: both schedules, plans, pools, and the tables at the end.
 
-What else may go wrong is in tests/test_faults.py.
+More faults are in tests/test_faults.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import ray
 
-from caslie_ray.captioning import CaptionJob, _job, _plan, caption, plan_captions
+from caslie_ray.captioning import CaptionJob, _job, _plan, _plan_sample, caption, plan_captions
 from caslie_ray.errors import PoolDown, RunError
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.pipeline.pools import Pools
@@ -41,7 +41,7 @@ def all_ids(run: Run) -> list[str]:
 
 
 def mark(run: Run, word: str, count: int) -> list[str]:
-    """Put a word into the caption prompts of the first views, so that a faulty engine obeys it."""
+    """Append a word to the caption prompts of the first views, which triggers a fault in the faulty engine."""
     chosen = {row["view_id"] for row in rows(run, "views")[:count]}
     return edit_views(
         run,
@@ -86,11 +86,11 @@ def test_the_summary_is_counted_from_the_table(done: Path) -> None:
     session = summary["this_session"]
     assert session["model_calls"] <= summary["calls"]
     assert session["seconds_an_instance"]["voting"] > 0
-    assert summary["repeats_saved"] is None  # no job of ingest has left a summary here
+    assert summary["repeats_saved"] is None  # ingest has left no summary here
 
 
 @pytest.mark.chaos
-def test_a_row_that_kills_its_replica_costs_itself_and_is_not_tried_again(world: Path, tmp_path: Path) -> None:
+def test_a_row_that_kills_its_replica_is_a_final_error_row(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     poison = mark(run, faulty.EXIT, 1)
     result = caption(run, faulty_profile(), quiet=True)
@@ -103,10 +103,10 @@ def test_a_row_that_kills_its_replica_costs_itself_and_is_not_tried_again(world:
             assert row["error"] is None
             assert row["caption"]
     again = caption(run, faulty_profile(), quiet=True)
-    assert again.summary["this_session"]["views_computed"] == 0, "a poison row was tried again"
+    assert again.summary["this_session"]["views_computed"] == 0, "a poison row was retried"
 
 
-def test_a_model_that_cannot_be_loaded_fails_the_job_by_name(world: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_named_in_the_error(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     broken = voter("phi", engine="tests.faulty:refuse")
     with pytest.raises(PoolDown, match=r"phi \(miniature:voter-phi\).*no room for miniature:voter-phi"):
@@ -114,7 +114,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_job_by_name(world: Path, tmp_pa
     assert run.files("captions") == []
 
 
-def test_a_model_that_finds_no_room_says_what_it_needs(world: Path, tmp_path: Path) -> None:
+def test_a_model_without_room_is_reported_with_its_resources(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     small = voter("phi", resources={"cpus": 0.2, "gpus": 0.5})
 
@@ -141,7 +141,7 @@ def test_a_lineup_too_large_for_this_machine_is_refused_at_once(world: Path, tmp
         caption(run, profile(large, settings=["captions.source=dataset"]), quiet=True)
 
 
-def test_a_pool_on_a_share_of_a_gpu_is_placed(world: Path, tmp_path: Path) -> None:
+def test_a_pool_with_a_fraction_of_a_gpu_is_placed(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     seen: list[float] = []
 
@@ -177,7 +177,7 @@ def test_a_run_without_views_says_what_to_do(tmp_path: Path) -> None:
         caption(open_run(str(tmp_path / "empty")), profile(), quiet=True)
 
 
-def test_a_truncated_file_of_a_dead_writer_is_asked_again(done: Path, tmp_path: Path) -> None:
+def test_rows_of_a_truncated_file_are_computed_again(done: Path, tmp_path: Path) -> None:
     run = fresh_run(done, tmp_path / "run")
     before = rows(run)
     path = Path(run.files("captions")[0])
@@ -194,7 +194,7 @@ def test_a_plan_changes_nothing_and_counts_what_is_missing(done: Path, world: Pa
     plan = plan_captions(run, profile(settings=["cost.hour_usd=3600"]), quiet=True)
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == names
     total = len(all_ids(run))
-    assert (plan.views, plan.held, plan.missing) == (total, 0, total)
+    assert (plan.views, plan.done, plan.missing) == (total, 0, total)
     assert plan.calls["captioner"] == total
     assert plan.seconds is not None
     assert plan.usd == pytest.approx(plan.seconds)
@@ -203,22 +203,22 @@ def test_a_plan_changes_nothing_and_counts_what_is_missing(done: Path, world: Pa
     assert "nothing to do" in nothing.lines()[-1]
     assert nothing.memory == []  # on the CPU
     on_gpu = profile(settings=["lineup.captioner.resources.gpus=0.5"])
-    said = plan_captions(open_run(str(done)), on_gpu, quiet=True).lines()
-    assert any(line.startswith("GPU memory   captioner  1.") and "gpus 0.1 of 24 GB" in line for line in said)
+    lines = plan_captions(open_run(str(done)), on_gpu, quiet=True).lines()
+    assert any(line.startswith("GPU memory   captioner  1.") and "gpus 0.1 of 24 GB" in line for line in lines)
 
 
-def test_a_plan_times_the_minimum_of_replicas_of_a_pool_without_limit(
+def test_a_plan_times_an_unlimited_pool_with_its_minimum_of_replicas(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed: list[dict[str, int]] = []
 
-    class Noted(Pools):
+    class RecordedPools(Pools):
         def __enter__(self) -> Any:
             router = super().__enter__()
             timed.append({plan.name: plan.limit for plan in self.plans})
             return router
 
-    monkeypatch.setattr(_job, "Pools", Noted)
+    monkeypatch.setattr(_job, "Pools", RecordedPools)
     staged = ["schedule=staged", "lineup.captioner.pool.max=null", "lineup.captioner.batch_size=4"]
     lineup = profile(voter("phi", pool={"min": 1, "max": None}, batch_size=4), settings=staged)
     plan = plan_captions(fresh_run(world, tmp_path / "run"), lineup, quiet=True)
@@ -232,13 +232,13 @@ def test_a_plan_times_the_minimum_of_replicas_of_a_pool_without_limit(
     assert f"replicas     up to captioner {captioners} · phi {phis}" in plan.lines()
 
 
-def test_the_time_of_a_plan_is_scaled_to_the_planned_replicas_by_stage() -> None:
+def test_the_time_of_a_plan_is_scaled_to_the_planned_replicas_of_each_stage() -> None:
     pools = pool_plans(resolve(profile(voter("phi"), settings=["lineup.captioner.pool.max=null"])).roles)
     captioner, phi = (replace(pool, gpus=1.0, cpus=0.0) for pool in pools)
     eight = {"CPU": 8.0, "GPU": 8.0}
 
     def speedup(pools: list[PoolPlan], rows: int) -> float:
-        return _plan._speedup(size_pools(pools, 0, eight), size_pools(pools, rows, eight))
+        return _plan.speedup(size_pools(pools, 0, eight), size_pools(pools, rows, eight))
 
     assert speedup([captioner], 10**6) == 8
     assert speedup([captioner, phi], 10**6) == 7
@@ -249,27 +249,27 @@ def test_the_time_of_a_plan_is_scaled_to_the_planned_replicas_by_stage() -> None
     views = {"w": 4, "x": 10, "y": 110}
     seconds: dict[str | None, dict[str, float]]
     seconds = {"captioner": {"w": 9.0, "x": 10.0, "y": 90.0}, "phi": {"w": 9.0, "x": 2.0, "y": 12.0}}
-    assert _plan._seconds_a_view(seconds, views, {"captioner": 8.0, "phi": 1.0}) == pytest.approx(0.1 + 0.1)
-    assert _plan._seconds_a_view(seconds, views, {"captioner": 1.0, "phi": 1.0}) == pytest.approx(0.8 + 0.1)
-    assert _plan._seconds_a_view({None: {"w": 1.0, "x": 10.0, "y": 90.0}}, views, {None: 4.0}) == pytest.approx(0.2)
+    assert _plan.seconds_per_view(seconds, views, {"captioner": 8.0, "phi": 1.0}) == pytest.approx(0.1 + 0.1)
+    assert _plan.seconds_per_view(seconds, views, {"captioner": 1.0, "phi": 1.0}) == pytest.approx(0.8 + 0.1)
+    assert _plan.seconds_per_view({None: {"w": 1.0, "x": 10.0, "y": 90.0}}, views, {None: 4.0}) == pytest.approx(0.2)
 
 
 def test_the_sample_of_a_plan_fills_batches_on_gpus() -> None:
     on_cpu = resolve(profile(voter("phi"))).roles
-    assert _plan._part_sizes(on_cpu, 1000) == (2, 2, 32)
+    assert _plan_sample.part_sizes(on_cpu, 1000) == (2, 2, 32)
     captioner, phi = (replace(role, resources=role.resources.model_copy(update={"gpus": 0.5})) for role in on_cpu)
     large = replace(phi, spec=replace(phi.spec, batch_size=256))
-    assert _plan._part_sizes([captioner, large], 1000) == (2, 16, 256)
-    assert _plan._part_sizes([on_cpu[0], large], 1000) == (2, 2, 256)
-    assert _plan._part_sizes([large], 1000) == (2, 256, 512)
-    assert _plan._part_sizes([captioner, large], 32) == (2, 10, 256)  # most of few views are for the long part
+    assert _plan_sample.part_sizes([captioner, large], 1000) == (2, 16, 256)
+    assert _plan_sample.part_sizes([on_cpu[0], large], 1000) == (2, 2, 256)
+    assert _plan_sample.part_sizes([large], 1000) == (2, 256, 512)
+    assert _plan_sample.part_sizes([captioner, large], 32) == (2, 10, 256)  # of few views, most go to the long part
 
 
 def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     lineup = [voter("llama-3b"), voter("phi"), voter("mistral")]
     caption(run, profile(*lineup), quiet=True)
-    whole = rows(run)
+    before = rows(run)
 
     def fail(row: dict[str, Any]) -> dict[str, Any]:
         votes = [dict(vote) for vote in row["votes"]]
@@ -281,9 +281,9 @@ def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Pa
         failed = [fail(row) for row in table.to_pylist()]
         run.write("captions", run.partition(path), table.from_pylist(failed, schema=table.schema))
     result = caption(run, profile(*lineup), quiet=True)
-    first = whole[0]["votes"][0]["voter"]
-    assert result.summary["this_session"]["model_calls"] == len(whole)
+    first = before[0]["votes"][0]["voter"]
+    assert result.summary["this_session"]["model_calls"] == len(before)
     assert {name: m["calls"] for name, m in result.summary["this_session"]["models"].items() if m["calls"]} == {
-        first: len(whole)
+        first: len(before)
     }
-    assert rows(run) == whole
+    assert rows(run) == before

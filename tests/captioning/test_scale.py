@@ -1,4 +1,4 @@
-"""Thousands of views: what a job leaves, and what a job on a finished run skips. See `tests.scale`."""
+"""Runs of thousands of views: the tables after a job, and what a job on a finished run skips. See `tests.scale`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from caslie_ray.captioning import CaptionJob, _job, caption
+from caslie_ray.captioning import CaptionJob, _partitions, caption
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run, open_run
 from tests.scale import SETTINGS, Watched, fabricate
@@ -45,13 +45,11 @@ def test_every_view_has_one_row_and_every_partition_one_file(done: Path) -> None
     assert {len(row["votes"]) for row in rows(run)} == {2, 3}
 
 
-def test_a_run_with_nothing_left_to_do_starts_no_ray(
-    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_complete_run_does_not_start_ray(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh_run(done, tmp_path / "run")
     before = {path: Path(path).stat().st_mtime_ns for path in run.files("captions")}
-    monkeypatch.setattr(_job, "_DISTRIBUTE_FROM", 1)
-    monkeypatch.setattr(_job, "map_partitions", refuse)
+    monkeypatch.setattr(_partitions, "_DISTRIBUTE_FROM", 1)
+    monkeypatch.setattr(_partitions, "map_partitions", refuse)
     result = caption(run, null_profile(), quiet=True)
     assert result.missing == 0
     assert result.summary["views"] == VIEWS
@@ -63,20 +61,20 @@ def test_a_resumed_run_reads_rows_of_unfinished_partitions_only(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fresh_run(done, tmp_path / "run")
-    begun, untouched = run.files("captions")[:2]
-    name = run.partition(begun)
-    half = run.read_file(begun).slice(0, 64)
-    run.delete([begun, untouched])
+    started, untouched = run.files("captions")[:2]
+    name = run.partition(started)
+    half = run.read_file(started).slice(0, 64)
+    run.delete([started, untouched])
     block = run.write("captions", f"{name}-0123456789abcdef", half)
     read: list[str] = []
     plain = Run.read_file
 
-    def noted(self: Run, path: str, *more: Any, **named: Any) -> Any:
+    def recording(self: Run, path: str, *more: Any, **named: Any) -> Any:
         read.append(path)
         return plain(self, path, *more, **named)
 
-    monkeypatch.setattr(Run, "read_file", noted)
-    states = {state.partition: state for state in CaptionJob(run, null_profile()).survey(())}
+    monkeypatch.setattr(Run, "read_file", recording)
+    states = {state.partition: state for state in CaptionJob(run, null_profile()).partitions.survey(())}
     assert {path for path in read if path.startswith(run.path("captions"))} == {block}
     finished = set(states) - {name, run.partition(untouched)}
     assert len(finished) == 16**DIGITS - 2
@@ -88,7 +86,7 @@ def test_a_resumed_run_reads_rows_of_unfinished_partitions_only(
 @pytest.mark.chaos
 @pytest.mark.timeout(5400)
 def test_a_million_views(tmp_path: Path) -> None:
-    """The driver is killed at half; the test prints rates and memory."""
+    """The driver is killed halfway; the test prints rates and memory."""
     views = 1_000_000
     run = open_run(str(tmp_path / "run"))
     fabricate(run, views, processes=2)

@@ -1,4 +1,4 @@
-"""Where a run stands, read from its files."""
+"""`caption --status`: the progress of a run, read from its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from caslie_ray.captioning import caption_status
-from caslie_ray.captioning._work import WorkOrder, work
+from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
 from caslie_ray.errors import RunError
 from caslie_ray.roles import resolve
 from caslie_ray.storage.claims import Claim
@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ONE = profile(voter("llama-3b"), settings=["captions.source=dataset"])
 
 
-def told(run: Path) -> str:
-    """What the command says where no Ray can be had."""
+def status_output(run: Path) -> str:
+    """Return the output of the command where Ray is unreachable."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / "caption.py"), "--run", str(run), "--status"],
         capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "RAY_ADDRESS": "127.0.0.1:9"},
@@ -34,39 +34,39 @@ def told(run: Path) -> str:
     return done.stdout
 
 
-def held_by(run: Path, since: float) -> None:
+def write_claim(run: Path, since: float) -> None:
     claim = Claim("f00", "caption", "far", "far away", 17, 0.0, "raysubmit_1", since, 60.0)
     (run / "lease").mkdir()
     (run / "lease" / "epoch-00000001.json").write_text(json.dumps(asdict(claim)))
 
 
-def test_half_a_run_while_a_job_is_at_work(world: Path, tmp_path: Path) -> None:
+def test_status_of_a_run_in_progress(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
-    held_by(tmp_path / "run", time.time() - 5)
+    write_claim(tmp_path / "run", time.time() - 5)
     lineup, ask = resolve(ONE), InProcess()
     names = sorted({run.partition(path) for path in run.files("views")})
     for name in names[::2]:
-        list(work(WorkOrder(run, lineup, 8, lineup.names), name, ask))
-    # A block of a partition in hand, and what a dead writer left.
-    next(iter(work(WorkOrder(run, lineup, 1, lineup.names), names[1], ask)))
+        list(caption_partition(CaptionWork(run, lineup, 8, lineup.names), name, ask))
+    # One block of another partition, and a truncated file of a writer that died.
+    next(iter(caption_partition(CaptionWork(run, lineup, 1, lineup.names), names[1], ask)))
     stored = rows(run)
     Path(run.path("captions", f"{names[1]}-dead.parquet")).write_bytes(b"half")
     status = caption_status(run)
     assert (status.views, status.done) == (len(rows(run, "views")), len(stored))
     assert 0 < status.left < status.views
     assert status.used == sum(row["verdict"] for row in stored)
-    assert status.broken == 1
-    said = told(tmp_path / "run")
-    assert re.search(rf"done +{status.done} \(\d+\.\d%\)", said)
-    assert "held by      caption (process 17 on far, submitted as raysubmit_1, since " in said
-    assert re.search(r"UTC\), last renewed \S+ ago", said)
-    assert re.search(r"rate +about \d+\.\d views/s over \d+s · \S+ left", said)
-    assert "1 not whole, their rows are asked again" in said
+    assert status.damaged == 1
+    output = status_output(tmp_path / "run")
+    assert re.search(rf"done +{status.done} \(\d+\.\d%\)", output)
+    assert "held by      caption (process 17 on far, submitted as raysubmit_1, since " in output
+    assert re.search(r"UTC\), last renewed \S+ ago", output)
+    assert re.search(r"rate +about \d+\.\d views/s over \d+s · \S+ left", output)
+    assert "1 damaged, their rows are asked again" in output
 
 
-def test_errors_and_rows_to_be_asked_again(world: Path, tmp_path: Path) -> None:
+def test_status_counts_errors_and_retryable_rows(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
-    for path in run.files("images"):  # as if the images were gone
+    for path in run.files("images"):
         Path(path).unlink()
     caption_here(run, profile(settings=["votes.rule=always"]), InProcess())
     status = caption_status(run)
@@ -75,12 +75,12 @@ def test_errors_and_rows_to_be_asked_again(world: Path, tmp_path: Path) -> None:
     assert any("held by      no job" in line for line in status.lines())
 
 
-def test_answers_of_a_stage_are_told_apart(world: Path, tmp_path: Path) -> None:
+def test_status_counts_the_answers_of_a_stage_by_model(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     lineup = resolve(ONE)
     names = sorted({run.partition(path) for path in run.files("views")})
     for name in names:
-        list(work(WorkOrder(run, lineup, 8, lineup.names, "llama-3b"), name, InProcess()))
+        list(caption_partition(CaptionWork(run, lineup, 8, lineup.names, "llama-3b"), name, InProcess()))
     status = caption_status(run)
     assert status.done == 0
     assert list(status.answers.values()) == [len(rows(run, "views"))]

@@ -37,7 +37,7 @@ def caption_summary(**changes: Any) -> dict[str, Any]:
     return summary | changes
 
 
-def test_the_caption_summary_reads_as_a_row_of_table_4() -> None:
+def test_the_caption_summary_has_the_shares_of_table_4() -> None:
     text = "\n".join(summary_lines(caption_summary()))
     assert "30.0% · AP 45% · SR 20%" in text
     assert "llama 50% · Fleiss' κ 0.41" in text
@@ -48,7 +48,7 @@ def test_the_caption_summary_reads_as_a_row_of_table_4() -> None:
     assert "2.0 views/s" in text
 
 
-def test_a_session_with_nothing_to_do_says_so() -> None:
+def test_a_session_with_nothing_to_do() -> None:
     session = caption_summary()["this_session"] | {"views_computed": 0}
     text = "\n".join(summary_lines(caption_summary(this_session=session, rejects=None, voters={})))
     assert "nothing to do, no model loaded" in text

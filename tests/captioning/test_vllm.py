@@ -1,4 +1,4 @@
-"""The caption job on vLLM ends as the one on transformers does, and outlives an engine that is killed."""
+"""The caption job on vLLM has the results of transformers, and survives a killed engine."""
 
 from __future__ import annotations
 
@@ -29,49 +29,43 @@ FAMILIES = ("llama-3b", "mistral", "phi")
 
 
 def mini(engine: str, *names: str, settings: Sequence[str] = ()) -> Profile:
-    """The captioner and some voters of the mini profile on one engine."""
+    """The captioner and some voters of the mini profile, all on one engine."""
     voters = [voter(name, engine=engine) for name in names]
     return profile(*voters, settings=[f"lineup.captioner.engine={engine}", *settings])
 
 
 @pytest.fixture(scope="module")
 def wide(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of more than 200 views, among them an image that no model can read and a prompt that fits none."""
+    """A run of more than 200 views, with an unreadable image and a prompt that no context fits."""
     folder = tmp_path_factory.mktemp("wide")
     source = draw(folder / "source", WorldSize(train=10, validation=0, ind=6, ood=6))
     run = open_run(str(folder / "run"))
     ingest(run, [str(source)], profile())
     path = run.files("images")[0]
     images = run.read_file(path)
-    spoilt = [b"no image", *images["image"].to_pylist()[1:]]
+    encoded = [b"no image", *images["image"].to_pylist()[1:]]
     column = images.schema.get_field_index("image")
-    images = images.set_column(column, images.schema.field(column), pa.array(spoilt, images.schema.field(column).type))
+    images = images.set_column(column, images.schema.field(column), pa.array(encoded, images.schema.field(column).type))
     run.write("images", run.partition(path), images)
     chosen = rows(run, "views")[0]["view_id"]
     edit_views(run, lambda row: {**row, "caption_prompt": "mug " * 3000} if row["view_id"] == chosen else None)
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def asked() -> InProcess:
-    """The engines of transformers, loaded once."""
-    return InProcess()
-
-
-def told(row: dict[str, Any]) -> tuple[Any, ...]:
+def outcome(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["view_id"], row["caption"], row["verdict"], row["cut"], row["error"]
 
 
-def test_every_caption_and_vote_is_that_of_transformers(wide: Path, tmp_path: Path, asked: InProcess) -> None:
+def test_captions_and_votes_equal_those_of_transformers(wide: Path, tmp_path: Path, ask: InProcess) -> None:
     same = fresh_run(wide, tmp_path / "same")
-    caption_here(same, mini("transformers", *VOTERS, settings=["votes.schedule=full"]), asked)
+    caption_here(same, mini("transformers", *VOTERS, settings=["votes.schedule=full"]), ask)
     expected = rows(same)
     run = fresh_run(wide, tmp_path / "run")
     settings = ["votes.schedule=full", "schedule=streamed"]
     result = caption(run, mini("vllm", *VOTERS, settings=settings), quiet=True)
     ours = rows(run)
     assert len(ours) >= 200
-    assert list(map(told, ours)) == list(map(told, expected))
+    assert list(map(outcome, ours)) == list(map(outcome, expected))
     assert sum(row["error"] is not None for row in ours) >= 2
     for one, other in zip(ours, expected, strict=True):
         for vote, same in zip(one["votes"] or (), other["votes"] or (), strict=True):
@@ -88,26 +82,26 @@ def test_every_caption_and_vote_is_that_of_transformers(wide: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("names", [FAMILIES, VOTERS])
 def test_the_staged_schedule_ends_with_the_same_verdicts(
-    wide: Path, tmp_path: Path, names: tuple[str, ...], asked: InProcess
+    wide: Path, tmp_path: Path, names: tuple[str, ...], ask: InProcess
 ) -> None:
     same = fresh_run(wide, tmp_path / "same")
-    caption_here(same, mini("transformers", *names), asked)
+    caption_here(same, mini("transformers", *names), ask)
     run = fresh_run(wide, tmp_path / "run")
     caption(run, mini("vllm", *names, settings=["schedule=staged"]), quiet=True)
-    assert list(map(told, rows(run))) == list(map(told, rows(same)))
+    assert list(map(outcome, rows(run))) == list(map(outcome, rows(same)))
     assert wait_for(lambda: not processes())
 
 
-def test_an_engine_that_is_killed_is_replaced_and_loses_nothing(
-    wide: Path, tmp_path: Path, asked: InProcess, caplog: pytest.LogCaptureFixture
+def test_a_killed_engine_is_replaced_without_losing_rows(
+    wide: Path, tmp_path: Path, ask: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = fresh_run(wide, tmp_path / "run")
     only = profile(
         voter("phi", engine="vllm"), settings=["captions.source=dataset", "storage.block_rows=1", "schedule=streamed"]
     )
-    whole = fresh_run(wide, tmp_path / "whole")
-    caption_here(whole, profile(voter("phi"), settings=["captions.source=dataset"]), asked)
-    assert sum(row["caption"] is not None for row in rows(whole)) >= 200
+    undisturbed = fresh_run(wide, tmp_path / "undisturbed")
+    caption_here(undisturbed, profile(voter("phi"), settings=["captions.source=dataset"]), ask)
+    assert sum(row["caption"] is not None for row in rows(undisturbed)) >= 200
     killed: list[int] = []
 
     def kill() -> None:
@@ -123,13 +117,13 @@ def test_an_engine_that_is_killed_is_replaced_and_loses_nothing(
     assert killed
     assert not any(map(psutil.pid_exists, killed))
     assert result.missing == 0
-    assert list(map(told, rows(run))) == list(map(told, rows(whole)))
+    assert list(map(outcome, rows(run))) == list(map(outcome, rows(undisturbed)))
     assert result.summary["this_session"]["models"]["phi"]["replicas_lost"] >= 1
     assert "phi: a replica was lost: EngineError: the vLLM engine of miniature:voter-phi died" in caplog.text
     assert wait_for(lambda: not processes())
 
 
-def test_a_plan_says_which_engine_and_why(world: Path, tmp_path: Path) -> None:
+def test_a_plan_prints_each_engine_and_the_reason(world: Path, tmp_path: Path) -> None:
     chosen = profile(
         voter("phi", engine="auto"), voter("mistral", engine="auto", resources={"cpus": 0.2, "gpus": 0.2}),
         voter("vision"), settings=["captions.source=dataset"],

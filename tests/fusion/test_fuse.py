@@ -264,14 +264,14 @@ def test_missing_tables_are_named(run: Run) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1 and no more"])
-def test_a_damaged_file_of_instructions_is_written_anew(run: Run, data: bytes) -> None:
+def test_a_damaged_file_of_instructions_is_rewritten(run: Run, data: bytes) -> None:
     put(run, "samples", "0", sample_row("SA", ["v"]))
     put(run, "captions", "0", caption_row("v", "x", True))
     do_fuse(run)
     before = run.read("instructions").to_pylist()
     (path,) = run.files("instructions")
     Path(path).write_bytes(data)
-    with pytest.raises(RunError, match="run fuse again, which writes it anew"):
+    with pytest.raises(RunError, match="run fuse again, which rewrites it"):
         run.read("instructions")
     assert do_fuse(run)["files_written"] == 1
     assert run.read("instructions").to_pylist() == before

@@ -24,7 +24,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from caslie_ray.captioning._ledger import read_whole
+from caslie_ray.captioning._table_files import read_undamaged
 from caslie_ray.dataset._columns import Columns
 from caslie_ray.dataset._decoding import ImageError
 from caslie_ray.dataset._files import Files
@@ -96,7 +96,7 @@ def everything(run: Run) -> list[Callable[[], Any]]:
         lambda: run.put(run.path("summary/z.json"), b"{}"),
         lambda: read_range(run, [sorted_file], "images", "0")["image_id"].to_pylist() == ["01"],
         lambda: run.info([kept])[0].size > 0,
-        lambda: read_whole(run, kept).num_rows == 2,  # type: ignore[union-attr]  # not None: it is whole
+        lambda: read_undamaged(run, kept).num_rows == 2,  # type: ignore[union-attr]  # not None: it is whole
     ]
 
 
@@ -321,11 +321,11 @@ def test_a_failing_store_never_makes_a_file_count_as_broken(store: ObjectStore, 
     for kind in ("500", "half"):
         store.fault(kind, only="GET /shop")
         with pytest.raises(NoAnswer, match=r"cannot read shop/.*/images/0\.parquet: the store did not answer"):
-            read_whole(hasty, path)
+            read_undamaged(hasty, path)
     store.heal()
     run.put(path, b"PAR1 and no more")
     begun = time.monotonic()
-    assert read_whole(run, path) is None
+    assert read_undamaged(run, path) is None
     with pytest.raises(RunError, match=r"0\.parquet: .*; run ingest again: it reads and fetches") as caught:
         run.read_file(path)
     assert not isinstance(caught.value, StoreError)

@@ -174,7 +174,7 @@ def _samples(outside: Counter[tuple[str, str, str, str]]) -> dict[str, dict[str,
 
 def _described(sample_id: str, output: str, options: Sequence[str]) -> str:
     shown = ", ".join(repr(option[:40]) for option in options[:6]) + (", …" if len(options) > 6 else "")
-    return f"sample {sample_id}: {output[:80]!r} is none of {shown}, or stands for no label of its task"
+    return f"sample {sample_id}: {output[:80]!r} is none of {shown}, or maps to no label of its task"
 
 
 def _label(task: Task, option: str) -> str:

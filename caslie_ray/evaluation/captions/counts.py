@@ -146,7 +146,7 @@ def _refuse_other_profile(run: Run, row: Mapping[str, Any], options: CountOption
     asked = {vote["voter"] for vote in row["votes"] or ()}
     mend = "name the profile, and its settings, that the run was captioned with; or caption it again"
     if strangers := asked - options.voters:
-        raise RunError(f"{run.label} holds votes of {', '.join(sorted(strangers))}, no voter of this profile: {mend}")
+        raise RunError(f"{run.label} has votes of {', '.join(sorted(strangers))}, no voter of this profile: {mend}")
     if row["caption"] is not None and len(asked) < len(options.voters) and audited(row["view_id"], options.audit):
         missing = ", ".join(sorted(options.voters - asked))
         raise RunError(

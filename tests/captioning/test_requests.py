@@ -1,4 +1,4 @@
-"""What is asked and what is not: real models in this process, the ledger on disk, calls counted."""
+"""Which requests are made: real models in this process, the ledger on disk, requests counted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from caslie_ray.captioning import CaptionJob
-from caslie_ray.captioning._ledger import survey
-from caslie_ray.captioning._stages import CONTEXT_FREE
-from caslie_ray.captioning._summary import count_partition, describe, merge
+from caslie_ray.captioning._counts import count_partition, merge_counts
+from caslie_ray.captioning._partition_status import partition_status
+from caslie_ray.captioning._requests import CONTEXT_FREE
+from caslie_ray.captioning._summary import table_summary
 from caslie_ray.dataset import ingest
 from caslie_ray.errors import RunError
 from caslie_ray.profiles import ProfileError
@@ -20,11 +21,6 @@ from caslie_ray.storage.run import Run, open_run
 from tests.worlds import VOTERS, InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, voter
 
 ALL = [voter(name) for name in VOTERS]
-
-
-@pytest.fixture(scope="module")
-def ask() -> InProcess:
-    return InProcess()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,7 @@ def test_every_view_has_one_row(captioned: Path) -> None:
     assert all(row["caption"] for row in rows(run))
 
 
-def test_nothing_is_asked_twice(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_a_complete_run_makes_no_requests(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
     run = fresh_run(captioned, tmp_path / "run")
     before = rows(run)
     assert caption_here(run, profile(*ALL), ask) == {}
@@ -65,7 +61,7 @@ def test_early_exit_gives_the_verdicts_of_a_full_vote(captioned: Path, tmp_path:
     assert sum(calls.values()) == 5 * len(full) - votes
 
 
-def test_on_the_audit_sample_all_vote(world: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_all_voters_vote_on_the_audit_sample(world: Path, tmp_path: Path, ask: InProcess) -> None:
     run = fresh_run(world, tmp_path / "run")
     chosen = profile(*ALL, settings=["votes.audit=0.5"])
     caption_here(run, chosen, ask)
@@ -76,11 +72,11 @@ def test_on_the_audit_sample_all_vote(world: Path, tmp_path: Path, ask: InProces
         assert len(row["votes"]) == 5 if row["view_id"] in audited else len(row["votes"]) >= 3
     counted = [count_partition(run, name, lineup) for name in {run.partition(p) for p in run.files("views")}]
     assert sum(part.full.total() for part in counted) == len(audited)
-    assert describe(merge(counted))["all_voted"] == len(audited)
+    assert table_summary(merge_counts(counted))["all_voted"] == len(audited)
 
 
 def test_early_exit_with_failing_voters(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
-    # A context so short that the longer prompts cannot be cut to fit: such a vote fails for good.
+    # The context is so short that longer prompts cannot be cut to fit: those votes fail, not retryable.
     short = voter("mistral", context=100, batch_tokens=200, max_new_tokens=8)
     lineup = [*ALL[:3], short, ALL[4]]
     run = fresh_run(captioned, tmp_path / "run")
@@ -104,7 +100,7 @@ def test_too_few_valid_votes_are_an_error_row(captioned: Path, tmp_path: Path, a
         assert row["caption"]
 
 
-def test_a_changed_voter_is_asked_alone(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_only_a_changed_voter_is_asked(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
     run = fresh_run(captioned, tmp_path / "run")
     before = {row["view_id"]: row for row in rows(run)}
     order = [role.name for role in resolve(profile(*ALL)).voters]
@@ -113,12 +109,12 @@ def test_a_changed_voter_is_asked_alone(captioned: Path, tmp_path: Path, ask: In
     calls = caption_here(run, profile(*lineup), ask)
     asked = sum(any(vote["voter"] == changed for vote in row["votes"]) for row in before.values())
     assert calls.pop(changed) == asked
-    # The same weights answer alike, so no view was opened again and nobody else was asked.
+    # The weights are the same, so the votes are too, and no other voter was needed.
     assert calls == {}
     assert {row["view_id"]: row["verdict"] for row in rows(run)} == {k: r["verdict"] for k, r in before.items()}
 
 
-def test_a_changed_caption_prompt_asks_for_that_view_only(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_a_changed_caption_prompt_requests_that_view_only(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
     run = fresh_run(captioned, tmp_path / "run")
     first = rows(run, "views")[0]["view_id"]
 
@@ -133,10 +129,10 @@ def test_a_changed_caption_prompt_asks_for_that_view_only(captioned: Path, tmp_p
     assert all(count == 1 for count in calls.values())
     found = {row["view_id"] for row in rows(run)}
     assert "f" * 32 in found
-    assert first not in found, "the row of a view that is gone stayed"
+    assert first not in found, "the row of a removed view is still there"
 
 
-def test_new_options_ask_the_votes_again_and_no_caption(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_new_options_request_votes_and_no_caption(captioned: Path, tmp_path: Path, ask: InProcess) -> None:
     run = fresh_run(captioned, tmp_path / "run")
 
     def change(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -153,7 +149,9 @@ def test_new_options_ask_the_votes_again_and_no_caption(captioned: Path, tmp_pat
     assert max(calls.values()) == len(changed)
 
 
-def test_ten_new_products_cost_their_own_calls(captioned: Path, world: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_ten_new_products_cost_only_their_own_calls(
+    captioned: Path, world: Path, tmp_path: Path, ask: InProcess
+) -> None:
     run = fresh_run(captioned, tmp_path / "run")
     old = views_of(run)
     source = world.parent / "source" / "dataset.json"
@@ -184,7 +182,7 @@ def test_text_only_asks_nobody(world: Path, tmp_path: Path, ask: InProcess) -> N
     assert not any(row["verdict"] or row["caption"] or row["error"] for row in rows(run))
 
 
-def test_captions_of_the_data_set(world: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_captions_from_the_data_set(world: Path, tmp_path: Path, ask: InProcess) -> None:
     run = fresh_run(world, tmp_path / "run")
     first = rows(run, "views")[0]["view_id"]
     edit_views(run, lambda row: {**row, "given_caption": None} if row["view_id"] == first else None)
@@ -197,7 +195,7 @@ def test_captions_of_the_data_set(world: Path, tmp_path: Path, ask: InProcess) -
     assert "caption_info" in next(row for row in rows(run) if row["view_id"] == first)["error"]
 
 
-def test_context_free_captions_are_one_an_image(world: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_there_is_one_context_free_caption_per_image(world: Path, tmp_path: Path, ask: InProcess) -> None:
     run = fresh_run(world, tmp_path / "run")
     calls = caption_here(run, profile(settings=["captions.context=free", "votes.rule=always"]), ask)
     by_image: dict[str, set[str]] = {}
@@ -208,18 +206,18 @@ def test_context_free_captions_are_one_an_image(world: Path, tmp_path: Path, ask
     assert "{{" not in CONTEXT_FREE.text
 
 
-def test_an_image_that_is_gone_is_an_error_row(world: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_a_missing_image_is_a_retryable_error_row(world: Path, tmp_path: Path, ask: InProcess) -> None:
     run = fresh_run(world, tmp_path / "run")
     path = run.files("images")[0]
-    whole = run.read_file(path)
-    lost = whole["image_id"][0].as_py()
-    run.write("images", run.partition(path), whole.slice(1))
+    images = run.read_file(path)
+    lost = images["image_id"][0].as_py()
+    run.write("images", run.partition(path), images.slice(1))
     caption_here(run, profile(), ask)
     broken = [row for row in rows(run) if row["image_id"] == lost]
     assert broken
     assert all("run ingest again" in row["error"] and row["retryable"] and not row["verdict"] for row in broken)
     assert all(row["error"] is None for row in rows(run) if row["image_id"] != lost)
-    run.write("images", run.partition(path), whole)
+    run.write("images", run.partition(path), images)
     calls = caption_here(run, profile(), ask)
     assert calls["captioner"] == len(broken)
     assert all(row["error"] is None for row in rows(run))
@@ -244,7 +242,9 @@ def test_a_prompt_of_a_million_characters_is_cut_and_flagged(world: Path, tmp_pa
         assert row["cut"] == (row["view_id"] in changed)
 
 
-def test_other_partitions_than_those_of_the_captions_are_refused(captioned: Path, world: Path, tmp_path: Path) -> None:
+def test_other_partition_digits_than_those_of_the_captions_are_refused(
+    captioned: Path, world: Path, tmp_path: Path
+) -> None:
     run = fresh_run(captioned, tmp_path / "run")
     finer = profile(*ALL, settings=["storage.partition_digits=2"])
     ingest(run, [str(world.parent / "source" / "dataset.json")], finer)
@@ -252,17 +252,17 @@ def test_other_partitions_than_those_of_the_captions_are_refused(captioned: Path
         CaptionJob(run, finer)
 
 
-def test_two_voters_under_one_fingerprint_are_refused() -> None:
+def test_two_voters_with_the_same_fingerprint_are_refused() -> None:
     twins = [voter("llama-3b"), {**voter("llama-3b"), "name": "again"}, voter("phi")]
     with pytest.raises(ProfileError, match="llama-3b and again have one fingerprint"):
         resolve(profile(*twins))
 
 
-def test_a_survey_counts_what_is_missing(captioned: Path) -> None:
+def test_nothing_is_missing_in_a_complete_run(captioned: Path) -> None:
     run = open_run(str(captioned))
     lineup = resolve(profile(*ALL))
     names = sorted({run.partition(path) for path in run.files("views")})
-    states = [survey(run, name, lineup) for name in names]
+    states = [partition_status(run, name, lineup) for name in names]
     assert sum(state.done for state in states) == len(views_of(run))
     assert not any(state.missing or state.waits for state in states)
-    assert all(state.tidy for state in states)
+    assert all(state.merged for state in states)

@@ -1,4 +1,4 @@
-"""Early exit on every view of the miniature world as the demo draws it."""
+"""Early exit on every view of the demo's data set, for three seeds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ from tests.worlds import VOTERS, InProcess, caption_here, draw, fresh_run, profi
 
 pytestmark = [pytest.mark.timeout(1800)]
 ALL = [voter(name) for name in VOTERS]
-# Contexts so short that the longer prompts cannot be cut to fit: such votes fail for good.
+# Contexts so short that longer prompts cannot be cut to fit: those votes fail, not retryable.
 FAILING = [
     ALL[0], voter("llama-8b", context=120, batch_tokens=240, max_new_tokens=8), ALL[2],
     voter("mistral", context=110, batch_tokens=240, max_new_tokens=8),
     voter("phi", context=100, batch_tokens=240, max_new_tokens=8),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def ask() -> InProcess:
-    return InProcess()
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])

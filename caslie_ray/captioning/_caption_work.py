@@ -1,4 +1,4 @@
-"""What a chain does for views: read those that lack an answer, ask the models, write rows (EC³ and CQE)."""
+"""The work of a captioning chain: read views that lack answers, ask the models, write rows (EC³ and CQE)."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from caslie_ray.captioning._ledger import Ledger, holds, load, read_images, read_whole
-from caslie_ray.captioning._merge import compact, tidy, write_answers
+from caslie_ray.captioning._absent_models import AbsentModels
+from caslie_ray.captioning._ledger import Ledger, load_ledger
+from caslie_ray.captioning._merge import merge_answers, merge_rows, write_answers
 from caslie_ray.captioning._rows import CaptionAnswer, Row, VoteAnswer, caption_rows
-from caslie_ray.captioning._stages import Ask, advance
+from caslie_ray.captioning._table_files import read_images, read_undamaged
 from caslie_ray.captioning._view_blocks import ViewBlock, answer_row, answers_of, cut_blocks, make_block, open_block
-from caslie_ray.engines import Choice, Failure, Generation, Request
+from caslie_ray.captioning._voting import advance
 from caslie_ray.hashing import content_id
+from caslie_ray.pipeline.work import Ask
 from caslie_ray.roles import ResolvedLineup, Role
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import ANSWERS
 
-__all__ = ["WorkOrder", "work"]
+__all__ = ["CaptionWork", "caption_partition"]
 
 
 @dataclass(frozen=True)
-class WorkOrder:
-    """What one chain does, the same for every partition; see `caslie_ray.pipeline.work.Work`.
+class CaptionWork:
+    """The work of one chain, the same for every partition; see `caslie_ray.pipeline.work.Work`.
 
     Attributes:
         run: where views, images and known answers are read, and answers are written.
-        lineup: who is asked.
+        lineup: the models and the voting rule.
         block_rows: views per block.
         retry: models whose retryable failures are asked again.
-        stage: the only model that is asked (staged), with the others of its checkpoint; None for all (streamed).
-        absent: why a model cannot answer, by name: its rows get a retryable failure.
+        stage: the model of this stage, asked with the others of its checkpoint (staged); None: all models (streamed).
+        absent: why a model cannot answer, by name; its requests fail and are retryable.
     """
 
     run: Run
@@ -43,18 +45,18 @@ class WorkOrder:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """The roles that are asked, in the order in which a view meets them."""
+        """The roles that are asked, in order: the captioner, then the voters."""
         return self.lineup.roles_of_stage(self.stage)
 
     def read(self, partition: str) -> Iterator[pa.Table]:
-        """Yield the views of a partition that wait for an answer, in blocks with their images.
+        """Yield the views of a partition that wait for an answer or a row, in blocks with their images.
 
-        Reads only the files that the run is given: a chain that computes a block again gets the same one.
+        Deterministic given the run's file listing: a recomputed block is identical.
 
         Raises:
             RunError: a table cannot be read.
         """
-        ledger = load(self.run, partition, self.lineup, self.retry)
+        ledger = load_ledger(self.run, partition, self.lineup, self.retry)
         missing = {row.view.view_id: row for row in self._missing(ledger)}
         if not missing:
             return
@@ -65,16 +67,16 @@ class WorkOrder:
             yield make_block(partition, rows, stored, images, ledger.known, self.lineup)
 
     def answer(self, block: pa.Table, names: Sequence[str], ask: Ask) -> pa.Table:
-        """Ask the models of one stage about a block; what they answered is on disk when this returns.
+        """Ask the models of one stage about a block; their answers are on disk when this returns.
 
         Args:
             block: from `read`, or from an earlier stage.
-            names: the roles that the stage plays.
+            names: names of the stage's roles.
             ask: asks the stage's engine.
 
         Raises:
             RunError: an answer cannot be written.
-            PoolDown: the engine cannot answer any more.
+            PoolDown: the engine cannot be restarted.
         """
         opened = open_block(block)
         rows: list[Row] = []
@@ -82,13 +84,13 @@ class WorkOrder:
             if role.name in names:
                 rows = self._ask(opened, role, ask)
             elif role.name in self.absent:
-                rows = self._advance(opened, role.name, _Absent(self.absent))
+                rows = self._advance(opened, role.name, AbsentModels(self.absent))
         captioner = self.lineup.captioner
-        later = captioner is not None and any(row.waits_for == captioner.name for row in rows)
-        return opened.with_answers(self.lineup, rows, keep_images=later)
+        needs_images = captioner is not None and any(row.waits_for == captioner.name for row in rows)
+        return opened.with_answers(self.lineup, rows, keep_images=needs_images)
 
     def write(self, block: pa.Table) -> dict[str, int]:
-        """Write the rows of a block that are complete; return the counts of `ProgressMonitor.add`.
+        """Write the complete rows of a block; return the counts of `ProgressMonitor.add`.
 
         Raises:
             RunError: a row cannot be written.
@@ -96,7 +98,7 @@ class WorkOrder:
         opened = open_block(block)
         for role in self.roles:
             if role.name in self.absent:
-                self._ask(opened, role, _Absent(self.absent))
+                self._ask(opened, role, AbsentModels(self.absent))
         rows = advance(opened.views, self.lineup, opened.known)
         return self._count_answers(opened, rows) if self.stage is not None else self._write_rows(opened, rows)
 
@@ -107,19 +109,21 @@ class WorkOrder:
             RunError: a table cannot be read or written.
         """
         if self.stage is None:
-            tidy(self.run, partition, self.lineup)
+            merge_rows(self.run, partition, self.lineup)
         for role in self.roles:
-            compact(self.run, partition, role.answers)
+            merge_answers(self.run, partition, role.answers)
 
     def _missing(self, ledger: Ledger) -> list[Row]:
         names = {role.name for role in self.roles}
         missing = []
         for row in advance(ledger.views, self.lineup, ledger.known):
             if self.stage is not None:
-                wanted = row.waits_for in names
+                is_missing = row.waits_for in names
             else:
-                wanted = row.waits_for is not None or not holds(row.view.view_id, row.signature(self.lineup), ledger)
-            if wanted:
+                is_missing = row.waits_for is not None or not ledger.is_stored(
+                    row.view.view_id, row.signature(self.lineup)
+                )
+            if is_missing:
                 missing.append(row)
         return missing
 
@@ -131,23 +135,23 @@ class WorkOrder:
         return advance(opened.views, self.lineup, opened.known, ask=ask, allowed=(name,), images=opened.images)
 
     def _ask(self, opened: ViewBlock, role: Role, ask: Ask) -> list[Row]:
-        found = self._answered(opened, role)
-        for answer in found:
+        written = self._written_answers(opened, role)
+        for answer in written:
             opened.known.add(answer)
-        opened.known.fresh.clear()
+        opened.known.new.clear()
         rows = self._advance(opened, role.name, ask)
-        if fresh := opened.known.fresh:
-            write_answers(self.run, role.answers, opened.stem, [answer_row(answer) for answer in (*found, *fresh)])
+        if new := opened.known.new:
+            write_answers(self.run, role.answers, opened.stem, [answer_row(answer) for answer in (*written, *new)])
         return rows
 
-    def _answered(self, opened: ViewBlock, role: Role) -> list[CaptionAnswer | VoteAnswer]:
-        """The answers that were given when this block was computed before, on a replica that was lost."""
+    def _written_answers(self, opened: ViewBlock, role: Role) -> list[CaptionAnswer | VoteAnswer]:
+        """Return the answers that an earlier attempt at this block, on a replica that was lost, has written."""
         path = self.run.table_path(role.answers, opened.stem)
-        if not self.run.info([path])[0].is_file or (table := read_whole(self.run, path, ANSWERS.names)) is None:
+        if not self.run.info([path])[0].is_file or (table := read_undamaged(self.run, path, ANSWERS.names)) is None:
             return []
-        again = role.name in self.retry
-        found = answers_of(table, captioner=role is self.lineup.captioner)
-        return [answer for answer in found if not (again and answer.retryable)]
+        retry = role.name in self.retry
+        answers = answers_of(table, captioner=role is self.lineup.captioner)
+        return [answer for answer in answers if not (retry and answer.retryable)]
 
     def _write_rows(self, opened: ViewBlock, rows: Sequence[Row]) -> dict[str, int]:
         done = [row.finished(self.lineup) for row in rows if row.waits_for is None]
@@ -171,23 +175,8 @@ class WorkOrder:
         return {"views": len(done), "errors": failed, "saved": 0}
 
 
-@dataclass(frozen=True)
-class _Absent:
-    """Answers in the place of models that cannot be started."""
-
-    reasons: Mapping[str, str]
-
-    def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
-        failure = Failure(self.reasons[role.name], retryable=True)
-        return [Generation(request.key, "", 0, 0, False, failure) for request in requests]
-
-    def choose(self, role: Role, requests: Sequence[Request], choices: Sequence[str]) -> list[Choice]:
-        failure = Failure(self.reasons[role.name], retryable=True)
-        return [Choice(request.key, (), 0, False, failure) for request in requests]
-
-
-def work(order: WorkOrder, partition: str, ask: Ask) -> Iterator[dict[str, int]]:
-    """Do in this process what a chain does for one partition.
+def caption_partition(work: CaptionWork, partition: str, ask: Ask) -> Iterator[dict[str, int]]:
+    """Do the work of a chain for one partition in this process.
 
     Yields:
         The counts of each block.
@@ -195,7 +184,7 @@ def work(order: WorkOrder, partition: str, ask: Ask) -> Iterator[dict[str, int]]
     Raises:
         RunError: a table cannot be read or written.
     """
-    names = [role.name for role in order.roles]
-    for block in order.read(partition):
-        yield order.write(order.answer(block, names, ask))
-    order.finish(partition)
+    names = [role.name for role in work.roles]
+    for block in work.read(partition):
+        yield work.write(work.answer(block, names, ask))
+    work.finish(partition)
