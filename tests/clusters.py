@@ -16,7 +16,10 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-__all__ = ["Nodes", "Submitted", "nodes", "until"]
+REPLICA = "MapWorker(MapBatches(ModelStage_"
+"""How the title of a replica's process begins, behind `ray::`."""
+
+__all__ = ["REPLICA", "Nodes", "Submitted", "nodes", "until"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,7 +91,7 @@ class Nodes:
         own = [process.process.pid for kind in node.all_processes.values() for process in kind]
         return {process.pid for pid in own for process in _tree(pid)}
 
-    def replicas(self, node: Any = None, kind: str = "Replica") -> list[psutil.Process]:
+    def replicas(self, node: Any = None, kind: str = REPLICA) -> list[psutil.Process]:
         """The processes of replicas, or of other actors, on one node or on all workers."""
         found = []
         for pid in {pid for one in ([node] if node else self.workers) for pid in self.processes_of(one)}:
@@ -98,7 +101,7 @@ class Nodes:
                     found.append(process)
         return found
 
-    def busy(self, kind: str = "Replica") -> Any:
+    def busy(self, kind: str = REPLICA) -> Any:
         """The node where a replica, or another actor, runs; wait until there is one."""
         return until(lambda: next((one for one in self.workers if self.replicas(one, kind)), None), what=kind)
 

@@ -1,20 +1,21 @@
 """Engines that fail while they load, and the real one where they do not.
 
-Each load is a line with the node's id in `loads.txt`, in the folder that holds the checkpoint's.
+Each load is a line in `loads.txt`, in the folder that holds the checkpoint's: the process id of the node's raylet.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import httpx2
-import ray
 from huggingface_hub.utils._http import hf_raise_for_status
 
 from caslie_ray.engines import Engine, EngineSpec, load_engine
 from caslie_ray.errors import EngineError
+from tests.faulty import SlowEngine
 
 FREE_MEMORY = (
     "Free memory on device cuda:0 (10.1/79.2 GiB) on startup is less than desired GPU memory utilization"
@@ -23,7 +24,7 @@ FREE_MEMORY = (
 
 
 def loads(checkpoint: str) -> list[str]:
-    """Ids of the nodes on which a checkpoint was loaded, in order."""
+    """The nodes on which a checkpoint was loaded, in order."""
     path = Path(checkpoint).parent / "loads.txt"
     return path.read_text().split() if path.exists() else []
 
@@ -71,7 +72,7 @@ def only_the_first(spec: EngineSpec) -> Engine:
     """The hub answers the first replica and none after it."""
     if _note(spec) > 1:
         _answer(503)
-    return _real(spec)
+    return SlowEngine(_real(spec), 0.2)
 
 
 def _real(spec: EngineSpec) -> Engine:
@@ -79,7 +80,7 @@ def _real(spec: EngineSpec) -> Engine:
 
 
 def _node() -> str:
-    return str(ray.get_runtime_context().get_node_id())
+    return os.environ["RAY_RAYLET_PID"]  # Ray sets it, and an engine's process inherits it
 
 
 def _note(spec: EngineSpec) -> int:

@@ -56,7 +56,7 @@ class Sample:
         seconds: since its start.
         rows: stored rows.
         driver: its memory.
-        router: its memory.
+        monitor: memory of the actor that watches the models.
         replica: that of the largest.
         task: that of the largest worker.
         tasks: tasks at work.
@@ -68,7 +68,7 @@ class Sample:
     seconds: float
     rows: float
     driver: float = 0.0
-    router: float = 0.0
+    monitor: float = 0.0
     replica: float = 0.0
     task: float = 0.0
     gcs: float = 0.0
@@ -85,11 +85,11 @@ class Sample:
 
 
 _KINDS = {
-    "driver": "driver", "ray::Router": "router", "ray::Replica": "replica",
-    "ray::MapBatches": "task", "ray::IDLE": "task", "ray::call": "task",
+    "driver": "driver", "ray::Monitor": "monitor", "ray::MapWorker(MapBatches(ModelStage": "replica",
+    "ray::MapWorker": "task", "ray::MapBatches": "task", "ray::IDLE": "task", "ray::call": "task",
 }  # fmt: skip
 _FIRSTS = {"driver": "started", "ray": "Ray begins to start"}
-_COLUMNS = ("seconds", "rows", "driver", "router", "replica", "task", "tasks", "gcs", "ray", "store")
+_COLUMNS = ("seconds", "rows", "driver", "monitor", "replica", "task", "tasks", "gcs", "ray", "store")
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from caslie_ray.engines import Generation, Request
+from caslie_ray.errors import DamagedFile
 from caslie_ray.hashing import content_id
 from caslie_ray.pipeline.work import Ask
 from caslie_ray.prediction._answerers import Answerer
@@ -102,13 +103,27 @@ class PredictionSpec:
             PoolDown: the base answers nothing any more.
         """
         questions = _questions_of(block, self.answerers)
-        answers = ask.generate(self.base, [_request(question) for question in questions])
-        rows = [_row(question, answer) for question, answer in zip(questions, answers, strict=True)]
         partition = block.schema.metadata[b"partition"].decode()
-        stem = f"{partition}-{content_id(*(row['key'] for row in rows))[:16]}"
-        table = pa.Table.from_pylist(rows, schema=SCHEMAS[PREDICTIONS])
-        self.run.write(PREDICTIONS, stem, table)
+        ids = [part for question in questions for part in (*question.place, question.key)]
+        stem = f"{partition}-{content_id(*ids)[:16]}"
+        table = self._answered(stem)
+        if table is None:
+            answers = ask.generate(self.base, [_request(question) for question in questions])
+            rows = [_row(question, answer) for question, answer in zip(questions, answers, strict=True)]
+            table = pa.Table.from_pylist(rows, schema=SCHEMAS[PREDICTIONS])
+            self.run.write(PREDICTIONS, stem, table)
         return table.select(["error"])
+
+    def _answered(self, stem: str) -> pa.Table | None:
+        """Return the answers that an earlier attempt at a block, on a replica that was lost, has written."""
+        path = self.run.table_path(PREDICTIONS, stem)
+        if not self.run.info([path])[0].is_file:
+            return None
+        try:
+            table = self.run.read_file(path)
+        except DamagedFile:
+            return None
+        return None if self.retry and any(table["retryable"].to_pylist()) else table
 
     def write(self, block: pa.Table) -> dict[str, int]:
         """Return the counts of an answered block."""

@@ -104,7 +104,7 @@ ray_object_store_available_memory{Component="raylet"} 9e9
 def test_what_ray_exports_of_its_workers_is_added_up() -> None:
     metrics = """
 ray_component_rss_mb{Component="ray::IDLE",ip="10.0.0.1"} 100.0
-ray_component_rss_mb{SessionName="s",Component="ray::Replica.choose",ip="10.0.0.1"} 62.144
+ray_component_rss_mb{SessionName="s",Component="ray::MapWorker(MapBatches(ModelStage_phi)).submit",ip="10.0.0.1"} 62.144
 ray_component_rss_mb{Component="raylet",ip="10.0.0.1"} 500.0
 ray_component_rss_mb{Component="ray::DashboardAgent",ip="10.0.0.1"} 500.0
 ray_component_rss_bytes{Component="ray::IDLE",ip="10.0.0.1"} 1e8

@@ -214,9 +214,9 @@ def test_a_plan_times_an_unlimited_pool_with_its_minimum_of_replicas(
 
     class RecordedPools(Pools):
         def __enter__(self) -> Any:
-            router = super().__enter__()
+            pools = super().__enter__()
             timed.append({plan.name: plan.limit for plan in self.plans})
-            return router
+            return pools
 
     monkeypatch.setattr(_job, "Pools", RecordedPools)
     staged = ["schedule=staged", "lineup.captioner.pool.max=null", "lineup.captioner.batch_size=4"]

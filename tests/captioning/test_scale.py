@@ -100,8 +100,8 @@ def test_a_million_views(tmp_path: Path) -> None:
     early, late = killed.at(0.05), killed.at(0.5)
     assert early is not None
     assert late is not None
-    for kind in ("driver", "router", "replica", "task"):
+    for kind in ("driver", "monitor", "replica", "task"):
         assert getattr(late, kind) < getattr(early, kind) + 150, kind
     assert resumed.marks["first file"] < 90
-    assert idle.most().router == 0
+    assert idle.most().monitor == 0
     assert idle.seconds < 60

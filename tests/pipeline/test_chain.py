@@ -2,143 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
-import psutil
-import pyarrow as pa
 import pytest
 import ray
 
-from caslie_ray.engines import EngineSpec, Request
-from caslie_ray.engines.process import ProcessLimits
 from caslie_ray.errors import PoolDown, RunError
-from caslie_ray.monitoring.pool_stats import PoolStats
-from caslie_ray.pipeline.chain import Aborted, ChainSettings, Stage, abort_chain, run_chain
-from caslie_ray.pipeline.monitor import PoolView, start_monitor
-from caslie_ray.pipeline.placement import PoolPlan
-from caslie_ray.profiles import FaultSettings
-from caslie_ray.prompts import Prompt
-from caslie_ray.storage.run import Run, open_run
+from caslie_ray.pipeline.chain import Aborted, abort_chain
+from tests.chains import Lab, Prompts, plan, replicas
 from tests.clusters import until
-from tests.engines.process.fakes import ENGINE, FAILING
+from tests.engines.process.fakes import FAILING
 
 pytestmark = pytest.mark.timeout(180)
 
-
-@dataclass(frozen=True)
-class Prompts:
-    """Prompts in blocks; the rows of a finished block are a file, named by its first key."""
-
-    run: Run
-    prompts: Mapping[str, Sequence[str]]
-    block_rows: int = 4
-    broken: str = ""
-    error: type[Exception] = RunError
-    absent: Mapping[str, str] = field(default_factory=dict)
-
-    def read(self, partition: str) -> Iterator[pa.Table]:
-        prompts = self.prompts[partition]
-        for at in range(0, len(prompts), self.block_rows):
-            keys = [f"{partition}-{n:03}" for n in range(at, min(at + self.block_rows, len(prompts)))]
-            yield pa.table({"key": keys, "prompt": prompts[at : at + self.block_rows]})
-            self._break("read")
-
-    def answer(self, block: pa.Table, names: Sequence[str], ask: Any) -> pa.Table:
-        self._break("answer")
-        requests = [Request(key, Prompt(text)) for key, text in zip(*block.to_pydict().values(), strict=False)]
-        for name in names:
-            answers = [one.failure.reason if one.failure else one.text for one in ask.generate(name, requests)]
-            block = block.append_column(name, pa.array(answers))
-        replica = pa.array([os.getpid()] * block.num_rows)
-        return block.append_column(f"replica of {names[0]}", replica)
-
-    def write(self, block: pa.Table) -> dict[str, int]:
-        self._break("write")
-        rows = block.to_pylist()
-        (Path(self.run.root) / f"{rows[0]['key']}.json").write_text(json.dumps(rows))
-        return {"views": len(rows), "errors": 0, "saved": 0}
-
-    def _break(self, where: str) -> None:
-        if where == self.broken:
-            raise self.error(f"no {where} today")
-
-
-def plan(name: str, engine: str = ENGINE, limit: int = 1, *, needed: bool = True) -> PoolPlan:
-    return PoolPlan(name, name, EngineSpec(f"org/{name}", engine), 0.1, 0.0, 0.0, 1, limit, needed)
-
-
-class Lab:
-    """Runs chains of these pools; reads what they wrote."""
-
-    def __init__(self, folder: Path, plans: Sequence[PoolPlan], **faults: Any) -> None:
-        folder.mkdir(exist_ok=True)
-        self.run = open_run(str(folder))
-        self.plans = plans
-        self.monitor = start_monitor(plans, FaultSettings(load_pause_s=0.1, **faults), grows=False)
-
-    def chain(self, work: Prompts, *, no_progress_s: float = 120.0, **limits: Any) -> Iterator[dict[str, int]]:
-        abort_chain(None)
-        limits = {"tries": 1, "call_timeout_s": 60.0, "load_tries": 1, **limits}
-        settings = ChainSettings(ProcessLimits(**limits), work.block_rows, no_progress_s, self.monitor, {})
-        stages = [Stage(one, (one.name,)) for one in self.plans]
-        return run_chain(work, stages, {name: {} for name in work.prompts}, settings)
-
-    def work(self, *prompts: str, **settings: Any) -> Prompts:
-        return Prompts(self.run, {"a": prompts}, **settings)
-
-    def rows(self) -> dict[str, dict[str, Any]]:
-        files = [json.loads(path.read_text()) for path in Path(self.run.root).glob("*.json")]
-        found = {row["key"]: row for rows in files for row in rows}
-        assert len(found) == sum(map(len, files)), "a row was written twice"
-        return found
-
-    def column(self, name: str) -> list[Any]:
-        return [row[name] for _, row in sorted(self.rows().items())]
-
-    def stats(self, number: int = 0) -> PoolStats:
-        found: dict[str, PoolStats] = ray.get(self.monitor.stats.remote(), timeout=30)
-        return found[self.plans[number].key]
-
-    def view(self, number: int = 0) -> PoolView:
-        return cast(PoolView, ray.get(self.monitor.quick_status.remote(), timeout=30)[1][number])
-
-
 Make = Callable[..., Lab]
-
-
-@pytest.fixture
-def make(ray_cluster: None, tmp_path: Path) -> Iterator[Make]:
-    labs: list[Lab] = []
-
-    def start(*plans: PoolPlan, **faults: Any) -> Lab:
-        labs.append(Lab(tmp_path / f"run{len(labs)}", plans or (plan("phi"),), **faults))
-        return labs[-1]
-
-    yield start
-    for lab in labs:
-        ray.kill(lab.monitor)
-    # Replicas of a chain end by themselves: a test that leaves one spoils the next.
-    until(lambda: not replicas(), 60, "replicas to end")
-
-
-def replicas() -> list[psutil.Process]:
-    """The processes of replicas of this test's Ray."""
-    return [one for one in psutil.Process().children(recursive=True) if "ModelStage" in _title(one)]
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def test_every_row_of_every_partition_is_answered_once(make: Make) -> None:
@@ -188,7 +70,7 @@ def test_rows_that_end_the_engine_cost_themselves_and_no_replica(make: Make) -> 
 
 def test_a_needed_pool_that_cannot_be_loaded_says_why(make: Make) -> None:
     lab = make(plan("phi"), plan("mistral", FAILING))
-    with pytest.raises(PoolDown, match="^mistral is down: there is no checkpoint org/mistral"):
+    with pytest.raises(PoolDown, match=r"^mistral is down: there is no checkpoint org/mistral"):
         list(lab.chain(lab.work("p0")))
     assert lab.view(1).error is not None
     assert "mistral (org/mistral) cannot be started: there is no checkpoint" in str(lab.view(1).error)

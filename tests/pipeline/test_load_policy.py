@@ -10,20 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
-from caslie_ray.pipeline.router import start_router
 
 import caslie_ray
 from caslie_ray.captioning import caption
-from caslie_ray.cluster.connection import Connection
-from caslie_ray.engines import Choice, EngineSpec, Request
 from caslie_ray.engines.load_errors import LoadFailure
 from caslie_ray.errors import PoolDown
 from caslie_ray.pipeline.load_policy import Attempt, LoadPolicy, nodes_with_room
 from caslie_ray.pipeline.placement import PoolPlan
-from caslie_ray.profiles.faults import FaultSettings
-from caslie_ray.prompts import Prompt
 from tests import load_faults
+from tests.chains import Lab, plan
 from tests.clusters import Nodes, nodes, until
 from tests.worlds import fresh_run, profile, voter
 
@@ -119,75 +114,54 @@ def failing(checkpoint: str, engine: str, **more: Any) -> dict[str, Any]:
     return voter("phi", checkpoint=checkpoint, engine=f"tests.load_faults:{engine}", **more)
 
 
-@pytest.fixture
-def started(ray_cluster: None, checkpoint: str) -> Iterator[Callable[..., Any]]:
-    """Starts a router with one pool; returns it when the pool has its minimum."""
-    routers = []
-
-    def start(engine: str, maximum: int = 1, needed: bool = True, tries: int = 3) -> Any:
-        spec = EngineSpec(checkpoint, f"tests.load_faults:{engine}", context=1024)
-        plan = PoolPlan("phi", "phi", spec, 0.2, 0.0, 0.0, 1, maximum, needed)
-        routers.append(
-            start_router([plan], FaultSettings(load_tries=tries, load_pause_s=0.1), Connection(joined=False))
-        )
-        return routers[-1]
-
-    yield start
-    for router in routers:
-        ray.get(router.stop.remote(), timeout=60)
-        ray.kill(router)
-
-
-def ask(router: Any) -> Choice:
-    batch = ray.put([Request("key", Prompt("Is it red?"))])
-    answers: list[Choice] = ray.get(router.choose.remote("phi", [batch], 1, ("yes", "no")), timeout=120)
-    return answers[0]
+def pool(checkpoint: str, engine: str, **more: Any) -> PoolPlan:
+    return plan("phi", f"tests.load_faults:{engine}", checkpoint=checkpoint, **more)
 
 
 @pytest.mark.parametrize(("engine", "tries"), [("card_in_use_once", 2), ("broken_card_once", 2)])
 def test_a_load_that_fails_for_a_while_is_tried_again(
-    started: Callable[..., Any], checkpoint: str, engine: str, tries: int
+    make: Callable[..., Lab], checkpoint: str, engine: str, tries: int
 ) -> None:
-    router = started(engine)
-    assert ask(router).failure is None
+    lab = make(pool(checkpoint, engine), load_tries=3)
+    assert len(list(lab.chain(lab.work("Is it red?")))) == 1
     assert len(load_faults.loads(checkpoint)) == tries
-    assert ray.get(router.stats.remote())["phi"].deaths == tries - 1
+    assert lab.stats().deaths == tries - 1
 
 
-def test_tries_are_bounded_and_logged_while_models_load(
-    started: Callable[..., Any], checkpoint: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.raises(PoolDown, match=r"phi \(.*voter-phi\) cannot be started: .*503 Service Unavailable.*later"):
-        started("hub_down")
+def test_tries_are_bounded_and_logged_while_models_load(make: Callable[..., Lab], checkpoint: str) -> None:
+    lab = make(pool(checkpoint, "hub_down"), load_tries=3)
+    with pytest.raises(PoolDown, match=r"^phi is down: .*503 Service Unavailable.*later"):
+        list(lab.chain(lab.work("Is it red?")))
     assert len(load_faults.loads(checkpoint)) == 3
-    told = [record.message for record in caplog.records if record.message.startswith("phi: a replica failed to load")]
-    assert len(told) == 3
-    assert "(try 1 of 3)" in told[0]
-    assert told[2].endswith("; given up")
+    logged = lab.messages()
+    assert len(logged) == 3
+    assert logged[0].startswith("phi: a replica failed to load")
+    assert "(try 1 of 3)" in logged[0]
+    assert logged[2].endswith("; given up")
 
 
-def test_a_pool_that_is_not_needed_is_given_up_after_its_tries(started: Callable[..., Any], checkpoint: str) -> None:
-    failure = ask(started("hub_down", needed=False)).failure
-    assert failure is not None
-    assert failure.retryable
-    assert "503 Service Unavailable" in failure.reason
+def test_a_pool_that_is_not_needed_is_given_up_after_its_tries(make: Callable[..., Lab], checkpoint: str) -> None:
+    lab = make(pool(checkpoint, "hub_down", needed=False), load_tries=3)
+    list(lab.chain(lab.work("Is it red?")))
+    (reason,) = lab.column("phi")
+    assert "503 Service Unavailable" in reason
     assert len(load_faults.loads(checkpoint)) == 3
 
 
-def test_extra_replicas_that_cannot_be_loaded_leave_the_pool_at_work(
-    started: Callable[..., Any], checkpoint: str
-) -> None:
-    router = started("only_the_first", maximum=2)
-    told: list[str] = []
+def test_extra_replicas_that_cannot_be_loaded_leave_the_pool_at_work(make: Callable[..., Lab], checkpoint: str) -> None:
+    lab = make(pool(checkpoint, "only_the_first", limit=2, minimum=2), load_tries=3)
+    chain = lab.chain(lab.work(*["Is it red?"] * 150, block_rows=1))
+    done = next(chain)["views"]
+    logged: list[str] = []
 
     def given_up() -> bool:
-        told.extend(ray.get(router.glance.remote())[0])
-        return any("given up" in line for line in told)
+        logged.extend(lab.messages())
+        return any("given up" in line for line in logged)
 
     until(given_up, what="the extra replica to be given up")
-    assert len(told) == 3
+    assert len(logged) == 3
     assert len(load_faults.loads(checkpoint)) == 4
-    assert ask(router).failure is None
+    assert done + sum(report["views"] for report in chain) == 150
 
 
 def test_a_final_error_ends_the_job_at_once_with_the_mend(world: Path, tmp_path: Path, checkpoint: str) -> None:
@@ -253,7 +227,7 @@ def test_a_cluster_that_may_grow_is_given_time_for_another_node(
     added = cluster.add()
     code, said = job.end(400)
     assert code == 0, said
-    assert load_faults.loads(checkpoint)[1:] == [added.node_id]
+    assert load_faults.loads(checkpoint)[1:] == [str(added.all_processes["raylet"][0].process.pid)]
 
 
 @pytest.mark.cluster

@@ -15,7 +15,7 @@ from caslie_ray.pipeline.adapter_download import with_local_adapters
 from caslie_ray.prediction import answerers_of, plan_prediction, predict
 from caslie_ray.prediction._job import _Job
 from caslie_ray.prediction._known_answers import PREDICTIONS
-from caslie_ray.prediction._partition import PredictionSpec
+from caslie_ray.prediction._partition import PredictionSpec, merge_files
 from caslie_ray.prediction.summary_lines import summary_lines
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.prompts import Prompt
@@ -156,7 +156,9 @@ def predict_here(run: Run, profile: Profile, ask: Any = None) -> int:
     splits = tuple(profile.prediction.splits)
     spec = PredictionSpec(run, base, tuple(answerers), splits, profile.storage.block_rows, retry=True)
     for name in sorted({run.partition(path) for path in run.files("instructions")}):
-        list(spec.work(name, asked))
+        for block in spec.read(name):
+            spec.write(spec.answer(block, [base.name], asked))
+        merge_files(spec, name)
     return int(asked.calls - before)
 
 
