@@ -96,8 +96,9 @@ class CaptionWork:
             RunError: a row cannot be written.
         """
         opened = open_block(block)
-        for name in self.absent:
-            self._advance(opened, name, AbsentModels(self.absent))
+        for role in self.roles:
+            if role.name in self.absent:
+                self._ask(opened, role, AbsentModels(self.absent))
         rows = advance(opened.views, self.lineup, opened.known)
         return self._count_answers(opened, rows) if self.stage is not None else self._write_rows(opened, rows)
 

@@ -174,7 +174,7 @@ class CaptionJob:
         """Merge the partitions that changed; return how many views still wait for a model."""
         changed = [status.partition for status in statuses if status.missing or not status.merged]
         without_views = {self.run.partition(path) for path in self.run.files("captions")} - set(self.partitions.names)
-        merge = functools.partial(merge_rows, lineup=self.lineup)
+        merge = functools.partial(_merge_partition, lineup=self.lineup)
         return sum(self.partitions.map(merge, changed + sorted(without_views)))
 
     def _count(self, statuses: Sequence[PartitionStatus]) -> Counts:
@@ -183,6 +183,12 @@ class CaptionJob:
         return merge_counts(
             [*from_markers, *self.partitions.map(functools.partial(_counts, lineup=self.lineup), others)]
         )
+
+
+def _merge_partition(run: Run, partition: str, lineup: ResolvedLineup) -> int:
+    waiting = merge_rows(run, partition, lineup)
+    _merge_folders(run, partition, [role.answers for role in lineup.roles])
+    return waiting
 
 
 def _merge_folders(run: Run, partition: str, folders: Sequence[str]) -> None:

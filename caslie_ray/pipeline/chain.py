@@ -83,8 +83,12 @@ class _Abort(ExecutionCallback):
             raise Aborted(_Abort.wanted)
 
 
-def abort_chain(reason: str) -> None:
-    """End the chain that runs in this process; thread-safe."""
+def abort_chain(reason: str | None) -> None:
+    """End the chain that runs in this process, or will; thread-safe.
+
+    Args:
+        reason: for the log; None withdraws an earlier call.
+    """
     _Abort.wanted = reason
 
 
@@ -104,7 +108,6 @@ def run_chain(
         PoolDown: a model that is needed answers nothing any more.
         Aborted: see `abort_chain`.
     """
-    _Abort.wanted = None
     data = _build(work, stages, parts, settings)
     batches = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:

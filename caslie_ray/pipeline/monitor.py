@@ -6,6 +6,7 @@ without it, or what a replica computed. Replicas report that here, and the drive
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ class _Replica:
     ready: bool = False
     failed: bool = False
     leaving: bool = False
+    former: bool = False  # of an earlier chain
 
 
 @dataclass
@@ -89,6 +91,8 @@ class _Pool:
     policy: LoadPolicy
     heard: float = field(default_factory=time.monotonic)
     replicas: dict[str, _Replica] = field(default_factory=dict)
+    silent: dict[str, _Replica] = field(default_factory=dict)
+    answered: int = 0
     trouble: str = ""
     error: str | None = None
 
@@ -100,7 +104,7 @@ class Monitor:
         plans: the pools.
         faults: limits on waiting and on failures.
         grows: whether nodes may join the cluster.
-        silent_s: seconds without a report after which a replica counts as lost.
+        silent_s: seconds without a report after which a replica no longer counts as ready.
     """
 
     def __init__(
@@ -116,12 +120,22 @@ class Monitor:
         self._draining: dict[str, float] = {}
         self._drains_read = 0.0
 
+    def begin(self) -> None:
+        """Note that a chain begins, with replicas of its own."""
+        for one in self._pools.values():
+            one.silent.update(one.replicas)
+            one.replicas.clear()
+            for replica in one.silent.values():
+                replica.former = True
+            one.heard = time.monotonic()
+
     def started(self, pool: str, replica: str, node: str) -> str | None:
         """Register a replica that starts to load; return why its pool is down, if it is."""
         one = self._pools[pool]
         one.heard = time.monotonic()
-        if (before := one.replicas.get(replica)) is not None:
-            self._lost(one, replica, before, "its process ended")
+        before = one.replicas.pop(replica, None) or one.silent.pop(replica, None)
+        if before is not None:
+            self._lost(one, before, "its process ended")
         one.replicas[replica] = _Replica(node, time.monotonic())
         return one.stats.down
 
@@ -132,7 +146,8 @@ class Monitor:
         one = self._pools[pool]
         one.heard = time.monotonic()
         one.stats.deaths += 1
-        state = one.replicas[replica]
+        state = self._known(one, replica)
+        assert state is not None
         nodes = nodes_with_room(ray.nodes(), one.plan.needs)
         decision = one.policy.after(attempt, failure, state.node, nodes)
         one.trouble = str(failure)
@@ -160,19 +175,19 @@ class Monitor:
         one = self._pools[pool]
         one.heard = time.monotonic()
         one.stats.load_s = max(one.stats.load_s, seconds)
-        one.replicas[replica].ready = True
+        if (state := self._known(one, replica)) is not None:
+            state.ready = True
 
     def report(
         self, pool: str, replica: str, counts: Counts, details: Mapping[str, float], messages: Sequence[str] = ()
     ) -> Orders:
         """Take the counters of a replica, which replace its earlier ones, and what happened to its engine."""
         one = self._pools[pool]
-        state = one.replicas.get(replica)
         for message in messages:
             self._say(one, message)
-        if state is None:
+        if (state := self._known(one, replica)) is None:
             return Orders(one.stats.down, False)
-        state.seen = time.monotonic()
+        counts = Counts(*map(max, counts, state.counts))  # reports of several threads may arrive in another order
         self._add(one, counts, state.counts)
         state.counts, state.details = counts, details
         leave = state.node in self._drains() and not state.leaving
@@ -181,14 +196,22 @@ class Monitor:
             self._say(one, "its node will be taken away: another replica is being started")
         return Orders(one.stats.down, leave)
 
-    def fail(self, pool: str, why: str) -> None:
-        """Note that a pool is down: its engine fails on whatever it is asked."""
-        one = self._pools[pool]
-        self._set_down(one, why, f"{one.plan.name} is down: {why}")
+    def fail(self, pool: str, replica: str, why: str) -> bool:
+        """Note that a replica's engine fails on whatever it is asked; return whether its pool is down.
 
-    def left(self, pool: str, replica: str) -> None:
-        """Forget a replica that ended in good order."""
-        self._pools[pool].replicas.pop(replica, None)
+        Where the pool has answered anything since the last failure, the replica is to start again, on another node if
+        others work there.
+        """
+        one = self._pools[pool]
+        answered, one.answered = one.answered, one.stats.requests
+        if one.answered <= answered:
+            self._set_down(one, why, f"{one.plan.name} is down: {why}")
+            return True
+        state = one.replicas.get(replica)
+        if state is not None and any(other.ready and other.node != state.node for other in one.replicas.values()):
+            one.policy.refusals[state.node] = one.policy.refusals.get(state.node, 0) + 1
+        self._say(one, f"a replica is started again: {why}")
+        return False
 
     def quick_status(self) -> tuple[list[str], list[PoolView]]:
         """Return what happened since the last call, and the state of each pool."""
@@ -200,8 +223,20 @@ class Monitor:
         """Return the counters of each pool, by key."""
         self._look()
         for one in self._pools.values():
-            one.stats.details = add_details(replica.details for replica in one.replicas.values())
+            one.stats.details = add_details(
+                replica.details for replica in (*one.replicas.values(), *one.silent.values())
+            )
         return {key: one.stats for key, one in self._pools.items()}
+
+    @staticmethod
+    def _known(one: _Pool, name: str) -> _Replica | None:
+        """Return a replica that gives a sign of life."""
+        if name in one.silent and not one.silent[name].former:
+            one.replicas[name] = one.silent.pop(name)
+        replica = one.replicas.get(name) or one.silent.get(name)
+        if replica is not None:
+            replica.seen = time.monotonic()
+        return replica
 
     def _view(self, one: _Pool) -> PoolView:
         nodes = nodes_with_room(ray.nodes(), one.plan.needs) if one.policy.refusals else {}
@@ -209,27 +244,43 @@ class Monitor:
         return PoolView(one.stats, one.plan.limit, one.plan.needed, avoid, one.error, not one.replicas)
 
     def _look(self) -> None:
-        """Find replicas that were lost, and pools that have none for too long."""
+        """Find replicas that are gone, and pools that have none for too long."""
         now = time.monotonic()
         alive: set[str] | None = None
         for one in self._pools.values():
             for name, replica in list(one.replicas.items()):
-                if not replica.ready or now - replica.seen < min(2.0, self._silent_s):
+                if now - replica.seen < min(2.0, self._silent_s):
                     continue
                 if alive is None:
                     alive = {info["NodeID"] for info in ray.nodes() if info["Alive"]}
                 if replica.node not in alive:
-                    self._lost(one, name, replica, "its node was lost")
+                    self._lost(one, one.replicas.pop(name), "its node was lost")
                 elif now - replica.seen > self._silent_s:
-                    self._lost(one, name, replica, f"no sign of it for {self._silent_s:g} s")
+                    self._silence(one, name)
             one.stats.ready = sum(replica.ready for replica in one.replicas.values())
             overdue = now - one.heard > self._faults.start_timeout_s
             if not one.stats.ready and overdue and one.stats.down is None:
-                why = self._not_started(one)
-                self._set_down(one, why, f"{one.plan.name}: {why}")
+                self._overdue(one)
 
-    def _lost(self, one: _Pool, name: str, replica: _Replica, why: str) -> None:
-        del one.replicas[name]
+    def _silence(self, one: _Pool, name: str) -> None:
+        """Ray Data has released a replica, as it does when a stage has no more input; or it was lost and starts again.
+
+        In the second case it registers again and is counted then.
+        """
+        replica = one.silent[name] = one.replicas.pop(name)
+        if replica.ready and not any(other.ready for other in one.replicas.values()):
+            one.heard = math.inf
+
+    def _overdue(self, one: _Pool) -> None:
+        if one.policy.grows and one.policy.refusals:
+            one.policy.nowhere_else(Attempt())
+            one.heard = time.monotonic()
+            self._say(one, "a replica found no room on another node in time: any node will do")
+            return
+        why = self._not_started(one)
+        self._set_down(one, why, f"{one.plan.name}: {why}")
+
+    def _lost(self, one: _Pool, replica: _Replica, why: str) -> None:
         one.heard = time.monotonic()
         if replica.ready and not replica.leaving:
             one.stats.deaths += 1

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from caslie_ray.cluster.capacity import capacity
 from caslie_ray.cluster.connection import connect
@@ -100,12 +100,20 @@ class Pools:
             RunError: a store refuses.
             PoolDown: a model that is needed cannot be started or kept alive.
         """
+        abort_chain(None)
+        if self._error is not None:
+            raise self._error
+        if self._monitor is not None:
+            try:
+                ray.get(self._monitor.begin.remote())
+            except ActorDiedError as lost:
+                raise PoolDown(_unwatched(lost)) from None
         faults = self._faults
         here: Work = replace(cast(Any, work), absent=dict(self._absent))
         settings = ChainSettings(
             ProcessLimits(
                 tries=faults.tries, call_timeout_s=faults.call_timeout_s, failures_in_a_row=faults.replica_failures,
-                start_timeout_s=faults.start_timeout_s,
+                start_timeout_s=faults.start_timeout_s, load_tries=1,  # `LoadPolicy` has the retries
             ), block_rows, self._no_progress_s(), self._monitor,
             dict(self._avoid),
         )  # fmt: skip
@@ -123,26 +131,33 @@ class Pools:
         """
         if self._monitor is None:
             return [], []
-        messages, views = ray.get(self._monitor.quick_status.remote(), timeout=_STATUS_S)
+        try:
+            messages, views = ray.get(self._monitor.quick_status.remote(), timeout=_STATUS_S)
+        except ActorDiedError as lost:
+            self._end(_unwatched(lost))
+            return [], []
         for plan, view in zip(self.plans, views, strict=True):
             self._look_at(plan, view)
         return messages, [(view.stats, view.limit) for view in views]
 
     def _look_at(self, plan: PoolPlan, view: PoolView) -> None:
-        if view.avoid - self._avoid.get(plan.key, frozenset()):
+        avoided = self._avoid.get(plan.key, frozenset())
+        if view.avoid - avoided or (view.avoid != avoided and not view.stats.ready):
             self._avoid[plan.key] = view.avoid
             abort_chain(f"{plan.name}: another pass, on other nodes")
         if view.error is None:
             return
         if view.needed:
-            if self._error is None:
-                self._error = PoolDown(view.error)
-                abort_chain(view.error)
+            self._end(view.error)
             return
         names = [role.name for role in self._roles if role.pool == plan.key]
         if view.unplaced and not self._absent.keys() & set(names):
             self._absent.update(dict.fromkeys(names, view.error))
             abort_chain(f"{view.error}: the others go on without it")
+
+    def _end(self, why: str) -> None:
+        self._error = self._error or PoolDown(why)
+        abort_chain(why)
 
     def _stages(self) -> list[Stage]:
         asked = [role for role in self._roles if role.name not in self._absent]
@@ -153,6 +168,10 @@ class Pools:
         """Seconds in which at least one block of a chain that works must end, whatever the cluster goes through."""
         slots = max((plan.slots for plan in self.plans), default=1)
         return 2 * self._faults.start_timeout_s + (slots + 1) * self._faults.call_timeout_s
+
+
+def _unwatched(lost: ActorDiedError) -> str:
+    return f"the actor that watches the models was lost; run the job again: {str(lost).splitlines()[0]}"
 
 
 def check_models(roles: Sequence[Role], needed: Collection[str | None] | None = None) -> None:

@@ -8,11 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from caslie_ray.engines import Choice, Failure, Generation, Request
 from caslie_ray.engines.load_errors import LoadError, classify
@@ -63,12 +64,16 @@ class ModelStage:
         self._events: list[str] = []
         self._busy = 0
         self._idle_since = time.monotonic()
+        self._leaving = False
         self._lock = threading.Lock()
-        self._down: str | None = ray.get(monitor.started.remote(plan.key, self._replica, str(context.get_node_id())))
-        self._engine: EngineProcess | None = self._load() if self._down is None else None
+        self._failing = threading.Lock()
         # The engine prepares the next call while it computes one.
         self._calls = Coalescer(block_rows, plan.slots + 1)
+        self._engine: EngineProcess | None = None
+        self._down: str | None = ray.get(monitor.started.remote(plan.key, self._replica, str(context.get_node_id())))
         threading.Thread(target=self._report_forever, name="report", daemon=True).start()
+        if self._down is None:
+            self._engine = self._load()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Answer one block; a failed one passes through."""
@@ -77,9 +82,13 @@ class ModelStage:
             return batch
         with self._lock:
             self._busy += 1
+            leaving = self._leaving
+        if leaving:
+            threading.Event().wait()  # this process ends now, and Ray repeats the call elsewhere
         try:
             answered = pack(self._work.answer(block, self._names, self))
-            self._report()  # Ray Data ends this actor without a word once the last block is through
+            with suppress(RayError):
+                self._report()  # Ray Data ends this actor without a word once the last block is through
             return answered
         except Exception as error:
             return failed_block(error)
@@ -119,12 +128,21 @@ class ModelStage:
         if self._down is None and engine is not None:
             try:
                 return self._calls.ask(kind, requests, lambda merged: call(merged, engine))
-            except EngineDown as error:
-                self._down = str(error)
-                ray.get(self._monitor.fail.remote(self._plan.key, self._down))
+            except EngineDown:
+                self._fail(engine.down or "")
         if self._plan.needed:
             raise PoolDown(self._reason())
         return None
+
+    def _fail(self, why: str) -> None:
+        """Note that the engine is down: so is the pool, or this process ends, and Ray starts the replica again."""
+        with self._failing:
+            if self._down is not None:
+                return
+            self._report()
+            if not ray.get(self._monitor.fail.remote(self._plan.key, self._replica, why)):
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._down = why
 
     def _failure(self) -> Failure:
         return Failure(self._reason(), retryable=True)
@@ -172,7 +190,7 @@ class ModelStage:
 
     def _report(self) -> Orders:
         events, self._events = self._events, []
-        engine = getattr(self, "_engine", None)
+        engine = self._engine
         counts, details = (Counts(), {}) if engine is None else (_counts(engine), dict(engine.stats().details))
         orders: Orders = ray.get(self._monitor.report.remote(self._plan.key, self._replica, counts, details, events))
         return orders
@@ -182,8 +200,10 @@ class ModelStage:
             time.sleep(_REPORT_S)
             try:
                 orders = self._report()
-            except RayError:  # the driver is gone, and this actor will be too
+            except ActorDiedError:  # the driver is gone, and this actor will be too
                 return
+            except RayError:
+                continue
             if orders.leave:
                 threading.Thread(target=self._leave, name="leave", daemon=True).start()
 
@@ -192,9 +212,11 @@ class ModelStage:
         while True:
             with self._lock:
                 if not self._busy and time.monotonic() - self._idle_since > _LAST_BLOCK_S:
+                    self._leaving = True
                     break
             time.sleep(0.1)
-        self._report()
+        with suppress(RayError):
+            self._report()
         if self._engine is not None:
             self._engine.close()
         release_adapters()
