@@ -50,7 +50,7 @@ class FitCounts:
 
     Attributes:
         variants: counts by `instructions` and by the values of `Fit`, by variant.
-        unknown: why prompts could not be measured; None where they were.
+        unknown: why prompts could not be measured; None if they were.
     """
 
     variants: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -183,7 +183,7 @@ def caption_room(run: Run, base: Model, max_new_tokens: int, words: int | None) 
     text per token.
 
     Args:
-        run: holds `samples`.
+        run: contains `samples`.
         base: the model that reads the captions.
         max_new_tokens: maximum tokens of a caption.
         words: word limit in the captioner's prompt; None for none.

@@ -61,7 +61,7 @@ class ResolvedLineup:
     """Captioner, voters and rules.
 
     Attributes:
-        captioner: None where captions come with the data, or are never used.
+        captioner: None if captions come with the data, or are never used.
         voters: the one that shares the captioner's checkpoint, then cheapest first; empty if there is no vote.
         rule: `majority`, `always` (UIA) or `never` (text only).
         full: all voters vote on all views.

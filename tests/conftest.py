@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if is_long(item.nodeid):
             item.add_marker(pytest.mark.verify)
 
-    # Two processes take whole files: long files first, so that none starts when the other process is done.
+    # Two processes distribute by file: long files first, so that both end at about the same time.
     # One process: long files last, so that errors of short tests show early.
     parallel = "PYTEST_XDIST_WORKER" in os.environ
     seconds = {path: file_seconds(path, verify=not parallel) for path in {_file(item) for item in items}}

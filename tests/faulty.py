@@ -20,7 +20,7 @@ COUNTED = "CASLIE_TEST_COUNTED"
 
 
 class FaultyEngine:
-    """Ends its process, hangs, raises or takes more memory than there is when it is told to by a prompt."""
+    """Exits, hangs, raises or exhausts memory when a prompt contains the word for it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""An S3 server on this machine, as a process of its own, that fails when it is told to.
+"""An S3 server on this machine, as a process of its own, that fails on request.
 
 Run as: python -m tests.object_store [--port 5000] [--bucket NAME]...
 
@@ -54,7 +54,7 @@ FAULTS = {
     "half": "hang up in the middle of the answer",
     "slow": "answer after `delay` seconds",
 }
-"""What may be told to go wrong."""
+"""The faults that can be injected."""
 
 _App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

@@ -1,4 +1,4 @@
-"""Purchase histories with a caption beside each product: they fit the base, are learned, answered and counted."""
+"""Purchase histories with a caption per product: they fit the base's context, are learned, answered and counted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from caslie_ray.training._optimizer_steps import Learner
 HISTORY = [f"Camping tent number {n} for two" for n in range(11)]
 OPTIONS = [f"{chr(65 + n)}: Steel kettle number {n} with lid" for n in range(20)]
 RESPONSE = OPTIONS[3]
-# Words that the miniature tokenizer has whole: a caption of n words has n tokens, about.
+# Words that are single tokens of the miniature tokenizer: a caption of n words has about n tokens.
 WORDS = [
     "a",
     "red",

@@ -42,7 +42,7 @@ def test_text_is_hashed_as_utf8() -> None:
 
 
 def test_the_hash_is_fixed_for_good() -> None:
-    """Runs are read again by later versions: a changed hash would compute everything anew."""
+    """Runs are read again by later versions: a changed hash would recompute everything."""
     assert content_id("caption", b"\x00\xff") == "837732387db5f2711e38e446753d3844"
     code = "from caslie_ray.hashing import content_id; print(content_id('caption', b'\\x00\\xff'))"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -90,7 +90,7 @@ class Output:
         self.text = ""
 
     def job(self, name: str, *arguments: str, settings: list[str]) -> tuple[int, str]:
-        """Run a job; return its exit code and what it said."""
+        """Run a job; return its exit code and its output."""
         argv = [*arguments, "--quiet", "--set", *settings]
         code = main(f"{name}.", JOBS[name], source=True, status=True, argv=argv)
         said = "".join(self._capture.readouterr()) + self._log.text

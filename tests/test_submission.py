@@ -77,7 +77,7 @@ class Head:
         return done.stdout
 
     def submit(self, *words: str, submission: str | None = None) -> tuple[JobStatus, str]:
-        """Submit a job through the API; return how it ended and what it said."""
+        """Submit a job through the API; return its status and its log."""
         client = self.client
         line = " ".join(f"'{word}'" for word in words)
         one = client.submit_job(
@@ -157,7 +157,7 @@ def test_each_job_runs_to_its_end_when_it_is_submitted(head: Head, pasted: tuple
     samples = rows(run, "samples")
     assert len(rows(run, "instructions")) == 3 * len(samples)
     assert len(rows(run, "predictions")) == sum(row["split"] in ("ind", "ood") for row in samples)
-    # The same under another id. The world is drawn anew and read again; nothing else is left to do.
+    # The same under another id: the data set is drawn and read again; nothing else is left to do.
     again = ["--run", run.uri, "--set", "miniature.train=1", "miniature.validation=0", "miniature.ind=1"]
     status, said = head.submit("jobs/pipeline.py", *again, "miniature.ood=1", *MODELS, submission="again")
     assert status == JobStatus.SUCCEEDED, said

@@ -62,7 +62,7 @@ def instructions() -> pa.Table:
 
 @dataclass
 class Seen:
-    """What a scenario has left: the run, exit codes, and what was said."""
+    """The result of a scenario: the run, exit codes and output."""
 
     run: Run
     codes: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Runs to test on: the drawn catalogue, read into tables, and profiles with small lineups."""
+"""Runs of the drawn catalogue, and profiles with small lineups."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def rows(run: Run, table: str = "captions") -> list[dict[str, Any]]:
 
 
 def stored_ids(run: Run) -> list[str]:
-    """The view of each row in the files of `captions`, those that stand there twice among them."""
+    """The view id of each row in the files of `captions`, duplicates included."""
     return sorted(
         view for path in run.files("captions") for view in run.read_file(path, ["view_id"])["view_id"].to_pylist()
     )

@@ -67,9 +67,9 @@ def _waiting_views(run: Run, partition: str, lineup: ResolvedLineup) -> list[str
 def _copy_views(
     scratch: Run, run: Run, partition: str, name: str, view_ids: Sequence[str], lineup: ResolvedLineup
 ) -> None:
-    wanted = pa.array(view_ids, pa.string())
+    chosen = pa.array(view_ids, pa.string())
     views = run.read("views", partition=partition)
-    views = views.filter(pc.is_in(views["view_id"], value_set=wanted))
+    views = views.filter(pc.is_in(views["view_id"], value_set=chosen))
     scratch.write("views", name, views)
     where = pc.field("image_id").isin(views["image_id"].unique().to_pylist())
     images = [run.read_file(path, where=where) for path in run.files("images", partition)]
@@ -77,7 +77,7 @@ def _copy_views(
         scratch.write("images", name, pa.concat_tables(images))
     for path in run.files("captions", partition):
         rows = run.read_file(path)
-        rows = rows.filter(pc.is_in(rows["view_id"], value_set=wanted))
+        rows = rows.filter(pc.is_in(rows["view_id"], value_set=chosen))
         if rows.num_rows:
             scratch.write("captions", name, rows)
     for folder in (KEPT, *(role.answers for role in lineup.roles)):

@@ -113,7 +113,7 @@ def caption_status(run: Run) -> CaptionStatus:
     status = CaptionStatus(files=len(files), written=written, holder=holder)
 
     def look(name: str) -> _Part:
-        here = run.with_file_listing({table: found.get(name, []) for table, found in listed.items()})
+        here = run.with_file_listing({table: paths.get(name, []) for table, paths in listed.items()})
         return _read_partition(here, name, recent)
 
     with ThreadPoolExecutor(_THREADS) as threads:

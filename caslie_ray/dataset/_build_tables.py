@@ -35,7 +35,7 @@ class Built(NamedTuple):
     """The tables of a job.
 
     Attributes:
-        counts: their part of the summary; None where images are missing, and the tables incomplete.
+        counts: their part of the summary; None if images are missing, and the tables incomplete.
         changed: how many of their files were written.
         missing: the paths of files with ids of missing images.
     """

@@ -60,7 +60,7 @@ class Columns:
         return cls(names, {_plain(source): released for source, released in keys.fields.items()})
 
     def known(self, key: object) -> str | None:
-        """Return the released name of a column; None where it is none of the release's."""
+        """Return the released name of a column; None if the release has no such column."""
         name = _plain(key)
         return next((column for column, names in self.names.items() if name in names), None)
 

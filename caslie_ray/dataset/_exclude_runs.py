@@ -42,7 +42,7 @@ class Skipped(NamedTuple):
 
 
 def refuse_runs(filesystem: pafs.FileSystem, source: pafs.FileInfo, run: Run | None) -> str | None:
-    """Return why a source may not be read: it is a run, or something that a run has written; None where it may."""
+    """Return why a source may not be read: it is a run, or something that a run has written; None if it may."""
     path = _real(filesystem, source.path)
     mend = "give the folder or file that holds your data, or another --run"
     if run is not None and filesystem.equals(run.fs):
@@ -96,7 +96,7 @@ def _folders_above(path: str) -> list[str]:
 
 
 def _below(path: str, folder: str) -> str | None:
-    """Return the path relative to a folder, ``""`` for the folder itself; None where it lies elsewhere."""
+    """Return the path relative to a folder, ``""`` for the folder itself; None if it lies elsewhere."""
     if path == folder:
         return ""
     inside = folder.rstrip("/") + "/"

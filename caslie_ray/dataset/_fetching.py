@@ -27,8 +27,8 @@ class Outcome:
     """The outcome of a reference.
 
     Attributes:
-        image: the stored image; None where there is none.
-        reason: why there is none; None where there is one.
+        image: the stored image; None if there is none.
+        reason: why there is none; None if there is one.
         retryable: whether a later run may succeed.
     """
 

@@ -34,7 +34,7 @@ def read_head(stream: ByteStream, named_lines: bool) -> bytes:
 
 
 def json_format(head: bytes, encoding: str | None, named_lines: bool, limits: Limits) -> str | None:
-    """Return ``"lines"`` for JSON Lines, ``"values"`` for other JSON; None where there is no JSON."""
+    """Return ``"lines"`` for JSON Lines, ``"values"`` for other JSON; None if there is no JSON."""
     text = head.decode(encoding_of(head, encoding), errors="replace").lstrip("\ufeff \t\r\n")
     if text.startswith("["):
         return "values"

@@ -66,7 +66,7 @@ FETCHED = pa.schema(
     ]
 )
 """The result of a reference: an image or a reason. `block` names the file in ``pending/`` that has the image, until it
-is in the table; null where that file has the name of this one."""
+is in the table; null if that file has the name of this one."""
 
 PLAN = pa.schema(
     [
@@ -141,7 +141,7 @@ def write_sorted(run: Run, folder: str, stem: str, kind: str, rows: pa.Table) ->
     """Write rows of one of `SORTED`, sorted by key, so that `read_range` can read a range of keys cheaply.
 
     Returns:
-        The path; None where there are no rows and so no file.
+        The path; None if there are no rows and so no file.
     """
     if not rows.num_rows:
         return None

@@ -31,7 +31,7 @@ class Joined(NamedTuple):
 
     Attributes:
         bucket: the bucket.
-        path: its results by group; None where it has no references.
+        path: its results by group; None if it has no references.
         digest: a hash of them.
     """
 

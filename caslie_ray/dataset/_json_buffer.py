@@ -231,7 +231,7 @@ def skip_to_row(buffer: Buffer, noticed: int, is_row: Callable[[object], bool]) 
     """Move to the next row after a damaged one, or to the end of the text where none follows.
 
     Returns:
-        The key of the list that the row begins; None where it begins none.
+        The key of the list that the row begins; None if it begins none.
 
     Raises:
         Hopeless: the search takes time out of proportion to the text.

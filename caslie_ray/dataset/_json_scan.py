@@ -78,7 +78,7 @@ def _behind(text: str, brackets: int) -> int:
 
 
 def excess(text: str, start: int, end: int, limits: Limits) -> Damage | None:
-    """Return why a JSON value is nested too deeply or has too many values; None where it does not.
+    """Return why a JSON value is nested too deeply or has too many values; None if it does not.
 
     Args:
         text: holds the value.

@@ -160,7 +160,7 @@ def _longest(file: Any, at: int, header: dict[int, Any], chunk: Any, size: int) 
 
 
 def _of_delta(file: Any, at: int, header: dict[int, Any], chunk: Any, schema: Any) -> tuple[int, int] | None:
-    """Return the bytes of the values of a page, and of the longest; None where they are unknown."""
+    """Return the bytes of the values of a page, and of the longest; None if they are unknown."""
     size, values, _ = _of(header)
     file.seek(at)
     body = file.read(header[3])
@@ -186,7 +186,7 @@ def _of_delta(file: Any, at: int, header: dict[int, Any], chunk: Any, schema: An
 
 
 def _decompressed(data: bytes, chunk: Any, size: int) -> bytes | None:
-    """Return what a page unpacks to; None where that fails, which reading it reports."""
+    """Return what a page unpacks to; None if that fails, which reading it reports."""
     if chunk.compression == "UNCOMPRESSED":
         return data
     name = {"LZ4": "lz4_raw"}.get(chunk.compression, chunk.compression.lower())

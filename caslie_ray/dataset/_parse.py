@@ -216,7 +216,7 @@ class Parser:
 
 
 def _source_id(cell: object) -> str | None:
-    """Return the id that a source gives a row, as text; None where it gives none."""
+    """Return the id that a source gives a row, as text; None if it gives none."""
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)  # an integer column with a missing value
     with suppress(RowError):

@@ -49,7 +49,7 @@ class Record:
         number: the row in the file, from 1; the line in JSON Lines.
         location: file and number, for a reader.
         row: the cells; None where the row cannot be read.
-        reason: why not; None where it can.
+        reason: why not; None if it can.
         notes: how the row was read, where a user may not expect it, such as ``"cp1252"``.
         limited: whether it cannot be read because of a limit of the profile.
     """

@@ -32,8 +32,8 @@ class FetchResult:
     """The result of a reference.
 
     Attributes:
-        image_id: of the stored image; None where there is none.
-        reason: why there is none; None where there is one.
+        image_id: of the stored image; None if there is none.
+        reason: why there is none; None if there is one.
         retryable: whether a later run may succeed.
         block: the file in ``pending/`` that has the image unless the table has it.
     """
@@ -167,7 +167,7 @@ class Ledger:
                 self._results[key] = FetchResult(image_id, reason, retryable, block)
 
     def result(self, key: str) -> FetchResult | None:
-        """Return the result of a reference; None where there is none yet."""
+        """Return the result of a reference; None if there is none yet."""
         return self._results.get(key)
 
     def unchanged_files(self) -> set[str]:

@@ -53,7 +53,7 @@ class Root:
     Attributes:
         uri: as the user wrote it, with credentials and options.
         store: scheme and bucket, such as ``s3://bucket``; empty for this machine.
-        settings: hash of the options that identify the store; empty where there are none.
+        settings: hash of the options that identify the store; empty if there are none.
         path: absolute and normalised; in a store the key, after a slash.
         real: the path without symbolic links; in a store the same as `path`.
     """

@@ -44,7 +44,7 @@ class Found(NamedTuple):
     Attributes:
         number: its place in the file, from 1.
         value: the row as a mapping; something else where there is no row; `Damage` with the reason.
-        split: the split that the keys above the row name; None where they name none.
+        split: the split that the keys above the row name; None if they name none.
         notes: how it was read, where a user may not expect it.
     """
 
@@ -91,7 +91,7 @@ class Shapes:
         return split_of_name(key) or split
 
     def header(self, members: Mapping[str, object]) -> list[str] | None:
-        """Return the names of the columns where an object lists them next to its rows; None where it does not."""
+        """Return the names of the columns where an object lists them next to its rows; None if it does not."""
         names = members.get("columns")
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return names if any(self._columns.known(name) == "task" for name in names) else None
@@ -109,7 +109,7 @@ class Shapes:
         return self.is_row(value) or (isinstance(value, list) and any(map(self.is_row, value[:FIRST])))
 
     def expand(self, value: object, split: str | None = None, notes: tuple[str, ...] = ()) -> Iterator[Found]:
-        """Yield the rows in a value, all with number 0; the value itself where it holds none."""
+        """Yield the rows in a value, all with number 0; the value itself if it holds none."""
         rows = list(self.rows(value, split))
         if not rows:
             yield Found(0, self._no_rows(value), split, notes)

@@ -66,7 +66,7 @@ def groups_of(files: Sequence[tuple[int, str]], chunk_rows: int, concurrency: in
 
 
 class Shuffled(NamedTuple):
-    """The paths of a group's references and ledger rows; None where it has none."""
+    """The paths of a group's references and ledger rows; None if it has none."""
 
     references: str | None
     ledger: str | None

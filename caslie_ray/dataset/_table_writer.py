@@ -127,7 +127,7 @@ class Writer:
     def _images(
         self, partition: str, blocks: Mapping[str, str | None], existing: Sequence[str], written: Written
     ) -> bool:
-        """Write the images of a partition; return False where one is missing.
+        """Write the images of a partition; return False if one is missing.
 
         Args:
             partition: the partition.

@@ -123,7 +123,7 @@ class ModelStage:
     def _ask(
         self, kind: object, requests: Sequence[Request], call: Callable[[list[Request], EngineProcess], list[Any]]
     ) -> list[Any] | None:
-        """Return the answers of the engine; None where it is down and the job goes on without it."""
+        """Return the answers of the engine; None if it is down and the job goes on without it."""
         engine = self._engine
         if self._down is None and engine is not None:
             try:

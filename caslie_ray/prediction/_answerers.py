@@ -52,7 +52,7 @@ def answerers_of(run: Run, profile: Profile, *, partly: bool = False) -> tuple[R
     """Return the base with the adapters of a run, and the models that answer.
 
     Args:
-        run: holds the trained models.
+        run: contains the trained models.
         profile: names them.
         partly: leave out models that are not trained yet, with a warning, and choose no engine: nothing is asked.
 

@@ -182,7 +182,7 @@ def predict(run: Run, profile: Profile, *, quiet: bool = False) -> PredictResult
     Only unanswered questions are asked; if there are none, no model is loaded.
 
     Args:
-        run: holds `instructions` and the trained models.
+        run: contains `instructions` and the trained models.
         profile: the base, the models and the splits.
         quiet: no progress lines.
 

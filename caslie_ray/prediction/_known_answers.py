@@ -53,7 +53,7 @@ def known_answers(run: Run, partition: str, columns: Sequence[str] | None = None
     """Read the answers of a partition.
 
     Args:
-        run: holds them.
+        run: the run.
         partition: the partition.
         columns: columns to read; all by default.
 

@@ -63,7 +63,7 @@ class PredictionSpec:
     """The work of a pass, the same for every partition.
 
     Attributes:
-        run: holds instructions and known answers; answers are written to it.
+        run: contains instructions and known answers; answers are written to it.
         base: the role that is asked.
         answerers: who answers.
         splits: the splits that are answered.

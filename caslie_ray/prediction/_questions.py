@@ -53,7 +53,7 @@ def read_questions(
     """Return the questions of a partition.
 
     Args:
-        run: holds the instructions.
+        run: contains the instructions.
         partition: the partition.
         answerers: who answers.
         splits: the splits that are answered.

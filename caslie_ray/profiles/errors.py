@@ -44,7 +44,7 @@ def _group(annotation: object) -> type[BaseModel] | None:
 
 
 def _group_at(schema: type[BaseModel], where: Location) -> type[BaseModel] | None:
-    """The group of settings at a location, or None where there is none."""
+    """The group of settings at a location, or None if there is none."""
     group: type[BaseModel] | None = schema
     for step in where:
         if isinstance(step, int):
@@ -56,7 +56,7 @@ def _group_at(schema: type[BaseModel], where: Location) -> type[BaseModel] | Non
 
 
 def known_keys(schema: type[BaseModel], where: Location) -> list[str] | None:
-    """The keys that a location may hold; None where it is not a group of settings."""
+    """The keys that a location may hold; None if it is not a group of settings."""
     group = _group_at(schema, where)
     return None if group is None else list(group.model_fields)
 

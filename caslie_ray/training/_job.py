@@ -31,7 +31,7 @@ def train(run: Run, profile: Profile, *, quiet: bool = False) -> dict[str, Any]:
     Finished models are kept; a model that was started resumes from its last checkpoint.
 
     Args:
-        run: holds `instructions`.
+        run: contains `instructions`.
         profile: the base, the models and the hyperparameters.
         quiet: no progress lines.
 

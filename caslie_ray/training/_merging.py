@@ -32,7 +32,7 @@ def merge(run: Run, spec: TrainingSpec, folder: str, kept: str, digest: str) -> 
     """Merge an adapter into its base.
 
     Args:
-        run: holds the model.
+        run: contains the model.
         spec: what was trained.
         folder: the model's folder, in the run.
         kept: the adapter: `best` or `last`.

@@ -54,7 +54,7 @@ class Assignment:
     """The work of a group of workers.
 
     Attributes:
-        run: holds the instructions, and the models to be.
+        run: contains the instructions; models are written to it.
         items: the models, one after the other; they share base and settings.
         actor: the progress actor.
     """

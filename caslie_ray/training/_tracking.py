@@ -41,7 +41,7 @@ class Tracking:
     """Logs scalars by step, on rank 0.
 
     Args:
-        run: holds the model's folder, where TensorBoard's files are written.
+        run: contains the model's folder, where TensorBoard's files are written.
         folder: the model's folder.
         name: the model's name.
         trackers: trackers other than TensorBoard.

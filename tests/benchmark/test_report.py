@@ -1,4 +1,4 @@
-"""Entries, table and picture, from measurements that are given."""
+"""Entries, table and plot, from given measurements."""
 
 from __future__ import annotations
 

@@ -82,13 +82,13 @@ def test_a_failure_in_a_damaged_file_is_retried(world: Path, tmp_path: Path, ans
     caption_here(run, profile(), answers)
     path = max(run.files("captions"), key=run.count_rows)
     table = run.read_file(path)
-    found = table.to_pylist()
-    uses = Counter(row["caption_key"] for row in found)
-    at = next(at for at, row in enumerate(found) if uses[row["caption_key"]] == 1)
-    key = found[at]["caption_key"]
-    found[at] |= {"caption": None, "votes": [], "verdict": False, "error": "poison", "retryable": False}
-    run.write("captions", run.partition(path), pa.Table.from_pylist(found, schema=table.schema))
-    rewritten(path, calls=pa.array(["many"] * len(found)))
+    damaged_rows = table.to_pylist()
+    uses = Counter(row["caption_key"] for row in damaged_rows)
+    at = next(at for at, row in enumerate(damaged_rows) if uses[row["caption_key"]] == 1)
+    key = damaged_rows[at]["caption_key"]
+    damaged_rows[at] |= {"caption": None, "votes": [], "verdict": False, "error": "poison", "retryable": False}
+    run.write("captions", run.partition(path), pa.Table.from_pylist(damaged_rows, schema=table.schema))
+    rewritten(path, calls=pa.array(["many"] * len(damaged_rows)))
     assert key not in load_ledger(run, run.partition(path), lineup).known.captions
     assert caption_here(run, profile(), answers)["captioner"] == 1
     assert all(row["error"] is None for row in rows(run))

@@ -127,9 +127,9 @@ def test_a_changed_caption_prompt_requests_that_view_only(captioned: Path, tmp_p
     calls = caption_here(run, profile(*ALL), ask)
     assert calls.pop("captioner") == 1
     assert all(count == 1 for count in calls.values())
-    found = {row["view_id"] for row in rows(run)}
-    assert "f" * 32 in found
-    assert first not in found, "the row of a removed view is still there"
+    view_ids = {row["view_id"] for row in rows(run)}
+    assert "f" * 32 in view_ids
+    assert first not in view_ids, "the row of a removed view is still there"
 
 
 def test_new_options_request_votes_and_no_caption(captioned: Path, tmp_path: Path, ask: InProcess) -> None:

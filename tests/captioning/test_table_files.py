@@ -18,11 +18,11 @@ from tests.worlds import caption_here, fresh_run, profile
 
 def test_a_block_reads_only_its_own_images(tmp_path: Path) -> None:
     run = open_run(str(tmp_path / "run"))
-    found = [{"image_id": f"0{n:04d}", "image": random.randbytes(5000), "width": 1, "height": 1} for n in range(1000)]
-    path = run.write("images", "0", pa.Table.from_pylist(found))
+    images = [{"image_id": f"0{n:04d}", "image": random.randbytes(5000), "width": 1, "height": 1} for n in range(1000)]
+    path = run.write("images", "0", pa.Table.from_pylist(images))
     store = CountingStore(skip_instance_cache=True)
     counted = Run(pafs.PyFileSystem(pafs.FSSpecHandler(store)), run.root, run.uri)
-    ids = [str(row["image_id"]) for row in found[500:510]] + ["0zzzz"]
+    ids = [str(row["image_id"]) for row in images[500:510]] + ["0zzzz"]
     assert set(read_images(counted, "0", ids[:10])) == set(ids[:10])
     assert store.read < Path(path).stat().st_size / 4
     assert set(read_images(run, "0", ids)) == set(ids[:10])

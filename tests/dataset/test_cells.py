@@ -1,4 +1,4 @@
-"""Sources as people have them, through a whole `ingest` on a real Ray: their own ids, columns, cells and images."""
+"""Realistic sources through a complete `ingest` on Ray: other ids, columns, cells and images."""
 
 from __future__ import annotations
 

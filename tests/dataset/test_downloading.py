@@ -196,7 +196,7 @@ def test_a_redirect_cannot_lead_inside(site: Site, host: str) -> None:
 
 @pytest.mark.usefixtures("one_public")
 def test_a_name_is_connected_to_at_the_address_that_was_checked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that answers with an inner address besides, or the second time, gains nothing."""
+    """DNS rebinding: a name that also resolves to a private address, or does so the second time, is refused."""
     asked: list[str] = []
 
     async def resolve(self: Any, host: str, port: int = 0, family: Any = 0) -> list[dict[str, Any]]:

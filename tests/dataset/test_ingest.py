@@ -147,7 +147,7 @@ def test_every_kind_of_trouble_costs_only_itself(tmp_path: Path, profile: Profil
     reasons = [r["reason"] for r in rejects if r["kind"] == "sample"]
     assert any(reason.startswith("repeated in split ind: the same sample is in split train at") for reason in reasons)
 
-    # The others say where they stand and what is wrong.
+    # The others give their position and the error.
     assert any("title" in reason for reason in reasons)
     assert any("output" in reason for reason in reasons)
     assert any("split" in reason for reason in reasons)
@@ -364,7 +364,7 @@ def test_jobs_one_after_the_other_replace_what_they_change(tmp_path: Path, profi
     again = in_epoch(2, first)
     assert (again.parsed_rows, again.fetched, again.written_files) == (0, 0, 0)
     assert state(run) == before
-    # A table that lost a file is written anew, what still holds is kept.
+    # A table that lost a file is rewritten; what is still valid is kept.
     run.delete(run.files("samples")[:1])
     in_epoch(3, first)
     changed = {path.removeprefix(run.root) for path in set(before) ^ set(state(run)) if "/rejects/" not in path}

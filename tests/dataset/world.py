@@ -1,4 +1,4 @@
-"""What the tests of the data set are made from: pictures, rows in the released format, and a web server."""
+"""Test data of the data set room: images, rows in the released format, and a web server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    """A smooth picture that differs with its seed."""
+    """A smooth image that depends on its seed."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
     return coarse.resize(size, Image.Resampling.BICUBIC)

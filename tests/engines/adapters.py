@@ -47,7 +47,7 @@ def untie(checkpoint: str | Path, folder: Path) -> Path:
 
 
 def add_mistral_format(folder: Path) -> None:
-    """Put the files of Mistral's own format beside those of transformers, as in Mistral's repositories.
+    """Add the files of Mistral's own format to those of transformers, as in Mistral's repositories.
 
     Both are useless: who reads them fails.
     """

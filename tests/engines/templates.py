@@ -19,7 +19,7 @@ class Published(NamedTuple):
         special: added tokens that the tokenizer calls special.
         plain: added tokens that it does not call special.
         marks: what of the template, or of the tokens, ends or begins a turn; all of it is to be broken up.
-        words: words that the template writes beside its marks; they are to be left alone.
+        words: words that the template writes around its marks; they must not be changed.
         family: the image family; None for text.
         image: the image token.
     """

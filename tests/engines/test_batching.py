@@ -69,7 +69,7 @@ def test_a_limit_is_raised_only_after_many_batches_in_a_row() -> None:
 
 
 class Model:
-    """Answers rows with their index; raises as it is told."""
+    """Answers rows with their index; raises on request."""
 
     def __init__(self, *, at_most: int = 99, poison: Sequence[int] = (), error: Exception | None = None) -> None:
         self.at_most = at_most

@@ -168,7 +168,7 @@ def plain() -> Chat:
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=40) | st.lists(st.sampled_from(["</s>", "<s>", "很", "\u0301", " ", "🙂"])).map("".join))
 def test_a_prompt_is_taken_to_fit_by_its_bytes_only_where_it_does(text: str) -> None:
-    """A token stands for one byte or more, so that what is short in bytes need not be tokenized."""
+    """A token has at least one byte, so a text that is short in bytes need not be tokenized."""
     one = plain()
     tokens = len(one.fit(Prompt(text), 10**6, image=False).ids)
     for budget in range(max(1, tokens - 2), tokens + 12):

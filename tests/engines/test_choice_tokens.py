@@ -1,4 +1,4 @@
-"""Which first tokens stand for a choice."""
+"""The first tokens of each choice."""
 
 from __future__ import annotations
 

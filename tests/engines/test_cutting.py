@@ -248,7 +248,7 @@ def test_only_fields_and_captions_are_cut_from_their_ends(parts: list[tuple[str,
     assert done.captions_cut == any(kind == "C" and found != value for (kind, value), found in kept)
     expected = Fit.CAPTIONS_CUT if done.captions_cut else Fit.FIELDS_CUT if done.cut else Fit.WHOLE
     assert outcome == expected
-    # Fields this short are kept whole as long as a caption has words to lose.
+    # Fields this short are not cut as long as a caption can be.
     captions = [found for (kind, _), found in kept if kind == "C"]
     assert not (captions and done.cut and any(captions))
     words = [len(found.split()) for (kind, value), found in kept if kind == "C" and found != value]

@@ -1,4 +1,4 @@
-"""Which checkpoints are found and loaded, and what is said of the others."""
+"""Which checkpoints are found and loaded, and the errors for the others."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def test_what_vllm_cannot_run_is_told_without_loading_it(checkpoint: MakeCheckpo
     assert "cannot be imported here" in (refusal(tiny_spec(checkpoint("llava"))) or "")
     assert "with a context of 512, above 128" in (refusal(tiny_spec(checkpoint("phi3"))) or "")
     assert refusal(tiny_spec(checkpoint("phi3"), context=128)) is None
-    assert "made for cpu, and the model is to run on cuda" in (refusal(replace(VOTER, device="cuda")) or "")
+    assert "built for cpu, and the model is to run on cuda" in (refusal(replace(VOTER, device="cuda")) or "")
     with pytest.raises(CheckpointError, match="no folder"):
         refusal(replace(VOTER, checkpoint="nowhere"))
     whole = copy_of(CAPTIONER.checkpoint, tmp_path / "whole")

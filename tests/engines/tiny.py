@@ -111,7 +111,7 @@ def token_id(words: PreTrainedTokenizerFast, token: str) -> int:
 
 
 def image(width: int = 40, height: int = 30, colour: str = "red", kind: str = "PNG") -> bytes:
-    """An encoded picture of two colours."""
+    """An encoded image of two colours."""
     picture = Image.new("RGB", (width, height), colour)
     picture.paste("white", (0, 0, width // 2, height // 3))
     file = io.BytesIO()

@@ -89,7 +89,7 @@ def png(
 
 
 def apng(frames: int) -> bytes:
-    """A PNG with animation frames after its picture."""
+    """A PNG with animation frames after its default image."""
     control = png_chunk(b"acTL", pack(">II", frames, 0))
     frame = png_chunk(b"fcTL", pack(">IIIIIHHBB", 1, 10, 10, 0, 0, 1, 10, 0, 0))
     body = png_chunk(b"fdAT", pack(">I", 2) + zlib.compress(bytes(110)))
@@ -98,7 +98,7 @@ def apng(frames: int) -> bytes:
 
 
 def gif(width: int, height: int, *, frame: tuple[int, int, int, int] | None = None, frames: int = 1) -> bytes:
-    """A GIF; `frame` is the left, top, width and height of each picture, of which one pixel is there."""
+    """A GIF; `frame` is the left, top, width and height of each frame, of which one pixel is there."""
     left, top, across, down = frame or (0, 0, width, height)
     head = b"GIF89a" + pack("<HHBBB", width, height, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
     picture = b"\x2c" + pack("<HHHHB", left, top, across, down, 0) + b"\x02\x02\x44\x01\0"

@@ -241,7 +241,7 @@ def test_an_honest_image_goes_through(name: str) -> None:
 
 
 def test_a_job_goes_through_all_of_them(ray_cluster: None, tmp_path: Path) -> None:
-    """Each costs its own row; rows beside them are read."""
+    """Each costs its own row only; the other rows are read."""
     profile = load_profile("mini")
     cheap = {name: row for name, row in HOSTILE.items() if not row.settings and row.mib <= 300}
     (tmp_path / "images").mkdir()

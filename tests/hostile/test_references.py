@@ -1,4 +1,4 @@
-"""References that lead where no row may lead, and odd but honest ones beside them, through one ingest job."""
+"""Forbidden references, together with odd but valid ones, through one ingest job."""
 
 from __future__ import annotations
 

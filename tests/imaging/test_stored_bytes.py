@@ -1,4 +1,4 @@
-"""Stored bytes, and so image ids, are those of a plain conversion of the whole image at once."""
+"""Stored bytes, and so image ids, equal those of a plain conversion of the image in one piece."""
 
 from __future__ import annotations
 

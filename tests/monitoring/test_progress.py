@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
 
 
 class Time:
-    """A clock that goes only when told to."""
+    """A clock that advances only on request."""
 
     def __init__(self) -> None:
         self.now = 100.0

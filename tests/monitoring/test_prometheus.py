@@ -1,4 +1,4 @@
-"""The dashboard beside the metrics that it shows, and what a real job tells Prometheus while it runs."""
+"""The dashboard matches the exported metrics, and the metrics that a running job exports."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_tag_is_short_printable_ascii_and_tells_texts_apart() -> None:
 
 
 class Scrape:
-    """What Prometheus is told at one moment."""
+    """One scrape of the exported metrics."""
 
     def __init__(self, url: str) -> None:
         with urlopen(url, timeout=10) as answer:
@@ -138,7 +138,7 @@ class Scrape:
 def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
     source = draw(tmp_path / "source", SIZE)
     run = open_run(str(tmp_path / "läufe" / "été 夏"))
-    # Exported every second, and forgotten after two: what is told only once would be gone in the middle of the job.
+    # Exported every second and dropped after two: a metric that is exported once would vanish during the job.
     with nodes(1, {"RAY_metrics_report_interval_ms": "1000"}) as cluster:
 
         def submit(job: str, *arguments: str) -> Submitted:
@@ -148,7 +148,7 @@ def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
             def look() -> Scrape | None:
                 assert job.running, job.end()[1]
                 seen = Scrape(cluster.metrics)
-                # On a busy machine a gauge may be told too late for once.
+                # On a busy machine a gauge may be late once.
                 return seen if seen.names >= EXPORTED and enough(seen.values) else None
 
             found: Scrape = until(look, 240, what)

@@ -277,7 +277,7 @@ def test_source_ids_reach_answers_that_were_given_before(run: Run) -> None:
     stamps = {path: Path(path).stat().st_mtime_ns for path in run.files(PREDICTIONS)}
     assert predict(run, chosen(), quiet=True).missing == 0
     assert {path: Path(path).stat().st_mtime_ns for path in run.files(PREDICTIONS)} == stamps
-    # What training would learn is the same, so no model is trained anew.
+    # The training data is the same, so no model is retrained.
     assert trained_model(run, training_specs(chosen())[0]) is not None
     # Answers that are given now have them from the start.
     assert predict_here(run, chosen("prediction.splits=[train]")) == 2 * len(asked(run, ("train",)))

@@ -1,4 +1,4 @@
-"""Files, names, `extends`, and what is said about a wrong key or value."""
+"""Files, names, `extends`, and the errors for wrong keys and values."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_wrong_extends(tmp_path: Path, text: str, said: str) -> None:
     assert said in refusal(write(tmp_path, text))
 
 
-# The lineup as a whole
+# The lineup
 
 
 def test_an_even_number_of_voters_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from caslie_ray.profiles import Model, load_profile
 from tests.engines.shapes import config_of
 
 FOLDER = Path(profiles.__file__).parent
-STEP = 16384  # tokens of a step of vLLM on a whole card, whose KV cache takes all that is left
+STEP = 16384  # tokens per vLLM step on a full card, whose KV cache gets the remaining memory
 
 
 def role(name: str, model: Model) -> Role:

@@ -119,7 +119,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 @dataclass
 class Other:
-    """A holder in a process of its own, which does what it is told."""
+    """A holder in a separate process, controlled over its standard input."""
 
     process: subprocess.Popen[str]
 

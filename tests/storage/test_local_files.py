@@ -1,4 +1,4 @@
-"""Files that are created once, whole, whatever the file system can do."""
+"""Exclusive, atomic creation of files on any file system."""
 
 from __future__ import annotations
 

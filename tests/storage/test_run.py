@@ -1,4 +1,4 @@
-"""The tables of a run: files appear whole or not at all, and readers take one row an id."""
+"""The tables of a run: writes are atomic, and readers take one row per id."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_files(tmp_path: Path) -> Non
 
 
 def test_no_reader_sees_a_temporary_file(tmp_path: Path) -> None:
-    """What stands in the folder while a file is being moved in is no .parquet file."""
+    """A file that is still being written has no .parquet name."""
     seen: list[list[str]] = []
 
     class Watched(pafs.FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
@@ -434,7 +434,7 @@ def test_a_column_of_another_type_is_named_with_what_to_do(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("table", "mend"),
     [
-        ("captions", "move it to another folder and run caption again"),  # its footer is whole: caption would skip it
+        ("captions", "move it to another folder and run caption again"),  # its footer is intact: caption would skip it
         ("predictions", "run predict again"),
         ("instructions", "run fuse again"),
         ("samples", "move it to another folder and run ingest again"),  # its size is the same: ingest would skip it

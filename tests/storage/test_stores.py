@@ -69,7 +69,7 @@ def images(*ids: str, size: int = 10, width: int = 1) -> pa.Table:
 
 
 def below(store: ObjectStore, run: Run) -> dict[str, int]:
-    """The objects of a run by name, without the empty ones that stand for folders."""
+    """The objects of a run by name, without the empty ones that mark folders."""
     head = run.root.removeprefix("shop/") + "/"
     return {
         name.removeprefix(head): size
@@ -96,7 +96,7 @@ def everything(run: Run) -> list[Callable[[], Any]]:
         lambda: run.put(run.path("summary/z.json"), b"{}"),
         lambda: read_range(run, [sorted_file], "images", "0")["image_id"].to_pylist() == ["01"],
         lambda: run.info([kept])[0].size > 0,
-        lambda: read_undamaged(run, kept).num_rows == 2,  # type: ignore[union-attr]  # not None: it is whole
+        lambda: read_undamaged(run, kept).num_rows == 2,  # type: ignore[union-attr]  # not None: it is undamaged
     ]
 
 

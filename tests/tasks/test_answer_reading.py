@@ -28,7 +28,7 @@ def read(code: str, text: str, options: Sequence[str]) -> str | None:
         ("PRP", "D", PRP_OPTIONS, None),
         ("SA", "E: very negative", SA, "very negative"),
         ("SA", "E", SA, "very negative"),
-        ("SA", "A: great", ["A: great", "B: bad"], None),  # an option, which stands for no label
+        ("SA", "A: great", ["A: great", "B: bad"], None),  # an option without a label
         ("MPC", MPC_OPTIONS[1], MPC_OPTIONS, "substitute"),
         ("CC", "Power Drills", ["A: Power Drills", "B: Drills"], "A: Power Drills"),
         ("CC", "Sanders", ["A: Power Drills", "B: Drills"], None),

@@ -51,7 +51,7 @@ def test_the_positive_class_is_yes(code: str) -> None:
     assert find_task(code).labels == ("yes", "no")
     truth = ["yes", "yes", "yes", "no", "no", "no", "no", "no"]
     answers = ["yes", "yes", "no", "yes", "no", "no", "no", ""]
-    # Yes: 2 found of 3, 3 said. The last one is a failure and counts as wrong.
+    # Yes: 2 of 3 found, 3 predicted. The last one is a failure and counts as wrong.
     assert score(code, truth, answers) == pytest.approx(
         {"accuracy": 5 / 8, "recall": 2 / 3, "precision": 2 / 3, "f1": 2 / 3}
     )
@@ -66,7 +66,7 @@ def test_where_no_yes_occurs(answers: list[str]) -> None:
 def test_macro_averages_by_hand() -> None:
     truth = ["also buy"] * 4 + ["also view"] * 3 + ["similar"]
     answers = ["also buy", "also buy", "also buy", "also view", "also view", "also view", "also buy", "also view"]
-    # also buy: recall 3/4, precision 3/4. also view: recall 2/3, precision 2/4. similar: never said.
+    # also buy: recall 3/4, precision 3/4. also view: recall 2/3, precision 2/4. similar: never predicted.
     assert score("PRP", truth, answers) == pytest.approx(
         {
             "accuracy": 5 / 8,

@@ -1,4 +1,4 @@
-"""Every prompt of every task (paper Appendix B), whole."""
+"""The full text of every prompt of every task (paper Appendix B)."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class ChildHandle:
             self._send(CancelMessage(call.number))
 
     def stats(self) -> EngineStats | None:
-        """Return the engine's own statistics; None where it does not answer."""
+        """Return the engine's own statistics; None if it does not answer."""
         self._send(StatsMessage())
         try:
             return self._stats.get(timeout=_STATS_S)

@@ -60,7 +60,7 @@ def describe_exit(code: int | None, log: Sequence[str], *, oom_killed: bool) -> 
     """Cause of death of a process that exited, crashed, or was killed by another process.
 
     Args:
-        code: its exit code, negative for a signal; None where it is not known.
+        code: its exit code, negative for a signal; None if it is not known.
         log: its lines on standard error.
         oom_killed: whether the kernel's OOM killer has run since the process started.
     """

@@ -33,9 +33,9 @@ class EngineProcess:
 
     Args:
         spec: the model and how to run it. Adapters are local folders.
-        limits: time, memory and retries; the defaults where it is None.
-        name: the model's name in reasons and events; the checkpoint where it is None.
-        overlap: calls that the engine computes at once; as registered where it is None.
+        limits: time, memory and retries; the defaults if it is None.
+        name: the model's name in reasons and events; the checkpoint if it is None.
+        overlap: calls that the engine computes at once; as registered if it is None.
         environment: variables of the process that differ from this one's, such as OMP_NUM_THREADS.
         on_event: called with a line when a process is lost or does not load, from any thread.
 
@@ -77,7 +77,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the engine; None where no process runs now."""
+        """Process id of the engine; None if no process runs now."""
         return self._process.pid()
 
     def generate(self, requests: Sequence[Request], *, cancel: Cancel | None = None) -> list[Generation]:

@@ -83,7 +83,7 @@ class Launched:
         return self._ended.wait(seconds)
 
     def kill(self) -> bool:
-        """End the process and all of its descendants; return False where some survive, as in a hanging driver."""
+        """End the process and all of its descendants; return False if some survive, as in a hanging driver."""
         with suppress(OSError):
             self._lifeline.shutdown(socket.SHUT_WR)
         with suppress(OSError):

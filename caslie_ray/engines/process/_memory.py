@@ -48,7 +48,7 @@ def tree_bytes(pid: int) -> int:
 
 
 def _group_usage() -> Usage | None:
-    """The usage of this process's control group (version 2 or 1); None where it has no limit."""
+    """The usage of this process's control group (version 2 or 1); None if it has no limit."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -31,7 +31,7 @@ class MemoryWatch:
     Of several engines on a machine, the largest is ended first; the others then see that memory is free.
 
     Args:
-        pid: returns the process id of the engine; None where there is no process.
+        pid: returns the process id of the engine; None if there is no process.
         end: ends the process for a reason.
         tick: called at each look.
         usage: reads the machine's memory.

@@ -72,7 +72,7 @@ class Supervisor:
         self._watch = MemoryWatch(limits, self.pid, self._end_for_memory, self._end_overdue)
 
     def pid(self) -> int | None:
-        """Return the process id; None where no process runs."""
+        """Return the process id; None if no process runs."""
         child = self.child
         return child.pid if child is not None and child.death is None else None
 

@@ -162,7 +162,7 @@ class _Server:
             send(self._socket, parts)
 
     def _stream(self, call: _Call) -> list[Generation]:
-        """Send the pieces of an answer; return the answer, or nothing where it was cancelled."""
+        """Send the pieces of an answer; return the answer, or nothing if it was cancelled."""
         (request,) = call.requests
         if not isinstance(self._engine, Streams):
             (answer,) = self._engine.generate(call.requests)
