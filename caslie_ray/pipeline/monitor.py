@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import ray
@@ -92,7 +92,8 @@ class _Pool:
     heard: float = field(default_factory=time.monotonic)
     replicas: dict[str, _Replica] = field(default_factory=dict)
     silent: dict[str, _Replica] = field(default_factory=dict)
-    answered: int = 0
+    answered: int = 0  # requests, when an engine last failed
+    moves: int = 0  # replicas in a row that left a node on which the model cannot be loaded
     trouble: str = ""
     error: str | None = None
 
@@ -149,6 +150,7 @@ class Monitor:
         state = self._known(one, replica)
         assert state is not None
         nodes = nodes_with_room(ray.nodes(), one.plan.needs)
+        attempt = replace(attempt, number=max(attempt.number, one.moves + 1))
         decision = one.policy.after(attempt, failure, state.node, nodes)
         one.trouble = str(failure)
         for message in decision.messages:
@@ -168,12 +170,16 @@ class Monitor:
 
     def moved(self, pool: str, replica: str) -> None:
         """Forget a replica that makes room for one on another node."""
-        self._pools[pool].replicas.pop(replica, None)
+        one = self._pools[pool]
+        one.moves += 1
+        one.replicas.pop(replica, None)
 
     def loaded(self, pool: str, replica: str, seconds: float) -> None:
         """Note that a replica is ready."""
         one = self._pools[pool]
         one.heard = time.monotonic()
+        one.moves = 0
+        one.stats.down = one.error = None
         one.stats.load_s = max(one.stats.load_s, seconds)
         if (state := self._known(one, replica)) is not None:
             state.ready = True

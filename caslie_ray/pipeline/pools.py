@@ -100,29 +100,37 @@ class Pools:
             RunError: a store refuses.
             PoolDown: a model that is needed cannot be started or kept alive.
         """
-        abort_chain(None)
+        reported = False
+        while not reported:
+            abort_chain(None)
+            if self._error is not None:
+                raise self._error
+            self._begin()
+            here: Work = replace(cast(Any, work), absent=dict(self._absent))
+            try:
+                for report in run_chain(here, self._stages(), parts, self._settings(block_rows)):
+                    reported = True
+                    yield report
+                return
+            except Aborted as aborted:
+                log.warning("%s", aborted)
         if self._error is not None:
             raise self._error
+
+    def _begin(self) -> None:
         if self._monitor is not None:
             try:
                 ray.get(self._monitor.begin.remote())
             except ActorDiedError as lost:
                 raise PoolDown(_unwatched(lost)) from None
+
+    def _settings(self, block_rows: int) -> ChainSettings:
         faults = self._faults
-        here: Work = replace(cast(Any, work), absent=dict(self._absent))
-        settings = ChainSettings(
-            ProcessLimits(
-                tries=faults.tries, call_timeout_s=faults.call_timeout_s, failures_in_a_row=faults.replica_failures,
-                start_timeout_s=faults.start_timeout_s, load_tries=1,  # `LoadPolicy` has the retries
-            ), block_rows, self._no_progress_s(), self._monitor,
-            dict(self._avoid),
+        limits = ProcessLimits(
+            tries=faults.tries, call_timeout_s=faults.call_timeout_s, failures_in_a_row=faults.replica_failures,
+            start_timeout_s=faults.start_timeout_s, load_tries=1,  # `LoadPolicy` has the retries
         )  # fmt: skip
-        try:
-            yield from run_chain(here, self._stages(), parts, settings)
-        except Aborted as aborted:
-            if self._error is not None:
-                raise self._error from None
-            log.warning("%s", aborted)
+        return ChainSettings(limits, block_rows, self._no_progress_s(), self._monitor, dict(self._avoid))
 
     def poll(self) -> tuple[list[str], list[tuple[PoolStats, int]]]:
         """Return what happened since the last call, and the counters and upper limit of each pool.

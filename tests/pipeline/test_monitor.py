@@ -303,6 +303,15 @@ def test_a_pool_that_has_no_replica_in_time_is_down_and_says_what_it_needs(clust
     assert watched.view(1).error is None
 
 
+def test_a_pool_that_was_down_comes_back_with_a_replica(cluster: Cluster) -> None:
+    watched = Watched(cluster, plan(needed=False))
+    watched.wait(START_S + 2)
+    assert watched.view().error is not None
+    watched.ready("one")
+    assert watched.view().error is None
+    assert watched.stats().down is None
+
+
 def test_a_start_without_news_says_the_last_failure(cluster: Cluster) -> None:
     watched = Watched(cluster)
     watched.monitor.started("phi", "one", "a")
@@ -363,6 +372,19 @@ def test_another_node_that_never_comes_is_not_waited_for_without_end(cluster: Cl
     assert watched.view().error is None
     watched.wait(START_S + 2)
     assert watched.view().error is not None, "once"
+
+
+def test_a_model_that_fails_on_every_node_is_given_up_though_nodes_come_without_end(cluster: Cluster) -> None:
+    watched = Watched(cluster, grows=True, load_tries=3)
+    for number, node in enumerate("abc"):
+        assert watched.view().error is None
+        watched.monitor.started("phi", f"replica {number}", node)
+        following, elsewhere = watched.monitor.load_failed("phi", f"replica {number}", Attempt(), ELSEWHERE)
+        if following is not None:
+            assert elsewhere
+            watched.monitor.moved("phi", f"replica {number}")
+    assert following is None
+    assert "No space left on device" in str(watched.view().error)
 
 
 # Engines that fail on whatever they are asked.
