@@ -23,7 +23,7 @@ from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.profiles import FaultSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.storage.run import Run, open_run
-from tests.engines.process.fakes import ENGINE
+from tests.engines.process.fakes import ENGINE, FakeEngine
 
 __all__ = ["Lab", "Prompts", "plan", "replicas"]
 
@@ -113,6 +113,21 @@ class Lab:
 
     def view(self, number: int = 0) -> PoolView:
         return cast(PoolView, ray.get(self.monitor.quick_status.remote(), timeout=30)[1][number])
+
+
+class ClosingEngine(FakeEngine):
+    """Leaves a file beside its checkpoint when it is closed."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        super().__init__()
+        self._file = Path(f"{spec.checkpoint}.closed")
+
+    def close(self) -> None:
+        self._file.touch()
+
+
+def load_closing(spec: EngineSpec) -> ClosingEngine:
+    return ClosingEngine(spec)
 
 
 def replicas() -> list[psutil.Process]:

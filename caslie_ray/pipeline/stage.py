@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -176,6 +177,7 @@ class ModelStage:
                 attempt = following
             else:
                 ray.get(self._monitor.loaded.remote(self._plan.key, self._replica, time.monotonic() - begun))
+                atexit.register(engine.close)  # Ray frees the GPU when this process has ended
                 return engine
 
     def _wait_until_down(self) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -118,6 +119,12 @@ def test_a_replica_that_is_killed_is_replaced_and_its_blocks_are_repeated(make: 
     stats = lab.stats()
     assert stats.deaths == 1
     assert stats.requests >= 38, "what the lost one had reported is kept"
+
+
+def test_an_engine_is_closed_when_its_chain_has_ended(make: Make, tmp_path: Path) -> None:
+    lab = make(plan("phi", "tests.chains:load_closing", checkpoint=str(tmp_path / "model")))
+    list(lab.chain(lab.work("p0")))
+    until(lambda: (tmp_path / "model.closed").exists(), 30, "the engine to be closed")
 
 
 @pytest.mark.parametrize("after_s", [0.0, 6.0], ids=["at once", "at work"])
