@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -193,7 +193,9 @@ class Monitor:
             self._say(one, message)
         if (state := self._known(one, replica)) is None:
             return Orders(one.stats.down, False)
-        counts = Counts(*map(max, counts, state.counts))  # reports of several threads may arrive in another order
+        counts = Counts(
+            *cast(Any, map(max, counts, state.counts))
+        )  # reports of several threads may arrive in another order
         self._add(one, counts, state.counts)
         state.counts, state.details = counts, details
         leave = state.node in self._drains() and not state.leaving

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ray.exceptions import ActorDiedError
@@ -132,11 +132,12 @@ class Driver:
     monitor: FakeMonitor
     aborted: list[str] = field(default_factory=list)
     passes: list[tuple[list[Stage], Any]] = field(default_factory=list)
-    during: Callable[[], None] = lambda: None
+    during: Callable[[], Any] = lambda: None
+    wanted: str | None = None
     before: bool = False
 
     def run_pass(self) -> list[dict[str, int]]:
-        return list(self.pools.run_pass(Work(), {"3f": {}}, 8))
+        return list(self.pools.run_pass(cast(Any, Work()), {"3f": {}}, 8))
 
 
 @dataclass(frozen=True)
@@ -170,16 +171,15 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
         if one.before:
             yield {"views": 8, "errors": 0, "saved": 0}
         one.during()
-        if pools_module._aborted:
-            raise Aborted(pools_module._aborted)
+        if one.wanted:
+            raise Aborted(one.wanted)
         yield {"views": 8, "errors": 0, "saved": 0}
 
     def abort(reason: str | None) -> None:
-        pools_module._aborted = reason
+        one.wanted = reason
         if reason is not None:
             one.aborted.append(reason)
 
-    monkeypatch.setattr(pools_module, "_aborted", None, raising=False)
     monkeypatch.setattr(pools_module, "run_chain", run_chain)
     monkeypatch.setattr(pools_module, "abort_chain", abort)
     monkeypatch.setattr("caslie_ray.pipeline.pools.ray.get", lambda call, **_: call())
