@@ -42,7 +42,8 @@ def cluster_config() -> Any:
 def autoscaler_status() -> dict[str, Any] | None:
     """Return the report that the head's monitor writes every five seconds; None before the first one."""
     try:
-        stored = ray._private.worker.global_worker.gcs_client.internal_kv_get(_AUTOSCALER_STATUS, None)
+        worker: Any = ray._private.worker.global_worker
+        stored = worker.gcs_client.internal_kv_get(_AUTOSCALER_STATUS, None)
         report: dict[str, Any] | None = json.loads(stored or b"null")
     except ValueError:
         return None
