@@ -31,7 +31,11 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def test_every_job_is_a_command() -> None:
     scripts = {path.stem for path in (ROOT / "jobs").glob("*.py")}
     functions = {name.removesuffix("_job") for name in jobs.__all__ if name.endswith("_job")}
-    assert set(COMMANDS) == scripts == functions
+    own = {name for name, command in COMMANDS.items() if command.module == jobs.__name__}
+    assert set(COMMANDS) == scripts
+    assert own == functions
+    for name, command in COMMANDS.items():
+        assert callable(getattr(importlib.import_module(command.module), f"{name}_job"))
 
 
 def test_the_package_installs_it() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.metrics import Counter
 
 __all__ = [
@@ -25,7 +24,7 @@ __all__ = [
 CHECKPOINT_SNAPSHOT = "checkpoint_manager_snapshot.json"
 """File in which Ray Train lists the checkpoints of a run."""
 
-_AUTOSCALER_STATUS = "__autoscaling_status"
+_AUTOSCALER_STATUS = b"__autoscaling_status"
 
 
 def max_cluster_resources() -> dict[str, float] | None:
@@ -43,7 +42,9 @@ def cluster_config() -> Any:
 def autoscaler_status() -> dict[str, Any] | None:
     """Return the report that the head's monitor writes every five seconds; None before the first one."""
     try:
-        report: dict[str, Any] | None = json.loads(_internal_kv_get(_AUTOSCALER_STATUS) or b"null")
+        worker: Any = ray._private.worker.global_worker
+        stored = worker.gcs_client.internal_kv_get(_AUTOSCALER_STATUS, None)
+        report: dict[str, Any] | None = json.loads(stored or b"null")
     except ValueError:
         return None
     return report

@@ -64,7 +64,7 @@ def test_the_plan_of_a_large_run_is_an_estimate_from_tasks(tmp_path: Path, monke
     monkeypatch.setattr("caslie_ray.cluster.distribution.DISTRIBUTE_FROM", 1)
     (estimate,) = (line for line in plan_fusion(run, narrow) if line.startswith("fit"))
     assert "about" in estimate
-    assert "64 of 256 partition_names were read" in estimate
+    assert "64 of 256 partitions were read" in estimate
     for line in (exact, estimate):
         assert "uia 600 · text 0 of 600 lose words of captions" in line
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ __all__ = ["main"]
 
 def main(command: str) -> None:
     """Start an engine that has started others, and say who it is."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     process = EngineProcess(EngineSpec("phi-4", fakes.ENGINE, batch_size=4), ProcessLimits(call_timeout_s=5.0))
     process.generate([Request("0", Prompt("orphans"))])
     if command == "hang":
