@@ -150,7 +150,7 @@ class Here:
 
 def predict_here(run: Run, profile: Profile, ask: Any = None) -> int:
     """Answer what is missing as the job does, with an engine of this process; return the calls."""
-    asked = ask or Here()
+    asked: Any = ask or Here()
     before = getattr(asked, "calls", 0)
     base, answerers = answerers_of(run, profile)
     splits = tuple(profile.prediction.splits)
