@@ -48,7 +48,10 @@ class Prompts:
 
     def answer(self, block: pa.Table, names: Sequence[str], ask: Any) -> pa.Table:
         self._break("answer")
-        requests = [Request(key, Prompt(text)) for key, text in zip(*block.to_pydict().values(), strict=False)]
+        requests = [
+            Request(key, Prompt(text))
+            for key, text in zip(block["key"].to_pylist(), block["prompt"].to_pylist(), strict=True)
+        ]
         for name in names:
             answers = [one.failure.reason if one.failure else one.text for one in ask.generate(name, requests)]
             block = block.append_column(name, pa.array(answers))

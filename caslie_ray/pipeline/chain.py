@@ -134,6 +134,8 @@ def _build(
     context.max_errored_blocks = -1  # a block lost with its node is done by the next pass
     context.execution_no_progress_timeout_s = settings.no_progress_s
     context.max_consecutive_actor_init_deaths = -1  # the pool's `LoadPolicy` counts
+    # A replica is added once all of them have a block in every slot; Ray Data's default waits for twice as many.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     context.memory_usage_poll_interval_s = None  # smaps of every worker, each second
     context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, _Abort]
     data = data.map_batches(
