@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from caslie_ray.captioning._ledger import KEPT
 from caslie_ray.captioning._partition_status import PartitionStatus, partition_status, quick_status
+from caslie_ray.cluster.distribution import is_large
 from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.errors import RunError
 from caslie_ray.roles import ResolvedLineup
@@ -94,13 +95,5 @@ class Partitions:
             return function(run.with_file_listing(files), name)
 
         parts = list(zip(names, self.files(names), strict=True))
-        return map_partitions(call, parts, distributed=self._is_large(files for _, files in parts))
-
-    def _is_large(self, parts: Iterable[dict[str, list[str]]]) -> bool:
-        """Return whether partitions have so many views that starting Ray pays off."""
-        rows = 0
-        for files in parts:
-            rows += sum(map(self._run.count_rows, files["views"]))
-            if rows >= _DISTRIBUTE_FROM:
-                return True
-        return False
+        views = (path for _, files in parts for path in files["views"])
+        return map_partitions(call, parts, distributed=is_large(run, views, _DISTRIBUTE_FROM))
