@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +17,7 @@ from caslie_ray.captioning._settled import settled
 from caslie_ray.captioning._stages import advance
 from caslie_ray.captioning._summary import Counts, count_partition, describe, merge
 from caslie_ray.captioning._work import WorkOrder, tidy
+from caslie_ray.cluster.distribution import is_large
 from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.errors import RunError
 from caslie_ray.monitoring.pool_stats import PoolStats
@@ -152,16 +153,8 @@ class CaptionJob:
             return function(run.with_file_listing(files), name)
 
         parts = list(zip(names, self.files(names), strict=True))
-        return map_partitions(call, parts, distributed=self._are_many(files for _, files in parts))
-
-    def _are_many(self, parts: Iterable[dict[str, list[str]]]) -> bool:
-        """Whether partitions hold so many views that starting Ray is worth it."""
-        rows = 0
-        for files in parts:
-            rows += sum(map(self.run.count_rows, files["views"]))
-            if rows >= _DISTRIBUTE_FROM:
-                return True
-        return False
+        views = (path for _, files in parts for path in files["views"])
+        return map_partitions(call, parts, distributed=is_large(run, views, _DISTRIBUTE_FROM))
 
     def _streamed(self, states: Sequence[PartitionState]) -> None:
         order = WorkOrder(self.run, self.lineup, self.profile.storage.block_rows, self.lineup.names)

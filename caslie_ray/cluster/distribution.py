@@ -12,8 +12,10 @@ DISTRIBUTE_FROM = 50_000
 """Rows from which work runs as Ray tasks. The same functions do it in either case."""
 
 
-def is_large(run: Run, files: Iterable[str]) -> bool:
-    """Return whether Parquet files hold `DISTRIBUTE_FROM` rows together; reads only as many footers as decide it.
+def is_large(run: Run, files: Iterable[str], least: int | None = None) -> bool:
+    """Return whether Parquet files hold `least` rows together, by default `DISTRIBUTE_FROM`.
+
+    Reads only as many footers as decide it.
 
     Raises:
         RunError: a file is damaged.
@@ -21,6 +23,6 @@ def is_large(run: Run, files: Iterable[str]) -> bool:
     rows = 0
     for path in files:
         rows += run.count_rows(path)
-        if rows >= DISTRIBUTE_FROM:
+        if rows >= (DISTRIBUTE_FROM if least is None else least):
             return True
     return False

@@ -5,7 +5,7 @@ Run as:
     python -m caslie_ray.cluster.preemption --every 2 --address 10.0.0.5:6379
 
 EC2 gives two minutes' notice in the instance metadata, which Ray does not read. This process polls it every few
-seconds. On a notice it tells Ray to drain the node: Ray schedules nothing new on it, running work continues until the
+seconds. On a notice it asks Ray to drain the node: Ray schedules nothing new on it, running work continues until the
 machine is taken, and the loss counts as a preemption, which training can prepare for and which uses up no restarts of
 actors.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from caslie_ray.cluster import distribution
 from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.storage.run import Run
 
@@ -12,7 +13,6 @@ __all__ = ["ChunkResult", "Partition", "is_large", "map_chunks", "partitions_of"
 
 _T = TypeVar("_T")
 
-_LARGE = 50_000  # rows; fewer are read here faster than Ray starts
 _TASKS = 256
 
 
@@ -42,13 +42,7 @@ def partitions_of(run: Run, tables: Sequence[str], optional: Sequence[str] = ())
 
 def is_large(run: Run, partitions: Sequence[Partition], table: str) -> bool:
     """Whether a table has so many rows that it is read in tasks; reads footers only until that is known."""
-    rows = 0
-    for partition in partitions:
-        for path in partition.files.get(table, ()):
-            rows += run.count_rows(path)
-            if rows >= _LARGE:
-                return True
-    return False
+    return distribution.is_large(run, (path for partition in partitions for path in partition.files.get(table, ())))
 
 
 class ChunkResult(NamedTuple, Generic[_T]):

@@ -15,7 +15,7 @@ import pytest
 
 from caslie_ray.dataset import ingest
 from caslie_ray.errors import RunError
-from caslie_ray.evaluation import _partitions, evaluate, plan_evaluation
+from caslie_ray.evaluation import evaluate, plan_evaluation
 from caslie_ray.evaluation.captions.drawn_truth import KnownView, read_truth
 from caslie_ray.evaluation.captions.truth_files import find_truth
 from caslie_ray.evaluation.summary_lines import summary_lines
@@ -199,7 +199,7 @@ def test_a_view_of_several_samples_asks_for_what_any_of_them_does(run: Run) -> N
 def test_a_large_run_is_read_in_tasks_with_the_same_figures_and_page(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     here = evaluate(run, chosen(), quiet=True)
     page = run.read_bytes(run.path("report/index.html"))
-    monkeypatch.setattr(_partitions, "_LARGE", 1)
+    monkeypatch.setattr("caslie_ray.cluster.distribution.DISTRIBUTE_FROM", 1)
     in_tasks = evaluate(run, chosen(), quiet=True)
     assert in_tasks | {"seconds": here["seconds"]} == here
     assert run.read_bytes(run.path("report/index.html")) == page

@@ -72,7 +72,7 @@ class LoadFailed(NamedTuple):
 
 
 class Began(NamedTuple):
-    """Process: the engine has begun to compute this call."""
+    """Process: the engine has started to compute this call."""
 
     number: int
 

@@ -29,7 +29,7 @@ class DiedError(Exception):
 
     Attributes:
         death: why it ended.
-        began: whether the engine had begun to compute the call; if not, it cannot be at fault.
+        began: whether the engine had started to compute the call; if not, it cannot be at fault.
         shared: whether another call was in the process at the same time.
     """
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from caslie_ray.evaluation import _partitions
 from caslie_ray.evaluation.answers.contrasts import Contrast, Difference, evenly
 from caslie_ray.evaluation.answers.measure import Measured, measure
 from caslie_ray.evaluation.answers.samples import find_samples
@@ -93,7 +92,7 @@ def test_tasks_read_the_same_answers_samples_and_views(
     samples = shown(run, here)
     ids = {view for one in samples for view in one.views}
     views = find_views(run, ids, None, find_splits(run, ids))
-    monkeypatch.setattr(_partitions, "_LARGE", 1)
+    monkeypatch.setattr("caslie_ray.cluster.distribution.DISTRIBUTE_FROM", 1)
     in_tasks = measured(run)
     assert {cell: found.codes.tolist() for cell, found in in_tasks.outcomes.items()} == {
         cell: found.codes.tolist() for cell, found in here.outcomes.items()
