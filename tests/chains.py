@@ -18,8 +18,9 @@ from caslie_ray.engines.process import ProcessLimits
 from caslie_ray.errors import RunError
 from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.pipeline.chain import ChainSettings, Stage, abort_chain, run_chain
-from caslie_ray.pipeline.monitor import PoolView, start_monitor
+from caslie_ray.pipeline.monitor import start_monitor
 from caslie_ray.pipeline.placement import PoolPlan
+from caslie_ray.pipeline.pool_state import PoolView
 from caslie_ray.profiles import FaultSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.storage.run import Run, open_run

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -20,82 +20,13 @@ from caslie_ray.engines.load_errors import LoadFailure
 from caslie_ray.monitoring.pool_stats import PoolStats, add_details
 from caslie_ray.pipeline.load_policy import Attempt, LoadPolicy, nodes_with_room
 from caslie_ray.pipeline.placement import PoolPlan
+from caslie_ray.pipeline.pool_state import Counts, Orders, Pool, PoolView, Replica
 from caslie_ray.profiles.faults import FaultSettings
 
-__all__ = ["Counts", "Monitor", "Orders", "PoolView", "start_monitor"]
+__all__ = ["Monitor", "start_monitor"]
 
 _MESSAGES = 100
 _DRAINS_EVERY_S = 2.0
-
-
-class Counts(NamedTuple):
-    """What one engine process has done since its replica started; see `PoolStats`."""
-
-    calls: int = 0
-    requests: int = 0
-    prompt_tokens: int = 0
-    new_tokens: int = 0
-    busy_s: float = 0.0
-    choosing_s: float = 0.0
-    deaths: int = 0
-
-
-class Orders(NamedTuple):
-    """What a replica learns when it reports.
-
-    Attributes:
-        down: why its pool answers nothing any more; None while it does.
-        leave: whether its node is about to be taken away.
-    """
-
-    down: str | None
-    leave: bool
-
-
-class PoolView(NamedTuple):
-    """A pool as the driver sees it.
-
-    Attributes:
-        stats: its counters.
-        limit: upper limit of its replicas.
-        needed: whether the job ends where it is down.
-        avoid: ids of the nodes on which its replicas cannot load their model.
-        error: why it is down, with its name; None while it is not.
-        unplaced: whether no replica of it runs, not even one that passes blocks through.
-    """
-
-    stats: PoolStats
-    limit: int
-    needed: bool
-    avoid: frozenset[str]
-    error: str | None
-    unplaced: bool
-
-
-@dataclass
-class _Replica:
-    node: str
-    seen: float
-    counts: Counts = Counts()
-    details: Mapping[str, float] = field(default_factory=dict)
-    ready: bool = False
-    failed: bool = False
-    leaving: bool = False
-    former: bool = False  # of an earlier chain
-
-
-@dataclass
-class _Pool:
-    plan: PoolPlan
-    stats: PoolStats
-    policy: LoadPolicy
-    heard: float = field(default_factory=time.monotonic)
-    replicas: dict[str, _Replica] = field(default_factory=dict)
-    silent: dict[str, _Replica] = field(default_factory=dict)
-    answered: int = 0  # requests, when an engine last failed
-    moves: int = 0  # replicas in a row that left a node on which the model cannot be loaded
-    trouble: str = ""
-    error: str | None = None
 
 
 class Monitor:
@@ -106,18 +37,26 @@ class Monitor:
         faults: limits on waiting and on failures.
         grows: whether nodes may join the cluster.
         silent_s: seconds without a report after which a replica no longer counts as ready.
+        stuck_s: seconds for which all replicas may be idle while others are lost.
     """
 
     def __init__(
-        self, plans: Sequence[PoolPlan], faults: FaultSettings, grows: bool = False, silent_s: float = 15.0
+        self,
+        plans: Sequence[PoolPlan],
+        faults: FaultSettings,
+        grows: bool = False,
+        silent_s: float = 15.0,
+        stuck_s: float = 60.0,
     ) -> None:
         self._faults = faults
         self._silent_s = silent_s
+        self._stuck_s = stuck_s
         self._pools = {
-            plan.key: _Pool(plan, PoolStats(plan.name), LoadPolicy(faults.load_tries, faults.load_pause_s, grows=grows))
+            plan.key: Pool(plan, PoolStats(plan.name), LoadPolicy(faults.load_tries, faults.load_pause_s, grows=grows))
             for plan in plans
         }
         self._messages: list[str] = []
+        self._moved = time.monotonic()
         self._draining: dict[str, float] = {}
         self._drains_read = 0.0
 
@@ -126,6 +65,7 @@ class Monitor:
         for one in self._pools.values():
             one.silent.update(one.replicas)
             one.replicas.clear()
+            one.lost.clear()
             for replica in one.silent.values():
                 replica.former = True
             one.heard = time.monotonic()
@@ -134,10 +74,11 @@ class Monitor:
         """Register a replica that starts to load; return why its pool is down, if it is."""
         one = self._pools[pool]
         one.heard = time.monotonic()
+        one.lost.discard(replica)
         before = one.replicas.pop(replica, None) or one.silent.pop(replica, None)
         if before is not None:
             self._lost(one, before, "its process ended")
-        one.replicas[replica] = _Replica(node, time.monotonic())
+        one.replicas[replica] = Replica(node, time.monotonic())
         return one.stats.down
 
     def load_failed(
@@ -147,7 +88,7 @@ class Monitor:
         one = self._pools[pool]
         one.heard = time.monotonic()
         one.stats.deaths += 1
-        state = self._known(one, replica)
+        state = one.known(replica)
         assert state is not None
         nodes = nodes_with_room(ray.nodes(), one.plan.needs)
         attempt = replace(attempt, number=max(attempt.number, one.moves + 1))
@@ -181,23 +122,30 @@ class Monitor:
         one.moves = 0
         one.stats.down = one.error = None
         one.stats.load_s = max(one.stats.load_s, seconds)
-        if (state := self._known(one, replica)) is not None:
+        if (state := one.known(replica)) is not None:
             state.ready = True
 
     def report(
-        self, pool: str, replica: str, counts: Counts, details: Mapping[str, float], messages: Sequence[str] = ()
+        self,
+        pool: str,
+        replica: str,
+        counts: Counts,
+        details: Mapping[str, float],
+        messages: Sequence[str] = (),
+        blocks: int = 0,
     ) -> Orders:
-        """Take the counters of a replica, which replace its earlier ones, and what happened to its engine."""
+        """Take the counters of a replica, which replace its earlier ones, what happened to its engine, and how many
+        blocks it works on."""
         one = self._pools[pool]
         for message in messages:
             self._say(one, message)
-        if (state := self._known(one, replica)) is None:
+        if (state := one.known(replica)) is None:
             return Orders(one.stats.down, False)
         counts = Counts(
             *cast(Any, map(max, counts, state.counts))
         )  # reports of several threads may arrive in another order
-        self._add(one, counts, state.counts)
-        state.counts, state.details = counts, details
+        one.add(counts, state.counts)
+        state.counts, state.details, state.blocks = counts, details, blocks
         leave = state.node in self._drains() and not state.leaving
         if leave:
             state.leaving = True
@@ -236,20 +184,11 @@ class Monitor:
             )
         return {key: one.stats for key, one in self._pools.items()}
 
-    @staticmethod
-    def _known(one: _Pool, name: str) -> _Replica | None:
-        """Return a replica that gives a sign of life."""
-        if name in one.silent and not one.silent[name].former:
-            one.replicas[name] = one.silent.pop(name)
-        replica = one.replicas.get(name) or one.silent.get(name)
-        if replica is not None:
-            replica.seen = time.monotonic()
-        return replica
-
-    def _view(self, one: _Pool) -> PoolView:
+    def _view(self, one: Pool) -> PoolView:
         nodes = nodes_with_room(ray.nodes(), one.plan.needs) if one.policy.refusals else {}
         avoid = one.policy.avoided(Attempt(avoid=frozenset(one.policy.refusals)), nodes) if nodes else frozenset()
-        return PoolView(one.stats, one.plan.limit, one.plan.needed, avoid, one.error, not one.replicas)
+        stuck = bool(one.lost) and time.monotonic() - self._moved > self._stuck_s
+        return PoolView(one.stats, one.plan.limit, one.plan.needed, avoid, one.error, not one.replicas, stuck)
 
     def _look(self) -> None:
         """Find replicas that are gone, and pools that have none for too long."""
@@ -262,6 +201,7 @@ class Monitor:
                 if alive is None:
                     alive = {info["NodeID"] for info in ray.nodes() if info["Alive"]}
                 if replica.node not in alive:
+                    one.lost.add(name)
                     self._lost(one, one.replicas.pop(name), "its node was lost")
                 elif now - replica.seen > self._silent_s:
                     self._silence(one, name)
@@ -269,17 +209,22 @@ class Monitor:
             overdue = now - one.heard > self._faults.start_timeout_s
             if not one.stats.ready and overdue and one.stats.down is None:
                 self._overdue(one)
+        pools = self._pools.values()
+        if not any(one.lost for one in pools) or not all(one.is_idle for one in pools):
+            self._moved = now
 
-    def _silence(self, one: _Pool, name: str) -> None:
+    def _silence(self, one: Pool, name: str) -> None:
         """Ray Data has released a replica, as it does when a stage has no more input; or it was lost and starts again.
 
         In the second case it registers again and is counted then.
         """
         replica = one.silent[name] = one.replicas.pop(name)
+        if replica.blocks or replica.leaving:
+            one.lost.add(name)
         if replica.ready and not any(other.ready for other in one.replicas.values()):
             one.heard = math.inf
 
-    def _overdue(self, one: _Pool) -> None:
+    def _overdue(self, one: Pool) -> None:
         if one.policy.grows and one.policy.refusals:
             one.policy.nowhere_else(Attempt())
             one.heard = time.monotonic()
@@ -288,13 +233,13 @@ class Monitor:
         why = self._not_started(one)
         self._set_down(one, why, f"{one.plan.name}: {why}")
 
-    def _lost(self, one: _Pool, replica: _Replica, why: str) -> None:
+    def _lost(self, one: Pool, replica: Replica, why: str) -> None:
         one.heard = time.monotonic()
         if replica.ready and not replica.leaving:
             one.stats.deaths += 1
             self._say(one, f"a replica was lost: {why}")
 
-    def _not_started(self, one: _Pool) -> str:
+    def _not_started(self, one: Pool) -> str:
         limit = self._faults.start_timeout_s
         last = f". The last failure: {one.trouble}" if one.trouble else ""
         if any(not replica.failed for replica in one.replicas.values()):
@@ -306,7 +251,7 @@ class Monitor:
             advice = f"{need}. Give the cluster more{staged}"
         return f"0 of {one.plan.minimum} replicas were ready after {limit:g} s; {advice}{last}"
 
-    def _give_up(self, one: _Pool) -> None:
+    def _give_up(self, one: Pool) -> None:
         """A pool is down once every replica that was started failed for good."""
         if all(replica.failed for replica in one.replicas.values()):
             plan = one.plan
@@ -315,14 +260,8 @@ class Monitor:
                 self._say(one, f"the others go on without it: {one.trouble}")
 
     @staticmethod
-    def _set_down(one: _Pool, why: str, error: str) -> None:
+    def _set_down(one: Pool, why: str, error: str) -> None:
         one.stats.down, one.error = why, error
-
-    @staticmethod
-    def _add(one: _Pool, new: Counts, old: Counts) -> None:
-        stats = one.stats
-        for name, value in new._asdict().items():
-            setattr(stats, name, getattr(stats, name) + value - getattr(old, name))
 
     def _drains(self) -> Mapping[str, float]:
         if time.monotonic() - self._drains_read > _DRAINS_EVERY_S:
@@ -330,7 +269,7 @@ class Monitor:
             self._drains_read = time.monotonic()
         return self._draining
 
-    def _say(self, one: _Pool, what: str) -> None:
+    def _say(self, one: Pool, what: str) -> None:
         self._messages = [*self._messages, f"{one.plan.name}: {what}"][-_MESSAGES:]
 
 

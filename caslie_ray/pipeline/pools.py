@@ -18,8 +18,9 @@ from caslie_ray.engines.process import ProcessLimits
 from caslie_ray.errors import EngineError, PoolDown
 from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.pipeline.chain import Aborted, ChainSettings, Stage, abort_chain, run_chain
-from caslie_ray.pipeline.monitor import PoolView, start_monitor
+from caslie_ray.pipeline.monitor import start_monitor
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, refuse_what_cannot_fit, size_pools
+from caslie_ray.pipeline.pool_state import PoolView
 from caslie_ray.pipeline.work import Work
 from caslie_ray.profiles import FaultSettings
 from caslie_ray.roles import Role
@@ -153,6 +154,8 @@ class Pools:
         if view.avoid - avoided or (view.avoid != avoided and not view.stats.ready):
             self._avoid[plan.key] = view.avoid
             abort_chain(f"{plan.name}: another pass, on other nodes")
+        if view.stuck:
+            abort_chain(f"{plan.name}: lost replicas find no room, and the others wait for their blocks: another pass")
         if view.error is None:
             return
         if view.needed:

@@ -24,8 +24,8 @@ from caslie_ray.pipeline.adapter_download import release_adapters, with_local_ad
 from caslie_ray.pipeline.blocks import Failed, pack, pack_failure, unpack
 from caslie_ray.pipeline.coalescing import Coalescer
 from caslie_ray.pipeline.load_policy import Attempt
-from caslie_ray.pipeline.monitor import Counts, Orders
 from caslie_ray.pipeline.placement import PoolPlan
+from caslie_ray.pipeline.pool_state import Counts, Orders
 from caslie_ray.pipeline.work import Work
 from caslie_ray.roles import Role
 
@@ -88,15 +88,15 @@ class ModelStage:
             threading.Event().wait()  # this process ends now, and Ray repeats the call elsewhere
         try:
             answered = pack(self._work.answer(block, self._names, self))
-            with suppress(RayError):
-                self._report()  # Ray Data ends this actor without a word once the last block is through
-            return answered
         except Exception as error:
-            return failed_block(error)
+            answered = failed_block(error)
         finally:
             with self._lock:
                 self._busy -= 1
                 self._idle_since = time.monotonic()
+        with suppress(RayError):
+            self._report()  # Ray Data ends this actor without notice once the last block is through
+        return answered
 
     def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
         """Return one text per request, in order.
@@ -194,7 +194,9 @@ class ModelStage:
         events, self._events = self._events, []
         engine = self._engine
         counts, details = (Counts(), {}) if engine is None else (_counts(engine), dict(engine.stats().details))
-        orders: Orders = ray.get(self._monitor.report.remote(self._plan.key, self._replica, counts, details, events))
+        orders: Orders = ray.get(
+            self._monitor.report.remote(self._plan.key, self._replica, counts, details, events, self._busy)
+        )
         return orders
 
     def _report_forever(self) -> None:

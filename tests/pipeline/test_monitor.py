@@ -14,8 +14,9 @@ from caslie_ray.engines import EngineSpec
 from caslie_ray.engines.load_errors import LoadFailure
 from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.pipeline.load_policy import Attempt
-from caslie_ray.pipeline.monitor import Counts, Monitor, PoolView
+from caslie_ray.pipeline.monitor import Monitor
 from caslie_ray.pipeline.placement import PoolPlan
+from caslie_ray.pipeline.pool_state import Counts, PoolView
 from caslie_ray.profiles.faults import FaultSettings
 
 START_S, SILENT_S = 30.0, 15.0
@@ -47,7 +48,8 @@ class Cluster:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     one = Cluster()
-    monkeypatch.setattr("caslie_ray.pipeline.monitor.time", SimpleNamespace(monotonic=lambda: one.now))
+    for module in ("monitor", "pool_state"):
+        monkeypatch.setattr(f"caslie_ray.pipeline.{module}.time", SimpleNamespace(monotonic=lambda: one.now))
     monkeypatch.setattr("caslie_ray.pipeline.monitor.ray.nodes", one.nodes)
     monkeypatch.setattr("caslie_ray.pipeline.monitor.draining_nodes", lambda: dict(one.draining))
     return one
@@ -66,8 +68,10 @@ class Watched:
         self.monitor.started(pool, replica, node)
         self.monitor.loaded(pool, replica, 2.0)
 
-    def report(self, replica: str, pool: str = "phi", details: Mapping[str, float] | None = None, **counts: Any) -> Any:
-        return self.monitor.report(pool, replica, Counts(**counts), details or {})
+    def report(
+        self, replica: str, pool: str = "phi", details: Mapping[str, float] | None = None, blocks: int = 0, **counts: Any
+    ) -> Any:
+        return self.monitor.report(pool, replica, Counts(**counts), details or {}, blocks=blocks)
 
     def wait(self, seconds: float, *reporting: str) -> None:
         """Let time pass while some replicas report each second, and the driver looks."""
@@ -203,6 +207,48 @@ def test_a_replica_that_is_lost_while_it_loads_is_no_failure(cluster: Cluster) -
     watched.ready("one", "b")
     assert watched.stats().deaths == 0
     assert watched.view().error is None
+
+
+def test_blocks_of_a_replica_that_finds_no_room_are_given_up_once_nobody_else_works(cluster: Cluster) -> None:
+    watched = Watched(cluster)
+    watched.ready("one")
+    watched.ready("two", "b")
+    cluster.alive = ["a"]
+    for _ in range(90):  # longer than the limit, while the other replica works
+        cluster.now += 1
+        watched.report("one", blocks=1)
+        assert not watched.view().stuck
+    watched.wait(55, "one")
+    assert not watched.view().stuck
+    watched.wait(10, "one")
+    assert watched.view().stuck
+    watched.monitor.begin()
+    watched.ready("three")
+    watched.wait(90, "three")
+    assert not watched.view().stuck, "a chain of its own, which lost nothing"
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_a_replica_that_went_silent_with_blocks_is_lost_and_one_without_is_released(
+    cluster: Cluster, blocks: int
+) -> None:
+    watched = Watched(cluster)
+    watched.ready("one")
+    watched.ready("two", "b")
+    watched.report("two", blocks=blocks)
+    watched.wait(SILENT_S + 70, "one")
+    assert watched.view().stuck == bool(blocks)
+
+
+def test_a_lost_replica_that_loads_again_is_waited_for(cluster: Cluster) -> None:
+    watched = Watched(cluster, start_timeout_s=1000.0)
+    watched.ready("one")
+    watched.ready("two", "b")
+    cluster.alive = ["a"]
+    watched.wait(5, "one")
+    watched.monitor.started("phi", "two", "a")
+    watched.wait(90, "one", "two")
+    assert not watched.view().stuck
 
 
 # Nodes that are about to go.

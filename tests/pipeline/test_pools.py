@@ -16,8 +16,8 @@ from caslie_ray.errors import EngineError, PoolDown
 from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.pipeline import pools as pools_module
 from caslie_ray.pipeline.chain import Aborted, Stage
-from caslie_ray.pipeline.monitor import PoolView
 from caslie_ray.pipeline.placement import PoolPlan
+from caslie_ray.pipeline.pool_state import PoolView
 from caslie_ray.pipeline.pools import Pools, block_rows_for, check_models, pass_after_pass
 from caslie_ray.profiles import FaultSettings, load_profile
 from caslie_ray.roles import Role, role_of
@@ -149,7 +149,7 @@ class Work:
 
 def seen(plan: PoolPlan, **fields: Any) -> PoolView:
     stats = PoolStats(plan.name, ready=fields.pop("ready", 1))
-    view = PoolView(stats, plan.limit, plan.needed, frozenset(), None, unplaced=False)
+    view = PoolView(stats, plan.limit, plan.needed, frozenset(), None, unplaced=False, stuck=False)
     return view._replace(**fields)
 
 
@@ -251,6 +251,16 @@ def test_another_pass_avoids_a_node_at_fault(driver: Driver) -> None:
     driver.monitor.views[0] = seen(plan, ready=0)
     assert len(driver.run_pass()) == 1
     assert driver.passes[-1][1].avoid == {plan.key: frozenset()}
+
+
+def test_another_pass_gives_the_blocks_of_lost_replicas_to_others(driver: Driver) -> None:
+    plan = driver.pools.plans[0]
+    driver.before = True
+    driver.monitor.views[0] = seen(plan, stuck=True)
+    driver.during = driver.pools.poll
+    assert len(driver.run_pass()) == 1
+    (why,) = driver.aborted
+    assert why.startswith(f"{plan.name}: lost replicas find no room")
 
 
 def test_a_pass_that_is_aborted_after_a_block_leaves_the_rest_to_the_next_pass(driver: Driver) -> None:
