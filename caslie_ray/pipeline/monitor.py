@@ -46,7 +46,7 @@ class Monitor:
         faults: FaultSettings,
         grows: bool = False,
         silent_s: float = 15.0,
-        stuck_s: float = 60.0,
+        stuck_s: float = 20.0,
     ) -> None:
         self._faults = faults
         self._silent_s = silent_s
