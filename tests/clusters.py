@@ -69,10 +69,10 @@ class Nodes:
         head: Any = self._cluster.head_node
         return f"http://{head.node_ip_address}:{head.metrics_export_port}/metrics"
 
-    def add(self, num_cpus: int = 2, num_gpus: int = 1) -> Any:
+    def add(self, num_cpus: int = 2, num_gpus: int = 1, labels: dict[str, str] | None = None) -> Any:
         """Add a worker node."""
         with self._with_environment():
-            node = self._cluster.add_node(wait=False, num_cpus=num_cpus, num_gpus=num_gpus)
+            node = self._cluster.add_node(wait=False, num_cpus=num_cpus, num_gpus=num_gpus, labels=labels)
         self.workers.append(node)
         return node
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from caslie_ray.benchmark._null_engine import NullEngine
 from caslie_ray.engines import Choice, EngineSpec, Generation, Request
 
-__all__ = ["EXPECTED", "FOLDER", "load", "placed"]
+__all__ = ["EXPECTED", "FOLDER", "load", "nodes_of", "placed"]
 
 FOLDER, EXPECTED = "CASLIE_TEST_PLACED", "expected.json"
 _PATIENCE_S = 120.0
@@ -23,7 +23,7 @@ class PlacedEngine(NullEngine):
     def __init__(self, spec: EngineSpec) -> None:
         self._role = spec.checkpoint.rpartition(":")[2]
         self._folder = Path(os.environ[FOLDER])
-        note = self._folder / f"{self._role} {os.getpid()}"
+        note = self._folder / f"{self._role} {os.getpid()} {os.environ['RAY_RAYLET_PID']}"
         note.write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES', '')} {spec.batch_size}")
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
@@ -51,3 +51,9 @@ def placed(folder: Path, role: str) -> list[tuple[str, int]]:
     """GPUs and batch size of each replica of a role."""
     notes = [note.read_text().rsplit(" ", 1) for note in folder.glob(f"{role} *")]
     return sorted((gpus, int(batch)) for gpus, batch in notes)
+
+
+def nodes_of(folder: Path, role: str) -> list[int]:
+    """Process ids of the raylets on whose nodes replicas of a role were placed, in the order of their start."""
+    notes = sorted(folder.glob(f"{role} *"), key=lambda note: note.stat().st_mtime)
+    return [int(note.name.rsplit(" ", 1)[1]) for note in notes]

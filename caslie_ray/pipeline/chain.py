@@ -158,19 +158,25 @@ def _with_stage(data: Any, work: Work, stage: Stage, settings: ChainSettings) ->
     # One block computes, one is prepared, others wait: late voters merge what waits.
     at_once = 2 * plan.slots + 2
 
-    avoid = settings.avoid.get(plan.key)
-    labels = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else None
+    labels, *fallback = _selectors(plan, settings.avoid.get(plan.key, frozenset()))
     return data.map_batches(
         cast(Any, stage_class(plan.name)),
         fn_constructor_args=(work, plan, stage.names, settings.limits, settings.block_rows, settings.monitor),
         batch_size=1, batch_format="pyarrow", num_cpus=plan.cpus, num_gpus=plan.gpus or None,
-        memory=plan.memory_gib * 2**30 or None, label_selector=labels,
+        memory=plan.memory_gib * 2**30 or None, label_selector=labels or None,
+        fallback_strategy=[{"label_selector": other} for other in fallback] or None,
         compute=ActorPoolStrategy(
             min_size=1, max_size=plan.limit, initial_size=min(plan.minimum, plan.limit),
             max_tasks_in_flight_per_actor=at_once + 1, max_concurrent_calls_per_actor=at_once,
             enable_true_multi_threading=True,
         ),
     )  # fmt: skip
+
+
+def _selectors(plan: PoolPlan, avoid: frozenset[str]) -> list[dict[str, str]]:
+    """Return the label selectors of a pool's nodes, in order of preference."""
+    others = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else {}
+    return [{**labels, **others} for labels in plan.labels or ({},)]
 
 
 def _grouped(parts: Mapping[str, dict[str, list[str]]]) -> list[dict[str, dict[str, list[str]]]]:

@@ -33,6 +33,7 @@ class PoolPlan:
         minimum: replicas that must be ready before work starts.
         maximum: upper limit of replicas; None: as many as fit, see `size_pools`.
         needed: whether the job fails if the pool is down.
+        labels: label selectors of nodes, in order of preference; () for any node.
     """
 
     key: str
@@ -44,6 +45,7 @@ class PoolPlan:
     minimum: int
     maximum: int | None
     needed: bool = True
+    labels: tuple[Mapping[str, str], ...] = ()
 
     @property
     def slots(self) -> int:
@@ -76,6 +78,7 @@ def pool_plans(roles: Sequence[Role], needed: Collection[str | None] | None = No
             PoolPlan(
                 role.pool, role.name, role.spec, need.cpus, need.gpus, need.memory_gib,
                 role.replicas.min, role.replicas.max, needed is None or role.name in needed,
+                need.labels,
             ),
         )  # fmt: skip
     return list(plans.values())

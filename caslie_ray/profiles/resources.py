@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from caslie_ray.profiles._base import Settings
+from caslie_ray.profiles._base import Listed, Settings
 
 __all__ = ["Resources"]
 
@@ -22,6 +22,10 @@ class Resources(Settings):
 
     memory_gib: float = Field(default=0.0, ge=0.0)
     """Main memory per replica, in GiB; 0 requests none."""
+
+    labels: Listed[dict[str, str]] = ()
+    """Ray label selectors of nodes, in order of preference; none for any node.
+    ``[{"ray.io/market-type": "spot"}, {}]`` places replicas on spot nodes, and elsewhere if those have no room."""
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> Self:

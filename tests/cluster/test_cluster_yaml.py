@@ -158,6 +158,7 @@ def test_the_two_gpu_groups_are_the_same_machine_paid_for_in_two_ways() -> None:
     assert spot["priority"] > other["priority"]
     for node in (spot, other):
         del node["priority"], node["max_workers"]
+    assert [node.pop("labels")["ray.io/market-type"] for node in (spot, other)] == ["spot", "on-demand"]
     del spot["node_config"]["InstanceMarketOptions"]
     assert spot == other
 

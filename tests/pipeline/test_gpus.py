@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from caslie_ray.storage.run import Run
 from tests.clusters import Nodes, nodes
-from tests.placed import EXPECTED, FOLDER, placed
+from tests.placed import EXPECTED, FOLDER, nodes_of, placed
 from tests.worlds import VOTERS, fresh_run, voter
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -38,7 +38,9 @@ def cluster(notes: Path) -> Iterator[Nodes]:
         yield one
 
 
-def caption(cluster: Nodes, run: Run, notes: Path, schedule: str, expected: dict[str, int]) -> None:
+def caption(
+    cluster: Nodes, run: Run, notes: Path, schedule: str, expected: dict[str, int], settings: Sequence[str] = ()
+) -> None:
     """Caption a run with the captioner and voters that are expected, each with so many replicas."""
     for note in notes.iterdir():
         note.unlink()
@@ -48,7 +50,7 @@ def caption(cluster: Nodes, run: Run, notes: Path, schedule: str, expected: dict
               alone={"gpus": 1.0, "batch_size": 3}, pool={"min": 1, "max": None})
         for name in VOTERS if f"voter-{name}" in expected
     ]  # fmt: skip
-    chosen = [*SETTINGS, f"lineup.voters={json.dumps(voters)}", f"schedule={schedule}"]
+    chosen = [*SETTINGS, f"lineup.voters={json.dumps(voters)}", f"schedule={schedule}", *settings]
     arguments = [word for setting in chosen for word in ("--set", setting)]
     code, output = cluster.submit("caption", "--run", run.uri, *arguments).end(500)
     assert code == 0, output
@@ -70,3 +72,16 @@ def test_streamed_gives_the_captioner_what_the_voters_leave(
     voting = {gpu for role in NAMES for gpu, _ in placed(notes, role)}
     assert len(voting) == 1
     assert placed(notes, CAPTIONER) == [(str(gpu), 2) for gpu in range(GPUS) if str(gpu) not in voting]
+
+
+def test_replicas_take_the_nodes_with_the_preferred_labels_and_others_once_those_are_full(
+    cluster: Nodes, notes: Path, world: Path, tmp_path: Path
+) -> None:
+    spot = cluster.add(num_cpus=1, num_gpus=1, labels={"ray.io/market-type": "spot"})
+    resources = {"cpus": 0.1, "gpus": 1.0, "labels": [{"ray.io/market-type": "spot"}, {}]}
+    for replicas in (1, 2):
+        wanted = [f"lineup.captioner.resources={json.dumps(resources)}", f"lineup.captioner.pool.max={replicas}"]
+        run = fresh_run(world, tmp_path / f"run-{replicas}")
+        caption(cluster, run, notes, "streamed", {CAPTIONER: replicas, NAMES[0]: 1}, wanted)
+        preferred = [raylet in cluster.processes_of(spot) for raylet in nodes_of(notes, CAPTIONER)]
+        assert sorted(preferred) == [False, True][-replicas:]

@@ -69,7 +69,12 @@ class Watched:
         self.monitor.loaded(pool, replica, 2.0)
 
     def report(
-        self, replica: str, pool: str = "phi", details: Mapping[str, float] | None = None, blocks: int = 0, **counts: Any
+        self,
+        replica: str,
+        pool: str = "phi",
+        details: Mapping[str, float] | None = None,
+        blocks: int = 0,
+        **counts: Any,
     ) -> Any:
         return self.monitor.report(pool, replica, Counts(**counts), details or {}, blocks=blocks)
 
