@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -145,3 +147,20 @@ def test_a_forbidden_import_is_found(tmp_path: Path) -> None:
         Import("storage.run", "jobs"),
         Import("storage.run", "storage._x"),
     }
+
+
+def test_what_actors_of_a_chain_import_loads_no_torch() -> None:
+    """Each replica would take seconds and hundreds of MiB more; only the engine's own process loads it."""
+    rooms = (
+        "captioning",
+        "prediction",
+        "pipeline.pools",
+        "fusion",
+        "evaluation",
+        "dataset",
+        "monitoring.progress_monitor",
+    )
+    code = "; ".join(f"import caslie_ray.{room}" for room in rooms)
+    check = "import sys; print({'torch', 'transformers', 'vllm', 'peft'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"{code}; {check}"], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("set()", "")

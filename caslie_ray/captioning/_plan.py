@@ -14,7 +14,6 @@ from caslie_ray.captioning._timed_job import TimedJob
 from caslie_ray.cluster.capacity import capacity
 from caslie_ray.cluster.connection import connect
 from caslie_ray.context_window import caption_room
-from caslie_ray.engines.memory import describe, usable_gib
 from caslie_ray.errors import RunError
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.profiles import Profile
@@ -55,6 +54,8 @@ def plan_captions(run: Run, profile: Profile, *, quiet: bool = False) -> Caption
 
 
 def _memory(job: CaptionJob) -> list[str]:
+    from caslie_ray.engines.memory import describe, usable_gib  # imports torch, which no actor of a chain needs
+
     gpu_gib = usable_gib()
     pools = {role.pool: role for role in reversed(job.lineup.roles)}  # one per checkpoint
     lines = (describe(role.name, role.spec, gpu_gib) for role in reversed(pools.values()))
