@@ -160,8 +160,9 @@ class ModelStage:
             begun = time.monotonic()
             try:
                 engine = EngineProcess(
-                    with_local_adapters(self._plan.spec), self._limits, name=self._plan.name, on_event=self._note
-                )
+                    with_local_adapters(self._plan.spec), self._limits, name=self._plan.name,
+                    overlap=self._plan.slots, on_event=self._note,
+                )  # fmt: skip
             except Exception as error:
                 log.exception("loading %s failed", self._plan.spec.checkpoint)
                 failure = classify(error)

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caslie_ray.captioning._partition_status import partition_status
 from caslie_ray.errors import RunError
 from caslie_ray.miniature import WorldSize
+from caslie_ray.roles import resolve
 from caslie_ray.storage.run import Run
 from tests.clusters import Nodes, Submitted, until
 from tests.object_store import ObjectStore
 from tests.worlds import InProcess, caption_here, draw, fresh_run, profile, rows, stored_ids, voter
 
-__all__ = ["BLOCK", "SETTINGS", "Lab", "Seen", "arguments", "at", "done_of", "model"]
+__all__ = ["BLOCK", "SETTINGS", "Lab", "Seen", "answered_of", "arguments", "at", "done_of", "model"]
 
 BLOCK = 8
 # Captions come with the drawn data, so that only one model runs: the one that faults hit.
@@ -123,6 +125,14 @@ def done_of(run: Run) -> int:
         except RunError:  # files are being merged
             time.sleep(0.05)
     return len(set(stored_ids(run)))
+
+
+def answered_of(run: Run) -> int:
+    """Number of views whose answer is on disk, with or without a row."""
+    lineup = resolve(profile(model(), settings=SETTINGS))
+    partitions = {run.partition(path) for path in run.files("views")}
+    found = [partition_status(run, partition, lineup) for partition in partitions]
+    return sum(one.views - one.waits.total() for one in found)
 
 
 def at(seen: Seen, job: Submitted, share: float) -> int:

@@ -18,7 +18,7 @@ from caslie_ray.storage.claims import holders
 from caslie_ray.storage.run import Run, open_run
 from tests import faulty
 from tests.clusters import ROOT, until
-from tests.faults.lab import SETTINGS, Lab, Seen, arguments, at, done_of, model
+from tests.faults.lab import SETTINGS, Lab, Seen, answered_of, arguments, at, done_of, model
 from tests.worlds import InProcess, caption_here, draw, edit_views, fresh_run, profile, rows, voter
 
 
@@ -88,7 +88,7 @@ def killed_driver(lab: Lab) -> Seen:
     job.process.kill()
     seen.take(job)
     until(lambda: not lab.cluster.replicas(), what="its replicas to end")
-    seen.facts["kept"] = done_of(seen.run)
+    seen.facts["kept"], seen.facts["answered"] = done_of(seen.run), answered_of(seen.run)
     seen.take(lab.caption(seen))
     return seen
 
@@ -106,7 +106,7 @@ def stopped_driver(lab: Lab) -> Seen:
     until(lambda: not holders(seen.run), what="the lease to be released")
     seen.facts["seconds"] = time.monotonic() - since
     seen.take(job)
-    seen.facts["kept"] = done_of(seen.run)
+    seen.facts["kept"], seen.facts["answered"] = done_of(seen.run), answered_of(seen.run)
     seen.facts["claims"] = holders(seen.run)
     seen.take(lab.caption(seen))
     return seen
@@ -119,7 +119,7 @@ def lost_head(lab: Lab) -> Seen:
     job.process.kill()
     lab.cluster.lose_head()
     seen.take(job)
-    seen.facts["kept"] = done_of(seen.run)
+    seen.facts["kept"], seen.facts["answered"] = done_of(seen.run), answered_of(seen.run)
     lab.cluster.begin_again()
     lab.cluster.fill(2)
     seen.take(lab.caption(seen))
@@ -190,7 +190,7 @@ def refusing_store(lab: Lab) -> Seen:
     lab.store.fault("403", only="PUT")
     seen.take(job)
     lab.store.heal()
-    seen.facts["kept"] = done_of(seen.run)
+    seen.facts["kept"], seen.facts["answered"] = done_of(seen.run), answered_of(seen.run)
     seen.take(lab.caption(seen))
     return seen
 
@@ -217,7 +217,8 @@ def full_disk(lab: Lab) -> Seen:
     )
     seen.codes = [int(code) for code in re.findall(r"^(?:first|second) (\d+)$", done.stdout, re.MULTILINE)]
     seen.outputs.append(done.stdout + done.stderr)
-    seen.facts["kept"] = done_of(open_run(str(kept)))
+    left = open_run(str(kept))
+    seen.facts["kept"], seen.facts["answered"] = done_of(left), answered_of(left)
     seen.facts["temporary"] = [path.name for path in kept.rglob("*.tmp")]
     return seen
 
