@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayError
 from ray.util.metrics import Counter
 
 __all__ = [
     "CHECKPOINT_SNAPSHOT",
+    "ExecutionCallback",
     "autoscaler_status",
     "cluster_config",
     "draining_nodes",

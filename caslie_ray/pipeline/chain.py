@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, cast
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
+from caslie_ray.cluster.ray_internals import ExecutionCallback
 from caslie_ray.engines.process import ProcessLimits
 from caslie_ray.errors import PoolDown, RunError
 from caslie_ray.pipeline.blocks import Failed, pack, unpack
