@@ -79,7 +79,7 @@ def test_a_needed_pool_that_cannot_be_loaded_says_why(make: Make) -> None:
 
 def test_the_others_go_on_without_a_pool_that_is_not_needed(make: Make) -> None:
     lab = make(plan("phi", FAILING, needed=False), plan("mistral"))
-    list(lab.chain(lab.work("p0", "p1")))
+    list(lab.chain(lab.work("p0", "p1", block_rows=1)))
     assert lab.column("mistral") == ["p0", "p1"]
     assert all(reason.startswith("phi is down: there is no checkpoint org/phi") for reason in lab.column("phi"))
     assert not lab.view().unplaced
@@ -148,7 +148,7 @@ def test_a_chain_follows_one_that_was_aborted(make: Make) -> None:
     with pytest.raises(Aborted):
         list(chain)
     ray.get(lab.monitor.begin.remote(), timeout=30)
-    list(lab.chain(lab.work("p0", "p1")))
+    list(lab.chain(lab.work("p0", "p1", block_rows=1)))
     assert lab.rows()["a-001"]["phi"] == "p1"
     assert lab.view().error is None
     assert lab.stats().deaths == 0, "replicas that were released are not lost"
