@@ -186,5 +186,5 @@ def caption_partition(work: CaptionWork, partition: str, ask: Ask) -> Iterator[d
     """
     names = [role.name for role in work.roles]
     for block in work.read(partition):
-        yield work.write(work.answer(block, names, ask))
+        yield work.write(work.answer(block, names, ask) if names else block)
     work.finish(partition)
