@@ -128,7 +128,10 @@ class ModelStage:
         engine = self._engine
         if self._down is None and engine is not None:
             try:
-                return self._calls.ask(kind, requests, lambda merged: call(merged, engine))
+                answers = self._calls.ask(kind, requests, lambda merged: call(merged, engine))
+                with suppress(RayError):
+                    self._report()  # before they are written: what was paid for is counted, even if this node is lost
+                return answers
             except EngineDown:
                 self._fail(engine.down or "")
         if self._plan.needed:

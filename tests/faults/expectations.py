@@ -38,7 +38,7 @@ def little_again(times: int) -> Callable[[Seen], None]:
     def check(seen: Seen) -> None:
         complete(seen)
         again = seen.summary["this_session"]["model_calls"] - len(seen.reference)
-        assert 0 <= again <= times * 3 * BLOCK
+        assert 0 <= again <= times * 3 * BLOCK, f"{again} calls were repeated"
         assert sum(one["replicas_lost"] for one in seen.summary["this_session"]["models"].values()) >= min(times, 1)
 
     return check
