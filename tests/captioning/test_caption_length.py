@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,7 @@ def test_the_staged_schedule_marks_the_same_captions(
 @pytest.mark.parametrize("marker", [True, False])
 def test_a_run_without_the_column_is_complete(captioned: Path, tmp_path: Path, ask: InProcess, marker: bool) -> None:
     run = fresh_run(captioned, tmp_path / "run")
+    shutil.rmtree(Path(run.root) / "answers")  # a version without the column kept answers in `captions` only
     lineup = resolve(profile())
     if not marker:
         for path in run.files("captions"):

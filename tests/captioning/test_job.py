@@ -280,8 +280,13 @@ def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Pa
         table = run.read_file(path)
         failed = [fail(row) for row in table.to_pylist()]
         run.write("captions", run.partition(path), table.from_pylist(failed, schema=table.schema))
-    result = caption(run, profile(*lineup), quiet=True)
     first = before[0]["votes"][0]["voter"]
+    (answers,) = [role.answers for role in resolve(profile(*lineup)).roles if role.name == first]
+    for path in run.files(answers):
+        table = run.read_file(path)
+        failed = [{**row, "p_yes": None, "error": f"{first} is down", "retryable": True} for row in table.to_pylist()]
+        run.write(answers, run.partition(path), table.from_pylist(failed, schema=table.schema))
+    result = caption(run, profile(*lineup), quiet=True)
     assert result.summary["this_session"]["model_calls"] == len(before)
     assert {name: m["calls"] for name, m in result.summary["this_session"]["models"].items() if m["calls"]} == {
         first: len(before)
