@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -47,9 +48,15 @@ def test_a_voter_that_returns_to_the_lineup_is_not_asked_again(
     assert rows(run) == before
 
 
+def drop_answers(run: Run) -> None:
+    """Leave answers in `captions` only, as versions before 0.2 did."""
+    shutil.rmtree(Path(run.root) / "answers", ignore_errors=True)
+
+
 def test_readable_answers_of_a_damaged_file_are_used(world: Path, tmp_path: Path, answers: KeyedAnswers) -> None:
     run, lineup = fresh_run(world, tmp_path / "run"), resolve(profile())
     caption_here(run, profile(), answers)
+    drop_answers(run)
     before = rows(run)
     path = max(run.files("captions"), key=run.count_rows)
     views = run.read_file(path, ["caption", "votes"]).to_pylist()
@@ -65,11 +72,13 @@ def test_readable_answers_of_a_damaged_file_are_used(world: Path, tmp_path: Path
     assert copy.read_bytes() == damaged
     assert partition_status(run, name, lineup).missing == 0
 
+    drop_answers(run)
     Path(path).write_bytes(intact)
     rewritten(path, caption=pa.array([{"text": row["caption"]} for row in views]))
     assert caption_here(run, profile(), answers) == {"captioner": len({row["caption"] for row in views})}
     assert rows(run) == before
 
+    drop_answers(run)
     Path(path).write_bytes(intact)
     rewritten(path, votes=pa.array(["lost"] * len(views)))
     calls = caption_here(run, profile(), answers)
@@ -80,6 +89,7 @@ def test_readable_answers_of_a_damaged_file_are_used(world: Path, tmp_path: Path
 def test_a_failure_in_a_damaged_file_is_retried(world: Path, tmp_path: Path, answers: KeyedAnswers) -> None:
     run, lineup = fresh_run(world, tmp_path / "run"), resolve(profile())
     caption_here(run, profile(), answers)
+    drop_answers(run)
     path = max(run.files("captions"), key=run.count_rows)
     table = run.read_file(path)
     damaged_rows = table.to_pylist()

@@ -226,6 +226,7 @@ class ChildHandle:
             oom_killed = oom_kills() > self._oom_kills
             self.death = self._verdict or describe_exit(self._launched.exit_code, log_lines, oom_killed=oom_killed)
             self._launched.socket.close()
+            self._on_death(self.death)  # before any caller sees it, and may start the next process
             for call in self.calls.values():
                 if call.began is not None:
                     self._meter.end(call.method)
@@ -233,7 +234,6 @@ class ChildHandle:
             self.calls.clear()
             self._load.put(self.death)
             self._changed.notify_all()
-        self._on_death(self.death)
 
 
 class LoadTimeoutError(LoadError):
