@@ -45,7 +45,7 @@ class PieceStreamer(BaseStreamer):
             self._send(rest)
 
 
-class StopWhen(StoppingCriteria):  # type: ignore[misc]  # transformers' base is untyped
+class StopWhen(StoppingCriteria):
     """Ends `generate` once an event is set."""
 
     def __init__(self, stopped: threading.Event) -> None:
