@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteriaList
 
 from caslie_ray.engines._base import Choice, EngineStats, Failure, Generation, Request
 from caslie_ray.engines._config_facts import end_ids, rope_switch
@@ -22,6 +24,7 @@ from caslie_ray.engines._tensor_inputs import TensorRow, TensorRows, collate
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.engines.transformers._batching import TokenLimit, plan, run_batches
 from caslie_ray.engines.transformers._loading import LoadedCheckpoint, load_checkpoint
+from caslie_ray.engines.transformers._streaming import PieceStreamer, StopWhen
 from caslie_ray.errors import EngineError
 
 __all__ = ["TransformersEngine", "load"]
@@ -70,6 +73,8 @@ class TransformersEngine:
         model, _, (config, tokenizer, processor, architecture, chat) = self._loaded
         self._encode = RequestEncoder(chat, architecture, spec.context, spec.adapters, TensorRows(chat, processor))
         self._decode = tokenizer.decode
+        self._encoding = ThreadPoolExecutor(max_workers=1)  # tokenizers are not thread-safe
+        self._prepared: dict[int, Future[list[TensorRow | Failure]]] = {}
         self._accepts = set(inspect.signature(model.forward).parameters)
         self._dtype = getattr(torch, spec.dtype)
         # A batch too large for generating may fit for choosing, which keeps no KV cache.
@@ -112,6 +117,54 @@ class TransformersEngine:
             answers[index] = choice(requests[index], row, answer)
         return self._counted(answers, started)
 
+    def stream(self, request: Request) -> Generator[str, None, Generation]:
+        """Yield an answer in pieces while it is generated, and return it; closing the generator ends that."""
+        started = time.perf_counter()
+        (row,) = self._encoding.submit(self._encode_group, [request], [0], self._spec.generate_budget).result()
+        if isinstance(row, Failure):
+            return self._counted([generation(request, None, row)], started)[0]
+        pieces: SimpleQueue[str | None] = SimpleQueue()
+        stopped = threading.Event()
+        settings = {
+            "streamer": PieceStreamer(self._decode, pieces.put),
+            "stopping_criteria": StoppingCriteriaList([StopWhen(stopped)]),
+        }
+
+        def write() -> Written | Failure:
+            try:
+                images, new = request.image is not None, self._spec.max_new_tokens
+                with self._using_adapter(request.adapter):
+                    run = self._run(
+                        [row], new, self._generate_limit, lambda batch: self._generate(batch, **settings), images=images
+                    )
+                    ((_, answer),) = run
+                    return answer
+            finally:
+                pieces.put(None)
+
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            writing = writer.submit(write)
+            try:
+                while (piece := pieces.get()) is not None:
+                    yield piece
+            finally:
+                stopped.set()
+            answer = writing.result()
+        return self._counted([generation(request, row, answer)], started)[0]
+
+    def prepare(self, requests: Sequence[Request], *, choosing: bool) -> None:
+        """Begin to encode the first batches of a call, without waiting; the call is given the same list.
+
+        Thread-safe, unlike the rest: another thread may be in a call.
+        """
+        budget = self._spec.choose_budget if choosing else self._spec.generate_budget
+        if groups := self._groups(requests):
+            self._prepared[id(requests)] = self._encoding.submit(self._encode_group, requests, groups[0], budget)
+
+    def discard(self, requests: Sequence[Request]) -> None:
+        """Forget what was prepared for a call that will not come."""
+        self._prepared.pop(id(requests), None)
+
     def stats(self) -> EngineStats:
         """Return statistics since the checkpoint was loaded."""
         return self._stats
@@ -119,6 +172,7 @@ class TransformersEngine:
     def close(self) -> None:
         """Free the model and its memory; see `Engine.close`."""
         self._loaded = None
+        self._encoding.shutdown(wait=False, cancel_futures=True)
         free_memory()
 
     def _open(self) -> LoadedCheckpoint:
@@ -137,25 +191,27 @@ class TransformersEngine:
         """Yield each request's index, its row if it has one, and its answer."""
         self._open()
         groups = self._groups(requests)
+        pending = self._prepared.pop(id(requests), None)
+        for number, group in enumerate(groups):
+            if pending is None:
+                pending = self._encoding.submit(self._encode_group, requests, group, budget)
+            rows = pending.result()
+            pending = None
+            if number + 1 < len(groups):
+                pending = self._encoding.submit(self._encode_group, requests, groups[number + 1], budget)
+            ready: list[tuple[int, TensorRow]] = []
+            for index, row in zip(group, rows, strict=True):
+                if isinstance(row, Failure):
+                    yield index, None, row
+                else:
+                    ready.append((index, row))
+            with self._using_adapter(requests[group[0]].adapter if ready else None):
+                images = requests[group[0]].image is not None
+                for place, answer in self._run([row for _, row in ready], new_tokens, limit, run, images=images):
+                    yield *ready[place], answer
 
-        def encode(group: list[int]) -> list[TensorRow | Failure]:
-            return [self._encode(requests[index], budget) for index in group]
-
-        with ThreadPoolExecutor(max_workers=1) as ahead:
-            pending = ahead.submit(encode, groups[0] if groups else [])
-            for number, group in enumerate(groups):
-                rows = pending.result()
-                pending = ahead.submit(encode, groups[number + 1] if number + 1 < len(groups) else [])
-                ready: list[tuple[int, TensorRow]] = []
-                for index, row in zip(group, rows, strict=True):
-                    if isinstance(row, Failure):
-                        yield index, None, row
-                    else:
-                        ready.append((index, row))
-                with self._using_adapter(requests[group[0]].adapter if ready else None):
-                    images = requests[group[0]].image is not None
-                    for place, answer in self._run([row for _, row in ready], new_tokens, limit, run, images=images):
-                        yield *ready[place], answer
+    def _encode_group(self, requests: Sequence[Request], group: list[int], budget: int) -> list[TensorRow | Failure]:
+        return [self._encode(requests[index], budget) for index in group]
 
     def _groups(self, requests: Sequence[Request]) -> list[list[int]]:
         """Group requests that are prepared together: all with or all without an image, and of one adapter."""
@@ -215,8 +271,8 @@ class TransformersEngine:
             for name, value in batch.items()
         }
 
-    def _generate(self, batch: dict[str, Tensor]) -> list[Written]:
-        outputs = self._open().model.generate(**batch, generation_config=self._generation)
+    def _generate(self, batch: dict[str, Tensor], **settings: Any) -> list[Written]:
+        outputs = self._open().model.generate(**batch, generation_config=self._generation, **settings)
         rows = outputs[:, batch["input_ids"].shape[1] :].tolist()
         answers = []
         for ids in rows:

@@ -7,10 +7,11 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +30,7 @@ from caslie_ray.engines._preprocessor import Preprocessor, load_preprocessor
 from caslie_ray.engines._request_encoder import RequestEncoder
 from caslie_ray.engines._results import Written, choice, counted, generation
 from caslie_ray.engines._source import Source, find_source
+from caslie_ray.engines._text_pieces import TextPieces
 from caslie_ray.engines.spec import EngineSpec
 from caslie_ray.engines.vllm._gguf import write_safetensors
 from caslie_ray.engines.vllm._inputs import VllmRow, VllmRows
@@ -134,6 +136,42 @@ class VllmEngine:
         ]
         return self._counted(answers, started)
 
+    def stream(self, request: Request) -> Generator[str, None, Generation]:
+        """Yield an answer in pieces while it is generated, and return it; closing the generator aborts it in vLLM."""
+        started = time.perf_counter()
+        loaded = self._open()
+        settings = self._settings.clone()
+        settings.output_kind = RequestOutputKind.CUMULATIVE
+        text = TextPieces(self._decode)
+        pieces: SimpleQueue[str | None] = SimpleQueue()
+
+        async def write() -> tuple[VllmRow | None, Any]:
+            try:
+                row = await loaded.loop.run_in_executor(
+                    self._encoding, self._encode, request, self._spec.generate_budget
+                )
+                if isinstance(row, Failure):
+                    return None, row
+                return row, await self._ask(
+                    loaded.engine, row.prompt, request.adapter, settings, lambda ids: pieces.put(text.next(ids))
+                )
+            finally:
+                pieces.put(None)
+
+        writing = asyncio.run_coroutine_threadsafe(write(), loaded.loop)
+        try:
+            while (piece := pieces.get()) is not None:
+                if piece:
+                    yield piece
+        except BaseException:  # the caller has closed the generator
+            writing.cancel()
+            raise
+        row, output = writing.result()
+        if not isinstance(output, Failure) and (rest := text.next(output.token_ids, last=True)):
+            yield rest
+        answer = output if isinstance(output, Failure) else self._text(output)
+        return self._counted([generation(request, row, answer)], started)[0]
+
     def stats(self) -> EngineStats:
         """Return statistics since the checkpoint was loaded, with vLLM's own as `details`."""
         with self._lock:
@@ -216,12 +254,20 @@ class VllmEngine:
 
         return self._wait(every())
 
-    async def _ask(self, engine: Any, prompt: dict[str, Any], adapter: str | None, settings: SamplingParams) -> Any:
-        """Return vLLM's output for one prompt, or a `Failure`."""
+    async def _ask(
+        self,
+        engine: Any,
+        prompt: dict[str, Any],
+        adapter: str | None,
+        settings: SamplingParams,
+        progress: Callable[[Sequence[int]], None] = lambda ids: None,
+    ) -> Any:
+        """Return vLLM's output for one prompt, or a `Failure`; `progress` is called with the tokens of each output."""
         lora = self._loras[adapter] if adapter is not None else None
         try:
             async for output in engine.generate(prompt, settings, str(next(self._numbers)), lora_request=lora):
                 answer = output.outputs[0]
+                progress(answer.token_ids)
         except EngineDeadError as error:
             raise self._died() from error
         except VLLMClientError as error:
