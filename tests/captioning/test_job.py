@@ -172,7 +172,7 @@ def test_roles_that_share_a_checkpoint_share_a_pool(world: Path, tmp_path: Path)
     assert {vote["voter"] for row in rows(run) for vote in row["votes"]} == {"eyes"}
 
 
-def test_a_run_without_views_says_what_to_do(tmp_path: Path) -> None:
+def test_a_run_without_views_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="run ingest first"):
         caption(open_run(str(tmp_path / "empty")), profile(), quiet=True)
 
