@@ -73,7 +73,7 @@ def test_verdicts_alone_predict_almost_no_answers(demo: tuple[Run, str]) -> None
 
 
 @pytest.mark.parametrize("split", ["ind", "ood"])
-def test_verdicts_without_captions_lose(control: tuple[Run, str], split: str) -> None:
+def test_verdicts_without_captions_score_lower(control: tuple[Run, str], split: str) -> None:
     found = results(control, split)
     means = found["mean_primary"]
     assert means["caslie"]["value"] - means["verdict-only"]["value"] >= 0.05, means
@@ -81,7 +81,7 @@ def test_verdicts_without_captions_lose(control: tuple[Run, str], split: str) ->
 
 
 @pytest.mark.parametrize("split", ["ind", "ood"])
-def test_as_many_captions_chosen_at_random_lose(control: tuple[Run, str], split: str) -> None:
+def test_as_many_randomly_chosen_captions_score_lower(control: tuple[Run, str], split: str) -> None:
     found = results(control, split)
     assert set(found["mean_primary"]) == {"text", "uia", "caslie", "shuffled", "verdict-only"}
     assert found["caslie_exceeds"]["shuffled"]["low"] > 0

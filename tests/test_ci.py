@@ -53,7 +53,7 @@ def test_every_file_with_a_duration_exists() -> None:
     assert sorted(set(FILE_SECONDS) - set(MODULES)) == []
 
 
-def test_a_short_test_holds_what_a_long_one_promises(collected: list[str]) -> None:
+def test_the_short_tests_named_for_a_long_test_exist(collected: list[str]) -> None:
     short = [nodeid for nodeid in collected if not is_long(nodeid)]
     named = {prefix for test in LONG_TESTS for prefix in test.short} - {CHECK_DEMO}
     assert sorted(prefix for prefix in named if not any(one.startswith(prefix) for one in short)) == []
@@ -152,7 +152,7 @@ def test_a_wrong_order_a_small_gap_or_a_missing_variant_is_a_problem(means: dict
     assert any(reason in line for line in problems(metrics(**means)))
 
 
-def test_a_split_that_is_wrong_alone_is_a_problem() -> None:
+def test_a_single_wrong_split_is_a_problem() -> None:
     rows = [row for row in metrics(**GOOD) if row["split"] == "ind"]
     rows += [row for row in metrics(**dict(zip(reversed(ORDER), GOOD.values(), strict=True))) if row["split"] == "ood"]
     found = problems(rows)

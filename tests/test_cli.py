@@ -53,7 +53,7 @@ def stopped_by_argparse(capsys: pytest.CaptureFixture[str], *argv: str, source: 
     return caught.value.code, told.out + told.err
 
 
-def test_the_codes_are_the_interfaces() -> None:
+def test_the_exit_codes_are_those_of_the_interface() -> None:
     assert (COMPLETE, FAILED, WRONG_ARGUMENTS, UNFINISHED) == (0, 1, 2, 3)
 
 
@@ -105,7 +105,7 @@ def test_a_bug_is_not_hidden(tmp_path: Path) -> None:
         main(ABOUT, failing(ZeroDivisionError()), argv=["--run", str(tmp_path)])
 
 
-def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_explains_options_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = stopped_by_argparse(capsys, "--help", source=True)
     assert code == 0
     assert ABOUT in text
@@ -122,7 +122,7 @@ def test_a_job_without_sources_has_no_such_option(capsys: pytest.CaptureFixture[
     assert stopped_by_argparse(capsys, "--run", "x", "--source", "y")[0] == WRONG_ARGUMENTS
 
 
-def test_a_refused_job_names_the_command_at_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_job_names_the_running_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--run", str(tmp_path / "run")]
 
     def job(arguments: Arguments) -> int:
@@ -177,7 +177,7 @@ sys.exit(main("A job.", job))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_process_says_run_again(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_stopped_process_says_to_run_again(number: signal.Signals, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _JOB, "--run", str(tmp_path)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -207,7 +207,7 @@ sys.exit(cli.main("A job.", job))
 
 
 @pytest.mark.parametrize("then", ["wait", "write"])
-def test_a_job_whose_run_was_taken_over_says_so_and_writes_no_more(then: str, tmp_path: Path) -> None:
+def test_a_job_whose_run_was_taken_over_reports_it_and_stops_writing(then: str, tmp_path: Path) -> None:
     run = open_run(str(tmp_path / "run"))
     with subprocess.Popen(
         [sys.executable, "-c", _TAKEN, "--run", run.root],
@@ -258,7 +258,7 @@ def test_a_process_that_waits_for_ray_is_stopped_too(tmp_path: Path) -> None:
     assert time.monotonic() - since < 10, "it waited to the end"
 
 
-def test_a_job_may_do_without_a_run_and_have_options_of_its_own(tmp_path: Path) -> None:
+def test_a_job_may_have_no_run_and_its_own_options(tmp_path: Path) -> None:
     seen: list[Arguments] = []
 
     def job(arguments: Arguments) -> int:

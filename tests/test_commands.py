@@ -80,14 +80,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["caption"], "the following arguments are required: --run"),
     ],
 )
-def test_wrong_words_are_wrong_arguments(words: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_commands_are_wrong_arguments(words: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         caslie(words)
     assert caught.value.code == WRONG_ARGUMENTS
     assert shown in capsys.readouterr().err
 
 
-def test_no_words_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert caslie([]) == WRONG_ARGUMENTS
     assert "jobs:" in capsys.readouterr().err
 
@@ -99,7 +99,7 @@ def test_the_help_of_a_command_shows_how_it_is_run(name: str) -> None:
     assert f"    caslie {name} " in text
 
 
-def test_a_script_is_the_same_and_shows_itself() -> None:
+def test_the_help_of_a_script_differs_only_in_its_own_command() -> None:
     command, script = run("-c", SCRIPT, "benchmark", "--help"), run("jobs/benchmark.py", "--help")
     assert (command.returncode, script.returncode) == (0, 0), command.stderr + script.stderr
     mine, its = (done.stdout.partition("\n\n")[2] for done in (command, script))
@@ -107,7 +107,7 @@ def test_a_script_is_the_same_and_shows_itself() -> None:
     assert mine.replace("    caslie benchmark ", "    python jobs/benchmark.py ") == its
 
 
-def test_a_command_does_its_job(tmp_path: Path) -> None:
+def test_a_command_runs_its_job(tmp_path: Path) -> None:
     words = ["--run", str(tmp_path / "run"), "--plan"]
     command, script = run("-c", SCRIPT, "ingest", *words), run("jobs/ingest.py", *words)
     assert (command.returncode, script.returncode) == (0, 0), command.stderr + script.stderr

@@ -116,7 +116,9 @@ def write(run: Run, table: str, *rows: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("words", "fits"), [(52, True), (125, False), (200, False)])
-def test_a_history_with_every_caption_fits_whole_or_with_shorter_captions(turns: Turns, words: int, fits: bool) -> None:
+def test_a_history_with_every_caption_fits_completely_or_with_shorter_captions(
+    turns: Turns, words: int, fits: bool
+) -> None:
     turn = turns.encode(prompt_of(words), RESPONSE)
     assert len(turn.ids) <= 4096
     assert (turn.cut, turn.captions_cut) == (False, not fits)
@@ -173,7 +175,7 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def test_fusion_says_what_does_not_fit(run: Run, base: Path) -> None:
+def test_fusion_reports_what_does_not_fit(run: Run, base: Path) -> None:
     plan = plan_fusion(run, profile_of(base))
     expected = "unim3 reads 4,096 tokens: caslie 0 · uia 1 · text 0 of 3 lose words of captions; 0 do not fit"
     assert [line for line in plan if line.startswith("fit")] == [f"fit           {expected}"]
@@ -185,7 +187,7 @@ def test_fusion_says_what_does_not_fit(run: Run, base: Path) -> None:
     assert summary_lines(run.read_json("summary/fuse.json")) == summary_lines(summary)
 
 
-def test_what_does_not_fit_even_so_is_counted_apart(run: Run, base: Path) -> None:
+def test_what_still_does_not_fit_is_counted_separately(run: Run, base: Path) -> None:
     narrow = profile_of(base, "lineup.base.context=600", "lineup.base.batch_tokens=600")
     counts = fuse(run, narrow, quiet=True)["fit"]["variants"]
     assert counts["text"]["too_long"] == 0
@@ -231,7 +233,7 @@ def test_the_tokenizer_is_read_only_where_some_prompt_may_be_too_long(
     assert any("not known whether prompts fit the context of unim3" in line for line in summary_lines(summary))
 
 
-def test_a_check_counts_fields_that_lose_words_apart(base: Path) -> None:
+def test_a_check_counts_truncated_fields_separately(base: Path) -> None:
     check = ContextCheck(profile_of(base).lineup.base)
     check.add("text", Prompt("Review: " + "good " * 9000, ((8, 8 + 45000),)))
     check.add("text", Prompt("short"))
@@ -240,7 +242,7 @@ def test_a_check_counts_fields_that_lose_words_apart(base: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_room_that_captions_will_take_is_known_beforehand(tmp_path: Path, base: Path) -> None:
+def test_the_tokens_that_captions_may_take_are_estimated_beforehand(tmp_path: Path, base: Path) -> None:
     run = open_run(str(tmp_path / "run"))
     long, short = sequence(1)[0], sequence(2)[0]
     rejected = {**short, "view_ids": [*short["view_ids"][:3], *[None] * 28]}

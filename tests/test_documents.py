@@ -75,7 +75,7 @@ def commands(text: str) -> Iterator[Shown]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_have_existing_targets(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", text_of(document)):
         if "://" in target:
             continue
@@ -145,7 +145,7 @@ def test_commands_are_found() -> None:
     assert len([one for document in READMES for one in commands(text_of(document))]) > 25
 
 
-def test_the_main_readme_is_short_and_leads_to_the_others() -> None:
+def test_the_main_readme_is_short_and_links_to_the_others() -> None:
     text = text_of(MAIN)
     assert len(text.splitlines()) <= 250
     for document in READMES[1:]:

@@ -29,11 +29,11 @@ def test_thirty_two_digits_and_always_the_same(parts: list[str | bytes]) -> None
 
 @settings(deadline=None)
 @given(PARTS, PARTS)
-def test_every_part_and_every_border_counts(one: list[str | bytes], other: list[str | bytes]) -> None:
+def test_every_part_and_every_boundary_changes_the_hash(one: list[str | bytes], other: list[str | bytes]) -> None:
     assert (content_id(*one) == content_id(*other)) == (_bytes(one) == _bytes(other))
 
 
-def test_borders() -> None:
+def test_part_boundaries_change_the_hash() -> None:
     assert len({content_id("ab", "c"), content_id("a", "bc"), content_id("abc"), content_id("abc", "")}) == 4
 
 
@@ -41,7 +41,7 @@ def test_text_is_hashed_as_utf8() -> None:
     assert content_id("é") == content_id("é".encode())
 
 
-def test_the_hash_is_fixed_for_good() -> None:
+def test_the_hash_never_changes() -> None:
     """Runs are read again by later versions: a changed hash would recompute everything."""
     assert content_id("caption", b"\x00\xff") == "837732387db5f2711e38e446753d3844"
     code = "from caslie_ray.hashing import content_id; print(content_id('caption', b'\\x00\\xff'))"

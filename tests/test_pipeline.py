@@ -222,7 +222,7 @@ def test_a_profile_for_real_data_requires_a_source(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluate_without_captions_says_what_to_run(tmp_path: Path) -> None:
+def test_evaluate_without_captions_names_the_command_to_run(tmp_path: Path) -> None:
     done = job("evaluate", "--run", str(tmp_path / "run"))
     assert done.returncode == 1
     assert "run caption first" in done.stderr

@@ -39,11 +39,11 @@ def test_what_fills_a_slot_is_not_cut_and_shifts_what_follows() -> None:
     assert prompt.text == "one: {{caption}} / two"
 
 
-def test_a_caption_may_hold_anything() -> None:
+def test_a_caption_may_contain_anything() -> None:
     assert Prompt("see {{caption}}").fill("caption", "{{caption}} \\1").text == "see {{caption}} \\1"
 
 
-def test_filling_what_is_not_there_is_an_error() -> None:
+def test_filling_a_missing_slot_is_an_error() -> None:
     with pytest.raises(KeyError, match=r"no slot \{\{caption\}\}"):
         Prompt("no slot").fill("caption", "x")
 
@@ -69,7 +69,7 @@ def test_captions_have_spans_of_their_own() -> None:
 
 @settings(deadline=None)
 @given(before=TEXTS, after=TEXTS, caption=TEXTS)
-def test_no_field_hides_or_makes_a_slot(before: str, after: str, caption: str) -> None:
+def test_no_field_hides_or_creates_a_slot(before: str, after: str, caption: str) -> None:
     prompt = render("<{{before}}> <{{c}}> <{{after}}>", before=before, after=after)
     assert prompt.text.count("{{c}}") == 1
     (start, end), (later, last) = prompt.fields

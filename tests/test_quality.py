@@ -39,7 +39,7 @@ def test_early_exit_gives_the_verdict_and_the_validity_of_the_full_vote(voters: 
 
 
 @pytest.mark.parametrize("voters", [1, 3, 5])
-def test_no_voter_is_asked_in_vain(voters: int) -> None:
+def test_no_voter_is_asked_after_the_decision(voters: int) -> None:
     """A valid vote is decided as soon as no way to go on changes it, not later."""
     for asked in range(voters + 1):
         for votes in product(ANSWERS, repeat=asked):
@@ -50,7 +50,7 @@ def test_no_voter_is_asked_in_vain(voters: int) -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
-def test_a_decision_stands_whatever_comes(yes: int, no: int, failed: int, outstanding: int) -> None:
+def test_a_decision_is_not_changed_by_later_votes(yes: int, no: int, failed: int, outstanding: int) -> None:
     tally = Tally(yes, no, failed, outstanding)
     if tally.decided and outstanding:
         for after in (

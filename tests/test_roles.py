@@ -6,12 +6,12 @@ from caslie_ray.profiles import load_profile
 from caslie_ray.roles import call_cost, voters_by_cost
 
 
-def test_voters_go_by_given_cost() -> None:
+def test_voters_are_ordered_by_given_cost() -> None:
     names = [voter.name for voter in voters_by_cost(load_profile("caslie-s").lineup)]
     assert names == ["llama-3b", "phi", "mistral", "llama-8b", "vision"]
 
 
-def test_voters_without_cost_go_by_their_weights_and_unknown_ones_last(tmp_path: Path) -> None:
+def test_voters_without_cost_are_ordered_by_their_weights_and_unknown_ones_last(tmp_path: Path) -> None:
     overrides = ["lineup.voters.0.checkpoint=hub/not-here"]
     for position, megabytes in enumerate((4, 2, 3, 1), start=1):
         folder = tmp_path / str(position)

@@ -89,7 +89,7 @@ FILES = source_files()
 IMPORTS = inner_imports(FILES)
 
 
-def test_every_room_has_its_place() -> None:
+def test_every_room_is_listed_in_the_import_order() -> None:
     rooms = {module.split(".")[0] for module in FILES} - {""}
     assert rooms <= set(ROOMS), "add the room to ROOMS, above all that it imports"
 

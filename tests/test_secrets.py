@@ -123,7 +123,7 @@ def _everything(run: Run) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_run_and_its_output_hold_no_keys(world: World, output: Output) -> None:
+def test_a_run_and_its_output_contain_no_keys(world: World, output: Output) -> None:
     run, source = world.uri("runs/one"), world.uri("source/set")
     for name, *more in (
         ("ingest", "--source", source), ("ingest", "--source", source, "--plan"), ("caption",), ("caption", "--plan"),

@@ -116,7 +116,7 @@ def pasted(head: Head, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return run, head.paste(exports + SUBMITTED, run)
 
 
-def test_the_lines_of_the_readme_show_a_cluster_at_work(head: Head, pasted: tuple[Path, str]) -> None:
+def test_the_lines_of_the_readme_show_a_running_cluster(head: Head, pasted: tuple[Path, str]) -> None:
     run, printed = pasted
     assert "ray stop" not in STARTED + SUBMITTED, "the cluster stays until it was looked at"
     assert "pipeline complete" in printed
@@ -128,13 +128,13 @@ def test_the_lines_of_the_readme_show_a_cluster_at_work(head: Head, pasted: tupl
     assert all(row["caption"] for row in rows(opened))
 
 
-def test_a_job_s_log_holds_no_line_of_ray_data(pasted: tuple[Path, str]) -> None:
+def test_a_job_s_log_contains_no_line_of_ray_data(pasted: tuple[Path, str]) -> None:
     _, printed = pasted
     assert "read 19 rows" in printed
     assert not re.findall(r"^.*(?:Progress bars|DataContext|ray\.data).*$", printed, re.MULTILINE)
 
 
-def test_the_dashboard_is_shown_to_whom_has_the_token(head: Head) -> None:
+def test_the_dashboard_requires_the_token(head: Head) -> None:
     def ask(path: str, **headers: str) -> int:
         try:
             with urlopen(Request(head.address + path, headers=headers), timeout=30) as answer:
@@ -165,7 +165,7 @@ def test_each_job_runs_to_its_end_when_it_is_submitted(head: Head, pasted: tuple
     assert "page  " in said
 
 
-def test_who_shows_no_token_is_refused(head: Head) -> None:
+def test_a_client_without_a_token_is_refused(head: Head) -> None:
     without = {**head.environment, "RAY_AUTH_MODE": "disabled"}
     listed = subprocess.run(
         [RAY, "job", "list", "--address", head.address],

@@ -46,7 +46,7 @@ def closed(*argv: str, both: bool = False, lines: int = 1) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_the_work_goes_on_without_its_output(tmp_path: Path, both: bool) -> None:
+def test_the_work_continues_without_its_output(tmp_path: Path, both: bool) -> None:
     code, told = closed("--run", str(tmp_path), both=both)
     assert code == COMPLETE
     assert "Traceback" not in told
@@ -60,7 +60,7 @@ def test_the_exit_code_is_the_jobs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("argv", "expected"), [(["--help"], 0), (["--nonsense"], WRONG_ARGUMENTS)])
-def test_help_and_errors_without_a_reader(argv: list[str], expected: int) -> None:
+def test_help_and_errors_with_a_closed_pipe(argv: list[str], expected: int) -> None:
     code, told = closed(*argv, both=True, lines=0)
     assert (code, told) == (expected, "")
     code, told = closed(*argv, lines=0)
@@ -75,7 +75,7 @@ def test_output_that_was_closed_before_the_start(tmp_path: Path) -> None:
     assert done.returncode == COMPLETE
 
 
-def test_other_streams_are_as_before(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_streams_are_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout, sys.stderr
     with tolerant_output():
         print("größer")
@@ -84,7 +84,7 @@ def test_other_streams_are_as_before(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == "größer\n"
 
 
-def test_a_stream_without_a_file_drops_what_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_without_a_file_drops_unread_output(monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
@@ -95,7 +95,7 @@ def test_a_stream_without_a_file_drops_what_nobody_reads(monkeypatch: pytest.Mon
         print("two")
 
 
-def test_letters_that_the_terminal_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_that_the_terminal_cannot_encode(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard error keeps Python's escapes, which lose nothing."""
     streams = [io.TextIOWrapper(io.BytesIO(), "ascii", errors) for errors in ("strict", "backslashreplace")]
     monkeypatch.setattr(sys, "stdout", streams[0])

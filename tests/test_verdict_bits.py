@@ -29,14 +29,14 @@ def test_bits_that_predict_the_answer_are_measured_and_printed() -> None:
     assert "ood" not in line
 
 
-def test_bits_without_information_gain_nothing() -> None:
+def test_bits_without_information_have_no_gain() -> None:
     found = predictions_of_bits({"AP": {"train": SILENT, "ind": SILENT}}, 500)["AP"]["ind"]
     assert found["gain"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert found["mutual_information"]["low"] == 0.0
     assert verdict_bit_lines({"AP": {"ind": found}}) == []
 
 
-def test_patterns_and_answers_that_training_lacks() -> None:
+def test_patterns_and_answers_absent_from_training() -> None:
     counts = {"SR": {"train": {"00": {"1": 3, "2": 1}}, "ind": {"11": {"1": 1, "3": 3}}}}
     found = predictions_of_bits(counts, 200)["SR"]["ind"]
     assert found["accuracy"]["value"] == found["majority"]["value"] == pytest.approx(0.25)
@@ -52,7 +52,7 @@ def test_mutual_information_is_that_of_the_table() -> None:
     assert found.low < 1 - entropy < found.high
 
 
-def test_samples_are_counted_by_label_or_by_the_options_place() -> None:
+def test_samples_are_counted_by_label_or_by_option_position() -> None:
     bits = VerdictBits()
     psi, cc = find_task("PSI"), find_task("CC")
     bits.add(psi.name, "train", ("A: yes", "B: no"), "B", (True,))

@@ -32,6 +32,6 @@ def test_an_interrupt_ends_what_was_started(tmp_path: Path) -> None:
     assert not psutil.pid_exists(int(note.read_text()))
 
 
-def test_a_process_returns_what_it_found() -> None:
+def test_a_fresh_process_returns_its_result() -> None:
     with fresh_processes(1) as pool:
         assert pool.submit(os.getpid).result() != os.getpid()

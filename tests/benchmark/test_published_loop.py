@@ -121,7 +121,7 @@ def test_a_difference_is_listed_with_its_probability() -> None:
     assert compare_votes([], chosen).share is None
 
 
-def test_bare_engines_are_asked_what_the_job_asks(
+def test_bare_engines_get_the_same_requests_as_the_job(
     world: Path, views: list[View], chosen: Profile, bare: PhaseResult, tmp_path: Path
 ) -> None:
     """Full votes: each voter about each view. Early exit: as many calls of each voter as the job makes."""
@@ -142,7 +142,7 @@ def test_bare_engines_are_asked_what_the_job_asks(
     assert held == bare.captions
 
 
-def test_each_phase_says_what_it_took(bare: PhaseResult) -> None:
+def test_each_phase_reports_its_time_and_tokens(bare: PhaseResult) -> None:
     for phase in bare.phases:
         assert phase.seconds > 0, phase
         if not phase.rows:  # the voters before it have decided all

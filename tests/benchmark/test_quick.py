@@ -67,7 +67,7 @@ def test_what_cannot_run_here_is_listed_with_a_reason(result: dict[str, Any]) ->
     assert entries[f"chain (staged, early exit) vs {BARE}"]["reason"].startswith("one voter")
 
 
-def test_rows_are_seen_as_they_come_and_engines_at_work(result: dict[str, Any]) -> None:
+def test_rows_are_counted_as_they_arrive_and_running_engines_are_seen(result: dict[str, Any]) -> None:
     for name in RUNS_HERE - {"prediction"}:
         details = result["entries"][f"{name} vs {BARE}"]["ours_details"]
         assert 0 < details["first_row_s"] < details["seconds"], name

@@ -163,7 +163,7 @@ def test_the_table_has_every_figure(tmp_path: Path) -> None:
         assert figure in text
 
 
-def test_the_picture_has_a_bar_for_each_ratio(tmp_path: Path) -> None:
+def test_the_chart_has_a_bar_for_each_ratio(tmp_path: Path) -> None:
     chosen = profile()
     found = entries(setup_of(chosen, tmp_path), results_of(chosen), None)
     root = ElementTree.fromstring(plot(found))

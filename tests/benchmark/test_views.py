@@ -62,7 +62,7 @@ def test_a_run_without_instructions_or_views(world: Path, tmp_path: Path) -> Non
         select(open_run(str(tmp_path / "none")), open_run(str(tmp_path / "b")), 4)
 
 
-def test_captions_are_written_beside_views_and_a_copy_is_a_run(fused: Run, tmp_path: Path) -> None:
+def test_captions_are_written_next_to_views_and_a_copy_is_a_run(fused: Run, tmp_path: Path) -> None:
     found = select(fused, open_run(str(tmp_path / "all")), 6)
     chosen = views_of(found.given)[0]
     write_given(found.given, {chosen.view_id: "a red hammer"})
@@ -84,7 +84,7 @@ def test_parts_of_the_cpu_time(fused: Run, tmp_path: Path) -> None:
     assert parts.decoding > parts.tokenizing  # an image of 256 pixels takes more than a prompt
 
 
-def test_the_rest_of_the_jobs_cpu_time_has_a_name() -> None:
+def test_the_rest_of_the_jobs_cpu_time_is_attributed_to_ray() -> None:
     found = split(Parts(1.0, 2.0, 4.0, 0.5), 30.0, 40.0)
     assert found == {
         "reading": 1.0, "tokenizing": 2.0, "decoding": 4.0, "model": 24.0, "writing": 0.5, "ray": 8.5, "job": 40.0,

@@ -185,7 +185,7 @@ def test_a_word_limit_is_never_cut(world: Path, tmp_path: Path) -> None:
     assert fitted.text.endswith(" Use no more than 7 words.")
 
 
-def test_the_plan_prints_the_room_that_captions_take(captioned: Path) -> None:
+def test_the_plan_prints_the_tokens_that_captions_take(captioned: Path) -> None:
     run = open_run(str(captioned))
     most = max(sum(view is not None for view in row["view_ids"]) for row in rows(run, "samples"))
     (line,) = [line for line in plan_captions(run, profile(), quiet=True).lines() if "captions in a prompt" in line]

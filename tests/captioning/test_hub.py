@@ -94,7 +94,7 @@ def test_a_voter_that_can_never_be_loaded_ends_a_staged_job_before_the_first_mod
 
 
 @pytest.mark.cluster
-def test_a_quorum_goes_on_without_a_voter_missing_from_the_hub(server: Hub, world: Path, tmp_path: Path) -> None:
+def test_a_quorum_continues_without_a_voter_missing_from_the_hub(server: Hub, world: Path, tmp_path: Path) -> None:
     fresh_run(world, tmp_path / "run")
     settings = ["faults.missing_voter=quorum", "votes.schedule=full"]
     code, log = caption(

@@ -15,6 +15,7 @@ import pytest
 import ray
 
 from caslie_ray.captioning import CaptionJob, _job, _plan, _plan_sample, caption, plan_captions
+from caslie_ray.captioning._merge import write_answers
 from caslie_ray.errors import PoolDown, RunError
 from caslie_ray.pipeline.placement import PoolPlan, pool_plans, size_pools
 from caslie_ray.pipeline.pools import Pools
@@ -172,7 +173,7 @@ def test_roles_that_share_a_checkpoint_share_a_pool(world: Path, tmp_path: Path)
     assert {vote["voter"] for row in rows(run) for vote in row["votes"]} == {"eyes"}
 
 
-def test_a_run_without_views_says_what_to_do(tmp_path: Path) -> None:
+def test_a_run_without_views_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="run ingest first"):
         caption(open_run(str(tmp_path / "empty")), profile(), quiet=True)
 
@@ -283,9 +284,9 @@ def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Pa
     first = before[0]["votes"][0]["voter"]
     (answers,) = [role.answers for role in resolve(profile(*lineup)).roles if role.name == first]
     for path in run.files(answers):
-        table = run.read_file(path)
-        failed = [{**row, "p_yes": None, "error": f"{first} is down", "retryable": True} for row in table.to_pylist()]
-        run.write(answers, run.partition(path), table.from_pylist(failed, schema=table.schema))
+        votes = run.read_file(path).to_pylist()
+        failed = [{**vote, "p_yes": None, "error": f"{first} is down", "retryable": True} for vote in votes]
+        write_answers(run, answers, run.partition(path), failed)
     result = caption(run, profile(*lineup), quiet=True)
     assert result.summary["this_session"]["model_calls"] == len(before)
     assert {name: m["calls"] for name, m in result.summary["this_session"]["models"].items() if m["calls"]} == {

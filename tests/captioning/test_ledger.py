@@ -75,7 +75,8 @@ def test_readable_answers_of_a_damaged_file_are_used(world: Path, tmp_path: Path
     drop_answers(run)
     Path(path).write_bytes(intact)
     rewritten(path, caption=pa.array([{"text": row["caption"]} for row in views]))
-    assert caption_here(run, profile(), answers) == {"captioner": len({row["caption"] for row in views})}
+    # Votes are looked up by the caption, so they are asked again too.
+    assert caption_here(run, profile(), answers)["captioner"] == len({row["caption"] for row in views})
     assert rows(run) == before
 
     drop_answers(run)

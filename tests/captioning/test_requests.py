@@ -175,7 +175,7 @@ def test_use_it_always_asks_no_voter(world: Path, tmp_path: Path, ask: InProcess
     assert all(row["verdict"] and not row["votes"] and row["calls"] == 1 for row in rows(run))
 
 
-def test_text_only_asks_nobody(world: Path, tmp_path: Path, ask: InProcess) -> None:
+def test_text_only_makes_no_requests(world: Path, tmp_path: Path, ask: InProcess) -> None:
     run = fresh_run(world, tmp_path / "run")
     assert caption_here(run, profile(settings=["votes.rule=never"]), ask) == {}
     assert len(rows(run)) == len(views_of(run))

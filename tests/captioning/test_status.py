@@ -87,7 +87,7 @@ def test_status_counts_the_answers_of_a_stage_by_model(world: Path, tmp_path: Pa
     assert any(line.startswith("answers") and "llama-3b" in line for line in status.lines())
 
 
-def test_a_run_without_views_says_what_to_do(tmp_path: Path) -> None:
+def test_a_run_without_views_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="run ingest first"):
         caption_status(open_run(str(tmp_path / "none")))
     assert not (tmp_path / "none").exists()

@@ -115,7 +115,7 @@ def test_a_block_carries_views_images_and_answers(run: Run, lineup: ResolvedLine
     assert advance(opened.views, lineup, opened.known) == rows
 
 
-def test_a_failed_answer_stays_one(run: Run, lineup: ResolvedLineup) -> None:
+def test_a_failed_answer_remains_failed(run: Run, lineup: ResolvedLineup) -> None:
     known, views = KnownAnswers(), read_views(run.read("views"))[:1]
     known.add(CaptionAnswer(caption_key(views[0], lineup), None, error="poison: it ended", retryable=False))
     opened = open_block(make_block(PARTITION, advance(views, lineup, known), stored(run), {}, known, lineup))
@@ -134,7 +134,7 @@ def test_an_image_is_stored_once_per_block(run: Run, lineup: ResolvedLineup) -> 
     assert opened.images(["i1"]) == {"i1": images["i1"]}
 
 
-def test_images_are_dropped_when_nobody_needs_them(run: Run, lineup: ResolvedLineup) -> None:
+def test_images_are_dropped_when_no_longer_needed(run: Run, lineup: ResolvedLineup) -> None:
     answers, (first, *_) = KeyedAnswers(), blocks(work(run, lineup))
     assert lineup.captioner is not None
     captioned = work(run, lineup).answer(first, [lineup.captioner.name], answers)
@@ -143,7 +143,7 @@ def test_images_are_dropped_when_nobody_needs_them(run: Run, lineup: ResolvedLin
     assert captioned.schema.metadata == first.schema.metadata
 
 
-def test_the_same_views_have_the_same_stem_and_others_another(run: Run, lineup: ResolvedLineup) -> None:
+def test_the_same_views_have_the_same_stem_and_others_a_different_one(run: Run, lineup: ResolvedLineup) -> None:
     stems = [open_block(block).stem for block in blocks(work(run, lineup))]
     assert len(set(stems)) == len(stems)
     assert stems == [open_block(block).stem for block in blocks(work(run, lineup))]
@@ -179,7 +179,7 @@ def test_a_recomputed_block_asks_nothing_again(run: Run, lineup: ResolvedLineup,
     assert len(files_of(run, lineup, lineup.roles)) == len(lineup.roles), "a file per block and model"
 
 
-def test_of_a_recomputed_block_only_the_missing_answers_are_asked(run: Run, lineup: ResolvedLineup) -> None:
+def test_only_the_missing_answers_of_a_recomputed_block_are_requested(run: Run, lineup: ResolvedLineup) -> None:
     order, again = listed(work(run, lineup)), KeyedAnswers()
     first, *_ = blocks(order)
     whole = answer_all(order, first, KeyedAnswers())

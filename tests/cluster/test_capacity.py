@@ -18,7 +18,7 @@ from tests.worlds import fresh_run
 CLUSTER = Path(__file__).parents[2] / "cluster.yaml"
 
 
-def test_the_launcher_s_file_says_how_far_a_cluster_grows() -> None:
+def test_the_launcher_s_file_states_how_far_a_cluster_grows() -> None:
     limits = launcher_capacity(yaml.safe_load(CLUSTER.read_text(encoding="utf-8")))
     assert limits == {"CPU": 4 * 16 + 10 * 16, "GPU": 10}
 
@@ -29,7 +29,7 @@ def test_a_group_is_bounded_by_the_cluster() -> None:
     assert launcher_capacity({"max_workers": 3, "available_node_types": {"gpu": {"max_workers": 2}}}) == {}
 
 
-def test_a_ray_of_this_machine_has_what_it_has(ray_cluster: None) -> None:
+def test_a_local_ray_has_the_resources_of_this_machine(ray_cluster: None) -> None:
     assert capacity(Connection(joined=False), CLUSTER) == total_resources()
 
 
@@ -51,7 +51,7 @@ def test_a_job_joins_what_ray_address_names(ray_cluster: None, monkeypatch: pyte
     assert connect() == Connection(joined=False)
 
 
-def test_the_address_of_a_dashboard_is_refused_with_what_to_do(
+def test_the_address_of_a_dashboard_is_refused_with_a_remedy(
     ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
@@ -86,7 +86,7 @@ def test_an_autoscaler_is_given_what_its_largest_nodes_can_hold(
     assert (None if found is None else found.reason[: len(reason or "")]) == reason
 
 
-def test_a_cluster_of_which_nothing_is_known_is_waited_for(
+def test_a_cluster_of_unknown_capacity_is_waited_for(
     ray_cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     need = [Need("captioner", {"GPU": 99.0})]
@@ -99,7 +99,7 @@ def test_a_cluster_of_which_nothing_is_known_is_waited_for(
 
 
 @pytest.mark.cluster
-def test_a_job_says_at_once_that_a_cluster_without_an_autoscaler_is_too_small(tmp_path: Path, world: Path) -> None:
+def test_a_job_reports_at_once_that_a_cluster_without_an_autoscaler_is_too_small(tmp_path: Path, world: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     write_instructions(open_run(str(tmp_path / "trained")))
     large = ["lineup.captioner.resources={cpus: 0.1, gpus: 2}", "schedule=staged", "lineup.captioner.alone.gpus=2"]

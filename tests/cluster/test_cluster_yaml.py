@@ -129,7 +129,7 @@ def launched(
 # What is there, and when.
 
 
-def test_the_launcher_takes_the_file_and_refuses_one_with_a_slip() -> None:
+def test_the_launcher_accepts_the_file_and_refuses_one_with_a_typo() -> None:
     config = prepared()
     assert config["available_node_types"].keys() == {"head", "cpu", "gpu_spot", "gpu_on_demand"}
     config["available_node_types"]["gpu_spot"]["min_worker"] = 1
@@ -137,7 +137,7 @@ def test_the_launcher_takes_the_file_and_refuses_one_with_a_slip() -> None:
         validate_config(config)
 
 
-def test_nothing_but_the_head_stays() -> None:
+def test_only_the_head_node_is_permanent() -> None:
     config = AutoscalingConfig(prepared(), skip_content_hash=True)
     assert launched(prepared(), []) == {}
     for name, node in config.get_node_type_configs().items():
@@ -163,7 +163,7 @@ def test_the_two_gpu_groups_are_the_same_machine_paid_for_in_two_ways() -> None:
     assert spot == other
 
 
-def test_work_finds_its_group(cloud: Cloud) -> None:
+def test_work_is_scheduled_on_its_node_group(cloud: Cloud) -> None:
     assert launched(cloud.config, [{"CPU": 0.5}] * 64) == {"cpu": 2}
     assert launched(cloud.config, [{"CPU": 2.0, "GPU": 0.5}] * 2) == {"gpu_spot": 1}
     assert launched(cloud.config, [{"CPU": 2.0, "GPU": 1.0}] * 3) == {"gpu_spot": 3}
@@ -214,7 +214,7 @@ def test_streamed_fills_every_gpu_machine_with_captioners(cloud: Cloud) -> None:
     assert captioners.limit * captioners.gpus + sum(plan.gpus for plan in voters) > 8 - captioners.gpus
 
 
-def test_what_goes_beyond_the_spot_group_goes_on_demand() -> None:
+def test_demand_beyond_the_spot_group_uses_on_demand_machines() -> None:
     spot = node_types()["gpu_spot"]["max_workers"]
     assert launched(prepared(), [{"GPU": 1.0}] * (spot + 1)) == {"gpu_spot": spot, "gpu_on_demand": 1}
 
@@ -231,7 +231,7 @@ def test_the_priority_decides_and_can_be_swapped() -> None:
     ("status", "group"),
     [(_MESSAGES.Instance.ALLOCATION_FAILED, "gpu_spot"), (_MESSAGES.Instance.ALLOCATION_TIMEOUT, "gpu_on_demand")],
 )
-def test_a_launch_that_is_refused_is_made_again_in_the_same_group(status: int, group: str) -> None:
+def test_a_refused_launch_is_retried_in_the_same_group(status: int, group: str) -> None:
     """The file's comment says so of Ray 2.60. Where this fails, Ray has learnt to fall back: say that instead."""
     monitor = CloudResourceMonitor()
     monitor.notify(
@@ -244,7 +244,7 @@ def test_a_launch_that_is_refused_is_made_again_in_the_same_group(status: int, g
 # What EC2 is asked for.
 
 
-def test_a_spot_machine_is_sought_in_several_zones_in_their_order(cloud: Cloud) -> None:
+def test_a_spot_machine_is_requested_in_several_zones_in_order(cloud: Cloud) -> None:
     zones = written()["provider"]["availability_zone"].split(",")
     assert len(zones) >= 2
     where = {net["SubnetId"]: net["AvailabilityZone"] for net in cloud.ec2.describe_subnets()["Subnets"]}
@@ -344,7 +344,7 @@ def test_the_token_is_asked_for_and_is_not_in_the_file() -> None:
     assert not re.search(r"RAY_AUTH_TOKEN=|AWS_SECRET|aws_secret|AKIA|hf_[A-Za-z0-9]{8}", _TEXT)
 
 
-def test_the_dashboard_is_reached_through_the_head_alone() -> None:
+def test_the_dashboard_is_reachable_only_through_the_head() -> None:
     (command,) = [one for one in prepared()["head_start_ray_commands"] if "ray start" in one]
     assert "--dashboard-host=127.0.0.1" in command
     assert "--num-gpus=0" in command
@@ -402,7 +402,7 @@ def packed(folder: Path, target: Path) -> dict[str, int]:
         return {one.filename: one.file_size for one in package.infolist()}
 
 
-def test_a_working_directory_is_small_and_whole(tmp_path: Path) -> None:
+def test_a_working_directory_is_small_and_complete(tmp_path: Path) -> None:
     found = packed(_ROOT, tmp_path / "package.zip")
     assert (tmp_path / "package.zip").stat().st_size < 25 * _MIB
     files = [path for name in ("caslie_ray", "jobs") for path in (_ROOT / name).rglob("*") if path.is_file()]
@@ -412,7 +412,7 @@ def test_a_working_directory_is_small_and_whole(tmp_path: Path) -> None:
     assert not {name.partition("/")[0] for name in found} & {"tests", ".git", ".venv", "runs", "build", ".mypy_cache"}
 
 
-def test_what_lies_about_in_a_checkout_stays(tmp_path: Path) -> None:
+def test_untracked_files_of_a_checkout_are_not_uploaded(tmp_path: Path) -> None:
     stay = (
         "tests/test_one.py", ".git/objects/ab/cd", ".venv/lib/torch.so", "venv/lib/torch.so", "runs/demo/0.parquet",
         "build/cluster/caslie_ray/cli.py", "dist/caslie_ray.whl", "caslie_ray.egg-info/PKG-INFO", ".ci/run",
@@ -428,7 +428,7 @@ def test_what_lies_about_in_a_checkout_stays(tmp_path: Path) -> None:
     assert packed(tmp_path / "checkout", tmp_path / "package.zip").keys() == {*go, ".rayignore"}
 
 
-def test_a_job_starts_from_what_was_taken_along(tmp_path: Path) -> None:
+def test_a_job_starts_from_the_uploaded_package(tmp_path: Path) -> None:
     packed(_ROOT, tmp_path / "package.zip")
     with zipfile.ZipFile(tmp_path / "package.zip") as package:
         package.extractall(tmp_path / "there")

@@ -106,7 +106,7 @@ def test_no_notice_is_none_and_a_notice_is_read(service: Service) -> None:
     assert metadata.rebalance() is None
 
 
-def test_a_token_that_has_run_out_is_asked_for_anew(service: Service) -> None:
+def test_an_expired_token_is_requested_again(service: Service) -> None:
     metadata = Metadata(service.url + "/")
     assert metadata.notice() is None
     service.token = 2
@@ -114,14 +114,14 @@ def test_a_token_that_has_run_out_is_asked_for_anew(service: Service) -> None:
     assert service.asked == [_NOTICE, "instance-life-cycle", "instance-life-cycle"]
 
 
-def test_no_proxy_is_asked_for_what_only_the_machine_knows(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instance_metadata_is_requested_without_a_proxy(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert Metadata(service.url).life_cycle() == "spot"
 
 
-def test_what_goes_wrong_is_no_answer_and_the_next_question_is_asked(service: Service) -> None:
+def test_a_metadata_failure_is_an_error_and_the_next_request_is_sent(service: Service) -> None:
     metadata = Metadata(service.url)
     service.broken = 1
     with pytest.raises(MetadataError, match="500"):
@@ -133,7 +133,7 @@ def test_what_goes_wrong_is_no_answer_and_the_next_question_is_asked(service: Se
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "[]", "null", '{"time": "2030-01-01T08:22:00Z"}'])
-def test_an_answer_that_is_no_notice_drains_nothing(service: Service, text: str) -> None:
+def test_a_response_that_is_no_notice_is_an_error(service: Service, text: str) -> None:
     service.told[_NOTICE] = text
     with pytest.raises(MetadataError, match="not a notice"):
         Metadata(service.url).notice()
@@ -151,11 +151,11 @@ def test_an_answer_that_is_no_notice_drains_nothing(service: Service, text: str)
         ('{"action": "terminate"}', 120),
     ],
 )
-def test_how_long_is_left(text: str, seconds: int) -> None:
+def test_the_seconds_left_are_read_from_a_notice(text: str, seconds: int) -> None:
     assert parse_notice(text, _NOW).seconds_left(_NOW) == seconds
 
 
-def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_explains_options_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     told = capsys.readouterr().out
@@ -165,14 +165,16 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("every", ["0", "-1", "120", "often"])
-def test_an_interval_that_sees_no_notice_in_time_is_refused(every: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interval_too_long_to_see_a_notice_in_time_is_refused(
+    every: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--every", every])
     assert caught.value.code == 2
     assert "--every" in capsys.readouterr().err
 
 
-def test_without_a_ray_node_it_says_what_comes_first(
+def test_without_a_ray_node_the_error_names_ray_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(preemption, "_FIND_NODE_S", 0.0)

@@ -62,7 +62,7 @@ def test_memory_counts_where_it_is_known() -> None:
     assert find_shortage(need, Limits([NodeGroup({}, unlisted=frozenset({"memory"}))], "the cluster has")) is None
 
 
-def test_models_that_fit_one_by_one_are_told_apart() -> None:
+def test_models_that_fit_only_one_at_a_time_are_distinguished() -> None:
     two = [Need("a", {"GPU": 1.0}), Need("b", {"GPU": 1.0})]
     found = find_shortage(two, nodes((8, 1)))
     assert found is not None

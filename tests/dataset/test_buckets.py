@@ -54,7 +54,7 @@ def ledger(run: Run) -> set[str]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_several_buckets_give_the_tables_of_one(
+def test_several_buckets_give_the_same_tables_as_one(
     tmp_path: Path, profile: Profile, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = small_chunks(profile)
@@ -171,7 +171,7 @@ def test_groups_are_enough_for_all_tasks_and_not_too_many() -> None:
         assert [one for group in groups for one in group.files] == files[:count]
 
 
-def test_a_bucket_reads_its_own_ledger_alone(tmp_path: Path, profile: Profile) -> None:
+def test_a_bucket_reads_only_its_own_ledger(tmp_path: Path, profile: Profile) -> None:
     run = open_run(str(tmp_path / "run"))
     Ledger(run, profile.images, "a").compact({})
     assert run.files(bucket_folder("a"))

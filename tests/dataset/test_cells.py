@@ -46,7 +46,7 @@ def with_id_column(profile: Profile, name: str) -> Profile:
     return profile.model_copy(update={"ingest": profile.ingest.model_copy(update={"keys": keys})})
 
 
-def test_the_ids_of_a_source_go_through(tmp_path: Path, profile: Profile) -> None:
+def test_the_ids_of_a_source_are_kept(tmp_path: Path, profile: Profile) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     data = [
         category("drill", "a.png", id=7),
@@ -97,7 +97,7 @@ def test_a_table_that_was_written_before_the_column_is_left_alone(tmp_path: Path
     assert {row["source_ids"] and tuple(row["source_ids"]) for row in rows(run, "samples")} == {None}
 
 
-def test_what_may_surprise_is_counted_and_said(tmp_path: Path, profile: Profile) -> None:
+def test_unexpected_interpretations_are_counted_and_reported(tmp_path: Path, profile: Profile) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     flat = {key: cell for key, cell in category("x", "a.png").items() if key != "input"}
     data = [

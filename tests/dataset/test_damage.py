@@ -133,7 +133,7 @@ def test_damaged_images_of_a_run_that_was_stopped_are_fetched_again(
 
 
 @pytest.mark.parametrize("table", ["images", "views"])
-def test_a_damaged_file_with_a_whole_footer_is_replaced(world: tuple[Run, str], profile: Profile, table: str) -> None:
+def test_a_damaged_file_with_an_intact_footer_is_replaced(world: tuple[Run, str], profile: Profile, table: str) -> None:
     run, source = world
     bring(run, profile, source)
     before = state(run)
@@ -183,7 +183,7 @@ def test_footers_are_read_in_parallel_and_empty_files_not_at_all(
     assert f"{paths[3]} is empty" in caplog.text
 
 
-def test_what_cannot_be_written_whole_ends_the_job(
+def test_what_cannot_be_written_completely_ends_the_job(
     world: tuple[Run, str], profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, source = world

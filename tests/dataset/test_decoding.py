@@ -73,7 +73,7 @@ def test_cmyk_as_adobe_writes_it_keeps_its_colours() -> None:
     assert abs(pixels(done) - np.asarray(picture(), dtype=int)).mean() < 4
 
 
-def test_transparency_lies_over_white() -> None:
+def test_transparency_is_composited_over_white() -> None:
     clear = picture().copy()
     clear.putalpha(0)
     assert (pixels(stored_of(clear)) == 255).all()
@@ -81,7 +81,7 @@ def test_transparency_lies_over_white() -> None:
     assert abs(pixels(stored_of(half)) - 127).max() <= 1
 
 
-def test_a_palette_with_a_clear_colour_lies_over_white() -> None:
+def test_a_palette_with_a_transparent_colour_is_composited_over_white() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.paste(0, (0, 0, 4, 8))
@@ -109,7 +109,7 @@ def test_the_first_frame_of_an_animation_counts(kind: str) -> None:
         ("TIFF", np.linspace(0, 2**31 - 1, 256).astype(np.int32)),
     ],
 )
-def test_deep_values_are_scaled_and_not_clipped(kind: str, values: np.ndarray) -> None:
+def test_high_bit_depth_values_are_scaled_and_not_clipped(kind: str, values: np.ndarray) -> None:
     done = pixels(stored_of(Image.fromarray(np.tile(values, (4, 1))), kind))
     assert abs(done[0, :, 0] - np.arange(256)).max() <= 1
 
@@ -135,7 +135,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     stored_of(image, "TIFF")
 
 
-def test_not_a_number_is_no_obstacle() -> None:
+def test_an_image_with_nan_values_is_decoded() -> None:
     values = np.full((4, 4), 0.5, dtype=np.float32)
     values[0, 0], values[1, 1] = np.nan, np.inf
     stored_of(Image.fromarray(values), "TIFF")
@@ -183,7 +183,7 @@ def test_what_is_no_image_is_named(data: bytes, reason: str) -> None:
     assert not caught.value.retryable
 
 
-def test_limits_hold_before_anything_is_decoded() -> None:
+def test_limits_apply_before_anything_is_decoded() -> None:
     with pytest.raises(ImageError, match=r"too many pixels: 400 x 400"):
         decode(png(size=(400, 400)), ImageSettings(max_pixels=100_000))
     with pytest.raises(ImageError, match=r"too many bytes"):
@@ -193,7 +193,7 @@ def test_limits_hold_before_anything_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_damage_inside_never_escapes(kind: str) -> None:
+def test_damaged_data_never_raises(kind: str) -> None:
     rng = np.random.default_rng(1)
     data = encoded(picture(), kind)
     for _ in range(40):

@@ -40,7 +40,7 @@ def fetch(url: str, limits: ImageSettings = OPEN) -> Outcome:
     return read_images([f"url:{url}"], limits, HEADERS)[0]
 
 
-def test_an_image_arrives(site: Site) -> None:
+def test_an_image_is_downloaded(site: Site) -> None:
     site.pages["/a.png"] = png()
     done = fetch(site.url("/a.png"))
     assert done.image is not None
@@ -55,7 +55,7 @@ def test_the_content_counts_not_its_declared_type(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("status", "final"), [(404, True), (403, True), (410, True), (429, False), (503, False)])
-def test_a_status_says_whether_to_try_again(site: Site, status: int, final: bool) -> None:
+def test_a_status_decides_whether_to_retry(site: Site, status: int, final: bool) -> None:
     site.pages["/a"] = lambda h: h.answer(status)
     done = fetch(site.url("/a"))
     assert (done.reason or "").startswith(f"HTTP {status}: 127.0.0.1")
@@ -99,7 +99,7 @@ def test_a_slow_server_runs_into_the_time_limit(site: Site) -> None:
         assert done.retryable
 
 
-def test_the_byte_limit_holds_while_the_body_arrives(site: Site) -> None:
+def test_the_byte_limit_applies_while_the_body_arrives(site: Site) -> None:
     limits = OPEN.model_copy(update={"max_bytes": 100_000})
     site.pages["/announced"] = lambda h: h.answer(200, b"", Content_Length="100001")
     site.pages["/flood"] = lambda h: flood(h)
@@ -124,7 +124,7 @@ def test_packed_bodies_are_unpacked(site: Site) -> None:
     assert fetch(site.url("/a")).image is not None
 
 
-def test_a_connection_that_breaks_is_tried_again(site: Site) -> None:
+def test_a_broken_connection_is_retried(site: Site) -> None:
     def page(handler: Any) -> None:
         if site.count("/a") == 1:
             handler.send_response(200)
@@ -139,7 +139,7 @@ def test_a_connection_that_breaks_is_tried_again(site: Site) -> None:
     assert fetch(site.url("/a")).image is not None
 
 
-def test_nobody_listens_and_nobody_is_known(site: Site) -> None:
+def test_refused_connections_and_unknown_hosts_are_retryable(site: Site) -> None:
     port = site.server_address[1]
     silent = fetch("http://127.0.0.1:1/a.png")
     unknown = fetch(f"http://no-such-host.invalid:{port}/a.png")
@@ -185,7 +185,7 @@ def test_odd_spellings_of_an_address_are_refused(site: Site, host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254"])
 @pytest.mark.usefixtures("one_public")
-def test_a_redirect_cannot_lead_inside(site: Site, host: str) -> None:
+def test_a_redirect_to_an_internal_address_is_refused(site: Site, host: str) -> None:
     site.pages["/a.png"] = png()
     site.pages["/out"] = lambda h: h.answer(302, Location=site.url("/a.png", host))
     assert fetch(site.url("/a.png", "127.0.0.2"), CLOSED).image is not None

@@ -22,7 +22,7 @@ GERMAN = ["Größe paßt", "plain", "NESCAFÉ® gut", "„schön“ – 5 €"]
 
 
 @pytest.mark.parametrize("layout", ["lines", "array", "spread", "data"])
-def test_cp1252_keeps_its_letters_and_says_so(tmp_path: Path, layout: str) -> None:
+def test_cp1252_keeps_its_letters_and_is_noted(tmp_path: Path, layout: str) -> None:
     rows = [sentiment(0, input={"review": text}) for text in GERMAN]
     text = {
         "lines": "\n".join(json.dumps(row, ensure_ascii=False) for row in rows),
@@ -46,7 +46,7 @@ def test_utf8_with_a_broken_row_stays_utf8(tmp_path: Path) -> None:
     assert reviews(read(tmp_path / "b.json", array)) == reviews(records)
 
 
-def test_an_encoding_that_cannot_be_told_is_not_guessed(tmp_path: Path) -> None:
+def test_an_encoding_that_cannot_be_determined_is_not_guessed(tmp_path: Path) -> None:
     """Bytes that cp1252 would turn into other letters."""
     for encoding, text in (
         ("cp1251", "Отличная кружка"),
@@ -143,7 +143,7 @@ def test_a_row_in_two_encodings_is_a_reject(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["idna", "punycode"])
-def test_an_encoding_that_fails_costs_its_own_file_only(tmp_path: Path, encoding: str) -> None:
+def test_an_encoding_that_fails_affects_only_its_own_file(tmp_path: Path, encoding: str) -> None:
     """These codecs of Python take no error handler, and raise UnicodeError for any byte beyond ASCII."""
     (record,) = read(tmp_path / "a.jsonl", line("größer"), encoding)
     assert record.row is None

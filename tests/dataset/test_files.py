@@ -28,7 +28,7 @@ from caslie_ray.storage.run import open_run
 from tests.object_store import ObjectStore, free_port
 
 
-def test_a_link_that_is_put_in_between_gains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_symlink_swapped_in_before_opening_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("shop", "private"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").write_bytes(name.encode())
@@ -71,7 +71,7 @@ def test_a_store_that_does_not_answer_is_waited_for_once(monkeypatch: pytest.Mon
     assert time.monotonic() - begun < took_s + 0.5
 
 
-def test_a_bucket_skips_stores_that_were_silent_before(tmp_path: Path, profile: Profile) -> None:
+def test_a_bucket_skips_stores_that_did_not_respond_before(tmp_path: Path, profile: Profile) -> None:
     silent, here = Root.of(ObjectStore(free_port()).uri("shop", "images")), Root.of(str(tmp_path))
     (tmp_path / "0.png").write_bytes(b"x")
     locators = [root.locator(f"{root.path}/{number}.png") for root in (silent, here) for number in range(30)]

@@ -59,7 +59,7 @@ def choosy(handler: Any) -> None:
     handler.answer(*((200, png()) if fine else (403, b"")))
 
 
-def test_a_server_is_told_who_asks(site: Site) -> None:
+def test_a_request_identifies_its_client(site: Site) -> None:
     seen = Seen(site)
     assert fetch(seen.image("/a"), settings()).image is not None
     (sent,) = seen.headers["/a"]
@@ -94,7 +94,7 @@ def test_refused_images_are_fetched_with_other_headers_and_no_others(tmp_path: P
     assert (site.count("/plain"), site.count("/choosy")) == (1, 3)
 
 
-def test_credentials_go_to_their_hosts_alone(site: Site) -> None:
+def test_credentials_are_sent_only_to_their_hosts(site: Site) -> None:
     """127.0.0.1 and 127.0.0.2 are two hosts."""
     seen = Seen(site)
     headers = {
@@ -157,7 +157,7 @@ def test_which_hosts_are_sent_credentials(host: str, trusted: bool) -> None:
 
 
 @pytest.mark.parametrize("allow_private", [False, True])
-def test_credentials_go_over_https_unless_private_addresses_are_allowed(allow_private: bool) -> None:
+def test_credentials_are_sent_over_https_unless_private_addresses_are_allowed(allow_private: bool) -> None:
     limits = ImageSettings(
         allow_private=allow_private, headers={"Cookie": "a"}, credential_hosts=("shop.example", "xn--lger-loa.example")
     )
@@ -172,7 +172,7 @@ def test_credentials_go_over_https_unless_private_addresses_are_allowed(allow_pr
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_secret_is_nowhere_in_the_run_and_a_better_one_is_tried(
+def test_a_secret_is_nowhere_in_the_run_and_a_changed_one_is_tried(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     right = f"Bearer {SECRET}"

@@ -88,7 +88,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_every_kind_of_trouble_costs_only_itself(tmp_path: Path, profile: Profile) -> None:
+def test_every_kind_of_failure_affects_only_its_own_row(tmp_path: Path, profile: Profile) -> None:
     profile = with_images(profile, max_pixels=3_000_000, max_bytes=300_000)
     bad = bad_files(tmp_path / "images")
     (tmp_path / "images" / "good.png").write_bytes(png(1))
@@ -273,7 +273,7 @@ def test_images_inside_of_rows(tmp_path: Path, profile: Profile) -> None:
     assert bring(run, profile, *sources).parsed_rows == 0
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path, profile: Profile, site: Site) -> None:
+def test_a_run_that_was_stopped_is_continued(tmp_path: Path, profile: Profile, site: Site) -> None:
     for n in range(8):
         site.pages[f"/{n}.png"] = png(n)
     source = write_json(tmp_path / "rows.json", [category(f"t{n}", site.url(f"/{n}.png")) for n in range(8)])

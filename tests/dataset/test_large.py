@@ -44,7 +44,7 @@ def test_an_array_of_a_hundred_megabytes_is_read_in_flat_memory(tmp_path: Path) 
 
 @pytest.mark.chaos
 @pytest.mark.usefixtures("ray_cluster")
-def test_an_image_that_ends_its_worker_costs_only_itself(
+def test_an_image_that_ends_its_worker_fails_alone(
     tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Deadly(Fetcher):

@@ -87,7 +87,7 @@ def test_a_damaged_array_loses_only_what_is_damaged(tmp_path: Path, text: str, e
     assert all(record.location.startswith(str(tmp_path / "a.json")) for record in records)
 
 
-def test_damaged_lines_lose_only_themselves(tmp_path: Path) -> None:
+def test_only_the_damaged_lines_are_lost(tmp_path: Path) -> None:
     lines = [row(0), "{bad", row(1), "", "[1]", "NaN", '{"a":' * 100_000, row(2)[:30], row(3)]
     records = read(tmp_path / "a.jsonl", "\n".join(lines))
     expected = ["t0", "invalid JSON", "t1", "no row", "no row", "invalid JSON", "invalid JSON", "t3"]
@@ -96,7 +96,7 @@ def test_damaged_lines_lose_only_themselves(tmp_path: Path) -> None:
     assert records[1].location == f"{tmp_path / 'a.jsonl'}:2"
 
 
-def test_a_first_line_that_is_bad_does_not_hide_the_rest(tmp_path: Path) -> None:
+def test_an_invalid_first_line_does_not_hide_the_rest(tmp_path: Path) -> None:
     assert outcomes(read(tmp_path / "a.json", f"garbage\n{row(0)}\n{row(1)}")) == ["invalid JSON", "t0", "t1"]
 
 
@@ -118,11 +118,11 @@ def test_a_file_that_is_no_data_set_is_one_reject(tmp_path: Path, data: bytes, r
     assert record.location == str(tmp_path / "a.json")
 
 
-def test_bytes_that_are_no_text_cost_one_row(tmp_path: Path) -> None:
+def test_bytes_that_are_no_text_reject_only_one_row(tmp_path: Path) -> None:
     assert outcomes(read(tmp_path / "a.json", b'[{"task": "a\x81"}, {"task": "b"}]')) == ["undecodable text", "b"]
 
 
-def test_gzip_that_is_cut_short_keeps_what_came_before(tmp_path: Path) -> None:
+def test_truncated_gzip_keeps_the_rows_before_the_cut(tmp_path: Path) -> None:
     pad = random.Random(0).randbytes(50).hex()
     whole = gzip.compress("\n".join([row(0), row(1), json.dumps({"task": "t2", "pad": pad})]).encode())
     records = read(tmp_path / "a.jsonl.gz", whole[:-30])
@@ -175,7 +175,7 @@ def test_a_damaged_row_group_leaves_the_others(tmp_path: Path) -> None:
     assert outcomes(read(tmp_path / "a.parquet", bytes(data))) == ["t0", "t1", "damaged Parquet", "t4", "t5"]
 
 
-def test_folders_are_searched_and_pictures_passed_by(tmp_path: Path) -> None:
+def test_folders_are_searched_and_images_skipped(tmp_path: Path) -> None:
     (tmp_path / "sub" / ".hidden").mkdir(parents=True)
     (tmp_path / "b.json").write_text(f"[{row(0)}]")
     (tmp_path / "sub" / "a.jsonl.gz").write_bytes(gzip.compress(row(1).encode()))
@@ -194,7 +194,7 @@ def test_a_uri_is_a_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["nowhere.json", "https://example.com/rows.json", "empty", "what://is/this"])
-def test_sources_that_are_not_there(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_sources_are_refused(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=source.split(":")[0]):

@@ -114,7 +114,7 @@ def test_relative_references_in_a_store_keep_its_settings() -> None:
         find_root(STORE.allowed, other)
 
 
-def test_roots_are_known_without_their_credentials() -> None:
+def test_roots_are_identified_without_their_credentials() -> None:
     ours, theirs = (roots(f"s3://{user}bucket/rows.json?scheme=http").base for user in ("", "KEY:SECRET@"))
     assert ours.identity == theirs.identity
     assert "SECRET" not in repr(theirs)
@@ -238,7 +238,7 @@ def test_a_path_that_could_be_base64_is_a_path(path: str) -> None:
 
 
 @pytest.mark.parametrize("end", [1, 4])
-def test_base64_that_was_cut_off_is_no_path(end: int) -> None:
+def test_truncated_base64_is_no_path(end: int) -> None:
     cut = TEXT.rstrip("=")[: 4 * 300 + end]
     uri = read_reference(f"data:image/jpeg;base64,{cut}", BASE, "x")
     assert uri.data is None or uri.data() == JPEG[: len(cut) * 3 // 4]
@@ -255,7 +255,7 @@ def test_base64_that_was_cut_off_is_no_path(end: int) -> None:
         ("a/" * 3000 + ".jpg", "too long for a path"),
     ],
 )
-def test_texts_that_are_no_image_say_the_mend_and_are_cut(value: str, reason: str) -> None:
+def test_texts_that_are_no_image_are_truncated_and_name_the_remedy(value: str, reason: str) -> None:
     reference = read_reference(value, BASE, "x")
     assert reference.locator.startswith("bad:")
     assert reason in reference.locator
@@ -299,5 +299,5 @@ def test_public_addresses(address: str) -> None:
         "2001:db8::1", "2620:4f:8000::1", "4000::1", "::8.8.8.8", "::7f00:1", "ff0e::1",
     ],
 )  # fmt: skip
-def test_addresses_that_are_nobodys_business(address: str) -> None:
+def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)

@@ -41,7 +41,7 @@ def test_a_run_inside_of_its_source_is_left_out(tmp_path: Path) -> None:
         assert skipped.run_files == 6
 
 
-def test_a_run_that_has_only_begun_is_left_out(tmp_path: Path) -> None:
+def test_a_run_that_has_only_started_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "run" / "lease").mkdir(parents=True)
     (tmp_path / "run" / "lease" / "epoch-00000001.json").write_text("{}")
     (tmp_path / "rows.json").write_text(ROWS)
@@ -83,7 +83,7 @@ def test_the_drawn_world_inside_of_a_run_is_a_source(tmp_path: Path) -> None:
             assert [Path(file.name).name for file in files] == ["dataset.json"]
 
 
-def test_a_run_beside_its_file_in_one_folder(tmp_path: Path) -> None:
+def test_a_run_next_to_its_file_in_one_folder(tmp_path: Path) -> None:
     """``--run . --source rows.json``: the file is the user's own, the folder is the run."""
     shop(tmp_path, ".")
     run = open_run(str(tmp_path))
@@ -93,7 +93,7 @@ def test_a_run_beside_its_file_in_one_folder(tmp_path: Path) -> None:
         find_sources([str(tmp_path)], run)
 
 
-def test_a_name_that_only_begins_alike_is_a_source(tmp_path: Path) -> None:
+def test_a_name_that_only_shares_a_prefix_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "run-data").mkdir()
     (tmp_path / "run-data" / "rows.json").write_text(ROWS)
     files, skipped = find_sources([str(tmp_path)], open_run(str(tmp_path / "run")))

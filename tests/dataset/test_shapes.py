@@ -111,7 +111,9 @@ def test_an_ordinary_row_is_no_container(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("window", [_text_stream.PIECE, 40])
-def test_damage_below_a_key_costs_only_itself(tmp_path: Path, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_below_a_key_rejects_only_the_damaged_rows(
+    tmp_path: Path, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_text_stream, "PIECE", window)
     a, b, c = map(json.dumps, NO_SPLIT)
     damaged = f'{{"v": 1, "train": [{a}, {{"task": "x", "no": "end, "more": 1}}], "test": [{b}, oops, {c}]}}'

@@ -6,7 +6,7 @@ from caslie_ray.dataset import IngestSummary
 from caslie_ray.dataset.summary_lines import summary_lines
 
 
-def test_an_ingest_that_did_nothing_and_one_that_worked() -> None:
+def test_an_idle_ingest_and_one_that_did_work_are_described() -> None:
     idle = "\n".join(summary_lines(IngestSummary(files=1, rows=3, samples=3).as_dict()))
     assert "nothing to do" in idle
     assert "3 in 1 file\n" in idle

@@ -69,7 +69,9 @@ def touch(part: tuple[str, bytes]) -> str:
 
 
 @pytest.mark.parametrize("memory", [100 << 20, 1 << 50])
-def test_a_reader_leaves_memory_for_work_on_its_parts(ray_cluster: None, tmp_path: Path, memory: int) -> None:
+def test_a_waiting_reader_leaves_memory_for_the_work_on_its_parts(
+    ray_cluster: None, tmp_path: Path, memory: int
+) -> None:
     marker = str(tmp_path / "done")
     found = each_of_stream([marker], waiting_reader, touch, concurrency=1, memory=memory, part_memory=1 << 50)
     assert f"{marker} while it read: True" in list(found)

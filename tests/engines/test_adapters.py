@@ -23,7 +23,7 @@ def spec(checkpoint: MakeCheckpoint, tmp_path: Path) -> EngineSpec:
     return tiny_spec(checkpoint("llama"), adapters={"mine": folder})
 
 
-def test_an_adapter_tells_its_shape_and_whether_it_changes_anything(spec: EngineSpec, tmp_path: Path) -> None:
+def test_an_adapter_reports_its_shape_and_whether_it_changes_answers(spec: EngineSpec, tmp_path: Path) -> None:
     adapter = read_adapters(spec.adapters)["mine"]
     assert adapter.lora == LoraShape(tuple(sorted((*BODY, *HEAD))), 4)
     assert adapter.changes_answers()
@@ -31,7 +31,7 @@ def test_an_adapter_tells_its_shape_and_whether_it_changes_anything(spec: Engine
     assert not adapter.changes_answers()
 
 
-def test_a_fingerprint_knows_the_adapter_that_answers(spec: EngineSpec) -> None:
+def test_a_fingerprint_depends_on_the_adapter(spec: EngineSpec) -> None:
     base, adapted = fingerprint(spec), fingerprint(spec, "mine")
     assert base == fingerprint(replace(spec, adapters={}))
     assert base != adapted

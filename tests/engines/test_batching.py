@@ -31,7 +31,7 @@ def test_each_row_is_planned_once_within_the_limits(
         assert len(batch) == 1 or alone_above is None or longest <= alone_above
 
 
-def test_like_lengths_share_a_batch_the_longest_first() -> None:
+def test_similar_lengths_share_a_batch_longest_first() -> None:
     assert plan([3, 100, 2, 90, 1], 2, 1000) == [[1, 3], [0, 2], [4]]
 
 
@@ -111,7 +111,7 @@ def test_out_of_memory_alone_may_be_tried_again() -> None:
         assert "out of memory with this request alone" in answer.reason
 
 
-def test_a_row_that_raises_costs_only_itself() -> None:
+def test_a_row_that_raises_fails_alone() -> None:
     answers = Model(poison=[3], error=KeyError("odd")).run([[0, 1, 2, 3, 4, 5], [6]])
     failed = answers.pop(3)
     assert failed == Failure("the model failed on this request: KeyError: 'odd'", retryable=False)

@@ -69,7 +69,7 @@ def test_text_alone() -> None:
     assert chat(PLAIN).render("Is it red?", image=False) == "<s>[Is it red?]>"
 
 
-def test_an_image_stands_before_the_text() -> None:
+def test_an_image_precedes_the_text() -> None:
     assert chat(PARTS, image=True).render("Is it red?", image=True) == "<image>Is it red?"
     assert chat(PARTS, image=True).render("Is it red?", image=False) == "Is it red?"
 
@@ -78,7 +78,7 @@ def test_a_template_for_plain_text_shows_the_image_too() -> None:
     assert chat(PLAIN, image=True).render("Is it red?", image=True) == "<s>[<image>\nIs it red?]>"
 
 
-def test_the_date_in_a_template_stands_still() -> None:
+def test_the_date_in_a_template_is_fixed() -> None:
     assert chat(TODAY).render("x", image=False) == "26 Jul 2024 2024 x"
 
 

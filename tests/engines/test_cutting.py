@@ -26,7 +26,7 @@ def cut(prompt: Prompt, budget: int) -> tuple[str, bool]:
     return done.text, done.cut
 
 
-def test_a_prompt_that_fits_stays() -> None:
+def test_a_prompt_that_fits_is_unchanged() -> None:
     prompt = render("Q {{a}}?", a="one two")
     assert cut(prompt, len(encode(prompt.text))) == ("Q one two?", False)
 
@@ -38,16 +38,16 @@ TWO = render("{{short}} | {{long}} | end", short="aa bb cc", long="one two three
     "expected",
     ["aa bb cc | one two three four | end", "aa bb cc | one two three | end", "aa bb cc | one | end"],
 )
-def test_words_go_from_the_end_of_the_longest_field(expected: str) -> None:
+def test_words_are_removed_from_the_end_of_the_longest_field(expected: str) -> None:
     assert cut(TWO, len(encode(expected))) == (expected, True)
 
 
 @pytest.mark.parametrize("expected", ["aa bb cc |  | end", "aa bb |  | end", "aa |  | end", " |  | end"])
-def test_then_from_the_next_longest(expected: str) -> None:
+def test_words_are_then_cut_from_the_next_longest_field(expected: str) -> None:
     assert cut(TWO, len(encode(expected))) == (expected, True)
 
 
-def test_of_equally_long_fields_the_first_is_cut() -> None:
+def test_the_first_of_equally_long_fields_is_cut() -> None:
     assert cut(render("{{a}}/{{b}}", a="one two", b="six ten"), 5) == ("one/six ten", True)
 
 
@@ -152,7 +152,7 @@ def cut_of(prompt: Prompt, budget: int) -> Cut:
         ("", ""),
     ],
 )
-def test_captions_are_levelled_and_nothing_else_is_cut(captions: tuple[str, str]) -> None:
+def test_captions_are_cut_to_equal_lengths_and_nothing_else_is_cut(captions: tuple[str, str]) -> None:
     whole = captioned("a red tent", "a blue pot of steel and glass")
     expected = captioned(*captions).text
     done = cut_of(whole, len(encode(expected)))
@@ -176,7 +176,7 @@ def test_a_field_loses_words_before_a_caption_and_keeps_its_beginning() -> None:
         cut_of(prompt, len(encode(captioned("", field="").text)) - 1)
 
 
-def test_the_beginning_of_a_field_ends_with_a_whole_word() -> None:
+def test_the_beginning_of_a_field_ends_with_a_complete_word() -> None:
     prompt = captioned("a b c d e f g h", field=f"{'x' * 200} {'y' * 200} z")
     done = cut_of(prompt, len(encode(captioned("a b", field="x" * 200).text)))
     assert done.text == captioned("a b", field="x" * 200).text

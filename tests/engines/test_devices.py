@@ -73,7 +73,7 @@ def test_a_batch_that_leaves_no_room_for_the_weights_is_refused() -> None:
         split_over([4 * GIB, 80 * GIB], config_of(VISION), spec_of(8))  # the first has no room for images
 
 
-def test_gpus_that_others_use_are_worth_another_try() -> None:
+def test_gpus_used_by_other_processes_are_a_reason_to_retry() -> None:
     total, config = int(CARDS[24] * GIB), config_of(VISION)
     with pytest.raises(LoadError, match=r"does not fit 2 GPUs.*other processes use 20\.0 of 22\.0, 0\.0 of") as caught:
         _split([(total - 20 * GIB, total), (total, total)], config, spec_of(8))
@@ -99,7 +99,7 @@ def test_text_models_are_split_too() -> None:
     assert set(placed.values()) == {0, 1}
 
 
-def test_a_split_model_answers_as_a_whole_one(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_a_split_model_answers_like_an_unsplit_one(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     # The hooks that carry tensors between devices are at work here between main memory and disk.
     spec = tiny_spec(checkpoint("mllama"))
     config = read_config(spec)
@@ -144,7 +144,7 @@ def test_adapters_of_a_split_model_are_refused(checkpoint: MakeCheckpoint) -> No
         ("cpu", 2.0, [torch.device("cpu")]),
     ],
 )
-def test_several_gpus_are_the_first_ones_in_sight(
+def test_several_gpus_are_the_first_visible_ones(
     monkeypatch: pytest.MonkeyPatch, name: str, gpus: float, expected: list[torch.device]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
@@ -152,7 +152,7 @@ def test_several_gpus_are_the_first_ones_in_sight(
     assert find_devices(name, gpus) == expected
 
 
-def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(EngineError, match="device 'cuda' is not there"):
         find_devices("cuda", 2.0)
@@ -168,7 +168,7 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     [("cuda", 0.5, (0.475, None)), ("cuda:1", 0.2, (0.19, 1)), ("cuda", 1.0, None), ("cuda", 0.0, None),
      ("cuda", 2.0, None), ("cpu", 0.5, None)],
 )  # fmt: skip
-def test_a_share_of_a_gpu_is_a_limit_of_memory(
+def test_a_fraction_of_a_gpu_limits_its_memory(
     monkeypatch: pytest.MonkeyPatch, device: str, gpus: float, limit: tuple[float, int | None] | None
 ) -> None:
     set_to: list[tuple[float, int | None]] = []

@@ -63,7 +63,7 @@ def test_text_that_is_no_unicode(engine: MakeEngine) -> None:
     assert "the request could not be prepared" in said
 
 
-def test_a_prompt_that_cannot_be_cut_says_how_long_it_is(engine: MakeEngine) -> None:
+def test_a_prompt_that_cannot_be_cut_is_reported_with_its_length(engine: MakeEngine) -> None:
     answer = engine("llama").generate([Request("long", Prompt("word " * 2000))])[0]
     assert answer.failure is not None
     assert (
@@ -233,7 +233,7 @@ def test_out_of_memory_alone_may_be_tried_again(checkpoint: MakeCheckpoint) -> N
         assert answer.prompt_tokens > 0
 
 
-def test_a_row_that_breaks_the_model_is_found(checkpoint: MakeCheckpoint) -> None:
+def test_a_row_that_makes_the_model_fail_is_found(checkpoint: MakeCheckpoint) -> None:
     engine = TransformersEngine(tiny_spec(checkpoint("llama"), batch_size=8))
     asked = _ask(7)
     expected = engine.generate(asked)
@@ -259,7 +259,7 @@ def test_numbers_that_are_not_finite_are_no_probabilities(checkpoint: MakeCheckp
     assert answer.probabilities == ()
 
 
-def test_a_closed_engine_says_so(checkpoint: MakeCheckpoint) -> None:
+def test_a_closed_engine_raises_an_error(checkpoint: MakeCheckpoint) -> None:
     engine = TransformersEngine(tiny_spec(checkpoint("llama")))
     engine.close()
     engine.close()

@@ -42,7 +42,7 @@ def test_it_is_stable_and_short(spec: EngineSpec) -> None:
         {"generation": {"repetition_penalty": 1.1}},
     ],
 )
-def test_it_changes_with_what_decides_the_answer(spec: EngineSpec, change: dict[str, object]) -> None:
+def test_it_changes_with_everything_that_affects_the_answer(spec: EngineSpec, change: dict[str, object]) -> None:
     assert fingerprint(replace(spec, **change)) != fingerprint(spec)  # type: ignore[arg-type]  # names checked by it
 
 
@@ -61,7 +61,7 @@ def test_it_changes_with_the_checkpoint(spec: EngineSpec, name: str) -> None:
     assert fingerprint(spec) != before
 
 
-def test_it_does_not_change_with_papers_or_place(spec: EngineSpec, tmp_path: Path) -> None:
+def test_it_does_not_change_with_documentation_or_location(spec: EngineSpec, tmp_path: Path) -> None:
     before = fingerprint(spec)
     (Path(spec.checkpoint) / "README.md").write_text("changed")
     (Path(spec.checkpoint) / "training.log").write_text("new")
@@ -82,7 +82,7 @@ def test_large_weights_are_read_in_parts(spec: EngineSpec, place: int) -> None:
     assert (fingerprint(spec) != before) == (place != CHUNK * CHUNKS)  # a single byte between two parts is not seen
 
 
-def test_hub_ids_go_by_their_commit() -> None:
+def test_hub_ids_are_identified_by_their_commit() -> None:
     one = replace(SPEC, checkpoint="some-org/model", revision="a" * 40)
     assert fingerprint(one) == fingerprint(one)
     assert fingerprint(one) != fingerprint(replace(one, revision="b" * 40))

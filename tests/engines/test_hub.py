@@ -88,14 +88,14 @@ def test_a_branch_becomes_its_commit_and_is_asked_for_once(server: Hub, node: No
     assert log.count(f"revision main of {NAME} may move, and answers would change with it: pin revision: {commit}") == 1
 
 
-def test_a_commit_asks_nobody(server: Hub, node: Node) -> None:
+def test_a_commit_makes_no_requests(server: Hub, node: Node) -> None:
     out, log = node.run("print(pinned(spec).revision, fingerprint(spec))", revision="a" * 40)
     assert out.startswith("a" * 40)
     assert not server.asked
     assert "WARNING" not in log
 
 
-def test_the_default_branch_is_one_too(server: Hub, node: Node) -> None:
+def test_the_default_branch_becomes_its_commit(server: Hub, node: Node) -> None:
     assert node.run("print(pinned(spec).revision)", revision=None)[0] == server.refs[NAME, "main"]
 
 
@@ -137,7 +137,7 @@ def test_the_cache_counts_where_the_hub_does_not_answer(server: Hub, node: Node)
         assert f"using {commit}, which revision main had at the last look-up" in log
 
 
-def test_where_neither_knows_it_is_said_what_to_do(node: Node) -> None:
+def test_the_error_names_the_remedy_where_the_commit_is_unknown(node: Node) -> None:
     out, _ = node.run(caught("pinned(spec)"), offline=True)
     assert out.startswith("LoadError the commit of revision main is not known: ")
     assert "HF_HUB_OFFLINE is set" in out
@@ -155,7 +155,7 @@ def test_where_neither_knows_it_is_said_what_to_do(node: Node) -> None:
         (Fault("^$", 0), NAME, "b" * 40, f"some-org/voter has no revision {'b' * 40} (set `revision`"),
     ],
 )
-def test_what_never_works_has_a_name_and_a_mend(
+def test_a_permanent_hub_error_is_reported_with_a_remedy(
     server: Hub, node: Node, fault: Fault, name: str, revision: str, told: str
 ) -> None:
     server.faults = [fault]
@@ -215,7 +215,7 @@ def test_processes_that_start_at_once_download_once(server: Hub, node: Node) -> 
     assert server.asked.total() - asked == 1, "more than the branch was asked for"
 
 
-def test_one_goes_on_where_the_one_that_downloads_is_killed(server: Hub, node: Node) -> None:
+def test_another_process_continues_when_the_downloading_one_is_killed(server: Hub, node: Node) -> None:
     server.delay_s = 0.3
     program = "print(local_snapshot(spec.checkpoint, pinned(spec).revision))"
     first = node.start(program)
@@ -232,14 +232,14 @@ def test_one_goes_on_where_the_one_that_downloads_is_killed(server: Hub, node: N
     first.communicate()
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_download(server: Hub, node: Node) -> None:
+def test_a_disk_that_is_too_small_is_reported_before_the_download(server: Hub, node: Node) -> None:
     server.sizes["model.safetensors"] = 1 << 60
     out, _ = node.run(caught("local_snapshot(spec.checkpoint, pinned(spec).revision)"))
     assert re.search(r"some-org/voter takes 1073741824\.\d GiB, and \S+/hub has [\d.]+ GiB free \(free disk", out), out
     assert server.count(r"\.safetensors") == 0
 
 
-def test_what_is_there_takes_no_hub(server: Hub, node: Node) -> None:
+def test_what_is_cached_needs_no_hub(server: Hub, node: Node) -> None:
     commit = server.refs[NAME, "main"]
     program = "print(local_snapshot(spec.checkpoint, spec.revision))"
     online, _ = node.run(program, revision=commit)

@@ -99,7 +99,7 @@ def test_text_decides_where_types_are_lost(text: str, kind: Kind) -> None:
     assert classify(wrapped(RuntimeError("Engine core initialization failed."), EngineError(text))).kind == kind
 
 
-def test_what_is_unknown_is_worth_a_retry() -> None:
+def test_an_unknown_failure_is_retried() -> None:
     assert classify(RuntimeError("something new")) == LoadFailure("retry", "RuntimeError: something new", "")
     assert classify(wrapped(KeyError("x"), ValueError("y"))).kind == "retry"
     assert classify(wrapped(KeyError("x"), EngineError("the model cannot be loaded: KeyError: x"))).kind == "retry"
@@ -110,7 +110,7 @@ def test_what_the_engine_itself_found_is_final() -> None:
     assert classify(wrapped(ValueError("no JSON"), CheckpointError("checkpoint a cannot be read"))).kind == "final"
 
 
-def test_a_missing_local_entry_goes_by_its_cause() -> None:
+def test_a_missing_local_entry_is_classified_by_its_cause() -> None:
     assert classify(wrapped(answer(500), LocalEntryNotFoundError("cannot find it"))).kind == "retry"
     assert classify(wrapped(OfflineModeIsEnabled("offline"), LocalEntryNotFoundError("x"))).kind == "elsewhere"
 

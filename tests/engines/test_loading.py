@@ -63,7 +63,7 @@ def test_code_of_a_checkpoint_is_not_run(copy: Path) -> None:
         load_engine(tiny_spec(copy))
 
 
-def test_a_family_that_cannot_be_run_is_refused(copy: Path) -> None:
+def test_an_unsupported_model_family_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(EngineError, match="of the family 't5', which this engine cannot run"):
         load_engine(tiny_spec(copy))
@@ -80,7 +80,7 @@ def test_more_context_than_the_checkpoint_has_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "mps", "nosuch"])
-def test_a_device_that_is_not_there_is_refused(copy: Path, device: str) -> None:
+def test_a_missing_device_is_refused(copy: Path, device: str) -> None:
     with pytest.raises(EngineError, match=device):
         load_engine(tiny_spec(copy, device=device))
 

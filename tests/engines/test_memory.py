@@ -161,7 +161,7 @@ def test_an_engine_whose_memory_is_not_known_is_refused() -> None:
         replica_memory(config_of(SMALL), replace(SPEC, engine="auto"))
 
 
-def test_a_checkpoint_s_configuration_is_all_that_is_read(checkpoint: MakeCheckpoint) -> None:
+def test_only_the_configuration_of_a_checkpoint_is_read(checkpoint: MakeCheckpoint) -> None:
     spec = EngineSpec(str(checkpoint("mllama")), context=512, batch_size=2, batch_tokens=1024)
     memory = replica_memory(read_config(spec), spec)
     assert 0 < memory.weights < 2**22
@@ -170,7 +170,7 @@ def test_a_checkpoint_s_configuration_is_all_that_is_read(checkpoint: MakeCheckp
         read_config(replace(spec, checkpoint="./nowhere"))
 
 
-def test_a_line_says_what_a_replica_needs_and_whether_it_fits(checkpoint: MakeCheckpoint) -> None:
+def test_a_line_shows_what_a_replica_needs_and_whether_it_fits(checkpoint: MakeCheckpoint) -> None:
     spec = EngineSpec(str(checkpoint("mllama")), context=512, batch_size=2, batch_tokens=1024, gpus=0.5)
     assert describe("a", spec) == "a  1.0 GiB per replica: gpus 0.05 of 24 GB, " + ", ".join(
         f"{part} of {gb} GB" for part, gb in ((0.05, 40), (0.05, 48), (0.05, 80), (0.05, 141))
@@ -183,7 +183,7 @@ def test_a_line_says_what_a_replica_needs_and_whether_it_fits(checkpoint: MakeCh
     assert "and its image encoder" in (describe("a", replace(spec, checkpoint=str(checkpoint("idefics3")))) or "")
 
 
-def test_no_line_where_nothing_is_known(checkpoint: MakeCheckpoint) -> None:
+def test_no_line_is_shown_where_the_memory_is_unknown(checkpoint: MakeCheckpoint) -> None:
     spec = EngineSpec(str(checkpoint("llama")), context=512, gpus=1.0)
     assert describe("a", spec) is not None
     assert describe("a", replace(spec, gpus=0.0)) is None

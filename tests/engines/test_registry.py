@@ -79,7 +79,7 @@ def test_what_a_profile_may_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lengths", "VLLM", "mine.engines", "'mine:'", ":load", "a b:c", "''"])
-def test_an_engine_that_is_not_there_is_answered_with_those_that_are(name: str) -> None:
+def test_an_unknown_engine_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(
         ProfileError, match=r"lineup\.captioner\.engine: there is no engine .* auto, transformers, vllm"
     ):

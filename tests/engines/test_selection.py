@@ -29,7 +29,9 @@ def test_without_vllm_it_is_transformers(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose_engine(VOTER) == (replace(VOTER, engine="transformers"), "vLLM is not installed")
 
 
-def test_a_gpu_without_vllm_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gpu_without_vllm_is_logged_as_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     choose_engine(VOTER)
     assert not caplog.records
@@ -41,7 +43,7 @@ def test_a_gpu_without_vllm_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog
     assert all("pip install '.[vllm]'" in record.getMessage() for record in caplog.records)
 
 
-def test_a_vllm_that_does_not_import_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vllm_that_cannot_be_imported_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "caslie_ray.engines.vllm", None)
     chosen, reason = choose_engine(VOTER)
     assert chosen.engine == "transformers"
@@ -58,7 +60,7 @@ def test_it_is_vllm_where_that_supports_the_checkpoint(checkpoint: MakeCheckpoin
 
 
 @pytest.mark.vllm
-def test_a_checkpoint_that_cannot_be_read_is_no_reason_against_vllm(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_does_not_rule_out_vllm(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(checkpoint("llama"), tmp_path / "copy"))
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(EngineError, match="has no chat template"):
@@ -84,7 +86,7 @@ def test_adapters_on_several_gpus_are_refused_without_vllm(
 
 
 @pytest.mark.vllm
-def test_a_gpu_is_warned_of_a_vllm_class_that_does_not_import(
+def test_a_vllm_class_that_cannot_be_imported_on_a_gpu_is_logged_as_a_warning(
     checkpoint: MakeCheckpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     llava = tiny_spec(checkpoint("llava"), engine="auto")  # vLLM has a class for it that needs more packages
@@ -96,7 +98,7 @@ def test_a_gpu_is_warned_of_a_vllm_class_that_does_not_import(
     assert "repair the installation of vLLM" in record.getMessage()
 
 
-def test_a_machine_without_vllm_leaves_a_vllm_that_is_named_to_those_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_vllm_setting_is_kept_on_a_machine_without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "caslie_ray.engines.vllm", None)
     spec = replace(VOTER, engine="vllm")
     assert choose_engine(spec, LoraShape(("lm_head",), 16)) == (spec, "")

@@ -142,7 +142,7 @@ def test_a_jpeg_is_an_image_too(engine: MakeEngine) -> None:
     assert engine("llava").generate([request])[0].failure is None
 
 
-def test_nothing_asked_nothing_answered(engine: MakeEngine) -> None:
+def test_no_requests_give_no_answers(engine: MakeEngine) -> None:
     assert engine("llama").generate([]) == []
     assert engine("llama").choose([], YES_NO) == []
 
@@ -167,7 +167,7 @@ def test_a_repetition_penalty_ignores_padding(checkpoint: MakeCheckpoint) -> Non
     assert [answer.text for answer in together] != [answer.text for answer in plain]
 
 
-def test_sampling_of_the_checkpoint_is_not_taken_over(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_the_sampling_settings_of_the_checkpoint_are_ignored(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     copy = _copy(checkpoint("llama"), tmp_path / "copy")
     sampling = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 3.0}
     (copy / "generation_config.json").write_text(json.dumps(sampling))

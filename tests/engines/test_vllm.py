@@ -121,7 +121,7 @@ def test_threads_may_ask_at_once(voter: Engine) -> None:
     assert voter.stats().calls == before.calls + 2 * sum(map(len, asked))
 
 
-def test_one_slow_answer_holds_nobody_up(voter: Engine) -> None:
+def test_one_slow_answer_does_not_delay_others(voter: Engine) -> None:
     done: list[str] = []
 
     def write() -> None:
@@ -145,7 +145,9 @@ def test_one_slow_answer_holds_nobody_up(voter: Engine) -> None:
         (Request("adapter", Prompt("what?"), None, "other"), "no adapter 'other'; there are: all, head, small"),
     ],
 )
-def test_what_cannot_be_asked_is_a_failure_and_costs_no_other_row(voter: Engine, request_: Request, said: str) -> None:
+def test_what_cannot_be_asked_is_a_failure_and_affects_no_other_row(
+    voter: Engine, request_: Request, said: str
+) -> None:
     bad, good = voter.choose([request_, questions(None)[0]], YES_NO)
     assert bad.failure is not None
     assert said in bad.failure.reason
@@ -153,7 +155,7 @@ def test_what_cannot_be_asked_is_a_failure_and_costs_no_other_row(voter: Engine,
     assert good.failure is None
 
 
-def test_it_counts_what_vllm_tells(voter: Engine) -> None:
+def test_the_engine_reports_the_counters_of_vllm(voter: Engine) -> None:
     asked = [Request(str(n), render("{{text}} Is it a mug?", text="red mug " * 100)) for n in range(20)]
     before = voter.stats()
     voter.choose(asked, YES_NO)
@@ -217,7 +219,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     return False
 
 
-def test_an_engine_whose_process_is_killed_says_so_and_leaves_none_behind() -> None:
+def test_an_engine_whose_process_is_killed_reports_it_and_leaves_no_process() -> None:
     before = processes()
     engine = on("vllm", VOTER)
     (core,) = processes() - before
@@ -267,7 +269,7 @@ def copy_of(checkpoint: str, folder: Path) -> Path:
     return Path(shutil.copytree(resolve(checkpoint).location, folder))
 
 
-def test_weights_that_are_cut_off_are_told_with_their_cause(tmp_path: Path) -> None:
+def test_weights_that_are_cut_off_are_reported_with_their_cause(tmp_path: Path) -> None:
     before = processes()
     broken = copy_of(VOTER.checkpoint, tmp_path / "broken")
     weights = broken / "model.safetensors"
@@ -277,7 +279,7 @@ def test_weights_that_are_cut_off_are_told_with_their_cause(tmp_path: Path) -> N
     assert wait_for(lambda: processes() <= before)
 
 
-def test_settings_that_vllm_refuses_are_told_before_it_starts() -> None:
+def test_settings_that_vllm_refuses_are_reported_before_it_starts() -> None:
     before = processes()
     with pytest.raises(EngineError, match=r"voter-llama-3b cannot be loaded on vLLM: .*min_tokens"):
         on("vllm", replace(VOTER, generation={"min_new_tokens": 99}))
@@ -291,7 +293,7 @@ def test_an_adapter_that_vllm_does_not_apply_is_refused(tmp_path: Path) -> None:
         on("vllm", replace(VOTER, adapters={"idle": folder}))
 
 
-def test_what_vllm_cannot_run_is_told_without_loading_it(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_what_vllm_cannot_run_is_reported_without_loading_it(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     assert refusal(VOTER) is None
     assert refusal(CAPTIONER) is None
     assert refusal(EngineSpec("smollm2", device="cpu")) is None

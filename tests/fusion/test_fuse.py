@@ -75,7 +75,7 @@ def run(tmp_path: Path) -> Run:
     return open_run(str(tmp_path / "run"))
 
 
-def test_captions_stand_beside_their_own_product_in_sr(run: Run) -> None:
+def test_captions_are_placed_next_to_their_own_product_in_sr(run: Run) -> None:
     """The second product's image was rejected; the third caption lost."""
     put(run, "samples", "0", sample_row("SR", ["tent", None, "kettle", "tent2"]))
     put(
@@ -112,7 +112,7 @@ def test_captions_stand_beside_their_own_product_in_sr(run: Run) -> None:
     assert summary["views_without_caption_row"] == 0
 
 
-def test_captions_stand_beside_their_own_product_in_prp(run: Run) -> None:
+def test_captions_are_placed_next_to_their_own_product_in_prp(run: Run) -> None:
     put(run, "samples", "0", sample_row("PRP", [None, "saucer"]))
     put(run, "captions", "0", caption_row("saucer", "A saucer.\n", verdict=True))
     do_fuse(run)
@@ -184,7 +184,7 @@ def test_error_rows(run: Run) -> None:
     ]
 
 
-def test_late_writers_make_no_second_row(run: Run) -> None:
+def test_late_writers_add_no_duplicate_row(run: Run) -> None:
     row = sample_row("SA", ["v"])
     for stem in ("0", "0-late"):
         put(run, "samples", stem, row)

@@ -233,14 +233,14 @@ HONEST: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_an_honest_image_goes_through(name: str) -> None:
+def test_an_honest_image_is_accepted(name: str) -> None:
     data, size = HONEST[name]
     outcome = try_decode(data(), ImageSettings(max_bytes=100_000_000))
     assert outcome.image is not None, outcome.reason
     assert (outcome.image.width, outcome.image.height) == size
 
 
-def test_a_job_goes_through_all_of_them(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_job_processes_all_hostile_images(ray_cluster: None, tmp_path: Path) -> None:
     """Each costs its own row only; the other rows are read."""
     profile = load_profile("mini")
     cheap = {name: row for name, row in HOSTILE.items() if not row.settings and row.mib <= 300}

@@ -151,7 +151,7 @@ def _draw(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_reference_leads_nowhere_that_a_row_may_not_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_cannot_reach_forbidden_files_or_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = _draw(tmp_path)
     # In this process, which is the driver; the workers have their own.
     for name in ("keys", "read"):

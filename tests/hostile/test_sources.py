@@ -296,7 +296,7 @@ def test_an_honest_source_is_read_in_large_batches(tmp_path: Path, monkeypatch: 
     assert len(decoded) <= batches + 1
 
 
-def test_columns_of_nulls_are_no_bomb() -> None:
+def test_columns_of_nulls_are_not_refused_as_a_bomb() -> None:
     rows = 200_000
     content = parquet({"task": ["x"] * rows, **{f"c{n}": pa.nulls(rows, pa.string()) for n in range(60)}})
     with pa.BufferReader(content) as file:
@@ -380,7 +380,7 @@ def test_a_file_may_have_so_many_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_hostile_source_costs_its_neighbours_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_source_does_not_affect_other_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One job: two honest sources, some hostile ones, and one whose reader dies each time."""
 
     def deadly(job: tuple[SourceFile, str], **settings: Any) -> Iterator[Chunk]:

@@ -69,7 +69,7 @@ def test_one_process_decodes_many_images(decoder: DecoderProcess) -> None:
     ("number", "reason", "retryable"),
     [(signal.SIGSEGV, "crashed the decoder (SIGSEGV)", False), (signal.SIGKILL, "decoder killed", True)],
 )
-def test_a_crash_costs_one_image(decoder: DecoderProcess, number: int, reason: str, retryable: bool) -> None:
+def test_a_crash_loses_only_one_image(decoder: DecoderProcess, number: int, reason: str, retryable: bool) -> None:
     timer = send_while_decoding(decoder, number)
     with pytest.raises(ImageError) as caught:
         decoder.decode(slow(), LIMITS)

@@ -20,7 +20,7 @@ SIZE = (100, 60)
         ({"progressive": True, "subsampling": 2}, 10, 7 * 4 * 6),
     ],
 )
-def test_pillows_own(options: dict[str, object], scans: int, blocks: int) -> None:
+def test_jpegs_written_by_pillow(options: dict[str, object], scans: int, blocks: int) -> None:
     found = read_jpeg(encoded(picture(size=SIZE), "JPEG", **options), 100)
     assert found is not None
     assert found == (scans, blocks * 128)

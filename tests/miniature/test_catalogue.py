@@ -19,7 +19,7 @@ from caslie_ray.miniature.catalogue import (
 )
 
 
-def test_the_world_is_as_large_as_promised() -> None:
+def test_the_world_has_the_documented_size() -> None:
     assert len(CATEGORIES) >= 20
     assert len(COLOURS) == 8
     assert len(PATTERNS) == 4
@@ -27,7 +27,7 @@ def test_the_world_is_as_large_as_promised() -> None:
     assert set(SHAPES) == set(USES) == set(CATEGORIES)
 
 
-def test_complements_are_mutual_and_stay_in_their_domain() -> None:
+def test_complements_are_mutual_and_in_the_same_domain() -> None:
     for name, other in COMPLEMENTS.items():
         assert COMPLEMENTS[other] == name != other
         assert (name in TOOLS) == (other in TOOLS)
@@ -41,12 +41,12 @@ def test_a_fifth_of_the_combinations_is_held_out_and_every_value_is_still_seen()
     assert len({(look.category, look.pattern) for look in seen}) == len(CATEGORIES) * len(PATTERNS)
 
 
-def test_training_looks_leave_the_held_out_combinations_out() -> None:
+def test_looks_for_training_exclude_the_held_out_combinations() -> None:
     rng = Random(0)
     assert not any(held_out(random_look(rng, CATEGORIES, combinations="seen")) for _ in range(500))
 
 
-def test_titles_say_what_they_are_told_to() -> None:
+def test_titles_contain_only_the_requested_attributes() -> None:
     rng = Random(1)
     look = Look("mug", "red", "striped", "small", "Kivo")
     for _ in range(50):

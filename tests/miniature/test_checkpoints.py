@@ -73,7 +73,7 @@ def test_placeholders_are_not_described_as_products(written: list[tuple[Example,
     assert len(described) <= 0.1 * len(hollow)
 
 
-def test_the_captioner_says_the_same_of_its_head_at_both_levels() -> None:
+def test_the_captioner_config_has_the_same_head_setting_at_both_levels() -> None:
     config = AutoModelForImageTextToText.from_pretrained(CHECKPOINTS / "captioner").config
     assert config.tie_word_embeddings is False
     assert config.text_config.tie_word_embeddings is False
@@ -98,7 +98,7 @@ def test_each_voter_judges_fresh_captions_far_better_than_chance(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [*(f"voter-{name}" for name in VOTERS), "unim3-base"])
-def test_a_language_model_knows_its_ends_and_its_chats(name: str) -> None:
+def test_a_language_model_has_its_end_tokens_and_chat_template(name: str) -> None:
     model, tokenizer = _load(name)
     assert model.config.max_position_embeddings >= 1024
     assert model.generation_config is not None

@@ -58,7 +58,7 @@ def test_records_are_in_the_released_format(world: Path) -> None:
     assert set(shapes["multiclass_product_classification"]) == {"query", "product title"}
 
 
-def test_splits_hold_the_counts_tasks_and_domains_they_must(world: Path) -> None:
+def test_splits_have_the_required_counts_tasks_and_domains(world: Path) -> None:
     counts: dict[tuple[str, str], int] = {}
     for record in _records(world):
         task = find_task(record["task"])
@@ -75,7 +75,7 @@ def test_splits_hold_the_counts_tasks_and_domains_they_must(world: Path) -> None
         assert picture["shown"] is None or picture["shown"]["category"] in allowed
 
 
-def test_no_input_comes_twice(world: Path) -> None:
+def test_no_input_occurs_twice(world: Path) -> None:
     inputs = [(record["task"], record["input"], record["options"]) for record in _records(world)]
     assert len(set(inputs)) == len(inputs)
 
@@ -96,7 +96,7 @@ def test_the_truth_has_a_row_for_each_image_and_each_view(world: Path) -> None:
     assert {f"images/{p.name}" for p in (world / "images").iterdir()} == {row["image"] for row in pictures}
 
 
-def test_the_truth_agrees_with_itself(world: Path) -> None:
+def test_the_truth_is_consistent(world: Path) -> None:
     pictures = {row["image"]: row for row in _truth(world, "images")}
     for picture in pictures.values():
         shown, product = picture["shown"], picture["product"]
@@ -127,7 +127,7 @@ def test_a_world_of_an_impossible_size_is_refused(train: int, shelf: int) -> Non
 
 
 @pytest.mark.parametrize("combinations", ["seen", "held_out"])
-def test_a_world_may_hold_only_what_was_trained_on_or_only_what_was_not(
+def test_a_world_may_contain_only_what_was_trained_on_or_only_what_was_not(
     tmp_path: Path, combinations: Literal["seen", "held_out"]
 ) -> None:
     size = WorldSize(train=2, validation=0, ind=1, ood=2, combinations=combinations)

@@ -50,7 +50,7 @@ def test_no_two_silhouettes_are_alike() -> None:
             assert (one & other).sum() / (one | other).sum() < 0.85
 
 
-def test_colours_are_true_to_their_names() -> None:
+def test_drawn_colours_match_their_names() -> None:
     rng = Random(0)
     for colour, channel in (("red", 0), ("blue", 2)):
         look = Look("ball", colour, "plain", "large", "Kivo")

@@ -63,7 +63,7 @@ def test_a_wrong_picture_contradicts_the_text(task: str) -> None:
                 assert shown.colour != view.picture.product.colour
 
 
-def test_a_question_is_answerable_where_the_document_says_it_or_the_product_bears_it() -> None:
+def test_a_question_is_answerable_from_the_document_or_the_brand_on_the_product() -> None:
     drawn_here = _many("AP")
     for drawn in drawn_here:
         view = drawn.views[0]
@@ -125,7 +125,7 @@ def test_reviews_are_longer_than_ten_words_and_the_photo_decides_open_ones() -> 
     assert min(seen[label] for label in find_task("SA").labels) > 0
 
 
-def test_the_next_product_alone_shares_what_the_history_has_in_common() -> None:
+def test_only_the_next_product_shares_the_common_attribute_of_the_history() -> None:
     for drawn in _many("SR"):
         products = [view.picture.product for view in drawn.views]
         history, options = products[:2], products[2:]

@@ -39,7 +39,7 @@ TWO = Plan(steps=2, batch=2, rate=1e-3)
 TINY = CaptionerPlan(tower=TWO, words=TWO, whole=TWO)
 
 
-def test_the_rate_rises_then_falls_to_nought() -> None:
+def test_the_learning_rate_warms_up_then_decays_to_zero() -> None:
     plan = Plan(steps=100, batch=1, rate=1.0)
     rates = [plan.rate_at(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.2)
@@ -85,7 +85,7 @@ class _Layered(nn.Module):
         return y
 
 
-def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
+def test_a_stopped_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     plan = Plan(steps=6, batch=1, rate=0.1)
 
     def run(state: Path, stop_after: int | None) -> Tensor:
@@ -173,7 +173,7 @@ def test_a_faulty_caption_is_one_that_its_reader_can_notice() -> None:
                 assert not helps(caption, view)
 
 
-def test_drills_are_balanced_and_their_answers_stand_in_their_texts() -> None:
+def test_drills_are_balanced_and_their_answers_occur_in_their_texts() -> None:
     found = list(drills(Random(5), 200, captions=0.5))
     asked = [(drill.text, *pair) for drill in found for pair in drill.asked]
     assert 0.4 < sum(answer for *_, answer in asked) / len(asked) < 0.7
@@ -203,7 +203,7 @@ def test_scaled_plans_keep_at_least_two_steps() -> None:
     assert {plan.steps for plan in scaled} == {2}
 
 
-def test_exercises_are_the_same_in_every_process_and_hold_no_tasks_question() -> None:
+def test_exercises_are_the_same_in_every_process_and_contain_no_tasks_question() -> None:
     script = (
         "from random import Random; from caslie_ray.miniature._training.exercises import exercises;"
         "print(list(exercises(Random(3), 40)))"
@@ -310,7 +310,7 @@ def test_answers_to_judgements_are_true_and_none_is_a_tasks_label() -> None:
     assert min(kinds[kind] for kind in ("By", "Same", "Do", "Is", "Are", "Does", "Which", "What", "Has")) > 40
 
 
-def test_a_base_that_was_stopped_between_its_phases_ends_as_one_that_was_not(tmp_path: Path) -> None:
+def test_a_base_stopped_between_phases_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     plan = BasePlan(replace(TWO, batch=8), replace(TWO, batch=16), replace(TWO, batch=16))
     whole, _ = train_base(plan, 0, tmp_path / "whole")
     (tmp_path / "whole" / "base-comparisons.pt").unlink()
@@ -319,7 +319,7 @@ def test_a_base_that_was_stopped_between_its_phases_ends_as_one_that_was_not(tmp
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 
 
-def test_a_model_that_seeks_copies_copies_before_it_is_trained() -> None:
+def test_a_model_with_induction_heads_copies_before_it_is_trained() -> None:
     torch.manual_seed(0)
     tokenizer = new_tokenizer(["a b c"], BASE.style, size=300)
     model = new_model(replace(BASE, vocabulary=300), tokenizer)

@@ -42,7 +42,7 @@ def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-def test_the_whole_line(time: Time) -> None:
+def test_the_complete_progress_line(time: Time) -> None:
     shown = Progress("caption", 1600, stream=io.StringIO())
     time.now += 10
     shown.update(400, note="llama")
@@ -61,7 +61,7 @@ def test_a_line_without_a_total(time: Time) -> None:
 
 
 @pytest.mark.parametrize(("done", "total"), [(0, 0), (0, 5), (5, 0), (9, 5), (0, None)])
-def test_odd_counts_make_a_line_all_the_same(time: Time, done: int, total: int | None) -> None:
+def test_unusual_counts_still_give_a_line(time: Time, done: int, total: int | None) -> None:
     shown = Progress("x", total, stream=io.StringIO())
     shown.update(done)
     assert shown.line().startswith("x ")

@@ -53,13 +53,13 @@ def test_every_metric_is_shown_and_no_other(dashboard: dict[str, Any]) -> None:
     assert set().union(*(words(target["expr"]) for target in targets(dashboard))) - OF_PROMQL == EXPORTED
 
 
-def test_what_grows_is_shown_by_its_rate_and_what_falls_is_not(dashboard: dict[str, Any]) -> None:
+def test_counters_are_shown_by_their_rate_and_gauges_are_not(dashboard: dict[str, Any]) -> None:
     for target in targets(dashboard):
         for function, name in re.findall(r"\b(rate|increase|avg_over_time)\((\w+)", target["expr"]):
             assert name.endswith("_total") == (function != "avg_over_time"), target["expr"]
 
 
-def test_legends_name_what_is_kept_apart(dashboard: dict[str, Any]) -> None:
+def test_legends_name_the_labels_that_are_grouped_by(dashboard: dict[str, Any]) -> None:
     for target in targets(dashboard):
         kept = {frozenset(labels.split(", ")) for labels in re.findall(r"\bby \(([^)]*)\)", target["expr"])}
         assert kept == {frozenset(re.findall(r"{{(\w+)}}", target["legendFormat"]))}, target
@@ -104,7 +104,7 @@ def test_any_text_becomes_a_tag_that_ray_takes(ray_cluster: None, name: str) -> 
     told.model(PoolStats(name, ready=1, requests=3))
 
 
-def test_a_tag_is_short_printable_ascii_and_tells_texts_apart() -> None:
+def test_a_tag_is_short_printable_ascii_and_distinguishes_texts() -> None:
     tags = [tag_value(name) for name in NAMES]
     assert all(0 < len(tag) <= 200 and tag.isascii() and tag.isprintable() for tag in tags)
     assert len({*tags, tag_value("x" * 100_001), tag_value("l%C3%A4ufe"), tag_value("läufe")}) == len(tags) + 3
@@ -135,7 +135,7 @@ class Scrape:
 
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
-def test_a_job_tells_prometheus_how_it_fares(tmp_path: Path) -> None:
+def test_a_job_reports_its_progress_to_prometheus(tmp_path: Path) -> None:
     source = draw(tmp_path / "source", SIZE)
     run = open_run(str(tmp_path / "läufe" / "été 夏"))
     # Exported every second and dropped after two: a metric that is exported once would vanish during the job.

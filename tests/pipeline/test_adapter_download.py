@@ -105,7 +105,7 @@ def test_a_home_that_cannot_be_written_leaves_the_temporary_files(
             assert same == folder
 
 
-def test_a_copy_that_was_broken_off_is_made_anew(tmp_path: Path, store: Path) -> None:
+def test_an_interrupted_copy_is_made_again(tmp_path: Path, store: Path) -> None:
     home = tmp_path / "home"
     with fetching(store.as_uri(), home) as ((folder,), _):
         pass
@@ -118,7 +118,7 @@ def test_a_copy_that_was_broken_off_is_made_anew(tmp_path: Path, store: Path) ->
         assert not part.exists()
 
 
-def test_release_removes_the_copies_of_a_process_that_goes_on(tmp_path: Path, store: Path) -> None:
+def test_release_removes_the_copies_of_a_process_that_continues(tmp_path: Path, store: Path) -> None:
     program = (
         "import os, sys; from caslie_ray.pipeline.adapter_download import release_adapters, with_local_adapters;"
         "from caslie_ray.engines import EngineSpec;"

@@ -14,7 +14,7 @@ def block(rows: int) -> pa.Table:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 300])
-def test_a_block_is_one_row_and_comes_back_as_it_was(rows: int) -> None:
+def test_a_block_is_one_row_and_survives_a_round_trip(rows: int) -> None:
     packed = pack(block(rows))
     assert packed.num_rows == 1
     assert packed["rows"].to_pylist() == [rows]
@@ -39,7 +39,7 @@ def test_opening_copies_no_bytes() -> None:
 
 
 @pytest.mark.parametrize("failed", [Failed("s3://run refuses: 403", down=False), Failed("phi is down", down=True)])
-def test_a_failed_block_says_why(failed: Failed) -> None:
+def test_a_failed_block_states_the_reason(failed: Failed) -> None:
     assert unpack(pack_failure(failed)) == failed
 
 

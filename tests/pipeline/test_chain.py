@@ -57,7 +57,7 @@ def test_an_error_of_the_store_or_the_code_ends_the_chain_with_its_text(
         list(lab.chain(lab.work(*("p" * 8), broken=where, error=error)))
 
 
-def test_rows_that_end_the_engine_cost_themselves_and_no_replica(make: Make) -> None:
+def test_rows_that_end_the_engine_fail_alone_and_keep_the_replica(make: Make) -> None:
     lab = make()
     list(lab.chain(lab.work("p0", "exit", "p2", "p3", "segfault", "p5", block_rows=6)))
     answers = lab.column("phi")
@@ -69,7 +69,7 @@ def test_rows_that_end_the_engine_cost_themselves_and_no_replica(make: Make) -> 
     assert lab.view().error is None
 
 
-def test_a_needed_pool_that_cannot_be_loaded_says_why(make: Make) -> None:
+def test_a_needed_pool_that_cannot_be_loaded_reports_the_reason(make: Make) -> None:
     lab = make(plan("phi"), plan("mistral", FAILING))
     with pytest.raises(PoolDown, match=r"^mistral is down: there is no checkpoint org/mistral"):
         list(lab.chain(lab.work("p0")))
@@ -77,7 +77,7 @@ def test_a_needed_pool_that_cannot_be_loaded_says_why(make: Make) -> None:
     assert "mistral (org/mistral) cannot be started: there is no checkpoint" in str(lab.view(1).error)
 
 
-def test_the_others_go_on_without_a_pool_that_is_not_needed(make: Make) -> None:
+def test_the_others_continue_without_a_pool_that_is_not_needed(make: Make) -> None:
     lab = make(plan("phi", FAILING, needed=False), plan("mistral"))
     list(lab.chain(lab.work("p0", "p1", block_rows=1)))
     assert lab.column("mistral") == ["p0", "p1"]
@@ -173,7 +173,7 @@ def test_a_consumer_that_stops_ends_the_chain(make: Make) -> None:
     until(lambda: not replicas(), 60, "replicas to end")
 
 
-def test_a_work_without_models_is_read_and_written(make: Make) -> None:
+def test_work_without_models_is_read_and_written(make: Make) -> None:
     lab = make()
     lab.plans = ()
     assert [report["views"] for report in lab.chain(replace(lab.work("p0", "p1"), block_rows=2))] == [2]

@@ -31,7 +31,7 @@ SHELF = Path(caslie_ray.__file__).parent / "miniature" / "checkpoints"
 # The policy.
 
 
-def test_pauses_double_hold_for_the_pool_and_end_with_the_tries() -> None:
+def test_pauses_double_apply_to_the_pool_and_end_with_the_tries() -> None:
     policy = LoadPolicy(tries=4, pause_s=10.0)
     attempt: Attempt | None = Attempt()
     pauses = []
@@ -55,7 +55,7 @@ def test_a_pause_is_at_most_five_minutes() -> None:
     assert policy.paused_until - time.monotonic() < 400
 
 
-def test_what_is_final_is_not_tried_again() -> None:
+def test_a_final_failure_is_not_retried() -> None:
     decision = LoadPolicy(tries=4, pause_s=10.0).after(
         Attempt(), LoadFailure("final", "no such model", "check it"), "a", NODES
     )
@@ -86,7 +86,7 @@ def test_without_another_node_a_cluster_that_does_not_grow_uses_the_same(grows: 
     assert (policy.delay_s() > 0.0) is not grows, "the same node is given time to recover"
 
 
-def test_nodes_count_that_live_and_are_large_enough() -> None:
+def test_only_live_and_large_enough_nodes_count() -> None:
     found = [
         {"NodeID": "head", "Alive": True, "NodeManagerAddress": "10.0.0.1", "Resources": {"memory": 8.0}},
         {"NodeID": "gone", "Alive": False, "NodeManagerAddress": "10.0.0.2", "Resources": {"CPU": 8.0, "GPU": 1.0}},
@@ -119,7 +119,7 @@ def pool(checkpoint: str, engine: str, **more: Any) -> PoolPlan:
 
 
 @pytest.mark.parametrize(("engine", "tries"), [("card_in_use_once", 2), ("broken_card_once", 2)])
-def test_a_load_that_fails_for_a_while_is_tried_again(
+def test_a_load_that_fails_for_a_while_is_retried(
     make: Callable[..., Lab], checkpoint: str, engine: str, tries: int
 ) -> None:
     lab = make(pool(checkpoint, engine), load_tries=3)
@@ -148,7 +148,7 @@ def test_a_pool_that_is_not_needed_is_given_up_after_its_tries(make: Callable[..
     assert len(load_faults.loads(checkpoint)) == 3
 
 
-def test_extra_replicas_that_cannot_be_loaded_leave_the_pool_at_work(make: Callable[..., Lab], checkpoint: str) -> None:
+def test_extra_replicas_that_cannot_be_loaded_leave_the_pool_running(make: Callable[..., Lab], checkpoint: str) -> None:
     lab = make(pool(checkpoint, "only_the_first", limit=2, minimum=2), load_tries=3)
     chain = lab.chain(lab.work(*["Is it red?"] * 150, block_rows=1))
     done = next(chain)["views"]
@@ -164,7 +164,7 @@ def test_extra_replicas_that_cannot_be_loaded_leave_the_pool_at_work(make: Calla
     assert done + sum(report["views"] for report in chain) == 150
 
 
-def test_a_final_error_ends_the_job_at_once_with_the_mend(world: Path, tmp_path: Path, checkpoint: str) -> None:
+def test_a_final_error_ends_the_job_immediately_with_a_remedy(world: Path, tmp_path: Path, checkpoint: str) -> None:
     run = fresh_run(world, tmp_path / "run")
     chosen = profile(failing(checkpoint, "gated"), settings=["captions.source=dataset"])
     with pytest.raises(PoolDown, match=r"phi \(.*voter-phi\) cannot be started: .*403.*accept its licence"):
@@ -172,7 +172,7 @@ def test_a_final_error_ends_the_job_at_once_with_the_mend(world: Path, tmp_path:
     assert len(load_faults.loads(checkpoint)) == 1
 
 
-def test_a_job_is_complete_though_the_hub_failed_twice(world: Path, tmp_path: Path, checkpoint: str) -> None:
+def test_a_job_is_complete_although_the_hub_failed_twice(world: Path, tmp_path: Path, checkpoint: str) -> None:
     run = fresh_run(world, tmp_path / "run")
     result = caption(run, profile(failing(checkpoint, "hub_down_twice"), settings=settings()), quiet=True)
     assert result.missing == 0
@@ -201,7 +201,7 @@ def submitted(cluster: Nodes, run: Path, checkpoint: str, engine: str, *more: st
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_a_replica_goes_to_another_node_where_one_is_broken(
+def test_a_replica_moves_to_another_node_where_one_is_broken(
     cluster: Nodes, world: Path, tmp_path: Path, checkpoint: str
 ) -> None:
     cluster.fill(2)
@@ -232,7 +232,7 @@ def test_a_cluster_that_may_grow_is_given_time_for_another_node(
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_a_cluster_that_does_not_grow_comes_back_to_its_only_node(
+def test_a_cluster_that_does_not_grow_retries_on_its_only_node(
     cluster: Nodes, world: Path, tmp_path: Path, checkpoint: str
 ) -> None:
     cluster.fill(1)

@@ -114,7 +114,7 @@ def test_counters_are_summed_over_replicas_and_outlive_them(cluster: Cluster) ->
     assert stats.deaths == 2, "the engine's process, and the replica"
 
 
-def test_a_report_that_arrives_late_takes_nothing_back(cluster: Cluster) -> None:
+def test_a_late_report_does_not_lower_the_counters(cluster: Cluster) -> None:
     watched = Watched(cluster)
     watched.ready("one")
     watched.report("one", calls=3, requests=24)
@@ -214,7 +214,7 @@ def test_a_replica_that_is_lost_while_it_loads_is_no_failure(cluster: Cluster) -
     assert watched.view().error is None
 
 
-def test_blocks_of_a_replica_that_finds_no_room_are_given_up_once_nobody_else_works(cluster: Cluster) -> None:
+def test_blocks_of_a_replica_that_cannot_be_placed_are_given_up_once_no_other_works(cluster: Cluster) -> None:
     watched = Watched(cluster)
     watched.ready("one")
     watched.ready("two", "b")
@@ -278,7 +278,7 @@ def test_a_replica_on_a_draining_node_is_asked_to_leave_once_and_is_not_lost(clu
 # Loads that fail.
 
 
-def test_a_load_that_may_pass_is_tried_again_after_a_pause_for_the_pool(cluster: Cluster) -> None:
+def test_a_transient_load_failure_is_retried_after_a_pause_for_the_pool(cluster: Cluster) -> None:
     watched = Watched(cluster, load_pause_s=10.0)
     watched.monitor.started("phi", "one", "a")
     following, elsewhere = watched.monitor.load_failed("phi", "one", Attempt(), RETRY)
@@ -291,7 +291,7 @@ def test_a_load_that_may_pass_is_tried_again_after_a_pause_for_the_pool(cluster:
     assert watched.messages[0].startswith("phi: a replica failed to load on 10.0.0.a (try 1 of 2): 503")
 
 
-def test_tries_and_pauses_count_as_news(cluster: Cluster) -> None:
+def test_tries_and_pauses_reset_the_start_timeout(cluster: Cluster) -> None:
     """All tries together take longer than the time limit for the start, which holds for each of them."""
     watched = Watched(cluster, load_tries=5)
     watched.monitor.started("phi", "one", "a")
@@ -317,7 +317,7 @@ def test_a_pool_whose_every_replica_was_given_up_is_down(cluster: Cluster) -> No
     assert watched.monitor.started("phi", "three", "a") is not None, "what starts now loads nothing"
 
 
-def test_a_replica_that_was_given_up_leaves_the_others_at_work(cluster: Cluster) -> None:
+def test_a_replica_that_was_given_up_leaves_the_others_running(cluster: Cluster) -> None:
     watched = Watched(cluster)
     watched.ready("one")
     watched.monitor.started("phi", "two", "b")
@@ -328,7 +328,7 @@ def test_a_replica_that_was_given_up_leaves_the_others_at_work(cluster: Cluster)
     assert "given up" in watched.messages[0]
 
 
-def test_the_others_go_on_without_a_pool_that_is_not_needed(cluster: Cluster) -> None:
+def test_the_others_continue_without_a_pool_that_is_not_needed(cluster: Cluster) -> None:
     watched = Watched(cluster, plan(needed=False))
     watched.monitor.started("phi", "one", "a")
     watched.monitor.load_failed("phi", "one", Attempt(2), RETRY)
@@ -339,7 +339,7 @@ def test_the_others_go_on_without_a_pool_that_is_not_needed(cluster: Cluster) ->
     assert watched.messages[-1] == "phi: the others go on without it: 503 Service Unavailable (later)"
 
 
-def test_a_pool_that_has_no_replica_in_time_is_down_and_says_what_it_needs(cluster: Cluster) -> None:
+def test_a_pool_that_has_no_replica_in_time_is_down_and_reports_what_it_needs(cluster: Cluster) -> None:
     watched = Watched(cluster, plan(), plan("mistral", needed=False))
     watched.ready("one", pool="mistral")
     for _ in range(int(START_S) + 2):
@@ -363,7 +363,7 @@ def test_a_pool_that_was_down_comes_back_with_a_replica(cluster: Cluster) -> Non
     assert watched.stats().down is None
 
 
-def test_a_start_without_news_says_the_last_failure(cluster: Cluster) -> None:
+def test_a_start_that_times_out_reports_the_last_failure(cluster: Cluster) -> None:
     watched = Watched(cluster)
     watched.monitor.started("phi", "one", "a")
     watched.monitor.load_failed("phi", "one", Attempt(), RETRY)
@@ -410,7 +410,7 @@ def test_the_only_node_is_tried_again(cluster: Cluster) -> None:
     assert watched.view().avoid == frozenset()
 
 
-def test_another_node_that_never_comes_is_not_waited_for_without_end(cluster: Cluster) -> None:
+def test_another_node_that_never_joins_is_not_waited_for_indefinitely(cluster: Cluster) -> None:
     cluster.alive = ["a"]
     watched = Watched(cluster, grows=True)
     watched.monitor.started("phi", "one", "a")
@@ -425,7 +425,7 @@ def test_another_node_that_never_comes_is_not_waited_for_without_end(cluster: Cl
     assert watched.view().error is not None, "once"
 
 
-def test_a_model_that_fails_on_every_node_is_given_up_though_nodes_come_without_end(cluster: Cluster) -> None:
+def test_a_model_that_fails_on_every_node_is_given_up_although_new_nodes_keep_joining(cluster: Cluster) -> None:
     watched = Watched(cluster, grows=True, load_tries=3)
     for number, node in enumerate("abc"):
         assert watched.view().error is None
@@ -462,7 +462,7 @@ def test_an_engine_that_answered_before_is_started_again_on_another_node_once(cl
     assert watched.monitor.fail("phi", "one", "CUDA error"), "nothing was answered in between"
 
 
-def test_a_replica_that_works_alone_is_started_again_where_it_was(cluster: Cluster) -> None:
+def test_a_replica_that_works_alone_is_restarted_on_the_same_node(cluster: Cluster) -> None:
     watched = Watched(cluster)
     watched.ready("one")
     watched.report("one", requests=8)

@@ -35,13 +35,13 @@ def test_shares_of_a_gpu_add_up(ray_cluster: None) -> None:
         refuse_what_cannot_fit([*five, plan("captioner", gpus=0.2)], HERE)
 
 
-def test_a_model_that_alone_is_too_large_is_not_told_to_run_alone(ray_cluster: None) -> None:
+def test_a_model_that_alone_is_too_large_is_not_advised_to_run_staged(ray_cluster: None) -> None:
     with pytest.raises(PoolDown, match="vision: 8 CPUs are needed and this machine has 2; lower resources") as refused:
         refuse_what_cannot_fit([plan("vision", cpus=4, minimum=2)], HERE)
     assert "staged" not in str(refused.value)
 
 
-def test_a_joined_cluster_is_not_refused_for_a_model_that_the_job_can_go_on_without(
+def test_a_joined_cluster_is_not_refused_for_an_optional_model(
     ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = cluster_limits(HERE)
@@ -75,12 +75,12 @@ def test_a_pool_without_limit_takes_what_the_cluster_can_have(limits: dict[str, 
     assert [one.maximum for one in size_pools([endless("captioner")], MANY, limits)] == [replicas]
 
 
-def test_shares_of_gpus_are_counted_whole() -> None:
+def test_replicas_are_counted_exactly_for_fractions_of_gpus() -> None:
     (sized,) = size_pools([endless("phi", gpus=0.1)], MANY, {"CPU": 64.0, "GPU": 3.0})
     assert sized.maximum == 30
 
 
-def test_memory_that_nobody_knows_is_no_limit() -> None:
+def test_unknown_memory_is_no_limit() -> None:
     pool = replace(endless("captioner"), memory_gib=8.0)
     assert size_pools([pool], MANY, {"CPU": 64.0, "GPU": 10.0})[0].maximum == 10
     assert size_pools([pool], MANY, {"CPU": 64.0, "GPU": 10.0, "memory": 22.0 * 2**30})[0].maximum == 2
@@ -106,6 +106,6 @@ def test_the_captioner_gets_what_voters_leave() -> None:
     assert 7 < used <= 8
 
 
-def test_what_has_a_limit_keeps_it() -> None:
+def test_a_pool_with_a_maximum_keeps_it() -> None:
     limited = replace(plan("phi", gpus=1.0), maximum=5)
     assert size_pools([limited], 1, {"GPU": 2.0}) == [limited]

@@ -54,7 +54,7 @@ class Ledger:
     ],
     ids=["one", "rest", "cut", "smaller", "stalled"],
 )
-def test_passes_go_on_until_nothing_is_left_or_nothing_moves(
+def test_passes_continue_until_nothing_is_left_or_there_is_no_progress(
     finished: list[int], passes: list[tuple[list[str], int]], left: int
 ) -> None:
     ledger = Ledger({"a": 5, "b": 0, "c": 4}, iter(finished))
@@ -90,7 +90,9 @@ def test_a_model_that_can_never_be_loaded_ends_the_job_before_replicas_start(mut
     assert pools.plans == []
 
 
-def test_a_model_that_the_job_can_do_without_is_warned_of(mute: Role, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_optional_model_that_fails_its_check_is_logged_as_a_warning(
+    mute: Role, caplog: pytest.LogCaptureFixture
+) -> None:
     check_models([mute], needed={"captioner"})
     assert f"{mute.name}: checkpoint {mute.spec.checkpoint} has no chat template" in caplog.text
     with pytest.raises(EngineError):
@@ -223,7 +225,9 @@ def test_an_abort_is_repeated_until_the_chain_has_ended(driver: Driver) -> None:
     assert len(driver.aborted) == 2
 
 
-def test_the_others_go_on_without_a_pool_that_never_started(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_others_continue_without_a_pool_that_never_started(
+    driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
     voter = driver.pools.plans[1]
     driver.monitor.views[1] = seen(voter, error="phi: 0 of 1 replicas", unplaced=True, ready=0)
     driver.during = driver.pools.poll
@@ -272,7 +276,7 @@ def test_a_pass_that_is_aborted_after_a_block_leaves_the_rest_to_the_next_pass(d
     assert len(driver.passes) == 1
 
 
-def test_a_node_that_is_avoided_no_longer_does_not_end_a_chain_at_work(driver: Driver) -> None:
+def test_a_node_that_is_no_longer_avoided_does_not_end_a_running_chain(driver: Driver) -> None:
     plan = driver.pools.plans[0]
     driver.monitor.views[0] = seen(plan, avoid=frozenset({"a", "b"}))
     driver.pools.poll()

@@ -168,14 +168,14 @@ def reasons(answered: pa.Table) -> list[str | None]:
     return found
 
 
-def test_a_block_is_answered_and_counted_before_it_goes_on(rig: Rig) -> None:
+def test_a_block_is_answered_and_counted_before_it_is_passed_on(rig: Rig) -> None:
     replica = rig.replica()
     assert reasons(replica(block("a", "b"))) == [None, None]
     assert (rig.stats.ready, rig.stats.calls, rig.stats.requests) == (1, 1, 2)
     assert rig.stats.details == {"padding": 1.0}
 
 
-def test_a_block_goes_on_though_its_counters_cannot_be_reported(rig: Rig) -> None:
+def test_a_block_continues_although_its_counters_cannot_be_reported(rig: Rig) -> None:
     replica = rig.replica()
     rig.handle.unavailable = True
     assert reasons(replica(block("a"))) == [None]

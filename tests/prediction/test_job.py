@@ -174,7 +174,7 @@ def test_only_what_is_missing_is_asked(run: Run) -> None:
     assert predict(run, chosen(), quiet=True).summary["this_session"]["model_calls"] == 0
 
 
-def test_of_finished_partitions_only_footers_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_footers_of_finished_partitions_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     predict_here(run, chosen())
     summary = predict(run, chosen(), quiet=True).summary
     read: list[str] = []
@@ -309,7 +309,7 @@ def test_a_question_that_no_answer_fits_is_an_error_row(run: Run) -> None:
     assert predict_here(run, chosen("training.variants=[caslie]")) == 0
 
 
-def test_without_models_or_instructions_it_says_what_to_run(run: Run, tmp_path: Path) -> None:
+def test_without_models_or_instructions_the_error_names_the_command(run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no trained model uia: run train first, with the same profile"):
         predict(run, chosen("training.variants=[caslie,uia]"), quiet=True)
     with pytest.raises(RunError, match="run fuse"):
@@ -339,7 +339,7 @@ def test_adapters_on_an_object_store_answer_alike(run: Run) -> None:
     )
 
 
-def test_a_base_that_no_machine_here_can_hold_is_refused_at_once(trained: Path) -> None:
+def test_a_base_that_fits_no_machine_here_is_refused_immediately(trained: Path) -> None:
     with pytest.raises(
         PoolDown, match=r"unim3: 50 CPUs are needed and this machine has 2; lower resources, alone or pool.min"
     ):

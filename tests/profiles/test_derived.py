@@ -25,7 +25,7 @@ def test_spec_carries_what_the_engine_needs() -> None:
     assert dict(spec.generation) == {"repetition_penalty": 1.1}
 
 
-def test_a_model_by_itself_has_what_alone_says_and_keeps_the_rest() -> None:
+def test_a_model_by_itself_uses_the_settings_of_alone_and_keeps_the_rest() -> None:
     model = load_profile("caslie-m").lineup.captioner
     alone = model.by_itself()
     assert (model.resources.gpus, model.batch_size) == (0.5, 16)
@@ -40,7 +40,7 @@ def test_a_model_by_itself_has_what_alone_says_and_keeps_the_rest() -> None:
     ("setting", "why"),
     [("alone.gpus=1.5", "above 1 it must be a whole number"), ("alone.batch_tokens=100", "at least context")],
 )
-def test_what_alone_says_is_checked(setting: str, why: str) -> None:
+def test_the_settings_of_alone_are_checked(setting: str, why: str) -> None:
     with pytest.raises(ProfileError, match=why):
         load_profile("mini", [f"lineup.captioner.{setting}"])
 

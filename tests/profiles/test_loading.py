@@ -72,7 +72,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "", "just words"])
-def test_file_that_holds_no_keys(tmp_path: Path, text: str) -> None:
+def test_file_that_contains_no_keys(tmp_path: Path, text: str) -> None:
     assert "should hold keys such as name, lineup" in refusal(write(tmp_path, text))
 
 
@@ -108,7 +108,7 @@ def test_known_key_in_the_wrong_group(tmp_path: Path) -> None:
     assert "did you mean images.retries?" in refusal(write(tmp_path, SMALLEST + "faults: {retries: 1}\n"))
 
 
-def test_unknown_key_of_a_voter_is_told_by_the_voter_s_name(tmp_path: Path) -> None:
+def test_an_unknown_key_of_a_voter_is_reported_with_the_voter_s_name(tmp_path: Path) -> None:
     message = mine(tmp_path, VOTER % "two", "{name: two, checkpoint: some/model, contxt: 512}")
     assert "lineup.voters.two.contxt: 512: unknown key; did you mean context?" in message
     assert "lineup.voters.two.context: missing, but required" in message
@@ -134,14 +134,14 @@ def test_unknown_key_of_a_voter_is_told_by_the_voter_s_name(tmp_path: Path) -> N
         ("schedule: null", "schedule: null: should be 'streamed' or 'staged'"),
     ],
 )
-def test_wrong_value_is_told_with_what_is_allowed(tmp_path: Path, setting: str, said: str) -> None:
+def test_a_wrong_value_is_reported_with_the_allowed_ones(tmp_path: Path, setting: str, said: str) -> None:
     path = write(tmp_path, f"{SMALLEST}{setting}\n")
     message = refusal(path)
     assert message.startswith(f"{path}: ")
     assert said in message
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, SMALLEST + "schedule: fast\nvotes: {rule: most}\n"))
     assert len(message.splitlines()) == 2
 
@@ -169,7 +169,7 @@ def test_extends_a_shipped_profile(tmp_path: Path) -> None:
     assert profile.lineup == load_profile("mini").lineup
 
 
-def test_a_fault_is_told_of_the_file_that_holds_it(tmp_path: Path) -> None:
+def test_a_fault_is_reported_for_the_file_that_contains_it(tmp_path: Path) -> None:
     write(tmp_path, SMALLEST + "images: {retries: many}\n")
     child = write(tmp_path, "extends: ./mine.yaml\nvotes: {rule: most}\n", "child.yaml")
     retries, rule = sorted(refusal(child).splitlines(), key=lambda line: "votes" in line)
@@ -204,7 +204,7 @@ def test_an_even_number_of_voters_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", ["always", "never"])
-def test_no_voter_is_fine_where_none_is_asked(rule: str) -> None:
+def test_no_voter_is_accepted_where_none_is_asked(rule: str) -> None:
     profile = load_profile("mini", [f"votes.rule={rule}", "lineup.voters=[]"])
     assert profile.lineup.voters == ()
 
@@ -218,7 +218,7 @@ def test_one_name_for_two_voters_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "a.b", "", "-a", "a b"])
-def test_names_are_fit_for_paths(tmp_path: Path, name: str) -> None:
+def test_names_are_valid_in_paths(tmp_path: Path, name: str) -> None:
     assert "should match pattern" in mine(tmp_path, "name: two", f"name: '{name}'")
 
 

@@ -82,7 +82,7 @@ def test_what_the_profiles_set_fits_a_card_of_80_gb(profile: str) -> None:
         ("caslie-l", 24, 2, 16, 8192, {}),
     ],
 )
-def test_what_the_comments_say_of_small_cards(
+def test_the_settings_in_comments_fit_small_cards(
     profile: str, card: int, gpus: int, batch_size: int, batch_tokens: int, without: dict[str, Any]
 ) -> None:
     one = roles_of(profile)[0]

@@ -25,7 +25,7 @@ def test_a_list_item_by_name_and_by_index() -> None:
     assert lineup.voters[0].checkpoint == "path/to=it"
 
 
-def test_a_list_item_may_be_replaced_whole() -> None:
+def test_a_list_item_may_be_replaced_completely() -> None:
     override = "lineup.voters.phi={name: qwen, checkpoint: some/model, context: 128}"
     assert [v.name for v in load_profile("mini", [override]).lineup.voters][-1] == "qwen"
 
@@ -38,7 +38,7 @@ def test_numbers_as_people_write_them(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "pair"), [("[1, 4]", (1, 4)), ("3", (3, 3)), ("{min: 2, max: 5}", (2, 5)), ("{max: 4}", (1, 4))]
 )
-def test_how_many_there_may_be_is_a_group_a_pair_or_one_number(text: str, pair: tuple[int, int]) -> None:
+def test_a_worker_range_is_a_group_a_pair_or_one_number(text: str, pair: tuple[int, int]) -> None:
     workers = load_profile("mini", [f"training.num_workers={text}"]).training.num_workers
     assert (workers.min, workers.max) == pair
 
@@ -48,7 +48,7 @@ def test_what_is_no_pair_is_refused(text: str) -> None:
     assert "training.num_workers" in refusal(f"training.num_workers={text}")
 
 
-def test_null_and_groups_that_a_profile_left_out() -> None:
+def test_null_and_groups_omitted_by_a_profile() -> None:
     profile = load_profile("caslie-s", ["images.root=s3://bucket/pictures", "ingest.keys.fields.passage=document"])
     assert profile.images.root == "s3://bucket/pictures"
     assert profile.ingest.keys.fields == {"passage": "document"}
@@ -76,7 +76,7 @@ def test_the_last_one_wins() -> None:
         ("votes..audit=3", "should be key.path=value"),
     ],
 )
-def test_a_wrong_one_is_told_as_it_was_given(override: str, said: str) -> None:
+def test_a_wrong_override_is_reported_as_given(override: str, said: str) -> None:
     message = refusal(override)
     assert message.startswith(f"--set {override}: ")
     assert said in message

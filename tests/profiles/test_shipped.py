@@ -34,7 +34,7 @@ def test_loads_under_its_own_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_opens_with_commands_that_use_it(name: str) -> None:
+def test_a_readme_opens_with_commands_that_use_it(name: str) -> None:
     opening = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").split("\n\n")[0]
     commands = re.findall(r"^#   python (jobs/\w+\.py) +--profile (\S+)", opening, flags=re.MULTILINE)
     assert len(commands) >= 2

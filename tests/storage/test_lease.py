@@ -191,7 +191,7 @@ class HeldBack(Run):
         super().put(path, data)
 
 
-def test_a_renewal_that_lands_after_a_takeover_gives_nothing_back(
+def test_a_renewal_that_arrives_after_a_takeover_does_not_restore_the_lease(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, waits, told = threading.Event(), threading.Event(), threading.Event()
@@ -217,7 +217,7 @@ def test_a_renewal_that_lands_after_a_takeover_gives_nothing_back(
     assert place.run().read("images")["image"].to_pylist() == [b"new"]
 
 
-def test_a_clock_that_is_a_minute_ahead_takes_no_living_job_s_run(
+def test_a_clock_that_is_a_minute_ahead_does_not_take_over_a_live_job_s_run(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with other_process(place.uri, lease_s=3.0) as other:
@@ -284,7 +284,7 @@ def rounds(
 
 
 @pytest.mark.parametrize(("workers", "number", "machine"), [(2, 8, ""), (8, 3, ""), (8, 1, "machine")])
-def test_of_processes_that_claim_at_once_exactly_one_has_the_run(
+def test_exactly_one_of_several_concurrent_claims_gets_the_run(
     place: Place, workers: int, number: int, machine: str
 ) -> None:
     context = multiprocessing.get_context("forkserver")
@@ -309,7 +309,7 @@ def test_of_processes_that_claim_at_once_exactly_one_has_the_run(
     assert place.store is None or len(place.lease()) == 2 * number
 
 
-def test_a_second_job_is_refused_and_told_who_holds_the_run(place: Place) -> None:
+def test_a_second_job_is_refused_and_the_holder_is_named(place: Place) -> None:
     with other_process(place.uri) as other:
         begun = time.monotonic()
         with pytest.raises(RunLocked) as refused, RunLease(place.run(), "fuse"):
@@ -355,7 +355,7 @@ def test_a_copy_of_a_run_has_all_that_was_finished_before_a_takeover(tmp_path: P
             assert sorted(held.run.read("images")["image_id"].to_pylist()) == ["0", "1"]
 
 
-def test_a_step_of_the_clock_takes_no_living_job_s_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_step_does_not_take_over_a_live_job_s_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with other_process(tmp_path / "run") as other:
         boot = psutil.boot_time()
         monkeypatch.setattr("psutil._psplatform.boot_time", lambda: boot + 61)
@@ -364,7 +364,7 @@ def test_a_step_of_the_clock_takes_no_living_job_s_run(tmp_path: Path, monkeypat
         assert [claim.pid for claim in holders(open_run(str(tmp_path / "run")))] == [other.process.pid]
 
 
-def test_a_run_that_others_leave_unused_is_claimed_or_held(tmp_path: Path) -> None:
+def test_concurrent_claims_of_an_unused_run_succeed_or_are_refused(tmp_path: Path) -> None:
     run, until = open_run(str(tmp_path / "run")), time.monotonic() + 3
 
     def claim(_: int) -> list[str]:
@@ -383,20 +383,20 @@ def test_a_run_that_others_leave_unused_is_claimed_or_held(tmp_path: Path) -> No
         assert [error for errors in threads.map(claim, range(3)) for error in errors] == []
 
 
-def test_a_process_that_has_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_a_process_with_a_reused_pid_is_not_mistaken_for_the_dead_holder(tmp_path: Path) -> None:
     claim_of(tmp_path / "run", machine=machine_id(), pid=os.getpid(), started=1.0)
     with RunLease(open_run(str(tmp_path / "run")), "caption"):
         pass
 
 
-def test_a_holder_on_another_machine_that_is_silent_is_taken_over_when_its_lease_ends(tmp_path: Path) -> None:
+def test_a_silent_holder_on_another_machine_is_taken_over_when_its_lease_ends(tmp_path: Path) -> None:
     claim_of(tmp_path / "run", lease_s=1.5)
     begun = time.monotonic()
     with RunLease(open_run(str(tmp_path / "run")), "caption"):
         assert 1.5 <= time.monotonic() - begun < 6
 
 
-def test_a_released_run_is_had_at_once(place: Place) -> None:
+def test_a_released_run_is_acquired_immediately(place: Place) -> None:
     with other_process(place.uri, machine="far") as other:
         assert other.ask("write 0") == "done"
         assert other.process.stdin is not None
@@ -421,7 +421,7 @@ def test_eight_restarts_in_a_row(place: Place) -> None:
     assert place.lease() == sorted(f"epoch-{n:08d}.{kind}" for n in range(1, 9) for kind in ("json", "done"))
 
 
-def test_a_living_holder_renews_its_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_holder_renews_its_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunLease(place.run(), "caption", lease_s=3.0) as held:
         be_on_machine(monkeypatch, "another machine")
         for _ in range(2):
@@ -430,7 +430,7 @@ def test_a_living_holder_renews_its_lease(place: Place, monkeypatch: pytest.Monk
         assert not held.taken_over
 
 
-def test_a_run_without_a_job_is_written_as_ever(tmp_path: Path) -> None:
+def test_a_run_without_a_job_is_written_without_an_epoch(tmp_path: Path) -> None:
     run = open_run(str(tmp_path / "run"))
     with RunLease(run, "caption") as held:
         held.run.write("images", "0-a", images("0"))
@@ -463,7 +463,7 @@ def test_a_run_where_nothing_can_be_claimed_is_refused() -> None:
 # A store that fails.
 
 
-def test_a_claim_whose_answer_is_lost_is_known_again(server: ObjectStore, tmp_path: Path) -> None:
+def test_a_claim_whose_response_is_lost_is_recognised(server: ObjectStore, tmp_path: Path) -> None:
     place = Place(server.uri("shop", tmp_path.name), server)
     for epoch in (1, 2):
         server.fault("late", requests=1, only="PUT")
@@ -473,7 +473,7 @@ def test_a_claim_whose_answer_is_lost_is_known_again(server: ObjectStore, tmp_pa
             assert held.run.fence.epoch == epoch
 
 
-def test_a_store_that_is_away_for_longer_than_the_lease_costs_no_job_its_run(
+def test_a_store_outage_longer_than_the_lease_does_not_lose_the_run(
     server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Place(server.uri("shop", tmp_path.name), server)
@@ -490,7 +490,7 @@ def test_a_store_that_is_away_for_longer_than_the_lease_costs_no_job_its_run(
     assert sorted(place.run().read("images")["image_id"].to_pylist()) == ["0", "1"]
 
 
-def test_a_store_that_is_down_or_refuses_gives_nobody_the_run(server: ObjectStore, tmp_path: Path) -> None:
+def test_no_job_gets_the_run_from_a_store_that_is_down_or_refuses(server: ObjectStore, tmp_path: Path) -> None:
     place = Place(server.uri("shop", tmp_path.name), server)
     for kind, wanted in (("500", "did not answer"), ("403", "check the credentials")):
         server.fault(kind, only="PUT")
@@ -529,7 +529,7 @@ def test_a_holder_whose_claim_is_another_job_s_has_lost_the_run(place: Place) ->
 
 
 @pytest.mark.parametrize("proxy", ["of the environment", "of the store"])
-def test_claims_go_the_way_of_all_other_requests(
+def test_claims_use_the_proxy_settings_of_all_other_requests(
     server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -551,7 +551,7 @@ def test_claims_go_the_way_of_all_other_requests(
         ({"endpoint_override": "host:9", "force_virtual_addressing": True}, "https://shop.host:9/x"),
     ],
 )
-def test_claims_go_to_the_address_of_the_bucket(
+def test_claims_are_sent_to_the_address_of_the_bucket(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], wanted: str
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)

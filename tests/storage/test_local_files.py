@@ -34,7 +34,7 @@ def test_a_file_is_created_once(tmp_path: Path, link: Callable[[str, str], None]
 
 
 @pytest.mark.parametrize("link", [os.link, refused])
-def test_of_many_that_create_a_file_one_does(tmp_path: Path, link: Callable[[str, str], None]) -> None:
+def test_exactly_one_of_many_concurrent_creators_succeeds(tmp_path: Path, link: Callable[[str, str], None]) -> None:
     with ThreadPoolExecutor(8) as threads:
         for number in range(25):
             path = str(tmp_path / str(number))

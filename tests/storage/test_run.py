@@ -100,7 +100,7 @@ def test_a_name_written_again_is_overwritten(run: Run) -> None:
     assert run.read("images", ["image_id", "width"]).to_pylist() == [{"image_id": "0a2", "width": 9}]
 
 
-def test_deleting_what_is_gone_is_no_error(run: Run) -> None:
+def test_deleting_a_missing_file_is_no_error(run: Run) -> None:
     path = run.write("images", "0a", images("0a1"))
     run.delete([path, path, run.path("images", "never.parquet")])
     assert run.files("images") == []
@@ -149,14 +149,14 @@ def test_partitions() -> None:
     assert [Run.partition(f"/a-b/t/{name}.parquet") for name in ("3f", "3f-late", "3f-a-b")] == ["3f"] * 3
 
 
-def test_the_partition_is_told_by_the_name_before_the_dash(tmp_path: Path) -> None:
+def test_the_partition_is_the_name_before_the_dash(tmp_path: Path) -> None:
     run = local(tmp_path)
     for stem in ("3", "3-late", "3f"):
         run.write("images", stem, images(stem))
     assert sorted(run.read("images", ["image_id"], "3")["image_id"].to_pylist()) == ["3", "3-late"]
 
 
-def test_one_row_an_id_and_the_last_writer_is_believed(tmp_path: Path) -> None:
+def test_one_row_per_id_and_the_last_writer_wins(tmp_path: Path) -> None:
     run = local(tmp_path)
     late = run.write("images", "0-a", images("01", "02", width=2))
     early = run.write("images", "0-b", images("02", "03", "03", width=1))
@@ -187,7 +187,7 @@ def test_rejects_have_no_id_and_are_all_kept(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 2), st.integers()), max_size=12))
-def test_the_last_of_each(rows: list[tuple[str | None, int, int]]) -> None:
+def test_the_last_row_of_each_key_is_kept(rows: list[tuple[str | None, int, int]]) -> None:
     schema = pa.schema([("x", pa.string()), ("y", pa.int64()), ("value", pa.decimal256(40))])
     table = pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
     kept = [tuple(row.values()) for row in latest_rows(table, ["x", "y"]).to_pylist()]
@@ -218,7 +218,7 @@ def test_rows_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, rows
     assert everything(tmp_path) == []
 
 
-def test_a_writer_that_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_writer_that_fails_midway_leaves_the_previous_content(tmp_path: Path) -> None:
     run = local(tmp_path)
     path = run.write("images", "0", images("01"))
     broken: Any = 5
@@ -228,7 +228,7 @@ def test_a_writer_that_fails_half_way_leaves_what_was_there(tmp_path: Path) -> N
     assert run.read("images")["image_id"].to_pylist() == ["01"]
 
 
-def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
+def test_a_path_that_is_blocked_by_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(RunError, match=r"cannot write .*/run/images/0\.parquet: .*fix that and run again"):
         local(tmp_path).write("images", "0", images("01"))
@@ -254,7 +254,7 @@ run.write("images", "1", rows(20))
 """
 
 
-def test_a_store_that_takes_no_more_is_named_and_keeps_what_it_has(tmp_path: Path) -> None:
+def test_a_full_store_is_named_and_keeps_its_files(tmp_path: Path) -> None:
     """The system itself refuses to let the file grow, as on a full disk."""
     told = subprocess.run(
         [sys.executable, "-c", _LIMITED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
@@ -280,7 +280,7 @@ while True:
 """
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_time_leaves_intact_files(tmp_path: Path) -> None:
     for delay_s in (0.0, 0.005):
         with subprocess.Popen(
             [sys.executable, "-c", _ENDLESS, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -391,7 +391,7 @@ except StoreError as error:
 """
 
 
-def test_a_shortage_of_memory_is_no_damage(tmp_path: Path) -> None:
+def test_a_shortage_of_memory_does_not_count_as_damage(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _SHORT_OF_MEMORY, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
@@ -400,7 +400,7 @@ def test_a_shortage_of_memory_is_no_damage(tmp_path: Path) -> None:
     assert "; give the job more memory; " in done.stdout
 
 
-def test_what_pyarrow_does_not_support_is_no_damage(tmp_path: Path) -> None:
+def test_what_pyarrow_does_not_support_does_not_count_as_damage(tmp_path: Path) -> None:
     run = local(tmp_path)
     path = run.write(
         "ingest/other", "0", pa.table({"key": [["a"]]}), schema=pa.schema([("key", pa.list_(pa.string()))])
@@ -409,7 +409,7 @@ def test_what_pyarrow_does_not_support_is_no_damage(tmp_path: Path) -> None:
         run.read_file(path, where=pc.field("key") > "a")
 
 
-def test_a_column_of_another_type_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_a_column_of_another_type_is_named_with_a_remedy(tmp_path: Path) -> None:
     run = local(tmp_path)
     path = run.write("captions", "0", pa.Table.from_pylist([{"view_id": "v", "calls": 2}], schema=SCHEMAS["captions"]))
     rows = run.read_file(path)
@@ -440,7 +440,7 @@ def test_a_column_of_another_type_is_named_with_what_to_do(tmp_path: Path) -> No
         ("samples", "move it to another folder and run ingest again"),  # its size is the same: ingest would skip it
     ],
 )
-def test_no_mend_of_a_damaged_page_costs_what_was_paid_for(tmp_path: Path, table: str, mend: str) -> None:
+def test_the_remedy_for_a_damaged_page_keeps_completed_work(tmp_path: Path, table: str, mend: str) -> None:
     run = local(tmp_path)
     row = dict.fromkeys(IDS[table], "an id of some length")
     path = Path(run.write(table, "0", pa.Table.from_pylist([row], schema=SCHEMAS[table])))
@@ -491,7 +491,7 @@ def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
         run.read_json("summary/ingest.json")
 
 
-def test_summaries_are_for_people_too(tmp_path: Path) -> None:
+def test_summaries_are_human_readable(tmp_path: Path) -> None:
     local(tmp_path).write_json("summary/x.json", {"κ": 1.5})
     text = (tmp_path / "run/summary/x.json").read_text(encoding="utf-8")
     assert text == '{\n  "κ": 1.5\n}\n'
@@ -508,7 +508,7 @@ def test_every_table_names_its_ids() -> None:
     ("uri", "below"),
     [("/data/run/", "/data/run/plan-1"), ("s3://shop/run?region=eu", "s3://shop/run/plan-1?region=eu")],
 )
-def test_a_folder_below_a_run_keeps_what_its_uri_says_of_the_store(tmp_path: Path, uri: str, below: str) -> None:
+def test_a_folder_below_a_run_keeps_the_store_settings_of_its_uri(tmp_path: Path, uri: str, below: str) -> None:
     run = replace(open_run(str(tmp_path)), uri=uri)
     assert run.below("plan-1").uri == below
     assert run.below("plan-1").root == f"{tmp_path}/plan-1"
@@ -534,7 +534,7 @@ def test_a_run_may_read_tables_of_another_and_never_write_them(tmp_path: Path) -
         ("runs/demo", "runs/demo"),
     ],
 )
-def test_a_label_holds_no_secrets(uri: str, label: str) -> None:
+def test_a_label_contains_no_secrets(uri: str, label: str) -> None:
     assert Run(pafs.LocalFileSystem(), "x", uri).label == label
 
 
@@ -556,7 +556,7 @@ def written_at(run: Run, stem: str, at: float, *ids: str) -> str:
     return path
 
 
-def test_a_data_file_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
 
     def noted(name: str) -> Callable[..., Any]:
@@ -615,7 +615,7 @@ def test_files_count_up_to_the_moment_of_a_takeover(tmp_path: Path) -> None:
         assert [reader.stem(path) for path in reader.files("images")] == ["1"]
 
 
-def test_of_writes_in_one_second_the_later_epoch_counts(tmp_path: Path) -> None:
+def test_the_later_epoch_of_writes_in_one_second_counts(tmp_path: Path) -> None:
     run = local(tmp_path)
     for epoch in (10, 9):
         written_at(under(run, epoch), f"0-{epoch}", 2000, "a")

@@ -105,7 +105,7 @@ def at_once(calls: list[Callable[[], Any]]) -> list[bool]:
         return list(pool.map(lambda call: call() in (None, True), calls))
 
 
-def test_a_table_goes_round_through_uris_of_both_kinds(store: ObjectStore, run: Run) -> None:
+def test_a_table_survives_a_round_trip_through_uris_of_both_kinds(store: ObjectStore, run: Run) -> None:
     run.write("images", "0a", images("0a1", "0a2"))
     assert is_object_store(pafs.SubTreeFileSystem("shop", run.fs))
     plain = open_run(f"s3://shop/{run.root.removeprefix('shop/')}/")
@@ -124,7 +124,7 @@ print(run.fs.__reduce__()[1][0]["request_timeout"], run.retry_policy.total_s)
 """
 
 
-def test_a_run_goes_to_other_processes_with_its_settings_and_no_keys(store: ObjectStore, run: Run) -> None:
+def test_a_run_is_sent_to_other_processes_with_its_settings_and_no_keys(store: ObjectStore, run: Run) -> None:
     run.write("images", "0", images("01"))
     data = pickle.dumps(run)
     assert b"testing" not in data
@@ -146,7 +146,7 @@ def test_a_run_goes_to_other_processes_with_its_settings_and_no_keys(store: Obje
         ("s3://b/x?allow_bucket_creation=true", {"allow_bucket_creation": True}),
     ],
 )
-def test_what_a_uri_says_of_its_store_is_kept(uri: str, settings: dict[str, object]) -> None:
+def test_the_store_settings_of_a_uri_are_kept(uri: str, settings: dict[str, object]) -> None:
     filesystem, inner = open_path(uri)
     found = pickle.loads(pickle.dumps(filesystem)).__reduce__()[1][0]
     assert {name: found[name] for name in settings} == settings
@@ -154,7 +154,7 @@ def test_what_a_uri_says_of_its_store_is_kept(uri: str, settings: dict[str, obje
 
 
 @pytest.mark.parametrize("kind", ["500,503,reset", "half,late"])
-def test_a_burst_of_failures_passes_unseen(store: ObjectStore, run: Run, kind: str) -> None:
+def test_a_burst_of_failures_is_retried(store: ObjectStore, run: Run, kind: str) -> None:
     calls = everything(run)
     store.fault(kind, seconds=1.5)
     begun = time.monotonic()
@@ -197,7 +197,7 @@ def test_a_slow_store_is_no_failure(store: ObjectStore, run: Run) -> None:
 
 
 @pytest.mark.parametrize("kind", ["403", "key"])
-def test_a_store_that_refuses_ends_it_at_once(store: ObjectStore, run: Run, kind: str) -> None:
+def test_a_refusal_by_the_store_is_an_immediate_error(store: ObjectStore, run: Run, kind: str) -> None:
     calls = everything(run)
     before = below(store, run)
     store.fault(kind)
@@ -212,7 +212,7 @@ def test_a_store_that_refuses_ends_it_at_once(store: ObjectStore, run: Run, kind
     assert below(store, run) == before
 
 
-def test_a_bucket_that_is_not_there(store: ObjectStore) -> None:
+def test_a_missing_bucket_is_reported(store: ObjectStore) -> None:
     run = open_run(store.uri("elsewhere", "run"))
     begun = time.monotonic()
     with pytest.raises(StoreError, match=r"cannot write elsewhere/run/images/0\.parquet: .*; create the bucket"):
@@ -245,7 +245,7 @@ def test_a_store_that_comes_back_is_found(running: ObjectStore) -> None:
             assert run.read("images").num_rows == 1
 
 
-def test_a_write_that_fails_leaves_what_was_there(store: ObjectStore, run: Run) -> None:
+def test_a_failed_write_leaves_the_previous_content(store: ObjectStore, run: Run) -> None:
     path = run.write("images", "0", images("01"))
     before = below(store, run)
     hasty = replace(run, retry_policy=SHORT)
@@ -286,7 +286,7 @@ print("whole")
 """
 
 
-def test_a_signal_at_any_moment_leaves_a_whole_file(store: ObjectStore, run: Run) -> None:
+def test_a_signal_at_any_time_leaves_an_intact_file(store: ObjectStore, run: Run) -> None:
     run.put(run.path("x"), b"whole")
     told = subprocess.run([sys.executable, "-c", _INTERRUPTED, run.uri], cwd=ROOT, capture_output=True, text=True)
     assert told.stdout == "whole\n", told.stderr[-500:]
@@ -302,7 +302,7 @@ while True:
 """
 
 
-def test_a_writer_killed_in_the_middle_leaves_a_whole_file(store: ObjectStore, run: Run) -> None:
+def test_a_writer_killed_during_a_write_leaves_an_intact_file(store: ObjectStore, run: Run) -> None:
     """More than the parts of an upload hold, so that some of it is there before the rest."""
     for delay_s in (0.0, 0.03):
         with subprocess.Popen(
@@ -334,7 +334,7 @@ def test_a_failing_store_never_makes_a_file_count_as_broken(store: ObjectStore, 
         run.read_bytes(run.path("gone"))
 
 
-def test_the_store_is_asked_no_more_often_than_need_be(store: ObjectStore, run: Run) -> None:
+def test_the_store_gets_no_unnecessary_requests(store: ObjectStore, run: Run) -> None:
     for number in range(20):
         run.write("images", f"{number:02}", images(f"{number:02}"))
     assert store.heal()["asked"] == {"PUT": 20}
@@ -405,7 +405,7 @@ def test_ranges_read_like_a_file(store: ObjectStore, run: Run) -> None:
         open_ranges(run.fs, run.path("gone"))
 
 
-def test_pictures_of_a_store_that_hiccups(store: ObjectStore, run: Run) -> None:
+def test_images_of_a_store_with_transient_failures(store: ObjectStore, run: Run) -> None:
     run.put(run.path("a.png"), b"picture")
     root = Root.of(run.uri)
     locator = root.locator(f"{root.path}/a.png")
@@ -420,7 +420,7 @@ def test_pictures_of_a_store_that_hiccups(store: ObjectStore, run: Run) -> None:
         files.read(locator, 100)
 
 
-def test_google_s_store_is_understood_too(running: ObjectStore) -> None:
+def test_google_cloud_storage_is_supported(running: ObjectStore) -> None:
     options = f"scheme=http&endpoint_override=127.0.0.1:{running.port}&retry_limit_seconds=1"
     run = open_run(f"gs://anonymous@shop/run?{options}", RetryPolicy(total_s=0.1))
     assert is_object_store(run.fs)

@@ -52,7 +52,7 @@ def test_also_buy_is_no_letter_a(options: list[str]) -> None:
     "text",
     ["A", "a", "A.", "A:", "A: ", "(A)", "(a).", "a)", " A\n", "**A**", "[A]", "A, because it is", "A: Something else"],
 )
-def test_a_letter_that_stands_alone(text: str) -> None:
+def test_a_single_letter_selects_its_option(text: str) -> None:
     assert read("PRP", text, PRP_OPTIONS) == PRP_OPTIONS[0]
     assert read("CC", text.replace("A", "B", 1).replace("(a", "(b").replace("a)", "b)"), CC) in CC
 
@@ -71,7 +71,7 @@ def test_unlettered_options_have_no_letters() -> None:
     assert read("CC", "a", ["Saws", "Drills"]) is None
 
 
-def test_the_exact_option_goes_before_its_letter() -> None:
+def test_the_exact_option_has_precedence_over_its_letter() -> None:
     options = ["A: B", "B: A"]
     assert read("CC", "B", options) == "A: B"
     assert read("CC", "B: A", options) == "B: A"
@@ -98,7 +98,7 @@ def test_very_positive_is_not_positive(options: list[str]) -> None:
     assert read("SA", "between positive and negative", options) is None
 
 
-def test_label_words_choose_the_option_that_stands_for_them() -> None:
+def test_label_words_choose_the_option_that_means_them() -> None:
     labels = find_task("MPC").labels
     assert [read("MPC", label.title(), MPC_OPTIONS) for label in labels] == MPC_OPTIONS
     assert [find_task("MPC").label(option) for option in MPC_OPTIONS] == list(labels)
@@ -111,7 +111,7 @@ def test_label_words_choose_the_option_that_stands_for_them() -> None:
 @pytest.mark.parametrize(
     "text", ["", "  ", ".", "I cannot tell.", "also buy and also view", "A, B", "a/b", "A B C", "\x00"]
 )
-def test_what_cannot_be_read_is_none(text: str) -> None:
+def test_an_unreadable_answer_is_none(text: str) -> None:
     assert read("PRP", text, PRP_OPTIONS) is None
 
 

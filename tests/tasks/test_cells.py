@@ -45,12 +45,12 @@ def test_an_object_is_read_however_often_it_was_encoded(cell: object) -> None:
         "{'text': array(['positive', 'negative'], dtype=object)}",
     ],
 )
-def test_a_list_is_read_however_it_was_printed(cell: str) -> None:
+def test_a_list_is_read_in_every_printed_form(cell: str) -> None:
     assert sample("SA", options=cell, output="negative").options == tuple(CHOICES)
 
 
 @pytest.mark.parametrize("cell", ["['Tent' 'Stove']", "['1st: Tent', '2nd: Stove']", "{'history': ['Tent', 'Stove']}"])
-def test_histories_are_read_however_they_were_printed(cell: str) -> None:
+def test_histories_are_read_in_every_printed_form(cell: str) -> None:
     assert sample("SR", input=cell) == sample("SR")
 
 
@@ -120,7 +120,7 @@ def test_a_tuple_or_set_is_a_list_where_a_column_holds_one() -> None:
     assert sample("PRP", caption_info="[None, 'a mug']").captions == (None, "a mug")
 
 
-def test_layers_are_bounded() -> None:
+def test_encoding_layers_are_bounded() -> None:
     cell: object = REVIEW
     for _ in range(4):
         cell = json.dumps(cell)
@@ -136,7 +136,7 @@ def test_nesting_without_end_is_no_literal(cell: str) -> None:
 
 
 @pytest.mark.parametrize("nothing", ["NA", "n/a", "NaN", "None", "null", " NA ", "<NA>"])
-def test_a_caption_that_says_that_there_is_none(nothing: str) -> None:
+def test_a_caption_placeholder_for_none_counts_as_missing(nothing: str) -> None:
     row = sample("PRP", caption_info=[nothing, "a mug"])
     assert row.captions == (None, "a mug")
     assert sample("CC", caption_info=nothing).captions == (None,)

@@ -48,11 +48,11 @@ def test_the_best_image_of_an_object(cell: object) -> None:
         {"file": "front view", "photo": {"url": "p.jpg", "source": "shop"}},
     ],
 )
-def test_a_value_that_is_no_reference_is_passed_over(cell: object) -> None:
+def test_a_value_that_is_no_reference_is_skipped(cell: object) -> None:
     assert sample("CC", images=cell).images == ("p.jpg",)
 
 
-def test_an_object_of_flags_holds_no_reference() -> None:
+def test_an_object_of_flags_contains_no_reference() -> None:
     (image,) = sample("CC", images={"large": True}).images
     assert isinstance(image, UnreadableImage)
     assert sample("CC", images={"source": "p.jpg"}).images == ("p.jpg",)

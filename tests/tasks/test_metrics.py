@@ -41,7 +41,7 @@ def test_metrics_can_be_pickled(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", PRIMARY)
-def test_all_right_is_one(code: str) -> None:
+def test_all_correct_answers_score_one(code: str) -> None:
     truth = [*(find_task(code).labels or ("A: Tent", "B: Stove"))]
     assert set(score(code, truth, truth).values()) == {1.0}
 
@@ -85,7 +85,7 @@ def test_labels_come_from_the_task_and_not_from_what_occurs() -> None:
     )
 
 
-def test_a_failure_is_no_label_of_its_own() -> None:
+def test_a_failure_is_not_a_separate_label() -> None:
     told = score("MPC", ["exact", "substitute", "complement", "irrelevant"], ["exact", "substitute", "complement", "?"])
     assert told == pytest.approx(
         {"accuracy": 3 / 4, "macro_recall": 3 / 4, "macro_precision": 3 / 4, "macro_f1": 3 / 4}

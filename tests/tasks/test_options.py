@@ -72,7 +72,7 @@ def test_letters_of_sr_are_no_part_of_a_title() -> None:
         ([{"id": "B01", "title": "Kettle", "brand": "Acme"}, {"id": "B02", "title": "Tent"}], "B01", "Kettle, Acme"),
     ],
 )
-def test_a_number_or_code_of_an_option_stands_for_it(options: object, output: object, expected: str) -> None:
+def test_a_number_or_code_of_an_option_selects_it(options: object, output: object, expected: str) -> None:
     row = sample("CC", options=options, output=output)
     assert row.output == expected
     assert expected in row.options
@@ -102,7 +102,7 @@ def test_lists_that_do_not_fit_are_refused(options: object) -> None:
     [(True, "yes"), (False, "no"), (1, "yes"), (0, "no"), (1.0, "yes"), ("true", "yes"), ("FALSE", "no"), ("Y", "yes"),
      ("n", "no"), ("t", "yes"), ("0", "no"), ("[true]", "yes")],
 )  # fmt: skip
-def test_truths_in_other_words(code: str, spelling: object, answer: str) -> None:
+def test_true_answers_in_other_words(code: str, spelling: object, answer: str) -> None:
     row = sample(code, output=spelling)
     assert row.output == answer
     assert row.notes == ("outputs of true/false, 1/0 or Y/N read as yes/no",)
@@ -235,7 +235,7 @@ def test_objects_among_texts_show_no_mark_of_the_true_option() -> None:
 
 
 @pytest.mark.parametrize("output", ["5", "A: 5", 5])
-def test_an_option_that_stands_for_no_label_is_refused(output: object) -> None:
+def test_an_option_that_matches_no_label_is_refused(output: object) -> None:
     options = ["A: 1", "B: 2", "C: 3", "D: 4", "A: 5"] if output == "A: 5" else ["1", "2", "3", "4", "5"]
     assert refusal("SA", options=options, output=output) == (
         f"the true option '{output}' matches no label of SA: word the options as its labels, very positive,"

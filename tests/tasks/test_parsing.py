@@ -33,7 +33,7 @@ def test_the_released_record(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_decoded_cells_say_the_same_as_json(code: str) -> None:
+def test_decoded_cells_give_the_same_sample_as_json(code: str) -> None:
     cells = {key: json.loads(str(record(code)[key])) for key in ("input", "options", "images")}
     assert sample(code, **cells) == sample(code)
     assert sample(code, **cells).sample_id == sample(code).sample_id

@@ -19,7 +19,7 @@ def test_seven_tasks_in_the_papers_order() -> None:
     assert all(name == task.name for name, task in TASKS.items())
 
 
-def test_a_task_says_all_that_is_needed_of_it() -> None:
+def test_a_task_defines_its_templates_and_a_cue_per_label() -> None:
     for task in TASKS.values():
         assert task.quality_template.count("{{caption}}") == 1, task.code
         assert "{{caption}}" not in task.caption_template

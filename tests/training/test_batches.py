@@ -30,7 +30,7 @@ def test_epochs_and_seeds_differ_in_their_order() -> None:
 
 
 @given(lengths=st.lists(st.integers(1, 900), min_size=1, max_size=40), world=st.integers(1, 5))
-def test_workers_share_a_batch_without_rest(lengths: list[int], world: int) -> None:
+def test_workers_share_a_batch_without_a_remainder(lengths: list[int], world: int) -> None:
     batch = list(range(len(lengths)))
     shares = [share_of(batch, np.array(lengths), rank, world) for rank in range(world)]
     assert sorted(index for share in shares for index in share) == batch
@@ -49,7 +49,7 @@ def test_labels_are_the_tokens_of_the_answer_alone() -> None:
         assert int(inputs["attention_mask"][row].sum()) == len(turn.ids)
 
 
-def test_packed_turns_begin_anew_each() -> None:
+def test_packed_turns_restart_their_positions() -> None:
     inputs, labels = packed(TURNS)
     assert inputs["position_ids"].tolist() == [[*range(5), *range(9), *range(4)]]
     assert labels[labels != -100].tolist() == [token for turn in TURNS for token in turn.ids[turn.start :]]
@@ -68,7 +68,7 @@ def test_micro_batches_keep_their_budget_and_lose_nothing(pack: bool, lengths: l
         assert len(part.rows) == 1 or max(lengths[row] for row in part.rows) <= 50
 
 
-def test_the_rate_rises_to_its_peak_and_falls_to_nought() -> None:
+def test_the_learning_rate_warms_up_to_its_peak_and_decays_to_zero() -> None:
     rates = [rate_at(step, 100, 5, 1e-4) for step in range(100)]
     assert rates[:5] == pytest.approx([2e-5, 4e-5, 6e-5, 8e-5, 1e-4])
     assert rates[5] == max(rates)

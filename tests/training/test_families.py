@@ -136,7 +136,7 @@ def test_vllm_answers_with_a_trained_adapter_and_with_the_merged_model(tmp_path:
             assert plain != pytest.approx(told, abs=0.05)
 
 
-def test_memory_is_told_from_the_settings_alone(tmp_path: Path) -> None:
+def test_memory_is_estimated_from_the_settings_alone(tmp_path: Path) -> None:
     spec = build("llama", tmp_path / "base", tied=False)
     told = estimate(spec, SETTINGS)
     trainable = load_trainable(spec, torch.device("cpu"))

@@ -56,7 +56,7 @@ def test_out_of_memory_is_final_only_on_a_gpu_that_no_other_process_uses(
     assert isinstance(final_error(torch.OutOfMemoryError("CUDA out of memory")), TrainingError)
 
 
-def test_without_a_gpu_nothing_shares_it() -> None:
+def test_without_a_gpu_out_of_memory_is_final() -> None:
     assert isinstance(final_error(no_memory()), TrainingError)
 
 
@@ -70,5 +70,5 @@ def test_without_a_gpu_nothing_shares_it() -> None:
         (77.9, 0, 80, True),
     ],
 )
-def test_memory_that_other_processes_hold(free: float, reserved: float, total: float, others: bool) -> None:
+def test_memory_used_by_other_processes(free: float, reserved: float, total: float, others: bool) -> None:
     assert others_hold_memory(int(free * GIB), int(reserved * GIB), int(total * GIB)) is others

@@ -28,7 +28,7 @@ def test_only_engines_import_model_classes() -> None:
     assert [path for path in modules if imported(path) & {"transformers", "vllm", "bitsandbytes"}] == []
 
 
-def test_fusion_stands_below_captioning_and_the_engine_room() -> None:
+def test_fusion_imports_neither_captioning_nor_the_pipeline() -> None:
     text = "".join(path.read_text() for path in (ROOT / "fusion").glob("*.py"))
     assert "caslie_ray.captioning" not in text
     assert "caslie_ray.pipeline" not in text

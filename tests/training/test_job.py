@@ -142,7 +142,7 @@ def test_a_run_without_instructions_is_refused(tmp_path: Path) -> None:
         train(open_run(str(tmp_path)), small())
 
 
-def test_a_rate_that_breaks_the_loss_ends_the_job_with_the_samples(run: Run) -> None:
+def test_a_diverging_learning_rate_ends_the_job_with_the_samples(run: Run) -> None:
     broken = load_profile("mini", [*SETTINGS, "training.learning_rate=1e30", "training.max_failures=2"])
     with pytest.raises(TrainingError, match=r"step [1-5]: the (loss|gradient) is"):
         train(run, broken, quiet=True)
@@ -174,7 +174,7 @@ def test_a_merge_that_did_not_end_is_done_again(made: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut short", "of a checkpoint that is gone", "of another Ray"])
-def test_checkpoints_that_are_not_whole_are_set_aside(run: Run, caplog: pytest.LogCaptureFixture, how: str) -> None:
+def test_incomplete_checkpoints_are_set_aside(run: Run, caplog: pytest.LogCaptureFixture, how: str) -> None:
     (spec,) = training_specs(small())
     folder = checkpoints_folder(spec)
     snapshot = {"ray_version": ray.__version__, "checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1"}]}
@@ -250,7 +250,7 @@ def test_a_checkpoint_of_another_base_is_refused_by_name(tmp_path: Path) -> None
     assert load_checkpoint(one.model, one.optimizer, tmp_path, "1234")["step"] == 1
 
 
-def test_training_ends_early_when_nothing_gets_better(run: Run) -> None:
+def test_training_stops_early_without_improvement(run: Run) -> None:
     patient = load_profile(
         "mini", [*SETTINGS, "training.epochs=20", "training.validations=20", "training.patience=2",
                  "training.learning_rate=1e-12"]

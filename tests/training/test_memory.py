@@ -98,7 +98,7 @@ def test_activations_are_those_of_real_passes(
     assert 0.95 < estimate(spec, chosen).activations * 2**30 / measured < 1.25
 
 
-def test_a_card_that_holds_not_one_sample_is_refused_and_a_small_one_lowers_the_limit(tmp_path: Path) -> None:
+def test_a_card_too_small_for_one_sample_is_refused_and_a_small_one_lowers_the_limit(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "bfloat16", vocabulary=32_000, hidden=1024, inner=4096)
     chosen = TrainingSettings(micro_tokens=16_384, gradient_checkpointing=True)
     need = estimate(spec, chosen)
@@ -118,7 +118,7 @@ def test_a_card_that_holds_not_one_sample_is_refused_and_a_small_one_lowers_the_
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_plan_says_which_cards_a_worker_fits(tmp_path: Path) -> None:
+def test_the_plan_names_the_cards_that_a_worker_fits(tmp_path: Path) -> None:
     run = write_instructions(open_run(str(tmp_path / "run")))
     on_gpus = load_profile("mini", [*SETTINGS, "training.resources.gpus=1", "training.micro_tokens=1000000"])
     lines = "\n".join(plan_training(run, on_gpus))
@@ -127,7 +127,7 @@ def test_the_plan_says_which_cards_a_worker_fits(tmp_path: Path) -> None:
     assert "GB" not in "\n".join(plan_training(run, load_profile("mini", SETTINGS)))
 
 
-def test_long_packs_want_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_packs_need_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     half, single = EngineSpec("x", dtype="bfloat16"), EngineSpec("x", dtype="float32")
     card, here = torch.device("cuda"), torch.device("cpu")
     assert attention_for(half, card, packing=True) == "sdpa"  # none is installed

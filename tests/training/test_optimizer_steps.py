@@ -102,7 +102,7 @@ def test_the_loss_is_that_of_transformers_over_the_answers_tokens() -> None:
     assert one.step(0).loss == pytest.approx(total / count, rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_names_step_and_samples() -> None:
+def test_a_nan_loss_is_reported_with_step_and_samples() -> None:
     one = learner()
     with torch.no_grad():
         dict(trained_parameters(one.model))["base_model.model.lm_head.lora_B.default.weight"].fill_(float("nan"))
@@ -119,7 +119,7 @@ def test_an_instruction_longer_than_the_context_loses_words_and_no_answer() -> N
     assert (done.cut, done.left_out) == (1, 1)
 
 
-def test_a_step_of_which_nothing_fits_learns_nothing_and_an_epoch_of_them_is_an_error() -> None:
+def test_a_step_in_which_no_sample_fits_is_skipped_and_an_epoch_of_them_is_an_error() -> None:
     held = examples(9).rows.to_pylist()
     for row in held[1:]:
         row |= {"prompt": "Fixed " * 5000, "prompt_fields": []}
@@ -135,7 +135,7 @@ def test_a_step_of_which_nothing_fits_learns_nothing_and_an_epoch_of_them_is_an_
         none.step(1)
 
 
-def test_a_validation_of_which_nothing_fits_has_no_loss() -> None:
+def test_a_validation_in_which_no_sample_fits_has_no_loss() -> None:
     held = examples(3).rows.to_pylist()
     for row in held:
         row |= {"prompt": "Fixed " * 5000, "prompt_fields": []}

@@ -42,7 +42,7 @@ def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor])
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_step_that_runs_out_of_memory_is_the_same_step(phase: Phase, checkpointing: bool) -> None:
+def test_a_step_that_runs_out_of_memory_gives_the_same_result(phase: Phase, checkpointing: bool) -> None:
     plain, small = learner(), learner()
     if checkpointing:
         small.model.enable_input_require_grads()
@@ -78,7 +78,7 @@ def test_a_sample_that_does_not_fit_alone_is_named() -> None:
         assert word in message
 
 
-def test_a_validation_that_runs_out_of_memory_is_the_same_validation() -> None:
+def test_a_validation_that_runs_out_of_memory_gives_the_same_result() -> None:
     one = learner()
     held_back = examples(24)
     found = []

@@ -69,7 +69,7 @@ def test_two_workers_train_what_one_trains(tmp_path: Path, shard: bool) -> None:
     assert share == pytest.approx(0.5 if shard else 1.0, abs=0.01)
 
 
-def test_a_base_that_is_shared_out_takes_less_of_each_worker() -> None:
+def test_a_sharded_base_needs_less_memory_per_worker() -> None:
     whole = TrainingSettings.model_validate({"num_workers": {"min": 4, "max": 8}})
     shared = whole.model_copy(update={"shard": True})
     assert estimate(SPEC, shared).weights == pytest.approx(estimate(SPEC, whole).weights / 4)

@@ -78,7 +78,7 @@ def test_nothing_is_left_of_an_owner_that_exits(mark: str) -> None:
     until_none_is_left(mark)
 
 
-def test_the_engine_ends_with_its_keeper(mark: str) -> None:
+def test_the_engine_ends_with_its_parent_process(mark: str) -> None:
     process, engine = owner(mark, "wait")
     keeper = psutil.Process(engine).ppid()
     assert keeper != process.pid, "Ray kills the children of an actor that it ends"

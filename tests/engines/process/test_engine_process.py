@@ -98,7 +98,7 @@ def test_a_row_costs_less_than_a_tenth_of_a_millisecond(make: Make) -> None:
         ("raise", r"RuntimeError: the device was lost"),
     ],
 )
-def test_a_row_that_ends_the_process_costs_itself(make: Make, command: str, how: str) -> None:
+def test_a_row_that_ends_the_process_fails_alone(make: Make, command: str, how: str) -> None:
     events: list[str] = []
     process = make(events=events)
     answers = process.generate(ask("a", command, "b"))
@@ -113,7 +113,7 @@ def test_a_row_that_ends_the_process_costs_itself(make: Make, command: str, how:
 
 
 @pytest.mark.parametrize("command", ["hang", "stop"])
-def test_a_row_that_hangs_costs_itself_and_may_be_tried_again(make: Make, command: str) -> None:
+def test_a_row_that_hangs_fails_alone_and_may_be_retried(make: Make, command: str) -> None:
     process = make(call_timeout_s=0.5, tries=1)
     started = time.monotonic()
     assert failure(process, command) == Failure("alone in its batch, it gave no answer in 0.5 s once on phi", True)
@@ -121,7 +121,7 @@ def test_a_row_that_hangs_costs_itself_and_may_be_tried_again(make: Make, comman
     assert texts(process, "a") == ["a"]
 
 
-def test_a_row_that_takes_too_much_memory_costs_itself_and_may_be_tried_again(make: Make) -> None:
+def test_a_row_that_takes_too_much_memory_fails_alone_and_may_be_retried(make: Make) -> None:
     events: list[str] = []
     process = make(events=events, memory_bytes=400 << 20, tries=1)
     found = failure(process, "allocate")
@@ -132,7 +132,7 @@ def test_a_row_that_takes_too_much_memory_costs_itself_and_may_be_tried_again(ma
     assert texts(process, "a") == ["a"]
 
 
-def test_among_64_rows_three_killers_get_a_reason_and_no_other(make: Make) -> None:
+def test_among_64_rows_only_three_fatal_ones_get_a_failure_reason(make: Make) -> None:
     process = make(tries=1)
     files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     rows = ["exit" if number in (5, 33, 63) else str(number) for number in range(64)]
@@ -157,7 +157,7 @@ def test_calls_overlap_and_busy_seconds_are_counted_once(make: Make) -> None:
     assert process.counters.choosing_s == pytest.approx(process.counters.busy_s - busy)
 
 
-def test_what_was_in_the_process_beside_the_row_that_ended_it_pays_nothing(make: Make) -> None:
+def test_rows_in_the_process_of_a_fatal_row_do_not_fail(make: Make) -> None:
     process = make(overlap=4, failures_in_a_row=50)
     with ThreadPoolExecutor(4) as threads:
         slow = [threads.submit(process.generate, ask("sleep:1", "a")) for _ in range(3)]
@@ -201,7 +201,7 @@ def test_the_next_call_is_prepared_while_one_is_computed(make: Make, tmp_path: P
     assert "computed fourth" not in trace.read_text()
 
 
-def test_an_engine_that_answers_nothing_any_more_is_down(make: Make) -> None:
+def test_an_engine_that_stopped_answering_is_down(make: Make) -> None:
     process = make(failures_in_a_row=2, tries=1)
     with pytest.raises(EngineDown, match="phi is down: each of the last 2 rows that it was given alone ended its"):
         process.generate(ask("exit", "exit", "exit"))
@@ -210,14 +210,14 @@ def test_an_engine_that_answers_nothing_any_more_is_down(make: Make) -> None:
         process.generate(ask("a"))
 
 
-def test_rows_are_at_fault_while_it_answers_what_it_answered(make: Make) -> None:
+def test_rows_are_at_fault_while_the_engine_repeats_an_earlier_answer(make: Make) -> None:
     process = make(failures_in_a_row=2, tries=1)
     assert texts(process, "a") == ["a"]
     answers = process.generate(ask("exit", "exit", "exit", "b"))
     assert [answer.failure is None for answer in answers] == [False, False, False, True]
 
 
-def test_a_load_that_fails_for_good_is_not_tried_again(make: Make) -> None:
+def test_a_permanent_load_failure_is_not_retried(make: Make) -> None:
     with pytest.raises(LoadError, match="there is no checkpoint phi-4") as caught:
         make(fakes.FAILING)
     assert caught.value.failure.kind == "final"
@@ -293,7 +293,7 @@ def test_a_call_can_be_cancelled_while_it_waits_and_while_it_is_computed(make: M
     assert process.counters.deaths == 0
 
 
-def test_a_cancelled_call_that_hangs_blocks_nobody(make: Make) -> None:
+def test_a_cancelled_call_that_hangs_blocks_no_other_call(make: Make) -> None:
     process = make(call_timeout_s=1.0)
     cancel = Cancel()
     threading.Timer(0.3, cancel.set).start()

@@ -69,7 +69,7 @@ def test_the_second_engine_sees_that_the_first_has_freed_memory(monkeypatch: pyt
     assert len(machine.ended) == 1
 
 
-def test_a_limit_of_its_own() -> None:
+def test_a_memory_limit_per_process_is_enforced() -> None:
     machine = Machine(used=10)
     watch = machine.watch(memory_bytes=1)
     until(lambda: machine.ended)
@@ -95,7 +95,7 @@ def test_the_container_s_limit_counts_where_it_is_lower(tmp_path: Path, monkeypa
         assert machine_usage().total > 100 << 20
 
 
-def test_the_kernel_s_kill_is_told_from_others() -> None:
+def test_an_oom_kill_is_distinguished_from_others() -> None:
     assert describe_exit(-9, [], oom_killed=True).memory
     assert describe_exit(-9, [], oom_killed=False).reason == "SIGKILL"
     assert not describe_exit(-11, [], oom_killed=True).memory

@@ -61,7 +61,7 @@ def test_captions_are_those_of_the_engine_in_this_process() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_checkpoint_that_is_not_there_is_final() -> None:
+def test_a_missing_checkpoint_is_a_final_error() -> None:
     with pytest.raises(LoadError, match="no-such-checkpoint") as caught:
         EngineProcess(replace(VOTER, checkpoint="./no-such-checkpoint"))
     assert caught.value.failure.kind == "final"

@@ -51,7 +51,7 @@ def failures(answers: Sequence[Generation]) -> dict[str, Failure]:
     return {answer.key: answer.failure for answer in answers if answer.failure is not None}
 
 
-def test_three_killers_among_64_rows_cost_themselves_and_no_other() -> None:
+def test_among_64_rows_three_fatal_ones_fail_alone() -> None:
     process = Process("7", "9", "60")
     answers = rule(failures_in_a_row=50).solve(rows(64), process, fail)
     assert [answer.key for answer in answers] == [str(number) for number in range(64)]
@@ -66,7 +66,7 @@ def test_three_killers_among_64_rows_cost_themselves_and_no_other() -> None:
     assert all(alone for keys, alone in process.asked[1:])
 
 
-def test_only_a_row_that_was_alone_counts_a_try() -> None:
+def test_a_try_is_counted_only_for_a_row_that_was_alone() -> None:
     process = Process("0")
     process.shared = True
     answers = rule(tries=1).solve(rows(1), process, fail)
@@ -74,7 +74,7 @@ def test_only_a_row_that_was_alone_counts_a_try() -> None:
     assert failures(answers)["0"].reason.endswith("(exit code 1) once on phi")
 
 
-def test_a_batch_that_had_not_begun_is_tried_again_whole() -> None:
+def test_a_batch_that_had_not_started_is_retried_completely() -> None:
     process = Process("0")
 
     def ask(requests: Sequence[Request], *, alone: bool, cancel: Any = None) -> list[Generation]:
@@ -88,7 +88,7 @@ def test_a_batch_that_had_not_begun_is_tried_again_whole() -> None:
 
 
 @pytest.mark.parametrize("death", [lambda: by_timeout(3.0), lambda: by_memory("it is full")])
-def test_time_and_memory_are_no_poison(death: Callable[[], Death]) -> None:
+def test_time_and_memory_limits_are_retryable(death: Callable[[], Death]) -> None:
     (failure,) = failures(rule().solve(rows(1), Process("0", death=death), fail)).values()
     assert failure.retryable
     assert failure.reason in (
@@ -103,7 +103,7 @@ def test_a_second_row_in_a_row_may_be_the_engine_s_fault() -> None:
     assert [failure.retryable for failure in found.values()] == [False, True]
 
 
-def test_rows_that_end_it_one_after_the_other_cost_themselves_while_it_answers_what_it_answered() -> None:
+def test_consecutive_fatal_rows_fail_alone_while_the_engine_repeats_an_earlier_answer() -> None:
     process = Process(*map(str, range(2, 8)))
     answers = rule(failures_in_a_row=3, tries=1).solve(rows(8), process, fail)
     assert [answer.failure is None for answer in answers] == [True] * 2 + [False] * 6
@@ -117,7 +117,7 @@ def test_an_engine_that_answers_nothing_is_down() -> None:
     assert down == ["each of the last 2 rows that it was given alone ended its process (exit code 1)"]
 
 
-def test_batches_that_die_in_a_row_take_it_down_unless_it_answers_what_it_answered() -> None:
+def test_batches_that_die_in_a_row_take_the_engine_down_unless_it_repeats_an_answer() -> None:
     process = Process("1")
     one = rule(failures_in_a_row=2)
     for _ in range(3):  # an answer in between

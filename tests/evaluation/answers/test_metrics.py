@@ -149,14 +149,14 @@ def test_a_gap_between_two_variants_of_the_same_samples_is_paired() -> None:
     assert mean_of(worse).high > mean_of(better).low
 
 
-def test_a_true_answer_outside_the_labels_is_never_hit() -> None:
+def test_a_true_answer_outside_the_labels_is_always_counted_as_wrong() -> None:
     given = Given("AP", ["maybe", "yes"], [FAILED, "yes"])
     found = score(cell("AP"), given.outcomes, 200)
     assert found.values["accuracy"] == 0.5
     assert found.interval("accuracy").low < 0.5 < found.interval("accuracy").high
 
 
-def test_an_answer_takes_a_byte_or_two() -> None:
+def test_an_answer_is_stored_in_one_or_two_bytes() -> None:
     """What the driver holds per answer, whatever the length of sample ids and options."""
     for task in TASKS.values():
         given = answered(task.code, 0.6)

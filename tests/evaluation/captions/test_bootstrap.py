@@ -21,7 +21,7 @@ def _coins(images: int, share: float, views: int = 1) -> Sums:
     return sums
 
 
-def test_a_rate_lies_in_its_interval_which_is_as_wide_as_theory_says() -> None:
+def test_a_rate_is_within_its_interval_which_has_the_theoretical_width() -> None:
     found = Bootstrap(_coins(900, 0.3), 1000).rate("heads", "tosses")
     assert found.value is not None
     assert found.low is not None
@@ -63,7 +63,7 @@ def test_all_of_a_few_has_a_wide_interval(views: int) -> None:
     assert none.as_dict() == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.3085, abs=1e-4), "n": 10 * views}
 
 
-def test_a_rate_of_nothing_is_none() -> None:
+def test_a_rate_without_cases_is_none() -> None:
     boot = Bootstrap(_coins(10, 1.0), 50)
     assert boot.rate("nothing", "never").as_dict() == {"value": None, "low": None, "high": None, "n": 0}
     assert Bootstrap(Sums(), 50).rate("heads", "tosses").value is None

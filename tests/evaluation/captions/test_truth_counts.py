@@ -55,7 +55,7 @@ def test_attributes_that_no_image_shows_are_not_expected_in_captions() -> None:
     assert sums.total("error/attribute missing") == 0
 
 
-def test_a_placeholder_that_is_described_is_an_hallucination() -> None:
+def test_a_described_placeholder_is_a_hallucination() -> None:
     sums = Sums()
     counts.count_caption(sums, "0", view("placeholder"), "A red hammer.", [])
     counts.count_caption(sums, "1", view("placeholder"), "No product can be seen.", [])
@@ -153,7 +153,7 @@ def test_figures_match_scikit_learn(votes: list[tuple[bool, dict[str, str]]]) ->
     assert judged["verdict"]["helpful_lost"]["value"] == pytest.approx(lost, abs=1e-6)
 
 
-def test_a_failed_voter_is_left_out_of_what_it_could_not_answer() -> None:
+def test_a_failed_voter_is_excluded_from_what_it_could_not_answer() -> None:
     sums = Sums()
     votes: list[dict[str, Any]] = [{"voter": "a", "answer": "yes"}, {"voter": "b", "answer": None}]
     count_agreement(sums, "0", votes)
@@ -163,7 +163,7 @@ def test_a_failed_voter_is_left_out_of_what_it_could_not_answer() -> None:
     assert not sums.names("pair/")
 
 
-def test_a_voter_that_always_fails_leaves_the_others_their_figures() -> None:
+def test_a_voter_that_always_fails_does_not_affect_the_figures_of_others() -> None:
     sums = Sums()
     for number in range(20):
         votes = [{"voter": "a", "answer": "yes"}, {"voter": "b", "answer": "yes" if number % 4 else "no"}]

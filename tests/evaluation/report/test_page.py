@@ -101,7 +101,7 @@ def test_filters_narrow_one_another_and_reset_widens_them(page: Page, html: str)
 
 
 @pytest.mark.parametrize("text", ["BLUE", "mug  red", "context of v0012", "v0012", "nothing like it"])
-def test_search_wants_every_word_in_context_or_caption(page: Page, html: str, text: str) -> None:
+def test_search_needs_every_word_in_context_or_caption(page: Page, html: str, text: str) -> None:
     page.open(html).search(text)
 
     words = text.lower().split()
@@ -150,7 +150,7 @@ def test_sort_puts_the_views_in_order(page: Page, html: str, name: str) -> None:
     assert page.all_shown == [one.view_id for one in sorted(VIEWS, key=SORTS[name])]
 
 
-def test_a_link_brings_back_what_was_shown(page: Page, html: str) -> None:
+def test_a_link_restores_what_was_shown(page: Page, html: str) -> None:
     page.open(html)
     page.select("verdict", "unused")
     page.select("sort", "p-low")

@@ -36,7 +36,7 @@ def test_worst_first_puts_confident_mistakes_before_errors_before_disagreement()
     ]  # fmt: skip
 
 
-def test_worst_first_without_truth_goes_by_errors_then_disagreement_then_doubt() -> None:
+def test_worst_first_without_truth_orders_by_errors_then_disagreement_then_doubt() -> None:
     views = [
         view("sure", (0.99, 0.98)),
         view("doubtful", (0.55, 0.6)),
@@ -79,7 +79,7 @@ def test_thumbnails_are_small_and_broken_ones_are_none() -> None:
     assert thumbs.make_thumbnails({}) == {}
 
 
-def test_a_thumbnail_of_noise_keeps_to_its_allowance() -> None:
+def test_a_thumbnail_of_noise_stays_within_its_size_limit() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     fine = thumbs.thumbnail(encoded(Image.fromarray(noise)), 112, 100_000)
     coarse = thumbs.thumbnail(encoded(Image.fromarray(noise)), 112, 1_500)

@@ -58,7 +58,7 @@ def texts(page: Page, where: str) -> list[str]:
     return [one.text for one in page.chrome.find_elements(By.CSS_SELECTOR, where)]
 
 
-def test_a_table_shows_its_cells_and_sets_ours_apart(page: Page) -> None:
+def test_a_table_shows_its_cells_and_highlights_ours(page: Page) -> None:
     assert texts(page, ".grid thead th") == ["", "variant", "AP"]
     assert texts(page, ".grid tbody tr:first-child > *") == ["paper", "text", "0.5"]
     assert HOSTILE.split("<!--")[0][:20] in texts(page, ".grid tr.strong td")[0]
