@@ -79,7 +79,9 @@ def partition_status(run: Run, partition: str, lineup: ResolvedLineup, retry: Co
             done += 1
         else:
             ready += 1
-    merged = len(ledger.files) <= 1 and not (ledger.orphans or ledger.duplicates or ledger.damaged)
+    # A single block file has no completion marker yet.
+    in_place = all(run.stem(path) == partition for path in ledger.files)
+    merged = in_place and not (ledger.orphans or ledger.duplicates or ledger.damaged)
     return PartitionStatus(partition, len(ledger.views), done, ready, waits, merged)
 
 

@@ -286,7 +286,7 @@ def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Pa
     for path in run.files(answers):
         votes = run.read_file(path).to_pylist()
         failed = [{**vote, "p_yes": None, "error": f"{first} is down", "retryable": True} for vote in votes]
-        write_answers(run, answers, run.partition(path), failed)
+        write_answers(run, answers, run.stem(path), failed)
     result = caption(run, profile(*lineup), quiet=True)
     assert result.summary["this_session"]["model_calls"] == len(before)
     assert {name: m["calls"] for name, m in result.summary["this_session"]["models"].items() if m["calls"]} == {
