@@ -192,7 +192,7 @@ def test_rows_of_a_truncated_file_are_computed_again(done: Path, tmp_path: Path)
 def test_a_plan_changes_nothing_and_counts_what_is_missing(done: Path, world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run").rglob("*"))
-    plan = plan_captions(run, profile(settings=["cost.hour_usd=3600"]), quiet=True)
+    plan = plan_captions(run, profile(voter("phi"), settings=["cost.hour_usd=3600"]), quiet=True)
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == names
     total = len(all_ids(run))
     assert (plan.views, plan.done, plan.missing) == (total, 0, total)
