@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pytest
 
 from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
 from caslie_ray.captioning._merge import merge_rows
@@ -56,6 +57,15 @@ def rows(run: Run, table: str = "captions") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = run.read(table).to_pylist()
     first = run.read(table).schema.names[0]
     return sorted(found, key=lambda row: str(row[first]))
+
+
+def nearly(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `captions` to compare others with: batches of other shapes change the last bits of probabilities."""
+
+    def near(vote: dict[str, Any]) -> dict[str, Any]:
+        return vote if vote["p_yes"] is None else {**vote, "p_yes": pytest.approx(vote["p_yes"], abs=1e-4)}
+
+    return [{**row, "votes": [near(vote) for vote in row["votes"] or ()]} for row in found]
 
 
 def stored_ids(run: Run) -> list[str]:
@@ -131,6 +141,7 @@ __all__ = [
     "edit_views",
     "fresh_run",
     "load_on_cpu",
+    "nearly",
     "profile",
     "rows",
     "stored_ids",

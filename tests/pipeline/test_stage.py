@@ -37,7 +37,9 @@ class FakeEngine:
     down: str | None = None
     closed = False
 
-    def __init__(self, spec: EngineSpec, limits: Any, *, name: str, on_event: Callable[[str], None]) -> None:
+    def __init__(
+        self, spec: EngineSpec, limits: Any, *, name: str, overlap: int, on_event: Callable[[str], None]
+    ) -> None:
         self.on_event = on_event
         self.calls: list[int] = []
         self.hold: threading.Event | None = None
