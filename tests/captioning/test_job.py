@@ -268,13 +268,13 @@ def test_the_sample_of_a_plan_fills_batches_on_gpus() -> None:
 
 def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
-    lineup = [voter("llama-3b"), voter("phi"), voter("mistral")]
+    lineup = [voter("phi")]
     caption(run, profile(*lineup), quiet=True)
     before = rows(run)
 
     def fail(row: dict[str, Any]) -> dict[str, Any]:
         votes = [dict(vote) for vote in row["votes"]]
-        votes[0] |= {"answer": None, "p_yes": None, "error": "mistral is down", "retryable": True}
+        votes[0] |= {"answer": None, "p_yes": None, "error": "phi is down", "retryable": True}
         return {**row, "votes": votes, "retryable": True}
 
     for path in run.files("captions"):
