@@ -60,6 +60,7 @@ class ChainSettings(NamedTuple):
         no_progress_s: seconds without any block after which the chain is given up.
         monitor: handle of the `Monitor`.
         avoid: ids of the nodes on which a pool's replicas cannot load their model, by the pool's key.
+        number: of the chain; see `Monitor.begin`.
     """
 
     limits: ProcessLimits
@@ -67,6 +68,7 @@ class ChainSettings(NamedTuple):
     no_progress_s: float
     monitor: Any
     avoid: Mapping[str, frozenset[str]]
+    number: int | None = None
 
 
 class Aborted(Exception):
@@ -161,7 +163,8 @@ def _with_stage(data: Any, work: Work, stage: Stage, settings: ChainSettings) ->
     labels, *fallback = _selectors(plan, settings.avoid.get(plan.key, frozenset()))
     return data.map_batches(
         cast(Any, stage_class(plan.name)),
-        fn_constructor_args=(work, plan, stage.names, settings.limits, settings.block_rows, settings.monitor),
+        fn_constructor_args=(work, plan, stage.names, settings.limits, settings.block_rows, settings.monitor,
+                             settings.number),
         batch_size=1, batch_format="pyarrow", num_cpus=plan.cpus, num_gpus=plan.gpus or None,
         memory=plan.memory_gib * 2**30 or None, label_selector=labels or None,
         fallback_strategy=[{"label_selector": other} for other in fallback] or None,

@@ -56,12 +56,14 @@ class Monitor:
             for plan in plans
         }
         self._messages: list[str] = []
+        self._chain = 0
         self._moved = time.monotonic()
         self._draining: dict[str, float] = {}
         self._drains_read = 0.0
 
-    def begin(self) -> None:
-        """Note that a chain begins, with replicas of its own."""
+    def begin(self) -> int:
+        """Note that a chain begins, with replicas of its own; return its number."""
+        self._chain += 1
         for one in self._pools.values():
             one.silent.update(one.replicas)
             one.replicas.clear()
@@ -69,16 +71,20 @@ class Monitor:
             for replica in one.silent.values():
                 replica.former = True
             one.heard = time.monotonic()
+        return self._chain
 
-    def started(self, pool: str, replica: str, node: str) -> str | None:
-        """Register a replica that starts to load; return why its pool is down, if it is."""
+    def started(self, pool: str, replica: str, node: str, chain: int | None = None) -> str | None:
+        """Register a replica of a chain that starts to load; return why its pool is down, if it is."""
         one = self._pools[pool]
         one.heard = time.monotonic()
         one.lost.discard(replica)
         before = one.replicas.pop(replica, None) or one.silent.pop(replica, None)
         if before is not None:
             self._lost(one, before, "its process ended")
-        one.replicas[replica] = Replica(node, time.monotonic())
+        if chain is not None and chain < self._chain:
+            one.silent[replica] = Replica(node, time.monotonic(), former=True)
+        else:
+            one.replicas[replica] = Replica(node, time.monotonic())
         return one.stats.down
 
     def load_failed(
@@ -140,7 +146,7 @@ class Monitor:
         for message in messages:
             self._say(one, message)
         if (state := one.known(replica)) is None:
-            return Orders(one.stats.down, False)
+            return Orders(one.stats.down)
         counts = Counts(
             *cast(Any, map(max, counts, state.counts))
         )  # reports of several threads may arrive in another order
@@ -150,7 +156,7 @@ class Monitor:
         if leave:
             state.leaving = True
             self._say(one, "its node will be taken away: another replica is being started")
-        return Orders(one.stats.down, leave)
+        return Orders(one.stats.down, leave, state.former)
 
     def fail(self, pool: str, replica: str, why: str) -> bool:
         """Note that a replica's engine fails on whatever it is asked; return whether its pool is down.

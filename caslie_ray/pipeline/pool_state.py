@@ -32,10 +32,12 @@ class Orders(NamedTuple):
     Attributes:
         down: why its pool answers nothing any more; None while it does.
         leave: whether its node is about to be taken away.
+        end: whether its chain has ended.
     """
 
     down: str | None
-    leave: bool
+    leave: bool = False
+    end: bool = False
 
 
 class PoolView(NamedTuple):

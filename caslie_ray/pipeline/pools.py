@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -106,32 +107,35 @@ class Pools:
             abort_chain(None)
             if self._error is not None:
                 raise self._error
-            self._begin()
+            number = self._begin()
             here: Work = replace(cast(Any, work), absent=dict(self._absent))
             try:
-                for report in run_chain(here, self._stages(), parts, self._settings(block_rows)):
+                for report in run_chain(here, self._stages(), parts, self._settings(block_rows, number)):
                     reported = True
                     yield report
                 return
             except Aborted as aborted:
                 log.warning("%s", aborted)
+            gc.collect()  # the traceback keeps the executor in cycles, and that its actors
         if self._error is not None:
             raise self._error
 
-    def _begin(self) -> None:
+    def _begin(self) -> int:
+        number = 0
         if self._monitor is not None:
             try:
-                ray.get(self._monitor.begin.remote())
+                number = ray.get(self._monitor.begin.remote())
             except ActorDiedError as lost:
                 raise PoolDown(_unwatched(lost)) from None
+        return number
 
-    def _settings(self, block_rows: int) -> ChainSettings:
+    def _settings(self, block_rows: int, number: int) -> ChainSettings:
         faults = self._faults
         limits = ProcessLimits(
             tries=faults.tries, call_timeout_s=faults.call_timeout_s, failures_in_a_row=faults.replica_failures,
             start_timeout_s=faults.start_timeout_s, load_tries=1,  # `LoadPolicy` has the retries
         )  # fmt: skip
-        return ChainSettings(limits, block_rows, self._no_progress_s(), self._monitor, dict(self._avoid))
+        return ChainSettings(limits, block_rows, self._no_progress_s(), self._monitor, dict(self._avoid), number)
 
     def poll(self) -> tuple[list[str], list[tuple[PoolStats, int]]]:
         """Return what happened since the last call, and the counters and upper limit of each pool.

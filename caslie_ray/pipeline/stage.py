@@ -51,13 +51,21 @@ class ModelStage:
         limits: of the engine's process.
         block_rows: upper limit of requests per engine call, unless one block has more.
         monitor: handle of the chain's `Monitor`.
+        chain: number of the chain; see `Monitor.begin`.
 
     Raises:
         LoadError: the model cannot be loaded on this node, but may be on another one. Ray Data starts a replacement.
     """
 
     def __init__(
-        self, work: Work, plan: PoolPlan, names: Sequence[str], limits: ProcessLimits, block_rows: int, monitor: Any
+        self,
+        work: Work,
+        plan: PoolPlan,
+        names: Sequence[str],
+        limits: ProcessLimits,
+        block_rows: int,
+        monitor: Any,
+        chain: int | None = None,
     ) -> None:
         self._work, self._plan, self._names, self._limits, self._monitor = work, plan, tuple(names), limits, monitor
         context = ray.get_runtime_context()
@@ -71,7 +79,8 @@ class ModelStage:
         # The engine prepares the next call while it computes one.
         self._calls = Coalescer(block_rows, plan.slots + 1)
         self._engine: EngineProcess | None = None
-        self._down: str | None = ray.get(monitor.started.remote(plan.key, self._replica, str(context.get_node_id())))
+        node = str(context.get_node_id())
+        self._down: str | None = ray.get(monitor.started.remote(plan.key, self._replica, node, chain))
         threading.Thread(target=self._report_forever, name="report", daemon=True).start()
         if self._down is None:
             self._engine = self._load()
@@ -208,12 +217,24 @@ class ModelStage:
             time.sleep(_REPORT_S)
             try:
                 orders = self._report()
-            except ActorDiedError:  # the driver is gone, and this actor will be too
+            except ActorDiedError:
+                self._end()
                 return
             except RayError:
                 continue
+            if orders.end:
+                self._end()
+                return
             if orders.leave:
                 threading.Thread(target=self._leave, name="leave", daemon=True).start()
+
+    def _end(self) -> None:
+        """End this actor, whose chain has ended: some reference in the driver may keep it, and with it a GPU."""
+        if self._engine is not None:
+            self._engine.close()
+        release_adapters()
+        with suppress(RayError):
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def _leave(self) -> None:
         """End this process once the blocks at hand are answered: Ray restarts the actor on another node."""

@@ -275,6 +275,18 @@ def test_a_replica_on_a_draining_node_is_asked_to_leave_once_and_is_not_lost(clu
     assert watched.messages == ["phi: its node will be taken away: another replica is being started"]
 
 
+def test_replicas_of_an_earlier_chain_are_ended(cluster: Cluster) -> None:
+    watched = Watched(cluster)
+    first = watched.monitor.begin()
+    watched.monitor.started("phi", "one", "a", first)
+    assert not watched.report("one").end
+    second = watched.monitor.begin()
+    watched.monitor.started("phi", "late", "a", first)
+    watched.monitor.started("phi", "new", "b", second)
+    assert [watched.report(name).end for name in ("one", "late", "new")] == [True, True, False]
+    assert watched.view().stats.deaths == 0
+
+
 # Loads that fail.
 
 
