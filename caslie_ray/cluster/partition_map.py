@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _NAMED = 3
+_CANCELS, _CANCEL_PAUSE_S = 3, 0.4
 _DEATHS = (LocalRayletDiedError, NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
 
 
@@ -123,11 +124,19 @@ def _distributed(
                 raise outcome.error
             yield outcome.result
     finally:
-        for unfinished in running:
-            with suppress(RayError):
-                ray.cancel(unfinished)
+        _cancel(list(running))
     if lost:
         raise WorkersLost(sorted(lost), [_name_of(items[index], index) for index in sorted(lost)])
+
+
+def _cancel(tasks: list[Any]) -> None:
+    """Cancel tasks. Ray 2.60 loses a request for a task that a worker has received and not started: it is repeated."""
+    for _ in range(_CANCELS):
+        for task in tasks:
+            with suppress(RayError):
+                ray.cancel(task)
+        if tasks:
+            _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=_CANCEL_PAUSE_S)
 
 
 def fitting_memory(wanted: int, leave: int = 0) -> int | None:
