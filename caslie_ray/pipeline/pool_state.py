@@ -1,4 +1,4 @@
-"""The state that the monitor of a chain keeps per pool and per replica, and what it tells replicas and driver."""
+"""State of pools and replicas in the monitor of a chain, and its answers to replicas and to the driver."""
 
 from __future__ import annotations
 

@@ -230,9 +230,7 @@ class ModelStage:
 
     def _end(self) -> None:
         """End this actor, whose chain has ended: some reference in the driver may keep it, and with it a GPU."""
-        if self._engine is not None:
-            self._engine.close()
-        release_adapters()
+        self._release()
         with suppress(RayError):
             ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
@@ -246,10 +244,13 @@ class ModelStage:
             time.sleep(0.1)
         with suppress(RayError):
             self._report()
+        self._release()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _release(self) -> None:
         if self._engine is not None:
             self._engine.close()
         release_adapters()
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def stage_class(name: str) -> type[ModelStage]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from caslie_ray.engines import Choice, Generation
 from caslie_ray.storage.run import Run
 
-__all__ = ["CountingStore", "KeyedAnswers", "RefusingStore", "partitions", "rewritten"]
+__all__ = ["CountingStore", "KeyedAnswers", "RefusingStore", "drop_answers", "partitions", "rewritten"]
 
 
 class KeyedAnswers:
@@ -75,3 +77,8 @@ def rewritten(path: str, **columns: pa.Array) -> None:
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, values)
     pq.write_table(table, path)
+
+
+def drop_answers(run: Run) -> None:
+    """Leave answers in `captions` only, as versions before 0.2 did."""
+    shutil.rmtree(Path(run.root) / "answers", ignore_errors=True)

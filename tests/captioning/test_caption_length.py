@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from caslie_ray.engines._chat import Chat
 from caslie_ray.prompts import Prompt
 from caslie_ray.roles import resolve
 from caslie_ray.storage.run import Run, open_run
+from tests.captioning.fakes import drop_answers
 from tests.engines import tiny
 from tests.worlds import InProcess, caption_here, fresh_run, profile, rows, voter
 
@@ -102,7 +102,7 @@ def test_the_staged_schedule_marks_the_same_captions(
 @pytest.mark.parametrize("marker", [True, False])
 def test_a_run_without_the_column_is_complete(captioned: Path, tmp_path: Path, ask: InProcess, marker: bool) -> None:
     run = fresh_run(captioned, tmp_path / "run")
-    shutil.rmtree(Path(run.root) / "answers")  # a version without the column kept answers in `captions` only
+    drop_answers(run)
     lineup = resolve(profile())
     if not marker:
         for path in run.files("captions"):

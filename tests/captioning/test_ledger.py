@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from caslie_ray.captioning._partition_status import partition_status
 from caslie_ray.errors import RunError
 from caslie_ray.roles import resolve
 from caslie_ray.storage.run import Run
-from tests.captioning.fakes import KeyedAnswers, RefusingStore, rewritten
+from tests.captioning.fakes import KeyedAnswers, RefusingStore, drop_answers, rewritten
 from tests.worlds import VOTERS, caption_here, fresh_run, profile, rows, voter
 
 
@@ -46,11 +45,6 @@ def test_a_voter_that_returns_to_the_lineup_is_not_asked_again(
     assert calls == {VOTERS[3]: len(before)}
     assert caption_here(run, first, answers) == {}
     assert rows(run) == before
-
-
-def drop_answers(run: Run) -> None:
-    """Leave answers in `captions` only, as versions before 0.2 did."""
-    shutil.rmtree(Path(run.root) / "answers", ignore_errors=True)
 
 
 def test_readable_answers_of_a_damaged_file_are_used(world: Path, tmp_path: Path, answers: KeyedAnswers) -> None:
