@@ -42,7 +42,7 @@ MATRIX = [
     Fault("a row hangs", scenarios.poison, expect.is_poison(faulty.HANG, "gave no answer in 6 s")),
     Fault("a replica is killed", scenarios.killed_replica, expect.little_again(1)),
     Fault("a node is lost at 10%", scenarios.lost_nodes, expect.lost_at("10%", 0.1, 0.35)),
-    Fault("a node is lost at 50%", scenarios.lost_nodes, expect.lost_at("50%", 0.5, 0.75)),
+    Fault("a node is lost at 50%", scenarios.lost_node, expect.lost_at("50%", 0.5, 0.75)),
     Fault("a node is lost at 90%", scenarios.lost_nodes, expect.lost_at("90%", 0.9, 1.0)),
     Fault("a node is added", scenarios.grown_and_drained, expect.grown),
     Fault("a node is drained, then lost", scenarios.grown_and_drained, expect.drained),

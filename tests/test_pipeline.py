@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ from caslie_ray.tasks import TASKS
 from tests.checkouts import ROOT, Checkout, checkout
 from tests.engines import tiny
 from tests.evaluation.browser import Page, chromium, complaints, screen
-from tests.worlds import InProcess, caption_here, draw, fresh_run, profile, rows
+from tests.worlds import InProcess, caption_here, draw, fresh_run, profile, rows, voter
 
 OWN = {"gift_suitability": "GS", "return_risk": "RR"}
 
@@ -56,6 +57,8 @@ class Piped(NamedTuple):
 def piped(tmp_path_factory: pytest.TempPathFactory) -> Piped:
     here = checkout(tmp_path_factory.mktemp("checkout"))
     arguments = ["--profile", "mini", "--run", str(here.root / "run"), "--source", str(here.source)]
+    # Five voters and two workers take minutes to start on two cores.
+    arguments += ["--set", f"lineup.voters={json.dumps([voter('llama-3b')])}", "training.num_workers={min: 1, max: 1}"]
     first = job("pipeline", *arguments, limit_s=600, root=here.root)
     assert first.returncode == 0, first.stderr[-3000:]
     return Piped(here, arguments, first.stdout, open_run(str(here.root / "run")))
@@ -176,7 +179,7 @@ def test_a_plan_of_an_empty_run_starts_nothing(tmp_path: Path) -> None:
     planned = job("pipeline", "--run", str(tmp_path / "run"), "--plan")
     assert planned.returncode == 0, planned.stderr[-2000:]
     assert not (tmp_path / "run").exists()
-    for role in ("captioner", *(voter.name for voter in load_profile("mini").lineup.voters), "unim3"):
+    for role in ("captioner", *(one.name for one in load_profile("mini").lineup.voters), "unim3"):
         assert re.search(rf"^  {role} +transformers$", planned.stdout, re.MULTILINE), planned.stdout
     missing = job("caption", "--run", str(tmp_path / "run"))
     assert missing.returncode == 1

@@ -129,7 +129,7 @@ def _build(
 ) -> Any:
     groups = _grouped(parts)
     replicas = sum(stage.plan.limit for stage in stages)
-    files = max(1, min(8, len(groups), 1 + replicas // 4))
+    files = max(1, min(8, len(groups), 1 + replicas // 8))
     data: Any = ray.data.from_items([{"parts": json.dumps(group)} for group in groups], override_num_blocks=len(groups))
     context = data.context
     context.target_max_block_size = 1  # each row is a block of its own

@@ -23,7 +23,7 @@ from caslie_ray.profiles import Profile
 from caslie_ray.roles import resolve
 from caslie_ray.storage.run import Run, open_run
 from tests import faulty
-from tests.worlds import edit_views, fresh_run, nearly, profile, rows, stored_ids, voter
+from tests.worlds import InProcess, caption_here, edit_views, fresh_run, nearly, profile, rows, stored_ids, voter
 
 FAULTY = "tests.faulty:load"
 TWO = [voter("llama-3b")]
@@ -57,13 +57,18 @@ def faulty_profile(*settings: str) -> Profile:
 
 
 def test_both_schedules_end_with_the_same_rows(done: Path, world: Path, tmp_path: Path) -> None:
-    run = fresh_run(world, tmp_path / "run")
-    result = caption(run, profile(settings=["schedule=staged"]), quiet=True)
-    assert result.missing == 0
-    streamed = open_run(str(done))
-    assert rows(run) == nearly(rows(streamed))
-    assert stored_ids(run) == all_ids(run) == stored_ids(streamed)
-    assert len(run.files("captions")) == len(run.files("views"))
+    """Those that one process computes."""
+    ask = InProcess()
+    for schedule, voters in (("streamed", []), ("staged", TWO)):
+        run, alone = (fresh_run(world, tmp_path / schedule / name) for name in ("run", "alone"))
+        caption_here(alone, profile(*voters), ask)
+        if schedule == "streamed":
+            run = open_run(str(done))
+        else:
+            assert caption(run, profile(*voters, settings=["schedule=staged"]), quiet=True).missing == 0
+        assert rows(run) == nearly(rows(alone))
+        assert stored_ids(run) == all_ids(run)
+        assert len(run.files("captions")) == len(run.files("views"))
 
 
 def test_a_second_run_computes_nothing_and_loads_no_model(done: Path, tmp_path: Path) -> None:
@@ -192,7 +197,7 @@ def test_rows_of_a_truncated_file_are_computed_again(done: Path, tmp_path: Path)
 def test_a_plan_changes_nothing_and_counts_what_is_missing(done: Path, world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run").rglob("*"))
-    plan = plan_captions(run, profile(voter("phi"), settings=["cost.hour_usd=3600"]), quiet=True)
+    plan = plan_captions(run, profile(*TWO, settings=["votes.rule=always", "cost.hour_usd=3600"]), quiet=True)
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == names
     total = len(all_ids(run))
     assert (plan.views, plan.done, plan.missing) == (total, 0, total)
@@ -269,7 +274,7 @@ def test_the_sample_of_a_plan_fills_batches_on_gpus() -> None:
 def test_a_failed_voter_is_asked_again_by_the_next_run(world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     lineup = [voter("phi")]
-    caption(run, profile(*lineup), quiet=True)
+    caption_here(run, profile(*lineup), InProcess())
     before = rows(run)
 
     def fail(row: dict[str, Any]) -> dict[str, Any]:

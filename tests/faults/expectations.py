@@ -46,7 +46,7 @@ def little_again(times: int) -> Callable[[Seen], None]:
 
 def lost_at(share: str, low: float, high: float) -> Callable[[Seen], None]:
     def check(seen: Seen) -> None:
-        little_again(3)(seen)
+        little_again(len(seen.facts))(seen)
         assert low <= seen.facts[share] <= high
 
     return check

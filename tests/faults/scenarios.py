@@ -49,11 +49,19 @@ def killed_replica(lab: Lab) -> Seen:
     return seen
 
 
+def lost_node(lab: Lab) -> Seen:
+    """The node of the replica is lost in the middle and replaced."""
+    return _lose(lab, lab.fresh("node"), 0.5)
+
+
 def lost_nodes(lab: Lab) -> Seen:
-    """Nodes are lost one after the other and replaced while one replica works."""
-    seen = lab.fresh("nodes")
+    """Nodes are lost near the beginning and the end and replaced while one replica works."""
+    return _lose(lab, lab.fresh("nodes"), 0.1, 0.9)
+
+
+def _lose(lab: Lab, seen: Seen, *shares: float) -> Seen:
     job = lab.caption(seen)
-    for share in (0.1, 0.5, 0.9):
+    for share in shares:
         seen.facts[f"{share:.0%}"] = at(seen, job, share) / len(seen.reference)
         lab.cluster.kill(lab.cluster.busy())
         lab.cluster.add()

@@ -12,10 +12,11 @@ import logging
 import os
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from caslie_ray.engines import Engine, EngineStats, Generation, Request, load_engine
 from caslie_ray.engines.load_errors import classify
@@ -190,6 +191,8 @@ def serve() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)  # what the engine starts inherits no end of the connection
     os.close(null)
+    # transformers imports it for assisted decoding, which is not used here: a fifth of the time to start, and 100 MB.
+    cast(dict[str, Any], sys.modules).setdefault("sklearn", None)
     faulthandler.enable(all_threads=False)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     _Server(sock).serve()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from caslie_ray.engines._lora_adapters import read_adapters
@@ -103,6 +102,10 @@ def _split(memory: Sequence[tuple[int, int]], config: Any, spec: EngineSpec) -> 
 
 def _load_adapters(spec: EngineSpec, model: Any) -> Any:
     """Load the adapters into the model; return PEFT's wrapper, or None without adapters."""
+    if not spec.adapters:
+        return None
+    from peft import LoraConfig, PeftModel  # slow to import; voters and the captioner have no adapters
+
     wrapper: Any = None
     for name, adapter in read_adapters(spec.adapters).items():
         try:
@@ -115,4 +118,4 @@ def _load_adapters(spec: EngineSpec, model: Any) -> Any:
         if result.unexpected_keys or lacks:
             what = f"which has no {result.unexpected_keys[0]}" if result.unexpected_keys else f"it lacks {lacks[0]}"
             raise EngineError(f"adapter {name} ({adapter.path}) does not fit {spec.checkpoint}, {what}")
-    return wrapper.eval() if wrapper is not None else None
+    return wrapper.eval()
