@@ -4,6 +4,7 @@
 #   make setup       create .venv with everything that jobs and tests need, and install Chromium; no-op when up to date
 #   make demo        run the pipeline on the miniature world and write its report page
 #   make check-demo  run the demo and check its ablation: the order of the variants and the gaps between them
+#   make check-faults  rows that break a replica, lost and preempted nodes: the job and the training on a real cluster
 #   make test        lint, strict types, and the tests for every change: at most 15 minutes on two idle cores
 #   make verify      lint, strict types, and all tests; hours; stop it at any time, the next call continues
 #   make format      fix lint errors where ruff can, and format
@@ -21,7 +22,7 @@ export PIP_NO_COMPILE := 1
 
 DEMO := runs/demo
 
-.PHONY: setup help browser demo check-demo test verify lint types format clean
+.PHONY: setup help browser demo check-demo check-faults test verify lint types format clean
 
 setup: $(STAMP) browser
 
@@ -63,14 +64,18 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 # No test may depend on a model hub. One thread: Ray's workers share the machine with the test.
-test verify: export HF_HUB_OFFLINE := 1
-test verify: export TOKENIZERS_PARALLELISM := false
-test verify: export OMP_NUM_THREADS := 1
+test verify check-faults: export HF_HUB_OFFLINE := 1
+test verify check-faults: export TOKENIZERS_PARALLELISM := false
+test verify check-faults: export OMP_NUM_THREADS := 1
 
 # Two processes: much of a test is waiting for other processes to start. A file stays in one process, since its tests
 # share clusters and engines.
 test: browser lint types
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+check-faults: $(STAMP)
+	$(BIN)/python -m pytest tests/test_faults.py tests/test_training_faults.py --numprocesses 2 --dist loadfile \
+	-m "verify or not verify" -k "(300 and (row or replica or lost-at)) or preempted"
 
 # Short files first. The plugin skips tests that passed in a session that was stopped, with the same sources.
 verify: browser lint types

@@ -88,6 +88,11 @@ def slow(spec: EngineSpec) -> FaultyEngine:
     return SlowEngine(_real(spec), 0.02)
 
 
+def slower(spec: EngineSpec) -> FaultyEngine:
+    """Slow enough that another node and its replica are ready before the rows are done."""
+    return SlowEngine(_real(spec), 0.25)
+
+
 def very_slow(spec: EngineSpec) -> FaultyEngine:
     return SlowEngine(_real(spec), 2.0)
 

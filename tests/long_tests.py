@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import pytest
 
-__all__ = ["CHECK_DEMO", "COLLECTED", "FILE_SECONDS", "LONG_TESTS", "LongTest", "file_seconds", "is_long"]
+__all__ = ["CHECKS", "COLLECTED", "FILE_SECONDS", "LONG_TESTS", "LongTest", "file_seconds", "is_long"]
 
 COLLECTED = pytest.StashKey[list[str]]()
 """The node ids that a session has collected, before any are deselected."""
-CHECK_DEMO = "make check-demo"
+CHECKS = ("make check-demo", "make check-faults")
+"""Steps of continuous integration that also hold promises of long tests."""
 
 
 class LongTest(NamedTuple):
@@ -21,7 +22,7 @@ class LongTest(NamedTuple):
     Attributes:
         prefix: beginning of their node ids.
         seconds: rough duration of all of them.
-        short: what holds the promise for every change: beginnings of node ids, or `CHECK_DEMO`.
+        short: what holds the promise for every change: beginnings of node ids, or one of `CHECKS`.
     """
 
     prefix: str

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.ablation import MIN_SAMPLES, ORDER, TASKS, problems
-from tests.long_tests import CHECK_DEMO, COLLECTED, FILE_SECONDS, LONG_TESTS, is_long
+from tests.long_tests import CHECKS, COLLECTED, FILE_SECONDS, LONG_TESTS, is_long
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
@@ -55,7 +55,7 @@ def test_every_file_with_a_duration_exists() -> None:
 
 def test_the_short_tests_named_for_a_long_test_exist(collected: list[str]) -> None:
     short = [nodeid for nodeid in collected if not is_long(nodeid)]
-    named = {prefix for test in LONG_TESTS for prefix in test.short} - {CHECK_DEMO}
+    named = {prefix for test in LONG_TESTS for prefix in test.short} - {*CHECKS}
     assert sorted(prefix for prefix in named if not any(one.startswith(prefix) for one in short)) == []
 
 
@@ -76,15 +76,20 @@ def test_markers_are_declared(pytestconfig: pytest.Config) -> None:
     assert used <= declared
 
 
-def test_ci_runs_the_tests_and_checks_the_demo() -> None:
+def test_ci_runs_the_tests_and_the_checks() -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    assert re.findall(r"\bmake ([\w-]+) 2>&1", script) == ["test", "check-demo"]
+    assert re.findall(r"\bmake ([\w-]+) 2>&1", script) == ["test", "check-demo", "check-faults"]
     assert "make test" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("failing", "status", "steps"),
-    [("", 0, ["test", "check-demo"]), ("test", 2, ["test"]), ("check-demo", 2, ["test", "check-demo"])],
+    [
+        ("", 0, ["test", "check-demo", "check-faults"]),
+        ("test", 2, ["test"]),
+        ("check-demo", 2, ["test", "check-demo"]),
+        ("check-faults", 2, ["test", "check-demo", "check-faults"]),
+    ],
 )
 def test_ci_ends_with_the_summary_of_pytest_and_the_status_of_the_step_that_failed(
     tmp_path: Path, failing: str, status: int, steps: list[str]

@@ -64,6 +64,17 @@ def piped(tmp_path_factory: pytest.TempPathFactory) -> Piped:
     return Piped(here, arguments, first.stdout, open_run(str(here.root / "run")))
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Piped:
+    """With captions of the data set, one voter, and nothing to train."""
+    here = checkout(tmp_path_factory.mktemp("short"))
+    settings = [f"lineup.voters={json.dumps([voter('llama-3b')])}", "captions.source=dataset", "training.variants=[]"]
+    arguments = ["--run", str(here.root / "run"), "--source", str(here.source), "--set", *settings]
+    done = job("pipeline", *arguments, limit_s=600, root=here.root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Piped(here, arguments, done.stdout, open_run(str(here.root / "run")))
+
+
 @pytest.mark.timeout(1300)
 def test_the_pipeline_from_a_source_to_instructions_and_again(piped: Piped) -> None:
     run = piped.run
@@ -89,6 +100,17 @@ def test_the_pipeline_from_a_source_to_instructions_and_again(piped: Piped) -> N
     again = job("pipeline", *piped.arguments, limit_s=600, root=piped.here.root)
     assert again.returncode == 0, again.stderr[-2000:]
     assert again.stdout.count("nothing to do") == 3 + len(variants), again.stdout
+
+
+def test_the_short_pipeline_ends_with_a_page(short: Piped) -> None:
+    run = short.run
+    assert [row["view_id"] for row in rows(run)] == [row["view_id"] for row in rows(run, "views")]
+    assert {row["task"] for row in rows(run, "samples")} >= set(OWN)
+    assert {row["variant"] for row in run.read("instructions").to_pylist()} == {"caslie", "uia", "text"}
+    for name in ("ingest", "caption", "fuse", "evaluate", "pipeline"):
+        assert run.read_json(f"summary/{name}.json")["job"] == name
+    assert "caption used" in short.printed
+    assert Path(run.path("report/index.html")).stat().st_size > 10_000
 
 
 def test_every_job_supports_user_defined_tasks(piped: Piped) -> None:
@@ -153,9 +175,9 @@ def test_the_page_shows_user_defined_tasks(piped: Piped, tmp_path: Path) -> None
         assert complaints(chrome) == []
 
 
-def test_a_plan_lists_the_models_of_user_defined_tasks(piped: Piped) -> None:
-    arguments = [*piped.arguments, "--plan", "--set", "experiments.task_specific=true"]
-    planned = job("pipeline", *arguments, root=piped.here.root)
+def test_a_plan_lists_the_models_of_user_defined_tasks(short: Piped) -> None:
+    arguments = [*short.arguments, "training.variants=[caslie]", "experiments.task_specific=true", "--plan"]
+    planned = job("pipeline", *arguments, root=short.here.root)
     assert planned.returncode == 0, planned.stderr[-2000:]
     assert {"task-specific-GS", "task-specific-RR"} <= set(planned.stdout.split())
 

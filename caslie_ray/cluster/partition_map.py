@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _NAMED = 3
-_CANCELS, _CANCEL_PAUSE_S = 3, 0.4
+_CANCELS, _CANCEL_PAUSE_S = 10, 0.4
 _DEATHS = (LocalRayletDiedError, NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
 
 

@@ -116,7 +116,8 @@ class Pools:
                 return
             except Aborted as aborted:
                 log.warning("%s", aborted)
-            gc.collect()  # the traceback keeps the executor in cycles, and that its actors
+            finally:
+                gc.collect()  # Ray Data's executor is in reference cycles, and keeps the actors and their GPUs
         if self._error is not None:
             raise self._error
 

@@ -13,7 +13,7 @@ from caslie_ray.storage.run import Run, open_run
 from tests.scale import SETTINGS, Watched, fabricate
 from tests.worlds import fresh_run, profile, rows, stored_ids
 
-VIEWS, DIGITS = 3_000, 1
+VIEWS, DIGITS = 1_000, 1
 
 
 def null_profile() -> Profile:

@@ -73,7 +73,8 @@ def grown_and_drained(lab: Lab) -> Seen:
     """The job starts on one node; a second is added and gets a replica; then the first is drained and lost."""
     lab.cluster.fill(1)
     seen = lab.fresh("drained")
-    job = lab.caption(seen, voters=[model(pool={"min": 1, "max": 2}, resources={"cpus": 1.5})])
+    slow = model(engine="tests.faulty:slower", pool={"min": 1, "max": 2}, resources={"cpus": 1.5})
+    job = lab.caption(seen, voters=[slow])
     at(seen, job, 0.05)
     seen.facts["before"] = len(lab.cluster.replicas())
     first = lab.cluster.workers[0]

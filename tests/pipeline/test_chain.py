@@ -125,7 +125,8 @@ def test_a_replica_that_is_killed_is_replaced_and_its_blocks_are_repeated(make: 
 def test_an_engine_is_closed_when_its_chain_has_ended(make: Make, tmp_path: Path) -> None:
     lab = make(plan("phi", "tests.chains:load_closing", checkpoint=str(tmp_path / "model")))
     list(lab.chain(lab.work("p0")))
-    until(lambda: (tmp_path / "model.closed").exists(), 90, "the engine to be closed")
+    closed = tmp_path / "model.closed"
+    until(lambda: gc.collect() is not None and closed.exists(), 90, "the engine to be closed")
 
 
 @pytest.mark.parametrize("after_s", [0.0, 6.0], ids=["at once", "at work"])
