@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _NAMED = 3
-_CANCELS, _CANCEL_PAUSE_S = 10, 0.4
+_CANCELS, _CANCEL_PAUSE_S = 5, 0.4
 _DEATHS = (LocalRayletDiedError, NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
 
 
@@ -130,11 +130,15 @@ def _distributed(
 
 
 def _cancel(tasks: list[Any]) -> None:
-    """Cancel tasks. Ray 2.60 loses a request for a task that a worker has received and not started: it is repeated."""
+    """End tasks and their workers.
+
+    Ray 2.60 loses a request for a task that a worker has received and not started: it is repeated. Without force, a task
+    that imports modules or runs a destructor may swallow Ray's KeyboardInterrupt and go on.
+    """
     for _ in range(_CANCELS):
         for task in tasks:
             with suppress(RayError):
-                ray.cancel(task)
+                ray.cancel(task, force=True)
         if tasks:
             _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=_CANCEL_PAUSE_S)
 
