@@ -1,14 +1,14 @@
 # Everything sets itself up: a machine needs Python 3.11 or newer and make.
 #
-#   make help        this list
-#   make setup       create .venv with everything that jobs and tests need, and install Chromium; no-op when up to date
-#   make demo        run the pipeline on the miniature world and write its report page
-#   make check-demo  run the demo and check its ablation: the order of the variants and the gaps between them
+#   make help          this list
+#   make setup         create .venv with everything that jobs and tests need, and install Chromium; no-op when up to date
+#   make demo          run the pipeline on the miniature world and write its report page
+#   make check-demo    run the demo and check its ablation: the order of the variants and the gaps between them
 #   make check-faults  rows that break a replica, lost and preempted nodes: the job and the training on a real cluster
-#   make test        lint, strict types, and the tests for every change: at most 15 minutes on two idle cores
-#   make verify      lint, strict types, and all tests; hours; stop it at any time, the next call continues
-#   make format      fix lint errors where ruff can, and format
-#   make clean       remove .venv, runs and caches
+#   make test          lint, strict types, and the tests for every change; about 20 minutes on two cores
+#   make verify        lint, strict types, and all tests; hours; stop it at any time, the next call continues
+#   make format        fix lint errors where ruff can, and format
+#   make clean         remove .venv, runs and caches
 
 PYTHON ?= python3
 VENV := .venv

@@ -132,8 +132,8 @@ def _distributed(
 def _cancel(tasks: list[Any]) -> None:
     """End tasks and their workers.
 
-    Ray 2.60 loses a request for a task that a worker has received and not started: it is repeated. Without force, a task
-    that imports modules or runs a destructor may swallow Ray's KeyboardInterrupt and go on.
+    Ray 2.60 loses a request for a task that a worker has received and not started: it is repeated. Without force, some
+    tasks went on for minutes on a busy machine.
     """
     for _ in range(_CANCELS):
         for task in tasks:

@@ -191,7 +191,7 @@ def serve() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)  # what the engine starts inherits no end of the connection
     os.close(null)
-    # transformers imports it for assisted decoding, which is not used here: a fifth of the time to start, and 100 MB.
+    # transformers imports it for assisted decoding, which is not used here: it costs more than a second and 100 MB.
     cast(dict[str, Any], sys.modules).setdefault("sklearn", None)
     faulthandler.enable(all_threads=False)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
