@@ -53,26 +53,25 @@ class Piped(NamedTuple):
         return [cell.strip() for cell in found[1].splitlines()[0].split("|")], found[1]
 
 
+def pipe(root: Path, *settings: str) -> Piped:
+    here = checkout(root)
+    arguments = ["--profile", "mini", "--run", str(here.root / "run"), "--source", str(here.source)]
+    arguments += [word for setting in settings for word in ("--set", setting)]
+    done = job("pipeline", *arguments, limit_s=600, root=here.root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Piped(here, arguments, done.stdout, open_run(str(here.root / "run")))
+
+
 @pytest.fixture(scope="module")
 def piped(tmp_path_factory: pytest.TempPathFactory) -> Piped:
-    here = checkout(tmp_path_factory.mktemp("checkout"))
-    arguments = ["--profile", "mini", "--run", str(here.root / "run"), "--source", str(here.source)]
-    # Five voters and two workers take minutes to start on two cores.
-    arguments += ["--set", f"lineup.voters={json.dumps([voter('llama-3b')])}", "training.num_workers={min: 1, max: 1}"]
-    first = job("pipeline", *arguments, limit_s=600, root=here.root)
-    assert first.returncode == 0, first.stderr[-3000:]
-    return Piped(here, arguments, first.stdout, open_run(str(here.root / "run")))
+    return pipe(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Piped:
     """With captions of the data set, one voter, and nothing to train."""
-    here = checkout(tmp_path_factory.mktemp("short"))
-    settings = [f"lineup.voters={json.dumps([voter('llama-3b')])}", "captions.source=dataset", "training.variants=[]"]
-    arguments = ["--run", str(here.root / "run"), "--source", str(here.source), "--set", *settings]
-    done = job("pipeline", *arguments, limit_s=600, root=here.root)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Piped(here, arguments, done.stdout, open_run(str(here.root / "run")))
+    voters = f"lineup.voters={json.dumps([voter('llama-3b')])}"
+    return pipe(tmp_path_factory.mktemp("short"), voters, "captions.source=dataset", "training.variants=[]")
 
 
 @pytest.mark.timeout(1300)

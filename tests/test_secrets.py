@@ -24,6 +24,7 @@ from caslie_ray.storage.redaction import public_uri, without_credentials
 from caslie_ray.storage.run import Run, open_run
 from tests.dataset.world import category, png
 from tests.object_store import ObjectStore, object_store
+from tests.worlds import voter
 
 # Must not appear in any output, also where a key is cut at a slash or shown without its percent signs.
 MARK = re.compile("FAKEKEY|fakesecret", re.IGNORECASE)
@@ -74,7 +75,7 @@ def world() -> Iterator[World]:
         here.settings = [
             f"images.root={here.uri('media')}",
             f"images.allow=[{json.dumps(here.uri('more/public'))}]",
-            "votes.rule=always",
+            f"lineup.voters={json.dumps([voter('llama-3b')])}",
             "lineup.captioner.resources.cpus=0.2", "training.variants=[]", "evaluation.resamples=10",
         ]  # fmt: skip
         yield here

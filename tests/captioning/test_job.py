@@ -56,19 +56,26 @@ def faulty_profile(*settings: str) -> Profile:
     )
 
 
-def test_both_schedules_end_with_the_same_rows(done: Path, world: Path, tmp_path: Path) -> None:
-    """Those that one process computes."""
+def test_rows_of_both_schedules_are_those_of_one_process(done: Path, world: Path, tmp_path: Path) -> None:
+    staged = fresh_run(world, tmp_path / "staged")
+    assert caption(staged, profile(*TWO, settings=["schedule=staged"]), quiet=True).missing == 0
     ask = InProcess()
-    for schedule, voters in (("streamed", []), ("staged", TWO)):
-        run, alone = (fresh_run(world, tmp_path / schedule / name) for name in ("run", "alone"))
+    for name, run, voters in (("streamed", open_run(str(done)), []), ("staged", staged, TWO)):
+        alone = fresh_run(world, tmp_path / f"{name}-alone")
         caption_here(alone, profile(*voters), ask)
-        if schedule == "streamed":
-            run = open_run(str(done))
-        else:
-            assert caption(run, profile(*voters, settings=["schedule=staged"]), quiet=True).missing == 0
         assert rows(run) == nearly(rows(alone))
         assert stored_ids(run) == all_ids(run)
         assert len(run.files("captions")) == len(run.files("views"))
+
+
+def test_both_schedules_end_with_the_same_rows(done: Path, world: Path, tmp_path: Path) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    result = caption(run, profile(settings=["schedule=staged"]), quiet=True)
+    assert result.missing == 0
+    streamed = open_run(str(done))
+    assert rows(run) == nearly(rows(streamed))
+    assert stored_ids(run) == all_ids(run) == stored_ids(streamed)
+    assert len(run.files("captions")) == len(run.files("views"))
 
 
 def test_a_second_run_computes_nothing_and_loads_no_model(done: Path, tmp_path: Path) -> None:
@@ -197,7 +204,7 @@ def test_rows_of_a_truncated_file_are_computed_again(done: Path, tmp_path: Path)
 def test_a_plan_changes_nothing_and_counts_what_is_missing(done: Path, world: Path, tmp_path: Path) -> None:
     run = fresh_run(world, tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run").rglob("*"))
-    plan = plan_captions(run, profile(*TWO, settings=["votes.rule=always", "cost.hour_usd=3600"]), quiet=True)
+    plan = plan_captions(run, profile(voter("phi"), settings=["cost.hour_usd=3600"]), quiet=True)
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == names
     total = len(all_ids(run))
     assert (plan.views, plan.done, plan.missing) == (total, 0, total)
