@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import threading
 import uuid
+from _thread import start_new_thread
 from contextlib import suppress
 
 import pyarrow as pa
@@ -39,30 +40,34 @@ def replace_on_file_system(filesystem: pafs.FileSystem, path: str, data: pa.Buff
 
 def put_object(filesystem: pafs.FileSystem, path: str, data: memoryview) -> None:
     """Write a file on an object store, where it appears when the upload is complete."""
-    failures: list[BaseException] = []
-    done = threading.Event()
+    outcome: list[BaseException | None] = []
+    begun, ended = threading.Lock(), threading.Lock()
+    ended.acquire()
 
     def put() -> None:
+        if not begun.acquire(blocking=False):
+            return  # the caller was interrupted first
+        failure: BaseException | None = None
         try:
             with filesystem.open_output_stream(path, compression=None) as stream:
                 stream.write(data)
         except BaseException as error:
-            failures.append(error)
-        finally:
-            done.set()
+            failure = error
+        outcome.append(failure)
+        ended.release()
 
     # Closing an interrupted stream would upload a truncated file, and Python delivers signals to the main thread only:
-    # so another thread writes. An event, because a join() that a signal interrupts takes the thread for ended.
-    writer = threading.Thread(target=put, name="put")
+    # so another thread writes. Bare locks, because a signal handler that raises inside Thread.start() or Event.wait()
+    # can surface as RuntimeError("release unlocked lock").
     try:
-        writer.start()
-        done.wait()
+        start_new_thread(put, ())
+        ended.acquire()
     except BaseException:
-        if writer.ident is not None:
-            done.wait()
+        if not begun.acquire(blocking=False) and not outcome:
+            ended.acquire()
         raise
-    if failures:
-        raise failures[0]
+    if outcome[0] is not None:
+        raise outcome[0]
 
 
 def delete_file(filesystem: pafs.FileSystem, path: str) -> None:
