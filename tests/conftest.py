@@ -1,4 +1,4 @@
-"""Shared fixtures (one Ray per process, a small run), the marker `verify`, and the order of files."""
+"""Shared fixtures (one Ray per process, a small run), the markers `verify` and `faults`, and the order of files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from filelock import FileLock
 from caslie_ray.cluster.connection import quiet_ray_data
 from caslie_ray.dataset import ingest
 from caslie_ray.storage.run import open_run
-from tests.long_tests import COLLECTED, file_seconds, is_long
+from tests.long_tests import COLLECTED, file_seconds, in_check_faults, is_long
 from tests.worlds import draw, profile
 
 
@@ -27,6 +27,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if is_long(item.nodeid):
             item.add_marker(pytest.mark.verify)
+        if in_check_faults(item.nodeid):
+            item.add_marker(pytest.mark.faults)
 
     # Two processes distribute by file: long files first, so that both end at about the same time.
     # One process: long files last, so that errors of short tests show early.

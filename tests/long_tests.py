@@ -1,4 +1,4 @@
-"""Reads `long_tests.md`: which tests run in `make verify` only, and how long files take."""
+"""Reads `long_tests.md`: which tests are too long for `make test`, and how long files take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 import pytest
 
-__all__ = ["CHECKS", "COLLECTED", "FILE_SECONDS", "LONG_TESTS", "LongTest", "file_seconds", "is_long"]
+__all__ = [
+    "CHECKS",
+    "COLLECTED",
+    "FILE_SECONDS",
+    "LONG_TESTS",
+    "LongTest",
+    "file_seconds",
+    "in_check_faults",
+    "is_long",
+]
 
 COLLECTED = pytest.StashKey[list[str]]()
 """The node ids that a session has collected, before any are deselected."""
@@ -17,12 +26,13 @@ CHECKS = ("make check-demo", "make check-faults")
 
 
 class LongTest(NamedTuple):
-    """Tests that run in `make verify` only.
+    """Tests that do not run in `make test`.
 
     Attributes:
         prefix: beginning of their node ids.
         seconds: rough duration of all of them.
-        short: what holds the promise for every change: beginnings of node ids, or one of `CHECKS`.
+        short: what holds the promise for every change: beginnings of node ids, or one of `CHECKS`. `make check-faults`
+            alone runs the tests themselves.
     """
 
     prefix: str
@@ -44,11 +54,17 @@ def _read(path: Path) -> tuple[tuple[LongTest, ...], dict[str, int]]:
 
 LONG_TESTS, FILE_SECONDS = _read(Path(__file__).with_suffix(".md"))
 _PREFIXES = tuple(test.prefix for test in LONG_TESTS)
+_FAULTS = tuple(test.prefix for test in LONG_TESTS if test.short == ("make check-faults",))
 
 
 def is_long(nodeid: str) -> bool:
-    """Whether a test runs in `make verify` only."""
+    """Whether a test is too long for `make test`."""
     return nodeid.startswith(_PREFIXES)
+
+
+def in_check_faults(nodeid: str) -> bool:
+    """Whether `make check-faults` runs a test."""
+    return nodeid.startswith(_FAULTS)
 
 
 def file_seconds(path: str, *, verify: bool) -> float:

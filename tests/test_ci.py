@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.ablation import MIN_SAMPLES, ORDER, TASKS, problems
-from tests.long_tests import CHECKS, COLLECTED, FILE_SECONDS, LONG_TESTS, is_long
+from tests.long_tests import CHECKS, COLLECTED, FILE_SECONDS, LONG_TESTS, in_check_faults, is_long
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
@@ -54,14 +54,25 @@ def test_every_file_with_a_duration_exists() -> None:
 
 
 def test_the_short_tests_named_for_a_long_test_exist(collected: list[str]) -> None:
-    short = [nodeid for nodeid in collected if not is_long(nodeid)]
+    short = [nodeid for nodeid in collected if not is_long(nodeid) or in_check_faults(nodeid)]
     named = {prefix for test in LONG_TESTS for prefix in test.short} - {*CHECKS}
     assert sorted(prefix for prefix in named if not any(one.startswith(prefix) for one in short)) == []
 
 
-def test_only_the_list_of_long_tests_marks_tests_with_verify() -> None:
+def test_check_faults_collects_the_files_of_its_tests(collected: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    found = re.search(r"^check-faults: .*\n\t\S+ -m pytest (.*?) -m faults", makefile, re.MULTILINE)
+    assert found is not None
+    files = _files([nodeid for nodeid in collected if in_check_faults(nodeid)])
+    assert files
+    assert [path for path in files if not path.startswith(tuple(found[1].split()))] == []
+
+
+def test_only_the_list_of_long_tests_marks_tests_as_long() -> None:
     own = ("tests/conftest.py", "tests/test_ci.py")
-    marked = [path for path in MODULES if path not in own and "mark.verify" in (ROOT / path).read_text()]
+    marked = [
+        path for path in MODULES if path not in own and re.search(r"mark\.(verify|faults)", (ROOT / path).read_text())
+    ]
     assert marked == [], "add them to tests/long_tests.md instead"
 
 
