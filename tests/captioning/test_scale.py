@@ -105,3 +105,18 @@ def test_a_million_views(tmp_path: Path) -> None:
     assert resumed.marks["first file"] < 90
     assert idle.most().monitor == 0
     assert idle.seconds < 60
+
+
+@pytest.mark.timeout(3600)
+def test_the_driver_does_not_grow_with_the_views(tmp_path: Path) -> None:
+    """Without models, since these would take hours."""
+    peaks = []
+    for views in (100_000, 1_000_000):
+        run = open_run(str(tmp_path / str(views)))
+        fabricate(run, views, processes=2)
+        watched = Watched(run, views)
+        assert watched.work(settings=[*SETTINGS, "votes.rule=never"]) == 0, "\n".join(watched.said)
+        assert run.read_json("summary/caption.json")["views"] == views
+        peaks.append(watched.most().driver)
+        print(f"{views:,} views: {views / watched.seconds:,.0f} views/s, driver peak {peaks[-1]:.0f} MiB")
+    assert peaks[1] <= 1.1 * peaks[0]
