@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     at_once = options.replicas * options.slots
     ray.init("local", num_cpus=options.replicas, include_dashboard=False, log_to_driver=False)
     quiet_ray_data()
-    spec = EngineSpec("org/waiting", f"{__name__}:load", context=1024)
+    spec = EngineSpec("org/waiting", "tests.many_replicas:load", context=1024)
     plan = Wide("waiting", "waiting", spec, 1.0, 0.0, 0.0, options.replicas, options.replicas, at_once=options.slots)
     settings = ChainSettings(
         ProcessLimits(tries=1, call_timeout_s=600.0),

@@ -97,6 +97,7 @@ def test_the_summary_is_counted_from_the_table(done: Path) -> None:
     assert summary["calls_saved_by_early_exit"] == 3 * len(table) - sum(len(row["votes"]) for row in table)
     assert sum(cell["views"] for cell in summary["captions_used"]["by_task"].values()) == len(table)
     session = summary["this_session"]
+    assert session["views_computed"] == len(table)
     assert session["model_calls"] <= summary["calls"]
     assert session["seconds_an_instance"]["voting"] > 0
     assert summary["repeats_saved"] is None  # ingest has left no summary here
