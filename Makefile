@@ -4,7 +4,7 @@
 #   make setup         create .venv with everything that jobs and tests need, and install Chromium; no-op when up to date
 #   make demo          run the pipeline on the miniature world and write its report page
 #   make check-demo    run the demo and check its ablation: the order of the variants and the gaps between them
-#   make check-faults  the short fault matrix: rows that break a replica, killed replicas, lost and preempted nodes
+#   make check-faults  the short fault matrix: rows, replicas, nodes, memory and stores that fail
 #   make test          lint, strict types, and the tests for every change; about 20 minutes on two cores
 #   make verify        lint, strict types, and all tests; hours; stop it at any time, the next call continues
 #   make format        fix lint errors where ruff can, and format
@@ -74,7 +74,7 @@ test: browser lint types
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check-faults: $(STAMP)
-	$(BIN)/python -m pytest tests/test_faults.py tests/test_training_faults.py tests/pipeline -m faults \
+	$(BIN)/python -m pytest $$($(BIN)/python -m tests.long_tests) -m faults \
 	--numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Short files first. The plugin skips tests that passed in a session that was stopped, with the same sources.

@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # Two processes distribute by file: long files first, so that both end at about the same time.
     # One process: long files last, so that errors of short tests show early.
     parallel = "PYTEST_XDIST_WORKER" in os.environ
-    seconds = {path: file_seconds(path, verify=not parallel) for path in {_file(item) for item in items}}
+    seconds = {path: file_seconds(path, config.option.markexpr) for path in {_file(item) for item in items}}
     items.sort(key=lambda item: seconds[_file(item)], reverse=parallel)
 
 

@@ -1,4 +1,7 @@
-"""Reads `long_tests.md`: which tests are too long for `make test`, and how long files take."""
+"""Reads `long_tests.md`: which tests are too long for `make test`, and how long files take.
+
+Run as: ``python -m tests.long_tests``. It prints the files that hold the tests of `make check-faults`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ __all__ = [
     "FILE_SECONDS",
     "LONG_TESTS",
     "LongTest",
+    "fault_files",
     "file_seconds",
     "in_check_faults",
     "is_long",
@@ -67,7 +71,19 @@ def in_check_faults(nodeid: str) -> bool:
     return nodeid.startswith(_FAULTS)
 
 
-def file_seconds(path: str, *, verify: bool) -> float:
-    """How long the short tests of a file take, or with `verify` all of its tests."""
-    long = sum(test.seconds for test in LONG_TESTS if test.prefix.startswith(path)) if verify else 0
-    return FILE_SECONDS.get(path, 0) + long
+def fault_files() -> list[str]:
+    """The files that hold the tests of `make check-faults`."""
+    return sorted({prefix.partition("::")[0] for prefix in _FAULTS})
+
+
+def file_seconds(path: str, markers: str) -> float:
+    """How long the tests of a file take which pytest's `-m` selects with `markers`."""
+    short = 0 if markers == "faults" else FILE_SECONDS.get(path, 0)
+    if markers == "not verify":
+        return short
+    long = (test for test in LONG_TESTS if test.prefix.startswith(path))
+    return short + sum(test.seconds for test in long if markers != "faults" or test.prefix in _FAULTS)
+
+
+if __name__ == "__main__":
+    print(*fault_files())
