@@ -102,9 +102,11 @@ class ModelStage:
         finally:
             with self._lock:
                 self._busy -= 1
+                idle = not self._busy
                 self._idle_since = time.monotonic()
-        with suppress(RayError):
-            self._report()  # Ray Data ends this actor without notice once the last block is through
+        if idle:
+            with suppress(RayError):
+                self._report()  # Ray Data ends this actor without notice once the last block is through
         return answered
 
     def generate(self, role: Role, requests: Sequence[Request]) -> list[Generation]:
