@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 __all__ = ["CAPTION", "Prompt", "Span", "join", "one_line", "read_spans", "render"]
 
@@ -88,7 +87,7 @@ def one_line(text: str) -> str:
 
 def read_spans(stored: Iterable[Sequence[int]] | None) -> tuple[Span, ...]:
     """Convert spans from a table's lists; null: none."""
-    return cast("tuple[Span, ...]", tuple(map(tuple, stored or ())))
+    return tuple((start, end) for start, end in stored or ())
 
 
 def join(prompts: list[Prompt], separator: str) -> Prompt:

@@ -1,6 +1,6 @@
 """Reads `long_tests.md`: which tests are too long for `make test`, and how long files take.
 
-Run as: ``python -m tests.long_tests``. It prints the files that hold the tests of `make check-faults`.
+Run as: ``python -m tests.long_tests``. It prints the files with tests of `make check-faults`.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def in_check_faults(nodeid: str) -> bool:
 
 
 def fault_files() -> list[str]:
-    """The files that hold the tests of `make check-faults`."""
+    """The files with tests of `make check-faults`."""
     return sorted({prefix.partition("::")[0] for prefix in _FAULTS})
 
 
 def file_seconds(path: str, markers: str) -> float:
-    """How long the tests of a file take which pytest's `-m` selects with `markers`."""
+    """Rough seconds of those tests of a file that pytest's option `-m markers` selects."""
     short = 0 if markers == "faults" else FILE_SECONDS.get(path, 0)
     if markers == "not verify":
         return short

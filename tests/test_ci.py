@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.ablation import MIN_SAMPLES, ORDER, TASKS, problems
-from tests.long_tests import CHECKS, COLLECTED, FILE_SECONDS, LONG_TESTS, in_check_faults, is_long
+from tests.long_tests import CHECKS, COLLECTED, FILE_SECONDS, LONG_TESTS, fault_files, in_check_faults, is_long
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
@@ -60,10 +60,7 @@ def test_the_short_tests_named_for_a_long_test_exist(collected: list[str]) -> No
 
 
 def test_check_faults_collects_the_files_of_its_tests(collected: list[str]) -> None:
-    files = subprocess.run(
-        [sys.executable, "-m", "tests.long_tests"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert files == _files([nodeid for nodeid in collected if in_check_faults(nodeid)])
+    assert fault_files() == _files([nodeid for nodeid in collected if in_check_faults(nodeid)])
 
 
 def test_only_the_list_of_long_tests_marks_tests_as_long() -> None:

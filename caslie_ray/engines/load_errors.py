@@ -171,10 +171,6 @@ _TEXTS: tuple[tuple[re.Pattern[str], _Classification], ...] = tuple(
         ),
         (r"offline mode is enabled|outgoing traffic has been disabled", _Classification("elsewhere", _OFFLINE)),
         (
-            r"engine .* cannot be imported: module .* has no attribute",
-            _Classification("final", "name a function of that module, as module:function"),
-        ),
-        (
             r"no module named|cannot import name",
             _Classification("elsewhere", "install the same packages on every node"),
         ),

@@ -59,9 +59,14 @@ def load_engine(spec: EngineSpec) -> Engine:
             raise EngineError(_unknown(module))
         module, function = ENGINES[module].module, "load"
     try:
-        load = getattr(importlib.import_module(module), function)
+        imported = importlib.import_module(module)
     except (ImportError, AttributeError) as error:
         raise EngineError(f"engine {spec.engine!r} cannot be imported: {error}") from error
+    load = getattr(imported, function, None)
+    if load is None:
+        raise EngineError(
+            f"engine {spec.engine!r} cannot be imported: {module} has no {function!r}; name one of its functions"
+        )
     engine: Engine = load(spec)
     return engine
 

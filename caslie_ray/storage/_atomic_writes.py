@@ -41,11 +41,11 @@ def replace_on_file_system(filesystem: pafs.FileSystem, path: str, data: pa.Buff
 def put_object(filesystem: pafs.FileSystem, path: str, data: memoryview) -> None:
     """Write a file on an object store, where it appears when the upload is complete."""
     outcome: list[BaseException | None] = []
-    begun, ended = threading.Lock(), threading.Lock()
-    ended.acquire()
+    started, finished = threading.Lock(), threading.Lock()
+    finished.acquire()
 
     def put() -> None:
-        if not begun.acquire(blocking=False):
+        if not started.acquire(blocking=False):
             return  # the caller was interrupted first
         failure: BaseException | None = None
         try:
@@ -54,17 +54,17 @@ def put_object(filesystem: pafs.FileSystem, path: str, data: memoryview) -> None
         except BaseException as error:
             failure = error
         outcome.append(failure)
-        ended.release()
+        finished.release()
 
     # Closing an interrupted stream would upload a truncated file, and Python delivers signals to the main thread only:
     # so another thread writes. Bare locks, because a signal handler that raises inside Thread.start() or Event.wait()
     # can surface as RuntimeError("release unlocked lock").
     try:
         start_new_thread(put, ())
-        ended.acquire()
+        finished.acquire()
     except BaseException:
-        if not begun.acquire(blocking=False) and not outcome:
-            ended.acquire()
+        if not started.acquire(blocking=False) and not outcome:
+            finished.acquire()
         raise
     if outcome[0] is not None:
         raise outcome[0]

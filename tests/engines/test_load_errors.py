@@ -61,16 +61,6 @@ def wrapped(inner: BaseException, *outer: BaseException) -> BaseException:
         (lambda: torch.OutOfMemoryError("CUDA out of memory"), "retry", "alone.gpus, alone.batch_tokens"),
         (lambda: CheckpointError("no miniature checkpoint 'x'"), "final", ""),
         (lambda: ModuleNotFoundError("No module named 'vllm'"), "elsewhere", "packages"),
-        (
-            lambda: wrapped(
-                AttributeError("module 'shop.engine' has no attribute 'load'"),
-                EngineError(
-                    "engine 'shop.engine:load' cannot be imported: module 'shop.engine' has no attribute 'load'"
-                ),
-            ),
-            "final",
-            "a function of that module",
-        ),
     ],
 )
 def test_types_decide(make: Callable[[], BaseException], kind: Kind, mend: str) -> None:

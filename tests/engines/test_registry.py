@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.engines import registry
+from caslie_ray.engines import EngineSpec, load_engine, registry
+from caslie_ray.engines.load_errors import classify
 from caslie_ray.engines.memory import describe
 from caslie_ray.engines.preflight import preflight
+from caslie_ray.errors import EngineError
 from caslie_ray.pipeline.placement import pool_plans
 from caslie_ray.profiles import ProfileError, load_profile
 from caslie_ray.roles import engine_lines, resolve
@@ -93,3 +95,12 @@ def test_a_profile_is_read_without_any_engine_s_libraries() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'vllm', 'ray')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind"), [("json:nosuch", "final"), ("nosuch:load", "elsewhere")], ids=["no function", "no module"]
+)
+def test_an_engine_that_cannot_be_imported_is_not_retried(engine: str, kind: str) -> None:
+    with pytest.raises(EngineError, match="cannot be imported") as caught:
+        load_engine(EngineSpec("org/any", engine))
+    assert classify(caught.value).kind == kind
