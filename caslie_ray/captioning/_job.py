@@ -26,9 +26,10 @@ from caslie_ray.storage.run import Run
 
 __all__ = ["CaptionJob", "CaptionResult", "caption"]
 
-# Upper limit of the views in progress, as a share of the job's; blocks below _SMALL_BLOCK keep no model busy.
-_IN_PROGRESS = 0.01
-_SMALL_BLOCK = 8
+# Upper limit of the work that a killed job repeats, as a share of all of it; smaller blocks than _SMALL_BLOCK cost more
+# than they save.
+_REPEATED = 0.01
+_SMALL_BLOCK = 16
 # Factor by which blocks shrink after a pass that finished nothing.
 _SHRINK = 8
 
@@ -165,10 +166,14 @@ class CaptionJob:
         return total
 
     def _block_rows(self, work: CaptionWork, total: int, plans: Sequence[PoolPlan]) -> int:
-        """Return the views per block: so few that a killed job loses little."""
-        blocks = 1 + sum(plan.limit * plan.slots for plan in plans)
-        in_progress = int(_IN_PROGRESS * total / blocks)
-        return block_rows_for(plans, min(work.block_rows, max(_SMALL_BLOCK, in_progress)))
+        """Return the views per block: so few that a killed job repeats little.
+
+        Answers are on disk before a block leaves a model. A kill costs what each model computes at that moment, and
+        each has only a share of a view's work.
+        """
+        computing = max((plan.limit * plan.slots for plan in plans), default=1)
+        lost = int(_REPEATED * total / computing)
+        return block_rows_for(plans, min(work.block_rows, max(_SMALL_BLOCK, lost)))
 
     def _merge_rows(self, statuses: Sequence[PartitionStatus]) -> int:
         """Merge the partitions that changed; return how many views still wait for a model."""
