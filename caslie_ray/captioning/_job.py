@@ -18,7 +18,6 @@ from caslie_ray.captioning._summary import job_summary
 from caslie_ray.monitoring.pool_stats import PoolStats
 from caslie_ray.monitoring.progress import Progress
 from caslie_ray.monitoring.progress_monitor import ProgressMonitor
-from caslie_ray.pipeline.placement import PoolPlan
 from caslie_ray.pipeline.pools import Pools, block_rows_for, check_models, pass_after_pass
 from caslie_ray.profiles import Profile
 from caslie_ray.roles import ResolvedLineup, needed_names, resolve
@@ -26,10 +25,6 @@ from caslie_ray.storage.run import Run
 
 __all__ = ["CaptionJob", "CaptionResult", "caption"]
 
-# Upper limit of the work that a killed job repeats, as a share of all of it; smaller blocks than _SMALL_BLOCK cost more
-# than they save.
-_REPEATED = 0.01
-_SMALL_BLOCK = 16
 # Factor by which blocks shrink after a pass that finished nothing.
 _SHRINK = 8
 
@@ -122,7 +117,7 @@ class CaptionJob:
         pools = Pools(self.profile.faults, work.roles, self._pool_rows(total), needed)
         with Progress(name, total, quiet=self.quiet) as progress:
             with pools, ProgressMonitor(pools.poll, progress, self.run.label, name) as monitor:
-                work = replace(work, block_rows=self._block_rows(work, self._job_rows(total), pools.plans))
+                work = replace(work, block_rows=block_rows_for(pools.plans, work.block_rows, self._job_rows(total)))
                 self._run_passes(work, pools, statuses, monitor, count_left)
             self.pools.update(pools.stats)
 
@@ -164,16 +159,6 @@ class CaptionJob:
     def _job_rows(self, total: int) -> int:
         """Rows by which blocks are sized."""
         return total
-
-    def _block_rows(self, work: CaptionWork, total: int, plans: Sequence[PoolPlan]) -> int:
-        """Return the views per block: so few that a killed job repeats little.
-
-        Answers are on disk before a block leaves a model. A kill costs what each model computes at that moment, and
-        each has only a share of a view's work.
-        """
-        computing = max((plan.limit * plan.slots for plan in plans), default=1)
-        lost = int(_REPEATED * total / computing)
-        return block_rows_for(plans, min(work.block_rows, max(_SMALL_BLOCK, lost)))
 
     def _merge_rows(self, statuses: Sequence[PartitionStatus]) -> int:
         """Merge the partitions that changed; return how many views still wait for a model."""

@@ -17,6 +17,8 @@ __all__ = ["PoolPlan", "pool_plans", "refuse_what_cannot_fit", "size_pools"]
 
 # Replicas to request if the cluster's limit is unknown: those without room stay pending.
 _UNKNOWN_LIMIT = 64
+# An engine call has a time limit, and one that fails is repeated in parts: few requests, but enough to sort by length.
+_CALL_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class PoolPlan:
     def slots(self) -> int:
         """Concurrent batches per replica."""
         return overlap(self.spec.engine)
+
+    @property
+    def call_rows(self) -> int:
+        """Upper limit of requests per engine call: full batches."""
+        return max(1, _CALL_ROWS // self.spec.batch_size) * self.spec.batch_size
 
     @property
     def limit(self) -> int:

@@ -30,6 +30,10 @@ __all__ = ["Pools", "block_rows_for", "check_models", "pass_after_pass"]
 
 log = logging.getLogger(__name__)
 
+# Upper limit of the work that a killed job repeats, as a share of all of it; smaller blocks than _SMALL_BLOCK cost more
+# than they save.
+_REPEATED = 0.01
+_SMALL_BLOCK = 16
 _STATS_S = 30.0
 _STATUS_S = 10.0
 
@@ -136,7 +140,8 @@ class Pools:
             tries=faults.tries, call_timeout_s=faults.call_timeout_s, failures_in_a_row=faults.replica_failures,
             start_timeout_s=faults.start_timeout_s, load_tries=1,  # `LoadPolicy` has the retries
         )  # fmt: skip
-        return ChainSettings(limits, block_rows, self._no_progress_s(), self._monitor, dict(self._avoid), number)
+        no_progress_s = self._no_progress_s(block_rows)
+        return ChainSettings(limits, block_rows, no_progress_s, self._monitor, dict(self._avoid), number)
 
     def poll(self) -> tuple[list[str], list[tuple[PoolStats, int]]]:
         """Return what happened since the last call, and the counters and upper limit of each pool.
@@ -180,10 +185,10 @@ class Pools:
         names = {plan.key: tuple(role.name for role in asked if role.pool == plan.key) for plan in self.plans}
         return [Stage(plan, names[plan.key]) for plan in self.plans if names[plan.key]]
 
-    def _no_progress_s(self) -> float:
+    def _no_progress_s(self, block_rows: int) -> float:
         """Seconds in which at least one block of a chain that works must end, whatever the cluster goes through."""
-        slots = max((plan.slots for plan in self.plans), default=1)
-        return 2 * self._faults.start_timeout_s + (slots + 1) * self._faults.call_timeout_s
+        calls = max((plan.slots + -(-block_rows // plan.call_rows) for plan in self.plans), default=2)
+        return 2 * self._faults.start_timeout_s + calls * self._faults.call_timeout_s
 
 
 def _unwatched(lost: ActorDiedError) -> str:
@@ -209,17 +214,23 @@ def check_models(roles: Sequence[Role], needed: Collection[str | None] | None = 
             log.warning("%s: %s", role.name, error)
 
 
-def block_rows_for(plans: Sequence[PoolPlan], most: int) -> int:
-    """Return the rows of a block: on a GPU a multiple of the first pool's batch, since half a batch takes as long.
+def block_rows_for(plans: Sequence[PoolPlan], most: int, total: int) -> int:
+    """Return the rows of a block: so few that a killed job repeats little; on a GPU full batches of the first pool.
+
+    Answers are on disk before a block leaves a model. A kill costs what each model computes at that moment, and each
+    has only a share of a row's work.
 
     Args:
         plans: the pools that rows go through.
         most: upper limit, unless a batch is larger.
+        total: rows of the job.
     """
+    computing = max((plan.limit * plan.slots for plan in plans), default=1)
+    rows = min(most, max(_SMALL_BLOCK, int(_REPEATED * total / computing)))
     if not plans or not plans[0].gpus:
-        return most
-    batch = plans[0].spec.batch_size
-    return max(1, most // batch) * batch
+        return rows
+    batch = plans[0].spec.batch_size  # half a batch takes as long
+    return max(1, rows // batch) * batch
 
 
 def pass_after_pass(

@@ -49,7 +49,7 @@ class ModelStage:
         plan: the pool of which this is a replica.
         names: the roles that it plays.
         limits: of the engine's process.
-        block_rows: upper limit of requests per engine call, unless one block has more.
+        block_rows: upper limit of requests per engine call.
         monitor: handle of the chain's `Monitor`.
         chain: number of the chain; see `Monitor.begin`.
 
@@ -77,7 +77,7 @@ class ModelStage:
         self._lock = threading.Lock()
         self._failing = threading.Lock()
         # The engine prepares the next call while it computes one.
-        self._calls = Coalescer(block_rows, plan.slots + 1)
+        self._calls = Coalescer(min(block_rows, plan.call_rows), plan.slots + 1)
         self._engine: EngineProcess | None = None
         node = str(context.get_node_id())
         self._down: str | None = ray.get(monitor.started.remote(plan.key, self._replica, node, chain))

@@ -115,7 +115,7 @@ class _Job:
         with Progress("predict", total, "answers", quiet=self.quiet) as progress:
             with pools, ProgressMonitor(pools.poll, progress, self.run.label, "predict") as watch:
                 spec = self.spec(retry=True)
-                spec = replace(spec, block_rows=block_rows_for(pools.plans, spec.block_rows))
+                spec = replace(spec, block_rows=block_rows_for(pools.plans, spec.block_rows, total))
 
                 def once(names: list[str], smaller: int) -> None:
                     nonlocal spec

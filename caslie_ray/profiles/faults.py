@@ -33,7 +33,7 @@ class FaultSettings(Settings):
     while (n + 1) / 2 of n votes are valid, and the next run asks it again. Without its captioner a job always ends."""
 
     call_timeout_s: Seconds = 600.0
-    """Seconds that a model may take per block."""
+    """Seconds that a model may take per engine call: 64 requests in full batches, or one batch."""
 
     start_timeout_s: Seconds = 600.0
     """Seconds for a replica to be scheduled, and again to load its model; per try."""

@@ -15,6 +15,6 @@ class StorageSettings(Settings):
     partition_digits: int = Field(default=1, ge=1, le=4)
     """Number of leading hex digits of an image_id that name its partition: 1 gives 16 partitions, 2 gives 256."""
 
-    block_rows: Positive = 64
-    """Maximum rows per block; fewer in a small job, so that at most 1% of it is in flight. A block is written at once:
-    it is what a task loses and repeats if its machine is lost."""
+    block_rows: Positive = 256
+    """Maximum rows per block; fewer in a small job, so that a killed job repeats about 1%. A model's answers to a block
+    are written at once: they are what is repeated if its machine is lost."""

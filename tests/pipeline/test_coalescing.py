@@ -70,12 +70,36 @@ def test_what_waits_shares_a_call_and_each_caller_gets_its_own_answers(engine: E
     assert engine.calls == [["a", "b"], ["c", "d", "e", "f"]]
 
 
-def test_a_call_is_no_larger_than_the_limit_unless_one_caller_brings_more(engine: Engine) -> None:
+def test_calls_are_full_and_no_larger_than_the_limit(engine: Engine) -> None:
     callers = Callers(engine, 3, 1)
-    asked = [callers.ask("a"), callers.ask("b", "c"), callers.ask("d", "e"), callers.ask("f"), callers.ask(*"ghijk")]
+    asked = [callers.ask("a"), callers.ask("b", "c"), callers.ask("d", "e"), callers.ask(*"fghij"), callers.ask("k")]
     engine.go.set()
-    assert answers(*asked)[4] == list("GHIJK")
-    assert engine.calls == [["a"], ["b", "c", "f"], ["d", "e"], list("ghijk")]
+    assert answers(*asked) == [["A"], ["B", "C"], ["D", "E"], list("FGHIJ"), ["K"]]
+    assert engine.calls == [["a"], list("bcd"), list("efg"), list("hij"), ["k"]]
+
+
+def test_a_long_block_is_answered_by_several_calls_at_once(engine: Engine) -> None:
+    callers = Callers(engine, 2, 2)
+    asked = callers.ask(*"abcde")
+    until(lambda: len(engine.calls) == 2, 10, "two calls to be in flight")
+    engine.go.set()
+    assert answers(asked) == [list("ABCDE")]
+    assert sorted(engine.calls) == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_nothing_is_asked_for_an_empty_block(engine: Engine) -> None:
+    assert Coalescer(2, 1).ask("choose", [], engine) == []
+    assert not engine.calls
+
+
+def test_a_block_of_several_calls_fails_with_one_of_them_and_frees_the_engine(engine: Engine) -> None:
+    callers = Callers(engine, 2, 1)
+    asked = [callers.ask("a", "b"), callers.ask("c", "bad", "d", "e"), callers.ask("f")]
+    engine.go.set()
+    assert answers(asked[0], asked[2]) == [["A", "B"], ["F"]]
+    with pytest.raises(RuntimeError, match="the device was lost"):
+        asked[1].result(timeout=20)
+    assert engine.calls == [["a", "b"], ["c", "bad"], ["f"]]
 
 
 def test_only_requests_of_one_kind_share_a_call(engine: Engine) -> None:

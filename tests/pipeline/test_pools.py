@@ -68,8 +68,18 @@ def test_passes_continue_until_nothing_is_left_or_there_is_no_progress(
 )
 def test_a_block_for_a_gpu_is_made_of_full_batches(gpus: float, batch: int, rows: int) -> None:
     spec = EngineSpec("phi", batch_size=batch)
-    assert block_rows_for([PoolPlan("phi", "phi", spec, 1.0, gpus, 0.0, 1, 1)], 64) == rows
-    assert block_rows_for([], 64) == 64
+    assert block_rows_for([PoolPlan("phi", "phi", spec, 1.0, gpus, 0.0, 1, 1)], 64, 10**6) == rows
+    assert block_rows_for([], 64, 10**6) == 64
+
+
+@pytest.mark.parametrize(
+    ("total", "replicas", "rows"), [(10**6, 1, 256), (10**6, 100, 100), (10_000, 1, 100), (10_000, 4, 25), (100, 1, 16)]
+)
+def test_a_killed_job_repeats_about_a_hundredth(total: int, replicas: int, rows: int) -> None:
+    def pool(name: str, replicas: int) -> PoolPlan:
+        return PoolPlan(name, name, EngineSpec(name), 1.0, 0.0, 0.0, replicas, replicas)
+
+    assert block_rows_for([pool("captioner", replicas), pool("phi", 1)], 256, total) == rows
 
 
 @pytest.fixture
