@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 __all__ = ["CAPTION", "Prompt", "Span", "join", "one_line", "read_spans", "render"]
 
@@ -50,6 +51,8 @@ class Prompt:
         shift = len(value) - len(mark)
 
         def moved(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+            if not spans or spans[-1][0] < at:
+                return spans
             return tuple((a + shift, b + shift) if a >= at else (a, b) for a, b in spans)
 
         text = self.text[:at] + value + self.text[at + len(mark) :]
@@ -87,7 +90,7 @@ def one_line(text: str) -> str:
 
 def read_spans(stored: Iterable[Sequence[int]] | None) -> tuple[Span, ...]:
     """Convert spans from a table's lists; null: none."""
-    return tuple((start, end) for start, end in stored or ())
+    return cast(tuple[Span, ...], tuple(map(tuple, stored or ())))
 
 
 def join(prompts: list[Prompt], separator: str) -> Prompt:

@@ -140,11 +140,15 @@ def answers_of(table: pa.Table, *, captioner: bool) -> list[CaptionAnswer | Vote
 def _columns(known: KnownAnswers, lineup: ResolvedLineup, rows: Sequence[Row]) -> tuple[pa.Array, pa.Array]:
     captions: list[dict[str, Any] | None] = []
     votes: list[list[dict[str, Any]]] = []
+    used = {vote.key for row in rows for _, vote in row.votes}
+    has_others = any(key not in used for key in known.votes)
     for row in rows:
         caption = row.caption
         captions.append(answer_row(caption) if caption is not None else None)
-        # A later voter may have answered under another lineup: its vote is kept even if an earlier one is missing.
-        keys = [vote_key(row.view, caption.text, voter) for voter in lineup.voters] if caption and caption.text else []
+        keys = [vote.key for _, vote in row.votes]
+        if has_others and caption and caption.text:
+            # A later voter may have answered under another lineup: its vote is kept even if an earlier one is missing.
+            keys = [vote_key(row.view, caption.text, voter) for voter in lineup.voters]
         votes.append([answer_row(known.votes[key]) for key in keys if key in known.votes])
     return pa.array(captions, _ANSWER), pa.array(votes, pa.list_(_ANSWER))
 
