@@ -26,7 +26,8 @@ from caslie_ray.engines.process import ProcessLimits
 from caslie_ray.errors import PoolDown, RunError
 from caslie_ray.pipeline.blocks import Failed, pack, unpack
 from caslie_ray.pipeline.placement import PoolPlan
-from caslie_ray.pipeline.stage import failed_block, stage_class
+from caslie_ray.pipeline.replica import failed_block
+from caslie_ray.pipeline.stage import stage_class
 from caslie_ray.pipeline.work import Work
 
 __all__ = ["COUNTS", "Aborted", "ChainSettings", "Stage", "abort_chain", "run_chain"]
