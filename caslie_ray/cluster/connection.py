@@ -12,7 +12,7 @@ from typing import NamedTuple
 import ray
 import ray.data
 
-from caslie_ray.cluster.ray_internals import hide_progress_hints
+from caslie_ray.cluster.ray_internals import hide_data_hints
 from caslie_ray.errors import RunError
 
 __all__ = ["Connection", "connect", "quiet_ray_data", "total_resources"]
@@ -55,7 +55,7 @@ def connect() -> Connection:
 def quiet_ray_data() -> None:
     """Turn off Ray Data's own progress output: the jobs print progress themselves."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    hide_progress_hints()
+    hide_data_hints()
     # Ray Data 2.60 warns about `max_retries`, its only bound on the retries of a task.
     warnings.filterwarnings("ignore", message="`ray_remote_args`")
     warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks for")

@@ -18,7 +18,7 @@ __all__ = [
     "autoscaler_status",
     "cluster_config",
     "draining_nodes",
-    "hide_progress_hints",
+    "hide_data_hints",
     "max_cluster_resources",
     "start_at_zero",
 ]
@@ -64,9 +64,14 @@ def draining_nodes() -> dict[str, float]:
     return {node: deadline_ms / 1000 for node, deadline_ms in deadlines.items()}
 
 
-def hide_progress_hints() -> None:
-    """Silence the logger of Ray Data that only explains how to turn its progress bars on."""
+def hide_data_hints() -> None:
+    """Silence what Ray Data logs at every start and no user can act on."""
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    logging.getLogger("ray.data._internal.execution.operators.map_operator").addFilter(_is_useful)
+
+
+def _is_useful(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Specifying both num_cpus and num_gpus")
 
 
 def start_at_zero(counter: Counter, tags: dict[str, str] | None = None) -> None:

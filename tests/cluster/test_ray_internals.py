@@ -6,10 +6,13 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+from ray.data._internal.execution.operators import map_operator
 from ray.util.metrics import Counter
 
 from caslie_ray.cluster import ray_internals
 from caslie_ray.cluster.connection import connect
+from caslie_ray.cluster.ray_internals import hide_data_hints
 from tests.checkouts import ROOT
 
 PACKAGE = ROOT / "caslie_ray"
@@ -50,3 +53,15 @@ def test_ray_still_has_what_is_used(ray_cluster: None) -> None:
     ray_internals.autoscaler_status()
     ray_internals.cluster_config()
     ray_internals.start_at_zero(Counter("caslie_test_counter", "For this test."))
+
+
+def test_ray_data_says_nothing_of_stages_that_ask_for_cpus_and_gpus(caplog: pytest.LogCaptureFixture) -> None:
+    hide_data_hints()
+    logger = map_operator.logger
+    logger.addHandler(caplog.handler)
+    try:
+        map_operator._canonicalize_ray_remote_args({"num_cpus": 1, "num_gpus": 0.5})
+        logger.warning("another warning")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [record.getMessage() for record in caplog.records][:1] == ["another warning"]
