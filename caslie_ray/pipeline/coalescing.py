@@ -19,8 +19,8 @@ __all__ = ["Coalescer"]
 _Call = Callable[[list[Request]], list[Any]]
 
 
-class _Asked:
-    """What one caller asks.
+class _Pending:
+    """The requests of one caller, and their answers so far.
 
     Args:
         kind: only requests of an equal kind share a call.
@@ -41,7 +41,7 @@ class _Asked:
         """Take the answers from position `begin` on; not thread-safe."""
         self._answers[begin : begin + len(answers)] = answers
         self._missing -= len(answers)
-        if not self._missing and not self.result.done():
+        if not self._missing:
             self.result.set_result(self._answers)
 
     def fail(self, error: BaseException) -> None:
@@ -51,7 +51,7 @@ class _Asked:
 
 
 class _Part(NamedTuple):
-    asked: _Asked
+    pending: _Pending
     begin: int
     end: int
 
@@ -66,7 +66,7 @@ class Coalescer:
 
     def __init__(self, most: int, at_once: int) -> None:
         self._most = most
-        self._queue: deque[_Asked] = deque()
+        self._queue: deque[_Pending] = deque()
         self._changed = threading.Condition()
         for number in range(at_once):
             threading.Thread(target=self._serve, name=f"engine-call-{number}", daemon=True).start()
@@ -84,7 +84,7 @@ class Coalescer:
         """
         if not requests:
             return []
-        mine = _Asked(kind, requests, call)
+        mine = _Pending(kind, requests, call)
         with self._changed:
             self._queue.append(mine)
             self._changed.notify(-(-len(requests) // self._most))
@@ -96,34 +96,34 @@ class Coalescer:
                 while not self._queue:
                     self._changed.wait()
                 parts = self._take()
-            requests = [request for part in parts for request in part.asked.requests[part.begin : part.end]]
+            requests = [request for part in parts for request in part.pending.requests[part.begin : part.end]]
             try:
-                answers = parts[0].asked.call(requests)
+                answers = parts[0].pending.call(requests)
             except BaseException as error:
                 with self._changed:
                     for part in parts:
-                        part.asked.fail(error)
-                    self._queue = deque(asked for asked in self._queue if not asked.result.done())
+                        part.pending.fail(error)
+                    self._queue = deque(pending for pending in self._queue if not pending.result.done())
                 continue
             at = 0
             with self._changed:
                 for part in parts:
                     size = part.end - part.begin
-                    part.asked.answer(part.begin, answers[at : at + size])
+                    part.pending.answer(part.begin, answers[at : at + size])
                     at += size
 
     def _take(self) -> list[_Part]:
         """Remove the requests of the next call from the queue: the oldest, and others of their kind."""
         parts: list[_Part] = []
-        waiting: deque[_Asked] = deque()
+        waiting: deque[_Pending] = deque()
         room = self._most
-        for asked in self._queue:
-            if room and asked.kind == self._queue[0].kind:
-                end = min(len(asked.requests), asked.sent + room)
-                parts.append(_Part(asked, asked.sent, end))
-                room -= end - asked.sent
-                asked.sent = end
-            if asked.sent < len(asked.requests):
-                waiting.append(asked)
+        for pending in self._queue:
+            if room and pending.kind == self._queue[0].kind:
+                end = min(len(pending.requests), pending.sent + room)
+                parts.append(_Part(pending, pending.sent, end))
+                room -= end - pending.sent
+                pending.sent = end
+            if pending.sent < len(pending.requests):
+                waiting.append(pending)
         self._queue = waiting
         return parts

@@ -173,7 +173,7 @@ class Replica:
         while True:
             while pause := ray.get(self._monitor.pause_s.remote(self._plan.key)):
                 time.sleep(pause)
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 engine = EngineProcess(
                     with_local_adapters(self._plan.spec), self._limits, name=self._plan.name,
@@ -193,7 +193,7 @@ class Replica:
                     raise LoadError(failure) from None
                 attempt = following
             else:
-                ray.get(self._monitor.loaded.remote(self._plan.key, self._replica, time.monotonic() - begun))
+                ray.get(self._monitor.loaded.remote(self._plan.key, self._replica, time.monotonic() - started))
                 atexit.register(engine.close)  # Ray frees the GPU when this process has ended
                 return engine
 

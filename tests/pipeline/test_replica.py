@@ -1,4 +1,4 @@
-"""A replica as a plain object, with an engine that does as it is told: no Ray, no process."""
+"""A replica as a plain object, with a fake engine: no Ray, no process."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class FakeEngine:
 
 
 class Work:
-    """Asks for each row of a block; raises what it is told to."""
+    """Requests a vote for each row of a block; raises `error` if it is set."""
 
     error: Exception | None = None
 
