@@ -87,10 +87,15 @@ class Lab:
         self.plans = plans
         self.monitor = start_monitor(plans, FaultSettings(load_pause_s=0.1, **faults), grows=False)
 
-    def chain(self, work: Prompts, *, no_progress_s: float = 120.0, **limits: Any) -> Iterator[dict[str, int]]:
+    def chain(
+        self, work: Prompts, *, no_progress_s: float = 120.0, full_batches: bool = False, **limits: Any
+    ) -> Iterator[dict[str, int]]:
         abort_chain(None)
         limits = {"tries": 1, "call_timeout_s": 60.0, "load_tries": 1, **limits}
-        settings = ChainSettings(ProcessLimits(**limits), work.block_rows, no_progress_s, self.monitor, {})
+        settings = ChainSettings(
+            ProcessLimits(**limits), work.block_rows, no_progress_s, self.monitor, {},
+            call_rows=None if full_batches else work.block_rows,
+        )  # fmt: skip
         stages = [Stage(one, (one.name,)) for one in self.plans]
         return run_chain(work, stages, {name: {} for name in work.prompts}, settings)
 

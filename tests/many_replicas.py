@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         600.0,
         start_monitor([plan], FaultSettings(), grows=False),
         {},
+        call_rows=_ROWS,
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Batches(open_run(folder), -(-at_once * options.rounds // 64))

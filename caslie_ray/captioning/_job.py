@@ -135,13 +135,15 @@ class CaptionJob:
             nonlocal work
             current = replace(work, block_rows=max(1, work.block_rows // _SHRINK**shrinks))
             parts = dict(zip(names, self.partitions.files(names), strict=True))
-            for report in pools.run_pass(current, parts, current.block_rows):
+            for report in pools.run_pass(current, parts, current.block_rows, small_calls=shrinks > 0):
                 monitor.add(**report)
             work = replace(work, retry=frozenset())
             if work.stage is not None:
                 self._merge_stage_answers(work, names)
 
         def missing_in(names: list[str]) -> dict[str, int]:
+            if work.stage is None:
+                return self._merge(names)  # reads what a survey would
             return {status.partition: count_left(status) for status in self.partitions.survey((), names)}
 
         missing = {status.partition: count_left(status) for status in statuses}
@@ -164,8 +166,11 @@ class CaptionJob:
         """Merge the partitions that changed; return how many views still wait for a model."""
         changed = [status.partition for status in statuses if status.missing or not status.merged]
         without_views = {self.run.partition(path) for path in self.run.files("captions")} - set(self.partitions.names)
-        merge = functools.partial(_merge_partition, lineup=self.lineup)
-        return sum(self.partitions.map(merge, changed + sorted(without_views)))
+        return sum(self._merge(changed + sorted(without_views)).values())
+
+    def _merge(self, names: Sequence[str]) -> dict[str, int]:
+        """Merge partitions; return how many of their views still wait for a model."""
+        return dict(self.partitions.map(functools.partial(_merge_partition, lineup=self.lineup), names))
 
     def _count(self, statuses: Sequence[PartitionStatus]) -> Counts:
         from_markers = [status.counts for status in statuses if status.counts is not None]
@@ -175,10 +180,10 @@ class CaptionJob:
         )
 
 
-def _merge_partition(run: Run, partition: str, lineup: ResolvedLineup) -> int:
+def _merge_partition(run: Run, partition: str, lineup: ResolvedLineup) -> tuple[str, int]:
     waiting = merge_rows(run, partition, lineup)
     _merge_folders(run, partition, [role.answers for role in lineup.roles])
-    return waiting
+    return partition, waiting
 
 
 def _merge_folders(run: Run, partition: str, folders: Sequence[str]) -> None:

@@ -43,6 +43,8 @@ _READS = 4096
 # Blocks that wait for a writer. Ray Data starts few calls per turn of its scheduler, and a write takes milliseconds.
 _QUEUED_WRITES = 16
 _WRITES_AT_ONCE = 4
+# Small blocks that wait at a replica for each call that it has at hand.
+_MOST_PER_CALL = 8
 
 
 class Stage(NamedTuple):
@@ -57,11 +59,12 @@ class ChainSettings(NamedTuple):
 
     Attributes:
         limits: of the engines' processes.
-        block_rows: upper limit of requests per engine call.
+        block_rows: rows of a block, on average.
         no_progress_s: seconds without any block after which the chain is given up.
         monitor: handle of the `Monitor`.
         avoid: ids of the nodes on which a pool's replicas cannot load their model, by the pool's key.
         number: of the chain; see `Monitor.begin`.
+        call_rows: upper limit of requests per engine call; None: a block's, or a batch if that is larger.
     """
 
     limits: ProcessLimits
@@ -70,6 +73,7 @@ class ChainSettings(NamedTuple):
     monitor: Any
     avoid: Mapping[str, frozenset[str]]
     number: int | None = None
+    call_rows: int | None = None
 
 
 class Aborted(Exception):
@@ -158,13 +162,15 @@ def _build(
 
 def _with_stage(data: Any, work: Work, stage: Stage, settings: ChainSettings) -> Any:
     plan = stage.plan
-    # One block computes, one is prepared, others wait: late voters merge what waits.
-    at_once = 2 * plan.slots + 2
+    call_rows = settings.call_rows or max(settings.block_rows, plan.spec.batch_size)
+    # One call computes and one is prepared in each slot, and others wait: late voters merge what waits.
+    blocks_per_call = max(1, -(-min(call_rows, plan.spec.batch_size) // settings.block_rows))
+    at_once = 2 * (plan.slots + 1) * min(blocks_per_call, _MOST_PER_CALL)
 
     labels, *fallback = _selectors(plan, settings.avoid.get(plan.key, frozenset()))
     return data.map_batches(
         cast(Any, stage_class(plan.name)),
-        fn_constructor_args=(work, plan, stage.names, settings.limits, settings.block_rows, settings.monitor,
+        fn_constructor_args=(work, plan, stage.names, settings.limits, call_rows, settings.monitor,
                              settings.number),
         batch_size=1, batch_format="pyarrow", num_cpus=plan.cpus, num_gpus=plan.gpus or None,
         memory=plan.memory_gib * 2**30 or None, label_selector=labels or None,

@@ -91,7 +91,12 @@ class Pools:
             ray.kill(self._monitor)
 
     def run_pass(
-        self, work: Work, parts: Mapping[str, dict[str, list[str]]], block_rows: int
+        self,
+        work: Work,
+        parts: Mapping[str, dict[str, list[str]]],
+        block_rows: int,
+        *,
+        small_calls: bool = False,
     ) -> Iterator[dict[str, int]]:
         """Run one chain over partitions; yield the counts of each block.
 
@@ -100,7 +105,8 @@ class Pools:
         Args:
             work: what is done.
             parts: the files of each partition by table, by the partition's name.
-            block_rows: rows per block.
+            block_rows: upper limit of rows per block.
+            small_calls: whether an engine call has no more requests than a block, even if a batch is larger.
 
         Raises:
             RunError: a store refuses.
@@ -114,7 +120,8 @@ class Pools:
             number = self._begin()
             here: Work = replace(cast(Any, work), absent=dict(self._absent))
             try:
-                for report in run_chain(here, self._stages(), parts, self._settings(block_rows, number)):
+                settings = self._settings(block_rows, len(parts), number, small_calls)
+                for report in run_chain(here, self._stages(), parts, settings):
                     reported = True
                     yield report
                 return
@@ -134,14 +141,16 @@ class Pools:
                 raise PoolDown(_unwatched(lost)) from None
         return number
 
-    def _settings(self, block_rows: int, number: int) -> ChainSettings:
+    def _settings(self, block_rows: int, parts: int, number: int, small_calls: bool) -> ChainSettings:
         faults = self._faults
         limits = ProcessLimits(
             tries=faults.tries, call_timeout_s=faults.call_timeout_s, failures_in_a_row=faults.replica_failures,
             start_timeout_s=faults.start_timeout_s, load_tries=1,  # `LoadPolicy` has the retries
         )  # fmt: skip
         no_progress_s = self._no_progress_s(block_rows)
-        return ChainSettings(limits, block_rows, no_progress_s, self._monitor, dict(self._avoid), number)
+        average = max(1, min(block_rows, self._rows // max(1, parts)))
+        call_rows = block_rows if small_calls else None
+        return ChainSettings(limits, average, no_progress_s, self._monitor, dict(self._avoid), number, call_rows)
 
     def poll(self) -> tuple[list[str], list[tuple[PoolStats, int]]]:
         """Return what happened since the last call, and the counters and upper limit of each pool.

@@ -49,7 +49,7 @@ class Replica:
         plan: the pool of which this is a replica.
         names: the roles that it plays.
         limits: of the engine's process.
-        block_rows: upper limit of requests per engine call.
+        call_rows: upper limit of requests per engine call.
         monitor: handle of the chain's `Monitor`.
         chain: number of the chain; see `Monitor.begin`.
 
@@ -63,7 +63,7 @@ class Replica:
         plan: PoolPlan,
         names: Sequence[str],
         limits: ProcessLimits,
-        block_rows: int,
+        call_rows: int,
         monitor: Any,
         chain: int | None = None,
     ) -> None:
@@ -79,7 +79,7 @@ class Replica:
         self._reporting = threading.Lock()
         self._closing = threading.Event()
         # The engine prepares the next call while it computes one.
-        self._calls = Coalescer(min(block_rows, plan.call_rows), plan.slots + 1)
+        self._calls = Coalescer(min(call_rows, plan.call_rows), plan.slots + 1)
         self._engine: EngineProcess | None = None
         node = str(context.get_node_id())
         self._down: str | None = ray.get(monitor.started.remote(plan.key, self._replica, node, chain))

@@ -121,7 +121,7 @@ class _Job:
                     nonlocal spec
                     here = replace(spec, block_rows=max(1, spec.block_rows // _SHRINK**smaller))
                     parts = dict(zip(names, self.files(names), strict=True))
-                    for report in pools.run_pass(here, parts, here.block_rows):
+                    for report in pools.run_pass(here, parts, here.block_rows, small_calls=smaller > 0):
                         watch.add(**report)
                     spec = replace(spec, retry=False)
 

@@ -101,6 +101,14 @@ def test_a_hot_image_keeps_every_replica_at_work(make: Make) -> None:
     assert min(shares) >= 8
 
 
+def test_blocks_smaller_than_a_batch_share_engine_calls(make: Make) -> None:
+    lab = make()
+    assert lab.plans[0].spec.batch_size == 16
+    list(lab.chain(lab.work(*["sleep:0.1"] * 64, block_rows=2), full_batches=True))
+    assert lab.column("phi") == ["sleep:0.1"] * 64
+    assert lab.stats().calls <= 12, "two or more calls of the first blocks, then full batches"
+
+
 def test_late_stages_get_blocks_before_early_ones_are_done(make: Make) -> None:
     lab = make(plan("captioner"), plan("phi"))
     chain = lab.chain(lab.work(*["sleep:0.2"] * 60, block_rows=2))

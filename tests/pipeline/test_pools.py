@@ -151,6 +151,11 @@ class Driver:
     def run_pass(self) -> list[dict[str, int]]:
         return list(self.pools.run_pass(cast(Any, Work()), {"3f": {}}, 8))
 
+    def settings(self, parts: int, block_rows: int, **options: Any) -> Any:
+        """The settings of a chain over partitions."""
+        list(self.pools.run_pass(cast(Any, Work()), {f"{n:02x}": {} for n in range(parts)}, block_rows, **options))
+        return self.passes[-1][1]
+
 
 @dataclass(frozen=True)
 class Work:
@@ -210,6 +215,15 @@ def test_a_pass_runs_a_stage_per_pool(driver: Driver) -> None:
     assert driver.aborted == []
     assert driver.monitor.begun == 1
     assert settings.no_progress_s >= 2 * FaultSettings().start_timeout_s + FaultSettings().call_timeout_s
+
+
+def test_a_chain_knows_how_small_its_blocks_are(driver: Driver) -> None:
+    """The driver's pools have 100 rows."""
+    assert driver.settings(1, 48).block_rows == 48
+    assert driver.settings(10, 48).block_rows == 10
+    assert driver.settings(200, 48).block_rows == 1
+    assert driver.settings(1, 48).call_rows is None
+    assert driver.settings(1, 6, small_calls=True).call_rows == 6
 
 
 def test_a_needed_pool_that_is_down_ends_the_job(driver: Driver) -> None:
