@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
-from caslie_ray.captioning._merge import merge_rows
+from caslie_ray.captioning._merge import merge_partition
 from caslie_ray.engines import Choice, Engine, EngineSpec, Generation, Request, load_engine
 from caslie_ray.miniature import WorldSize, write_dataset
 from caslie_ray.pipeline.work import Ask
@@ -128,7 +128,7 @@ def caption_here(run: Run, chosen: Profile, ask: CountingAsk) -> dict[str, int]:
     work = CaptionWork(run, lineup, chosen.storage.block_rows, lineup.names)
     for name in sorted({run.partition(path) for path in run.files("views")}):
         list(caption_partition(work, name, ask))
-        merge_rows(run, name, lineup)
+        merge_partition(run, name, lineup)
     return dict(ask.calls)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from caslie_ray.captioning._absent_models import AbsentModels
 from caslie_ray.captioning._ledger import Ledger, load_ledger
-from caslie_ray.captioning._merge import merge_answers, merge_rows, write_answers
+from caslie_ray.captioning._merge import merge_answers, merge_partition, write_answers
 from caslie_ray.captioning._rows import CaptionAnswer, Row, VoteAnswer, caption_rows
 from caslie_ray.captioning._table_files import read_images, read_undamaged
 from caslie_ray.captioning._view_blocks import ViewBlock, answer_row, answers_of, cut_blocks, make_block, open_block
@@ -89,8 +90,8 @@ class CaptionWork:
         needs_images = captioner is not None and any(row.waits_for == captioner.name for row in rows)
         return opened.with_answers(self.lineup, rows, keep_images=needs_images)
 
-    def write(self, block: pa.Table) -> dict[str, int]:
-        """Write the complete rows of a block; return the counts of `ProgressMonitor.add`.
+    def write(self, block: pa.Table) -> dict[str, Any]:
+        """Write the complete rows of a block; return the counts of `ProgressMonitor.add`, and the partition's name.
 
         Raises:
             RunError: a row cannot be written.
@@ -100,7 +101,8 @@ class CaptionWork:
             if role.name in self.absent:
                 self._ask(opened, role, AbsentModels(self.absent))
         rows = advance(opened.views, self.lineup, opened.known)
-        return self._count_answers(opened, rows) if self.stage is not None else self._write_rows(opened, rows)
+        counts = self._count_answers(opened, rows) if self.stage is not None else self._write_rows(opened, rows)
+        return {**counts, "partition": opened.partition}
 
     def finish(self, partition: str) -> None:
         """Merge the files of a partition.
@@ -109,7 +111,8 @@ class CaptionWork:
             RunError: a table cannot be read or written.
         """
         if self.stage is None:
-            merge_rows(self.run, partition, self.lineup)
+            merge_partition(self.run, partition, self.lineup)
+            return
         for role in self.roles:
             merge_answers(self.run, partition, role.answers)
 
@@ -175,11 +178,11 @@ class CaptionWork:
         return {"views": len(done), "errors": failed, "saved": 0}
 
 
-def caption_partition(work: CaptionWork, partition: str, ask: Ask) -> Iterator[dict[str, int]]:
+def caption_partition(work: CaptionWork, partition: str, ask: Ask) -> Iterator[dict[str, Any]]:
     """Do the work of a chain for one partition in this process.
 
     Yields:
-        The counts of each block.
+        What `CaptionWork.write` returns, of each block.
 
     Raises:
         RunError: a table cannot be read or written.

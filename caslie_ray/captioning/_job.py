@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from caslie_ray.captioning._background_merge import BackgroundMerge
 from caslie_ray.captioning._caption_work import CaptionWork
 from caslie_ray.captioning._completion_marker import read_completion
 from caslie_ray.captioning._counts import Counts, count_partition, merge_counts
-from caslie_ray.captioning._merge import merge_answers, merge_rows
+from caslie_ray.captioning._merge import merge_answers, merge_partition
 from caslie_ray.captioning._partition_status import PartitionStatus
 from caslie_ray.captioning._partitions import Partitions
 from caslie_ray.captioning._summary import job_summary
@@ -130,23 +131,31 @@ class CaptionJob:
         count_left: Callable[[PartitionStatus], int],
     ) -> None:
         """Compute what is missing, pass after pass."""
+        missing = {status.partition: count_left(status) for status in statuses}
+        merged: dict[str, int] = {}
 
         def run_pass(names: list[str], shrinks: int) -> None:
-            nonlocal work
+            nonlocal work, merged
             current = replace(work, block_rows=max(1, work.block_rows // _SHRINK**shrinks))
             parts = dict(zip(names, self.partitions.files(names), strict=True))
-            for report in pools.run_pass(current, parts, current.block_rows, small_calls=shrinks > 0):
-                monitor.add(**report)
+            merges = work.stage is None and self.partitions.are_large
+            with BackgroundMerge(self._merge_in_tasks, missing if merges else {}) as merge:
+                for report in pools.run_pass(current, parts, current.block_rows, small_calls=shrinks > 0):
+                    merge.wrote(report.pop("partition"), report["views"])
+                    monitor.add(**report)
+            merged = merge.waiting
             work = replace(work, retry=frozenset())
             if work.stage is not None:
                 self._merge_stage_answers(work, names)
 
         def missing_in(names: list[str]) -> dict[str, int]:
-            if work.stage is None:
-                return self._merge(names)  # reads what a survey would
-            return {status.partition: count_left(status) for status in self.partitions.survey((), names)}
+            nonlocal missing
+            if work.stage is None:  # merging reads what a survey would
+                missing = {**merged, **self._merge([name for name in names if name not in merged])}
+            else:
+                missing = {status.partition: count_left(status) for status in self.partitions.survey((), names)}
+            return missing
 
-        missing = {status.partition: count_left(status) for status in statuses}
         pass_after_pass(missing, run_pass, missing_in, self.profile.faults.passes)
 
     def _merge_stage_answers(self, work: CaptionWork, names: Sequence[str]) -> None:
@@ -168,9 +177,14 @@ class CaptionJob:
         without_views = {self.run.partition(path) for path in self.run.files("captions")} - set(self.partitions.names)
         return sum(self._merge(changed + sorted(without_views)).values())
 
-    def _merge(self, names: Sequence[str]) -> dict[str, int]:
+    def _merge(self, names: Sequence[str], *, in_tasks: bool | None = None) -> dict[str, int]:
         """Merge partitions; return how many of their views still wait for a model."""
-        return dict(self.partitions.map(functools.partial(_merge_partition, lineup=self.lineup), names))
+        merge = functools.partial(_merge_partition, lineup=self.lineup)
+        return dict(self.partitions.map(merge, names, in_tasks=in_tasks))
+
+    def _merge_in_tasks(self, names: Sequence[str]) -> dict[str, int]:
+        """Merge few partitions of a large run."""
+        return self._merge(names, in_tasks=True)
 
     def _count(self, statuses: Sequence[PartitionStatus]) -> Counts:
         from_markers = [status.counts for status in statuses if status.counts is not None]
@@ -181,9 +195,7 @@ class CaptionJob:
 
 
 def _merge_partition(run: Run, partition: str, lineup: ResolvedLineup) -> tuple[str, int]:
-    waiting = merge_rows(run, partition, lineup)
-    _merge_folders(run, partition, [role.answers for role in lineup.roles])
-    return partition, waiting
+    return partition, merge_partition(run, partition, lineup)
 
 
 def _merge_folders(run: Run, partition: str, folders: Sequence[str]) -> None:

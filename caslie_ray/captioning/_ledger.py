@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from caslie_ray.captioning._known_answers import KnownAnswers
 from caslie_ray.captioning._rows import CaptionAnswer, View, VoteAnswer, read_views, signature
 from caslie_ray.captioning._table_files import read_undamaged, salvaged_rows
@@ -33,6 +35,7 @@ class Ledger:
         orphans: number of rows whose views are no longer in `views`.
         duplicates: number of rows of a view beyond the first.
         damaged: unreadable files, left by a writer that died; their rows are computed again.
+        answer_tables: the readable files of answers, by path.
     """
 
     views: list[View]
@@ -44,6 +47,7 @@ class Ledger:
     orphans: int = 0
     duplicates: int = 0
     damaged: list[str] = field(default_factory=list)
+    answer_tables: dict[str, pa.Table] = field(default_factory=dict)
 
     def is_stored(self, view_id: str, row_signature: str) -> bool:
         """Return whether the stored row of a view has this signature."""
@@ -121,6 +125,7 @@ def _add_answer_files(
         if table is None:
             ledger.damaged.append(path)
             continue
+        ledger.answer_tables[path] = table
         for row in table.to_pylist():
             key, rest = row["key"], (row["tokens"], row["cut"], row["error"], row["retryable"])
             ledger.keys_apart.add(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,11 +20,11 @@ from caslie_ray.storage.damaged_files import keep_copy
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import ANSWERS
 
-__all__ = ["merge_answers", "merge_rows", "write_answers"]
+__all__ = ["merge_answers", "merge_partition", "write_answers"]
 
 
-def merge_rows(run: Run, partition: str, lineup: ResolvedLineup) -> int:
-    """Merge `captions` of a partition into one file with each view of `views` once.
+def merge_partition(run: Run, partition: str, lineup: ResolvedLineup) -> int:
+    """Merge `captions` of a partition into one file with each view of `views` once, and each model's answers into one.
 
     A row that waits for a model keeps its stored, outdated version. If nothing is missing or retryable, the file gets
     the completion marker. Answers that are in no row any more, since the lineup or the views changed, are moved to
@@ -57,17 +57,28 @@ def merge_rows(run: Run, partition: str, lineup: ResolvedLineup) -> int:
         note = None if unfinished else completion_note(run, partition, lineup, counts)
         merged = run.write("captions", partition, caption_rows(rows), note=note)
     run.delete(path for path in {*ledger.files, *ledger.damaged} if path != merged)
+    for role in lineup.roles:
+        merge_answers(run, partition, role.answers, ledger.answer_tables)
     return waiting
 
 
-def merge_answers(run: Run, partition: str, folder: str) -> None:
+def merge_answers(run: Run, partition: str, folder: str, read: Mapping[str, pa.Table] | None = None) -> None:
     """Merge a model's answers in a partition into one file, since later stages read them often.
+
+    Args:
+        run: the run.
+        partition: the partition's name.
+        folder: the model's folder of answers.
+        read: files that are in memory already, by path.
 
     Raises:
         RunError: a table cannot be read or written.
     """
-    read = {path: read_undamaged(run, path, ANSWERS.names) for path in run.files(folder, partition)}
-    tables = {path: table for path, table in read.items() if table is not None}
+    files = run.files(folder, partition)
+    if len(files) < 2:
+        return
+    found = {path: (read or {}).get(path) or read_undamaged(run, path, ANSWERS.names) for path in files}
+    tables = {path: table for path, table in found.items() if table is not None}
     if len(tables) > 1:
         merged = run.write(folder, partition, pa.concat_tables(tables.values()), schema=ANSWERS)
         run.delete(path for path in tables if path != merged)

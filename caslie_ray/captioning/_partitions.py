@@ -84,8 +84,21 @@ class Partitions:
         unfinished = self.map(read, [name for name in names if quick[name] is None])
         return [*filter(None, quick.values()), *unfinished]
 
-    def map(self, function: Callable[[Run, str], Any], names: Sequence[str]) -> Iterator[Any]:
-        """Yield ``function(run, partition)`` for every partition, in no fixed order."""
+    @functools.cached_property
+    def are_large(self) -> bool:
+        """Whether the run has so many views that starting Ray for them pays off."""
+        return is_large(self._run, self._run.files("views"), _DISTRIBUTE_FROM)
+
+    def map(
+        self, function: Callable[[Run, str], Any], names: Sequence[str], *, in_tasks: bool | None = None
+    ) -> Iterator[Any]:
+        """Yield ``function(run, partition)`` for every partition, in no fixed order.
+
+        Args:
+            function: its result is sent to the driver.
+            names: the partitions.
+            in_tasks: whether it runs in Ray tasks; None: if these partitions have many views.
+        """
         run = self._run
         if not names:
             return iter(())
@@ -96,4 +109,5 @@ class Partitions:
 
         parts = list(zip(names, self.files(names), strict=True))
         views = (path for _, files in parts for path in files["views"])
-        return map_partitions(call, parts, distributed=is_large(run, views, _DISTRIBUTE_FROM))
+        distributed = is_large(run, views, _DISTRIBUTE_FROM) if in_tasks is None else in_tasks
+        return map_partitions(call, parts, distributed=distributed)

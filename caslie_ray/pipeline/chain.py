@@ -9,6 +9,7 @@ in the object store until the next stage has taken it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,14 @@ log = logging.getLogger(__name__)
 COUNTS = ("views", "errors", "saved")
 """What is counted per block; see `ProgressMonitor.add`."""
 
-_REPORT = pa.schema([*((name, pa.int64()) for name in COUNTS), ("failure", pa.string()), ("down", pa.bool_())])
+_REPORT = pa.schema(
+    [
+        *((name, pa.int64()) for name in COUNTS),
+        ("partition", pa.string()),
+        ("failure", pa.string()),
+        ("down", pa.bool_()),
+    ]
+)
 # More partitions than this are read in groups, so that the driver puts few objects.
 _READS = 4096
 # Blocks that wait for a writer. Ray Data starts few calls per turn of its scheduler, and a write takes milliseconds.
@@ -101,8 +109,8 @@ def abort_chain(reason: str | None) -> None:
 
 def run_chain(
     work: Work, stages: Sequence[Stage], parts: Mapping[str, dict[str, list[str]]], settings: ChainSettings
-) -> Iterator[dict[str, int]]:
-    """Work on partitions; yield the counts of each block.
+) -> Iterator[dict[str, Any]]:
+    """Work on partitions; yield the counts of each block, with its partition's name if the work returns it.
 
     Args:
         work: what is done.
@@ -122,7 +130,8 @@ def run_chain(
             for report in cast(pa.Table, batch).to_pylist():
                 if report["failure"] is not None:
                     raise (PoolDown if report["down"] else RunError)(report["failure"])
-                yield {name: report[name] for name in COUNTS}
+                partition = {"partition": report["partition"]} if report["partition"] is not None else {}
+                yield {name: report[name] for name in COUNTS} | partition
     except ExecutionTimeoutError:
         log.warning("no progress for %g s: the chain is built again", settings.no_progress_s)
     except RayError as lost:
@@ -208,12 +217,19 @@ class ReadBlocks:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for group in batch["parts"].to_pylist():
             for name, files in json.loads(group).items():
-                here: Work = replace(cast(Any, self._work), run=self._work.run.with_file_listing(files))
                 try:
-                    for block in here.read(name):
-                        yield pack(block)
+                    yield from map(pack, self._blocks(name, files))
                 except Exception as error:
                     yield failed_block(error)
+
+    def _blocks(self, name: str, files: dict[str, list[str]]) -> Iterator[pa.Table]:
+        listed: Work = replace(cast(Any, self._work), run=self._work.run.with_file_listing(files))
+        blocks = listed.read(name)
+        try:
+            first = list(itertools.islice(blocks, 1))
+        except RunError:  # Ray reads again what a lost node had read: the files may have been merged since
+            return self._work.read(name)
+        return itertools.chain(first, blocks)
 
 
 class WriteRows:
@@ -239,7 +255,7 @@ class WriteRows:
         return _report({}, block)
 
 
-def _report(counts: Mapping[str, int], failed: Failed | None = None) -> pa.Table:
-    row = {name: counts.get(name, 0) for name in COUNTS}
+def _report(counts: Mapping[str, Any], failed: Failed | None = None) -> pa.Table:
+    row = {name: counts.get(name, 0) for name in COUNTS} | {"partition": counts.get("partition")}
     failure = {"failure": failed.reason if failed else None, "down": bool(failed and failed.down)}
     return pa.Table.from_pylist([{**row, **failure}], schema=_REPORT)

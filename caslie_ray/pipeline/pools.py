@@ -97,8 +97,8 @@ class Pools:
         block_rows: int,
         *,
         small_calls: bool = False,
-    ) -> Iterator[dict[str, int]]:
-        """Run one chain over partitions; yield the counts of each block.
+    ) -> Iterator[dict[str, Any]]:
+        """Run one chain over partitions; yield what `run_chain` yields.
 
         What is lost with a node is not reported: the ledger shows it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -48,6 +48,9 @@ class Work(Protocol):
         """Ask the roles that a stage plays; their answers are on disk when this returns."""
         ...
 
-    def write(self, block: pa.Table) -> dict[str, int]:
-        """Write the finished rows of a block; return the counts of `ProgressMonitor.add`."""
+    def write(self, block: pa.Table) -> dict[str, Any]:
+        """Write the finished rows of a block; return the counts of `ProgressMonitor.add`.
+
+        With `partition`, the name of the block's partition, the driver gets that too.
+        """
         ...

@@ -12,7 +12,7 @@ from caslie_ray.captioning import CaptionJob, plan_captions
 from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
 from caslie_ray.captioning._completion_marker import read_completion
 from caslie_ray.captioning._counts import count_partition, merge_counts
-from caslie_ray.captioning._merge import merge_rows
+from caslie_ray.captioning._merge import merge_partition
 from caslie_ray.captioning._partition_status import partition_status
 from caslie_ray.captioning._requests import CONTEXT_FREE, caption_answer, caption_key, caption_prompt
 from caslie_ray.captioning._rows import read_views
@@ -94,7 +94,7 @@ def test_the_staged_schedule_marks_the_same_captions(
         work = CaptionWork(staged, lineup, 8, frozenset({role.name}), role.name)
         for name in partitions(staged):
             list(caption_partition(work, name, ask))
-    assert [merge_rows(staged, name, lineup) for name in partitions(staged)] == [0] * len(partitions(staged))
+    assert [merge_partition(staged, name, lineup) for name in partitions(staged)] == [0] * len(partitions(staged))
     assert {row["caption_truncated"] for row in rows(staged)} >= {True}
     assert rows(staged) == rows(streamed)
 

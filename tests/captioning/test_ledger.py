@@ -11,7 +11,7 @@ import pytest
 
 from caslie_ray.captioning._completion_marker import read_completion
 from caslie_ray.captioning._ledger import load_ledger
-from caslie_ray.captioning._merge import merge_rows
+from caslie_ray.captioning._merge import merge_partition
 from caslie_ray.captioning._partition_status import partition_status
 from caslie_ray.errors import RunError
 from caslie_ray.roles import resolve
@@ -109,7 +109,7 @@ def test_a_store_error_does_not_make_a_file_damaged(world: Path, tmp_path: Path,
     refused = Run(pafs.PyFileSystem(pafs.FSSpecHandler(store)), run.root, run.uri)
     store.refused = path
     with pytest.raises(RunError, match="slow down"):
-        merge_rows(refused, name, lineup)
+        merge_partition(refused, name, lineup)
     store.refused = ""
     assert load_ledger(refused, name, lineup).damaged == []
     Path(path).write_bytes(b"PAR1 and no more")

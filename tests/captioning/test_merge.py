@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
 from caslie_ray.captioning._completion_marker import read_completion
-from caslie_ray.captioning._merge import merge_rows
+from caslie_ray.captioning._merge import merge_partition
 from caslie_ray.captioning._partition_status import partition_status
 from caslie_ray.roles import resolve
 from caslie_ray.storage.lease_files import Fence
@@ -21,7 +21,7 @@ def test_an_outdated_row_counts_as_waiting(world: Path, tmp_path: Path, answers:
     changed = resolve(profile(*map(voter, VOTERS[1:4])))
     names = partitions(run)
     before = rows(run)
-    waiting = sum(merge_rows(run, name, changed) for name in names)
+    waiting = sum(merge_partition(run, name, changed) for name in names)
     assert waiting == sum(partition_status(run, name, changed).waits.total() for name in names) > 0
     assert len(rows(run)) == len(before)
 
@@ -42,7 +42,7 @@ def test_answers_of_a_stage_are_merged(world: Path, tmp_path: Path, answers: Key
             assert len(last) == min(blocks, answered) or not blocks
         written = run.files(role.answers)
         assert len(written) == len({run.partition(path) for path in written})
-    assert [merge_rows(run, name, lineup) for name in names] == [0] * len(names)
+    assert [merge_partition(run, name, lineup) for name in names] == [0] * len(names)
     assert rows(run) == rows(streamed)
     assert answers.calls == calls
 

@@ -14,6 +14,7 @@ from caslie_ray.engines._replica_memory import GIB
 from caslie_ray.engines._source import Source, find_source
 from caslie_ray.engines.load_errors import LoadError, LoadFailure
 from caslie_ray.engines.spec import EngineSpec
+from caslie_ray.engines.transformers._attention import GROUPED_SDPA
 from caslie_ray.engines.transformers._device_map import split_over
 from caslie_ray.errors import EngineError
 
@@ -68,7 +69,7 @@ def _load_model(spec: EngineSpec, source: Source, preprocessor: Preprocessor, de
         config=preprocessor.config,
         dtype=getattr(torch, spec.dtype),
         device_map=device_map,
-        attn_implementation="sdpa",
+        attn_implementation=GROUPED_SDPA,
         use_safetensors=True,
         output_loading_info=True,
     )
