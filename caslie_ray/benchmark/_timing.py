@@ -79,16 +79,19 @@ def steady_seconds(tables: Sequence[Events]) -> float | None:
     """Return how long all rows would take at the steady-state rate.
 
     A table's rate is measured from its first rows to its last; the time before is start-up. Tables written one after
-    the other, by models that run one after the other, add up.
+    the other, by models that run one after the other, add up. Of tables written at the same time, by models that run
+    together, the one that ends last counts.
 
     Returns:
         Seconds; None if every table got all its rows at once.
     """
-    total = 0.0
-    for events in tables:
-        if len(events) < 2:
-            continue
+    total = group = until = 0.0
+    for events in sorted((events for events in tables if len(events) > 1), key=lambda events: events[0][0]):
         (begun, first), (ended, last) = events[0], events[-1]
-        if last > first and ended > begun:
-            total += last * (ended - begun) / (last - first)
-    return total or None
+        if last <= first or ended <= begun:
+            continue
+        if begun >= until:
+            total, group = total + group, 0.0
+        if ended >= until:
+            group, until = last * (ended - begun) / (last - first), ended
+    return total + group or None

@@ -21,6 +21,15 @@ def test_tables_of_models_that_work_one_after_the_other_add_up() -> None:
     assert steady_seconds([first, second, whole]) == pytest.approx(10.0 + 5.0)
 
 
+def test_of_tables_of_models_that_work_together_the_last_one_counts() -> None:
+    captions = [(10.0, 10), (28.0, 90), (30.0, 100)]
+    votes = [(11.0, 20), (31.0, 100)]
+    rows = [(12.0, 10), (30.0, 90), (32.0, 100)]
+    later = [(50.0, 20), (54.0, 100)]
+    assert steady_seconds([captions, votes, rows]) == pytest.approx(100 * 20 / 90)
+    assert steady_seconds([later, rows, captions, votes]) == pytest.approx(100 * 20 / 90 + 5.0)
+
+
 @pytest.mark.parametrize("tables", [[], [[]], [[(1.0, 48)]], [[(1.0, 8), (1.0, 48)]]])
 def test_rows_that_come_at_once_have_no_rate(tables: list[list[tuple[float, int]]]) -> None:
     assert steady_seconds(tables) is None
