@@ -69,7 +69,7 @@ def merge_answers(run: Run, partition: str, folder: str, read: Mapping[str, pa.T
         run: the run.
         partition: the partition's name.
         folder: the model's folder of answers.
-        read: files that are in memory already, by path.
+        read: its readable files by path, if they are in memory already.
 
     Raises:
         RunError: a table cannot be read or written.
@@ -77,7 +77,10 @@ def merge_answers(run: Run, partition: str, folder: str, read: Mapping[str, pa.T
     files = run.files(folder, partition)
     if len(files) < 2:
         return
-    found = {path: (read or {}).get(path) or read_undamaged(run, path, ANSWERS.names) for path in files}
+    if read is None:
+        found = {path: read_undamaged(run, path, ANSWERS.names) for path in files}
+    else:
+        found = {path: read.get(path) for path in files}
     tables = {path: table for path, table in found.items() if table is not None}
     if len(tables) > 1:
         merged = run.write(folder, partition, pa.concat_tables(tables.values()), schema=ANSWERS)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
 from caslie_ray.captioning._completion_marker import read_completion
+from caslie_ray.captioning._ledger import KEPT
 from caslie_ray.captioning._merge import merge_partition
 from caslie_ray.captioning._partition_status import partition_status
 from caslie_ray.roles import resolve
@@ -97,6 +98,27 @@ def test_answers_of_a_stage_are_merged_across_jobs(world: Path, tmp_path: Path, 
             next(reports, None)
     folder = lineup.captioner.answers
     assert [path.rpartition("/")[2] for path in run.files(folder)] == [f"{name}-e00000002.parquet"]
+
+
+def test_a_damaged_file_of_answers_is_kept_apart_and_the_others_are_merged(
+    world: Path, tmp_path: Path, answers: KeyedAnswers
+) -> None:
+    run = fresh_run(world, tmp_path / "run")
+    caption_here(run, profile(), answers)
+    lineup = resolve(profile())
+    name = partitions(run)[0]
+    folder = lineup.roles[0].answers
+    (whole,) = run.files(folder, name)
+    half = run.read_file(whole).slice(0, 1)
+    run.write(folder, f"{name}-0123456789abcdef", half, schema=half.schema)
+    damaged = Path(run.path(folder, f"{name}-fedcba9876543210.parquet"))
+    damaged.write_bytes(b"PAR1 and no more")
+    tables = ["views", "images", "captions", KEPT, *(role.answers for role in lineup.roles)]
+    listed = run.with_file_listing({table: run.files(table, name) for table in tables})
+    assert len(listed.files(folder, name)) == 3
+    assert merge_partition(listed, name, lineup) == 0
+    assert run.files(folder, name) == [run.path(folder, f"{name}.parquet")]
+    assert [path.read_bytes() for path in Path(run.path("damaged")).rglob("*.parquet")] == [b"PAR1 and no more"]
 
 
 def _calls_of(world: Path, folder: Path) -> dict[str, int]:
