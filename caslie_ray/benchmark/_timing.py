@@ -85,13 +85,13 @@ def steady_seconds(tables: Sequence[Events]) -> float | None:
     Returns:
         Seconds; None if every table got all its rows at once.
     """
-    total = group = until = 0.0
+    total = overlapping = latest = 0.0
     for events in sorted((events for events in tables if len(events) > 1), key=lambda events: events[0][0]):
-        (begun, first), (ended, last) = events[0], events[-1]
-        if last <= first or ended <= begun:
+        (start, first_rows), (end, all_rows) = events[0], events[-1]
+        if all_rows <= first_rows or end <= start:
             continue
-        if begun >= until:
-            total, group = total + group, 0.0
-        if ended >= until:
-            group, until = last * (ended - begun) / (last - first), ended
-    return total + group or None
+        if start >= latest:
+            total, overlapping = total + overlapping, 0.0
+        if end >= latest:
+            overlapping, latest = all_rows * (end - start) / (all_rows - first_rows), end
+    return total + overlapping or None

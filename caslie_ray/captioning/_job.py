@@ -139,7 +139,8 @@ class CaptionJob:
             current = replace(work, block_rows=max(1, work.block_rows // _SHRINK**shrinks))
             parts = dict(zip(names, self.partitions.files(names), strict=True))
             merges = work.stage is None and self.partitions.are_large
-            with BackgroundMerge(self._merge_in_tasks, missing if merges else {}) as merge:
+            merge_in_tasks = functools.partial(self._merge, in_tasks=True)
+            with BackgroundMerge(merge_in_tasks, missing if merges else {}) as merge:
                 for report in pools.run_pass(current, parts, current.block_rows, small_calls=shrinks > 0):
                     merge.wrote(report.pop("partition"), report["views"])
                     monitor.add(**report)
@@ -181,10 +182,6 @@ class CaptionJob:
         """Merge partitions; return how many of their views still wait for a model."""
         merge = functools.partial(_merge_partition, lineup=self.lineup)
         return dict(self.partitions.map(merge, names, in_tasks=in_tasks))
-
-    def _merge_in_tasks(self, names: Sequence[str]) -> dict[str, int]:
-        """Merge few partitions of a large run."""
-        return self._merge(names, in_tasks=True)
 
     def _count(self, statuses: Sequence[PartitionStatus]) -> Counts:
         from_markers = [status.counts for status in statuses if status.counts is not None]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from caslie_ray.captioning._caption_work import CaptionWork, caption_partition
 from caslie_ray.captioning._completion_marker import read_completion
-from caslie_ray.captioning._ledger import KEPT
 from caslie_ray.captioning._merge import merge_partition
 from caslie_ray.captioning._partition_status import partition_status
+from caslie_ray.captioning._partitions import Partitions
 from caslie_ray.roles import resolve
 from caslie_ray.storage.lease_files import Fence
 from tests.captioning.fakes import KeyedAnswers, partitions
@@ -113,8 +113,8 @@ def test_a_damaged_file_of_answers_is_kept_apart_and_the_others_are_merged(
     run.write(folder, f"{name}-0123456789abcdef", half, schema=half.schema)
     damaged = Path(run.path(folder, f"{name}-fedcba9876543210.parquet"))
     damaged.write_bytes(b"PAR1 and no more")
-    tables = ["views", "images", "captions", KEPT, *(role.answers for role in lineup.roles)]
-    listed = run.with_file_listing({table: run.files(table, name) for table in tables})
+    (files,) = Partitions(run, lineup).files([name])
+    listed = run.with_file_listing(files)
     assert len(listed.files(folder, name)) == 3
     assert merge_partition(listed, name, lineup) == 0
     assert run.files(folder, name) == [run.path(folder, f"{name}.parquet")]
