@@ -74,14 +74,15 @@ def main(
     source: bool = False,
     status: bool = False,
     run_required: bool = True,
+    reads_only: bool = False,
     add_options: Callable[[argparse.ArgumentParser], object] | None = None,
     argv: Sequence[str] | None = None,
     prog: str | None = None,
 ) -> int:
     """Run a job from the command line and return its exit code.
 
-    The job holds the lease of the run: a second job on it is refused. If the reader of its output ends, as ``head``
-    does, the job continues without output.
+    The job holds the lease of the run, unless it only reads it: a second job on it is refused. If the reader of its
+    output ends, as ``head`` does, the job continues without output.
 
     Args:
         description: the job's docstring, shown by ``--help``.
@@ -89,6 +90,7 @@ def main(
         source: whether the job takes ``--source``.
         status: whether the job takes ``--status``.
         run_required: whether ``--run`` must be given; otherwise a temporary folder is used.
+        reads_only: whether the job only reads the run.
         add_options: adds the job's own options to the parser.
         argv: the arguments; None: those of the process.
         prog: the command in the help, with the job's name as its last word; None: that of the process.
@@ -99,7 +101,7 @@ def main(
         )
         options = parser.parse_args(argv)
         with _run_or_temporary(options.run) as run:
-            return _main(parser, job, options, run)
+            return _main(parser, job, options, run, leased=not reads_only)
 
 
 @contextmanager
@@ -112,7 +114,12 @@ def _run_or_temporary(run: str | None) -> Iterator[str]:
 
 
 def _main(
-    parser: argparse.ArgumentParser, job: Callable[[Arguments], int], options: argparse.Namespace, run: str
+    parser: argparse.ArgumentParser,
+    job: Callable[[Arguments], int],
+    options: argparse.Namespace,
+    run: str,
+    *,
+    leased: bool,
 ) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     for noisy in ("httpx", "httpcore", "ray", "urllib3"):
@@ -129,7 +136,7 @@ def _main(
     signal.signal(signal.SIGTERM, _stop)
     lease: RunLease | None = None
     try:
-        if arguments.plan or arguments.status:
+        if arguments.plan or arguments.status or not leased:
             return job(arguments)
         name = Path(parser.prog.split()[-1]).stem
         with RunLease(arguments.run, name, submission=_submission(os.environ), on_lost=_end_main_thread) as lease:

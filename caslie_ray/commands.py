@@ -34,6 +34,7 @@ class Command(NamedTuple):
         source: whether it takes ``--source``.
         status: whether it takes ``--status``.
         run_required: whether ``--run`` must be given.
+        reads_only: whether it only reads the run, and so works beside other jobs on it.
         options: the module whose `add_options` adds options of its own.
         module: the module of its function.
     """
@@ -42,6 +43,7 @@ class Command(NamedTuple):
     source: bool = False
     status: bool = False
     run_required: bool = True
+    reads_only: bool = False
     options: str | None = None
     module: str = "caslie_ray.jobs"
 
@@ -139,6 +141,23 @@ Each job computes only what the run lacks, so the command can be repeated at any
 """,
         source=True,
     ),
+    "serve": Command(
+        """\
+Serve the models over HTTP: captions, votes, answers, an OpenAI-compatible API, and a page to try them.
+
+Run as:
+    caslie serve --profile mini                                   # the bare base of the lineup
+    caslie serve --profile mini --run runs/demo                   # with the adapters that train wrote
+    caslie serve --profile mini --run runs/demo --set serving.port=8080 serving.voters=together
+    CASLIE_TOKEN=… caslie serve --profile caslie-m --run s3://shop/run --set serving.host=0.0.0.0
+
+Starts the models on this cluster with Ray Serve and runs until it is stopped. The page is at http://127.0.0.1:8000/,
+and /docs describes the API. The run is only read.
+""",
+        run_required=False,
+        reads_only=True,
+        module="caslie_ray.serving.job",
+    ),
     "benchmark": Command(
         """\
 Measure the jobs against what one would use instead, on the same views and checkpoints, and print the ratios.
@@ -211,6 +230,7 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
         source=command.source,
         status=command.status,
         run_required=command.run_required,
+        reads_only=command.reads_only,
         add_options=_add_options(command),
         argv=argv,
         prog=None if argv is None else f"caslie {name}",

@@ -6,6 +6,7 @@ __all__ = [
     "DamagedFile",
     "EngineError",
     "JobError",
+    "ModelUnavailable",
     "NoAnswer",
     "PoolDown",
     "RunError",
@@ -53,6 +54,10 @@ class SourceError(ValueError):
 
 class EngineError(RuntimeError):
     """An engine cannot work: its checkpoint cannot be loaded or run, or the device is lost."""
+
+
+class ModelUnavailable(EngineError):
+    """A served model does not answer now: it is down, or took too long; the message names it and the cause."""
 
 
 class PoolDown(EngineError):

@@ -27,7 +27,7 @@ ROOMS = (
     *("cluster", "monitoring", "pipeline"),
     *("dataset", "captioning", "fusion", "training", "prediction"),
     *("miniature", "evaluation"),
-    *("cli", "jobs", "benchmark", "commands"),
+    *("cli", "serving", "jobs", "benchmark", "commands"),
 )
 
 MAX_LINES, MEDIAN_LINES = 350, 120

@@ -22,6 +22,8 @@ _ANSWERS, _ANSWER_IDS = "answers", ["key"]
 _KEPT = "kept"  # answers of earlier lineups, not of this job
 _ROWS_EVERY_S = 0.1
 _USAGE_EVERY_S = 0.5
+# Sampling takes at most this share of a core from the job that it measures.
+_SHARE = 0.02
 _RAYS_OWN = ("raylet", "gcs_server", "DashboardAgent", "RuntimeEnvAgent", "log_monitor", "monitor.py", "dashboard")
 _MIB = 2.0**20
 
@@ -152,14 +154,18 @@ class ResourceMonitor:
             watch.update()
 
     def _watch(self) -> None:
+        pause = _ROWS_EVERY_S
         due = 0.0
-        while not self._ended.wait(_ROWS_EVERY_S):
+        while not self._ended.wait(pause):
+            started, spent = time.monotonic(), time.thread_time()
             for watch in self._watches:
                 with suppress(RunError, OSError):
                     watch.update()
-            if time.monotonic() >= due:
+            pause = max(_ROWS_EVERY_S, (time.thread_time() - spent) / _SHARE)
+            if started >= due:
+                spent = time.thread_time()
                 self.usage.append(self._processes.measure())
-                due = time.monotonic() + _USAGE_EVERY_S
+                due = started + max(_USAGE_EVERY_S, (time.thread_time() - spent) / _SHARE)
 
     def peaks(self, begin: float, end: float) -> dict[str, float | None]:
         """Return the peak MiB of driver, workers and Ray's own processes between two times; None if not sampled."""

@@ -15,7 +15,8 @@ from caslie_ray.quality import CHOICES
 from caslie_ray.roles import ResolvedLineup, Role
 
 __all__ = [
-    "CONTEXT_FREE", "caption_answer", "caption_key", "caption_prompt", "request_captions", "request_votes", "vote_key",
+    "CONTEXT_FREE", "caption_answer", "caption_key", "caption_prompt", "quality_request", "request_captions",
+    "request_votes", "vote_answer", "vote_key",
 ]  # fmt: skip
 
 CONTEXT_FREE = Prompt("Please generate an informative caption for the product in the image.")
@@ -89,14 +90,20 @@ def request_votes(rows: Sequence[Row], voter: Role, known: KnownAnswers, ask: As
     for row in rows:
         key = vote_key(row.view, row.caption_text, voter)
         if key not in known.votes and key not in requests:
-            requests[key] = Request(key, row.view.quality_prompt.fill(CAPTION, row.caption_text))
+            requests[key] = quality_request(key, row.view, row.caption_text)
     if not requests:
         return
     for answer in ask.choose(voter, list(requests.values()), CHOICES):
-        known.add(_vote_answer(answer))
+        known.add(vote_answer(answer))
 
 
-def _vote_answer(answer: Choice) -> VoteAnswer:
+def quality_request(key: str, view: View, caption: str) -> Request:
+    """Return the request for a vote on a caption."""
+    return Request(key, view.quality_prompt.fill(CAPTION, caption))
+
+
+def vote_answer(answer: Choice) -> VoteAnswer:
+    """Return a choice as a vote."""
     if answer.failure is not None:
         failure = answer.failure
         return VoteAnswer(answer.key, None, answer.prompt_tokens, answer.cut, failure.reason, failure.retryable)

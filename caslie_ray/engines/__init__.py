@@ -3,6 +3,7 @@
 from caslie_ray.engines._architectures import takes_instructions
 from caslie_ray.engines._base import Choice, Engine, EngineStats, Failure, Generation, Request
 from caslie_ray.engines._checkpoints import Checkpoint, CheckpointError, resolve
+from caslie_ray.engines._choice_tokens import ChoiceError
 from caslie_ray.engines.fingerprint import fingerprint, weight_bytes
 from caslie_ray.engines.registry import ENGINES, load_engine, overlap
 from caslie_ray.engines.spec import EngineSpec, LoraShape
@@ -13,6 +14,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Choice",
+    "ChoiceError",
     "Engine",
     "EngineError",
     "EngineSpec",

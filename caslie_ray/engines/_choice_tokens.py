@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 
 from caslie_ray.errors import EngineError
 
-__all__ = ["first_token_ids"]
+__all__ = ["ChoiceError", "first_token_ids"]
+
+
+class ChoiceError(EngineError):
+    """A choice has no first token of its own, so that its probability cannot be read from one forward pass."""
 
 
 def first_token_ids(
@@ -25,7 +29,7 @@ def first_token_ids(
 
     Raises:
         ValueError: fewer than two choices, or two equal ones.
-        EngineError: a choice has no first token of its own.
+        ChoiceError: a choice has no first token of its own.
     """
     if len(choices) < 2 or len({choice.strip().casefold() for choice in choices}) < len(choices):
         raise ValueError(f"there must be at least two choices, all of them different: {list(choices)}")
@@ -34,7 +38,7 @@ def first_token_ids(
     shared = {token for token, count in counts.items() if count > 1}
     for choice, ids in zip(choices, firsts, strict=True):
         if not ids - shared:
-            raise EngineError(f"choice {choice!r} has no first token of its own among {list(choices)}")
+            raise ChoiceError(f"choice {choice!r} has no first token of its own among {list(choices)}")
     return tuple(tuple(sorted(token for token in ids - shared if token is not None)) for ids in firsts)
 
 

@@ -23,6 +23,7 @@ from caslie_ray.profiles.pool import Pool, Workers
 from caslie_ray.profiles.prediction import PredictionSettings
 from caslie_ray.profiles.resources import Resources
 from caslie_ray.profiles.schema import Profile
+from caslie_ray.profiles.serving import ServingSettings
 from caslie_ray.profiles.source_keys import SourceKeys
 from caslie_ray.profiles.storage import StorageSettings
 from caslie_ray.profiles.training import TrainingSettings
@@ -48,6 +49,7 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Resources",
+    "ServingSettings",
     "SourceKeys",
     "StorageSettings",
     "TrainingSettings",

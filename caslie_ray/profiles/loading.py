@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,6 @@ __all__ = ["load_profile", "profile_names"]
 SHIPPED = Path(__file__).parent
 SUFFIXES = (".yaml", ".yml")
 EXTENDS = "extends"
-# Groups of earlier versions: copies of older profiles still load.
-_UNUSED = frozenset({"serving"})
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +80,6 @@ def _layers(reference: str, before: tuple[str, ...]) -> list[_Layer]:
     document = _read(source)
     parent = document.pop(EXTENDS, None)
     document.setdefault("name", public_uri(source).rsplit("/", 1)[-1].rsplit(".", 1)[0])
-    for key in _UNUSED & document.keys():
-        log.warning("%s: %s: nothing reads this group any more; delete it", public_uri(source), key)
-        del document[key]
     unknown = [key for key in document if key not in Profile.model_fields]
     if unknown:
         key = str(unknown[0])

@@ -17,6 +17,7 @@ from caslie_ray.profiles.ingest import IngestSettings
 from caslie_ray.profiles.lineup import Lineup
 from caslie_ray.profiles.miniature import MiniatureSettings
 from caslie_ray.profiles.prediction import PredictionSettings
+from caslie_ray.profiles.serving import ServingSettings
 from caslie_ray.profiles.storage import StorageSettings
 from caslie_ray.profiles.training import TrainingSettings
 from caslie_ray.profiles.votes import VoteSettings
@@ -71,6 +72,9 @@ class Profile(Settings):
 
     experiments: ExperimentSettings = ExperimentSettings()
     """Experiments in addition to the method itself."""
+
+    serving: ServingSettings = ServingSettings()
+    """How models are served over HTTP."""
 
     @model_validator(mode="after")
     def _somebody_votes(self) -> Self:

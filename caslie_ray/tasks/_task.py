@@ -12,7 +12,7 @@ from caslie_ray.tasks._answer_reading import label_of, read_answer, strip_mark
 from caslie_ray.tasks._cells import OBJECT
 from caslie_ray.tasks._definition_checks import check_definition
 from caslie_ray.tasks._image_references import read_references
-from caslie_ray.tasks._options import read_options
+from caslie_ray.tasks._options import Options, read_options
 from caslie_ray.tasks._output import read_output
 from caslie_ray.tasks._parsing import RowError, as_text, is_missing, read_split, structured, text_list
 from caslie_ray.tasks._sample import Sample, ViewPrompts
@@ -89,14 +89,7 @@ class Task:
         """
         split = read_split(record.get("split"))
         notes: list[str] = []
-        pairs = self.read_input(self._input_cell(record, notes))
-        options = read_options(record.get("options"), self.labels)
-        if not options.texts:
-            options = read_options(list(self.labels), self.labels)
-        if not options.texts:
-            raise RowError("options are missing: give a JSON list of the answers to choose from")
-        if not all(map(strip_mark, options.texts)):
-            raise RowError("an option is empty: remove it or fill it in")
+        pairs, options = self._read_question(record, notes)
         output = read_output(record.get("output"), options, self.labels, self.read_answer, self.label)
         if self.true_label(output.text, options.texts) is None:
             raise RowError(
@@ -119,6 +112,38 @@ class Task:
             captions,
             tuple(dict.fromkeys(notes)),
         )
+
+    def parse_question(self, record: Mapping[str, object]) -> Sample:
+        """Read a question without its true answer, as it is asked online; `output`, `split` and `images` are empty.
+
+        Args:
+            record: the keys `input`, `options` and, if it differs from the task's, `instruction`.
+
+        Raises:
+            RowError: a field is missing or cannot be read.
+        """
+        pairs, options = self._read_question(record, [])
+        return Sample(
+            self.name, "", as_text(record.get("instruction")) or self.instruction, pairs, options.texts, "", ()
+        )
+
+    def _read_question(
+        self, record: Mapping[str, object], notes: list[str]
+    ) -> tuple[tuple[tuple[str, str], ...], Options]:
+        """Return the named texts of the input, and the options.
+
+        Raises:
+            RowError: a field is missing or cannot be read.
+        """
+        pairs = self.read_input(self._input_cell(record, notes))
+        options = read_options(record.get("options"), self.labels)
+        if not options.texts:
+            options = read_options(list(self.labels), self.labels)
+        if not options.texts:
+            raise RowError("options are missing: give a JSON list of the answers to choose from")
+        if not all(map(strip_mark, options.texts)):
+            raise RowError("an option is empty: remove it or fill it in")
+        return pairs, options
 
     def input_names(self) -> tuple[str, ...]:
         """Return all names of the input's fields, in lower case."""

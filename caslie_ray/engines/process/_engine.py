@@ -95,6 +95,8 @@ class EngineProcess:
     ) -> list[Choice]:
         """Give each choice's probability at the first token of the answer; see `Engine.choose`.
 
+        Choices without first tokens of their own are failures, so that no such request ends the process.
+
         Raises:
             ValueError: fewer than two choices, or two that are alike.
             EngineDown: the engine cannot be kept alive.

@@ -18,7 +18,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast, runtime_checkable
 
-from caslie_ray.engines import Engine, EngineStats, Generation, Request, load_engine
+from caslie_ray.engines import Choice, ChoiceError, Engine, EngineStats, Failure, Generation, Request, load_engine
 from caslie_ray.engines.load_errors import classify
 from caslie_ray.engines.process._frames import encode, receive, send
 from caslie_ray.engines.process._messages import (
@@ -149,7 +149,7 @@ class _Server:
         answer: Any
         try:
             if call.method == "choose":
-                answer = self._engine.choose(call.requests, call.choices)
+                answer = self._choose(call)
             elif call.method == "generate":
                 answer = self._engine.generate(call.requests)
             else:
@@ -161,6 +161,14 @@ class _Server:
             parts = encode(Raised(call.number, f"{type(error).__name__}: {error}", memory))
         with self._sending:
             send(self._socket, parts)
+
+    def _choose(self, call: _Call) -> list[Choice]:
+        """Choices without first tokens of their own are the caller's fault, and no reason to load the model again."""
+        try:
+            return self._engine.choose(call.requests, call.choices)
+        except ChoiceError as error:
+            failure = Failure(str(error), retryable=False)
+            return [Choice(request.key, (), 0, False, failure) for request in call.requests]
 
     def _stream(self, call: _Call) -> list[Generation]:
         """Send the pieces of an answer; return the answer, or nothing if it was cancelled."""

@@ -1,0 +1,59 @@
+"""One server for all tests of a process: three voters, and a base with a trained adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from caslie_ray.fusion import fuse
+from caslie_ray.profiles import Profile, load_profile
+from caslie_ray.storage.run import Run
+from caslie_ray.training import train
+from tests.serving.server import Server, serving
+from tests.worlds import InProcess, caption_here, fresh_run, voter
+
+NAMES = ("llama-3b", "llama-8b", "vision")
+LINEUP = [
+    f"lineup.voters={json.dumps([voter(name) for name in NAMES])}",
+    "lineup.captioner.resources.cpus=0.2",
+    "training.variants=[caslie,text]",
+    "training.num_workers={min: 1, max: 1}",
+    "training.validations=1",
+    "training.global_batch=8",
+    "training.epochs=1",
+    "training.learning_rate=0.01",
+    "lineup.base.max_new_tokens=12",
+]
+BODY_BYTES = 3_000_000
+SETTINGS = [*LINEUP, "serving.max_items=4", f"serving.max_body_bytes={BODY_BYTES}", "images.max_bytes=1000000"]
+
+
+def served_profile() -> Profile:
+    return load_profile("mini", SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with two adapters, trained on the captions of the data set."""
+    run = fresh_run(world, tmp_path_factory.mktemp("serving") / "run")
+    profile = load_profile("mini", [*LINEUP, "captions.source=dataset", "votes.rule=always"])
+    caption_here(run, profile, InProcess())
+    fuse(run, profile, quiet=True)
+    train(run, profile, quiet=True)
+    return run
+
+
+@pytest.fixture(scope="session")
+def server(trained: Run) -> Iterator[Server]:
+    with serving(SETTINGS, Path(trained.root)) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as opened:
+        yield opened

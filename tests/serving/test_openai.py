@@ -1,0 +1,59 @@
+"""The `openai` client, unchanged: lists models, completes, streams, and sends an image."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from tests.serving.server import Server
+from tests.serving.test_bad_requests import png
+
+
+@pytest.fixture(scope="module")
+def chats(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_models_are_listed(chats: openai.OpenAI) -> None:
+    assert [model.id for model in chats.models.list()] == ["captioner", "caslie", "text", "base"]
+
+
+@pytest.mark.parametrize("model", ["base", "caslie"])
+def test_a_stream_has_the_text_of_a_completion(chats: openai.OpenAI, model: str) -> None:
+    messages = [{"role": "system", "content": "Only answer yes or no."}, {"role": "user", "content": "Is it red?"}]
+    whole = chats.chat.completions.create(model=model, messages=messages)  # type: ignore[arg-type]
+    assert whole.choices[0].finish_reason in ("stop", "length")
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens > 0
+    assert whole.system_fingerprint
+    pieces = chats.chat.completions.create(model=model, messages=messages, stream=True)  # type: ignore[call-overload]
+    texts = [chunk.choices[0].delta.content or "" for chunk in pieces]
+    assert len(texts) > 2
+    assert "".join(texts).strip() == whole.choices[0].message.content
+
+
+def test_the_captioner_describes_an_image(chats: openai.OpenAI) -> None:
+    url = "data:image/png;base64," + base64.b64encode(png()).decode()
+    content = [{"type": "text", "text": "Please generate an informative caption for the product in the image."},
+               {"type": "image_url", "image_url": {"url": url}}]  # fmt: skip
+    answer = chats.chat.completions.create(model="captioner", messages=[{"role": "user", "content": content}])  # type: ignore[call-overload]
+    assert answer.choices[0].message.content
+
+
+def test_errors_are_those_of_the_client(chats: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is no model"):
+        chats.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "Hello"}])
+
+
+def test_a_stream_that_is_left_ends(client: httpx.Client) -> None:
+    """The engine answers others at once after a client has left in the middle of a stream."""
+    body = {"model": "base", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    for _ in range(3):
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert next(response.iter_lines()).startswith("data: ")
+    assert client.post("/v1/chat/completions", json={**body, "stream": False}).status_code == 200

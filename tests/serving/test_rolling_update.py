@@ -1,0 +1,73 @@
+"""An adapter that is replaced under load: no request is dropped, and each answer is that of the adapter it names."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from ray import serve
+
+from caslie_ray.fusion import fuse
+from caslie_ray.profiles import Profile, load_profile
+from caslie_ray.serving.application import APPLICATION, application
+from caslie_ray.storage.run import Run, open_run
+from caslie_ray.training import train
+from tests.clusters import until
+from tests.serving.conftest import LINEUP
+from tests.serving.load import run_load
+from tests.serving.server import free_port
+from tests.serving.test_bad_requests import GOOD
+
+pytestmark = pytest.mark.timeout(600)
+
+BARE = [*LINEUP, "votes.rule=never", "lineup.base.resources.cpus=0.1", "training.variants=[text]"]
+
+
+def served(*settings: str) -> Profile:
+    return load_profile("mini", [*BARE, *settings])
+
+
+@pytest.fixture(scope="module")
+def other(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run with another adapter of the same name: trained once more, with another seed."""
+    folder = tmp_path_factory.mktemp("other") / "run"
+    shutil.copytree(trained.root, folder)
+    run = open_run(str(folder))
+    profile = served("training.seed=7", "captions.source=dataset")
+    fuse(run, profile, quiet=True)
+    train(run, profile, quiet=True)
+    return run
+
+
+@pytest.fixture
+def url(ray_cluster: None) -> Iterator[str]:
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+def test_no_request_is_dropped(trained: Run, other: Run, url: str) -> None:
+    def deploy(run: Run, *settings: str) -> None:
+        serve.run(application(served(*settings), run, loopback=True), name=APPLICATION, route_prefix="/")
+
+    deploy(trained)
+    until(lambda: httpx.get(f"{url}/readyz").status_code == 200, 120, "the first adapter")
+    swapping = threading.Thread(target=deploy, args=(other, "training.seed=7"))
+
+    def question(number: int) -> dict[str, Any]:
+        if number == 40:
+            swapping.start()
+        return {**GOOD, "images": [], "fields": {"review": f"It is {number}."}, "probabilities": False}
+
+    load = run_load(url, question, clients=4, seconds=30.0)
+    swapping.join()
+    assert set(load.statuses) == {200}, load.problems[:3]
+    prints = [answer["models"]["text"] for answer in load.answers if "text" in answer["models"]]
+    assert len(set(prints)) == 2
+    last = httpx.post(f"{url}/v1/predict", json=question(-1), timeout=60).json()
+    assert last["models"]["text"] == prints[-1]
