@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -62,7 +63,7 @@ def validated(model: type[_Model], document: object) -> _Model:
         return model.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"])) or None
+        field = ".".join(_path_of(first["loc"], document)) or None
         raise ApiError(422, f"{first['msg'].removeprefix('Value error, ')}", field=field) from None
 
 
@@ -78,6 +79,21 @@ def read_batch(document: object, most: int) -> list[object]:
     if not 1 <= len(requests) <= most:
         raise ApiError(422, f"a batch has 1 to {most} requests; this one has {len(requests)}", field="requests")
     return requests
+
+
+def _path_of(location: Sequence[int | str], document: object) -> Iterator[str]:
+    """Yield the keys of a location that lead through a document, and a last one that it lacks.
+
+    Pydantic also names the types that it tried.
+    """
+    node = document
+    for place in location:
+        if isinstance(node, dict):
+            yield str(place)
+            node = node.get(place)
+        elif isinstance(node, list) and isinstance(place, int) and place < len(node):
+            yield str(place)
+            node = node[place]
 
 
 def _decoded(data: bytes) -> object:

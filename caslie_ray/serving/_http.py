@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from caslie_ray import __version__
 from caslie_ray.serving._bodies import read_batch, read_body, validated
@@ -95,7 +95,7 @@ def build_app(service: Service, token: str | None, *, local: bool) -> FastAPI:
         service.check_ready()
         return JSONResponse({"status": "ready", "failed": service.models.failed()})
 
-    @app.get("/metrics", tags=["operation"])
+    @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
     async def metrics_page() -> Response:
         """Return the metrics of this gateway replica for Prometheus; Ray exports those of the models."""
         return Response(metrics.page(), media_type="text/plain; version=0.0.4")
@@ -145,29 +145,29 @@ def _id_of(request: Request) -> str:
 
 
 def _add_errors(app: FastAPI) -> None:
-    async def known(request: Request, error: Exception) -> Response:
+    async def of_api(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
-        return problem(error, _id_of(request))
+        return problem(error, _id_of(request), request.url.path)
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         details = {404: f"there is no {request.url.path[:200]}", 405: f"{request.method} is not allowed here"}
-        response = problem(
-            ApiError(error.status_code, details.get(error.status_code, str(error.detail))), _id_of(request)
-        )
+        found = ApiError(error.status_code, details.get(error.status_code, str(error.detail)))
+        response = problem(found, _id_of(request), request.url.path)
         response.headers.update(error.headers or {})
         return response
 
     async def of_validation(request: Request, error: Exception) -> Response:
-        return problem(ApiError(422, "a parameter is not valid"), _id_of(request))
+        return problem(ApiError(422, "a parameter is not valid"), _id_of(request), request.url.path)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         if isinstance(error, ClientDisconnect):
             return Response(status_code=_CLOSED)
         log.error("request %s failed", _id_of(request), exc_info=error)
-        return problem(ApiError(500, "the server's log has the cause, under the request's id"), _id_of(request))
+        failed = ApiError(500, "the server's log has the cause, under the request's id")
+        return problem(failed, _id_of(request), request.url.path)
 
-    app.add_exception_handler(ApiError, known)
+    app.add_exception_handler(ApiError, of_api)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(Exception, unexpected)

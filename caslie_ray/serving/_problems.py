@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 
 __all__ = ["ApiError", "problem"]
 
+_OPENAI = ("/v1/chat/", "/v1/models")
 _TITLES = {
     400: "The request cannot be read",
     401: "A bearer token is required",
@@ -64,13 +65,20 @@ class ApiError(Exception):
         return found
 
 
-def problem(error: ApiError, request_id: str) -> JSONResponse:
-    """Return an error as an HTTP response."""
+def problem(error: ApiError, request_id: str, path: str) -> JSONResponse:
+    """Return an error as an HTTP response.
+
+    Args:
+        error: the error.
+        request_id: of the request.
+        path: of the request; OpenAI clients read an object `error` in addition.
+    """
     headers = {}
+    body = error.body(request_id)
+    if path.startswith(_OPENAI):
+        body["error"] = {"message": error.detail, "type": body["title"], "param": error.field, "code": error.status}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(
-        error.body(request_id), status_code=error.status, headers=headers, media_type="application/problem+json"
-    )
+    return JSONResponse(body, status_code=error.status, headers=headers, media_type="application/problem+json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import re
 import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -19,7 +18,6 @@ __all__ = ["Guard", "token_of"]
 # Answered without a token: what load balancers ask, and the page, which has no data of its own.
 _PUBLIC = {"/healthz", "/readyz", "/", "/page.js", "/page.css", "/docs", "/docs.js", "/examples.json"}
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -79,8 +77,10 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
+        # Serve's proxy gives each request an id, and returns it with the response.
+        given = headers.get("x-request-id")
+        request_id = given or secrets.token_hex(8)
+        added = _HEADERS if given else {**_HEADERS, "X-Request-ID": request_id}
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 
@@ -89,7 +89,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 out = MutableHeaders(scope=message)
-                for name, value in {**_HEADERS, "X-Request-ID": request_id}.items():
+                for name, value in added.items():
                     out.setdefault(name, value)
             await send(message)
 
@@ -99,7 +99,7 @@ class Guard:
         except ApiError as error:
             if started:
                 raise
-            await problem(error, request_id)(scope, receive, respond)
+            await problem(error, request_id, scope["path"])(scope, receive, respond)
 
     def _check(self, path: str, headers: Headers) -> None:
         host = headers.get("host", "")

@@ -265,9 +265,10 @@ class _Turn:
         if choice is None:
             request = Request(key, prompt, adapter=answerer.adapter)
             choice = await self._calls.choose(self._service.plan.base, request, options)
-            if choice.failure is not None:
-                return None, f"no probabilities: {choice.failure.reason}"
-            self._answers[key] = choice
+            if choice.failure is None or not choice.failure.retryable:
+                self._answers[key] = choice
+        if choice.failure is not None:
+            return None, f"no probabilities: {choice.failure.reason}"
         pairs = zip(options, choice.probabilities, strict=True)
         return [Probability(option=option, probability=round(share, 6)) for option, share in pairs], None
 

@@ -96,9 +96,9 @@ def test_a_repeated_question_is_answered_from_the_cache(client: httpx.Client, ba
 
 
 def test_models_are_named_with_their_fingerprints(client: httpx.Client, batch: Batch) -> None:
-    sample = next(one for one in batch.samples if one["task"] == "sentiment_analysis")
-    asked = question_of(sample, batch.images_of(sample), instruction="Which sentiment is it?")
-    asked["fields"]["review"] += " It came in two days."
+    sample = next(one for one in batch.samples if one["task"] == "answerability_prediction")
+    asked = question_of(sample, batch.images_of(sample), instruction="Can it be answered?")
+    asked["fields"]["question"] += " I want to know."
     answer = client.post("/v1/predict", json=asked).json()
     assert answer["models"]["caslie"] == batch.answerer.fingerprint
     assert {"captioner", "caslie"} < set(answer["models"])
@@ -144,7 +144,7 @@ def test_a_model_of_texts_needs_no_image_and_asks_no_captioner(client: httpx.Cli
     answer = client.post("/v1/predict", json=question_of(sample, batch.images_of(sample), model="text")).json()
     assert answer["model"] == "text"
     assert set(answer["models"]) <= {"text"}
-    assert answer["note"] == "text reads no images"
+    assert "text reads no images" in answer["note"]
 
 
 def test_a_batch_has_a_result_or_a_problem_per_request(client: httpx.Client, batch: Batch) -> None:
