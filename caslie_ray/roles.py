@@ -135,7 +135,10 @@ def call_cost(model: Model) -> float:
     """Return the relative cost of a call: `cost`, else the bytes of the weights, infinite if neither is known."""
     if model.cost is not None:
         return model.cost
-    size = weight_bytes(model.checkpoint, model.revision)
+    try:
+        size = weight_bytes(model.checkpoint, model.revision)
+    except EngineError:  # resolving the role raises it, unless the model is optional
+        size = None
     return float("inf") if size is None else float(size)
 
 

@@ -22,7 +22,7 @@ from caslie_ray.serving._plan import ModelPlan, ServingPlan, plan_serving
 from caslie_ray.serving._security import token_of
 from caslie_ray.storage.run import Run, open_run
 
-__all__ = ["APPLICATION", "Arguments", "application", "build"]
+__all__ = ["APPLICATION", "Arguments", "application", "build", "plan_pinned"]
 
 APPLICATION = "caslie"
 """Name of the application in Serve."""
@@ -61,27 +61,29 @@ def build(arguments: Mapping[str, Any]) -> Application:
     given = TypeAdapter(Arguments).validate_python(dict(arguments))
     profile = load_profile(given.profile, given.settings)
     run = open_run(given.run) if given.run is not None else None
-    return application(profile, run, loopback=False)
+    return application(plan_pinned(profile, run), loopback=False)
 
 
-def application(profile: Profile, run: Run | None, *, loopback: bool) -> Application:
-    """Return the application of a profile.
+def plan_pinned(profile: Profile, run: Run | None) -> ServingPlan:
+    """Return what is served, with branches pinned to the commits that the run recorded; see `plan_serving`."""
+    if run is not None:
+        models = [*captioning_models(profile), profile.lineup.base]
+        profile = pin_profile(run, profile, models, record=False)
+    return plan_serving(profile, run)
+
+
+def application(plan: ServingPlan, *, loopback: bool) -> Application:
+    """Return the application.
 
     Args:
-        profile: the lineup and the settings.
-        run: contains the adapters; None serves the bare base.
+        plan: what is served.
         loopback: whether only this machine can connect.
 
     Raises:
         ProfileError: a token is required and there is none.
-        RunError: a model of the profile is not trained yet.
-        EngineError: a checkpoint cannot be found.
     """
+    profile = plan.profile
     token = token_of(profile.serving, os.environ, loopback=loopback)
-    if run is not None:
-        models = [*captioning_models(profile), profile.lineup.base]
-        profile = pin_profile(run, profile, models, record=False)
-    plan = plan_serving(profile, run)
     settings = profile.serving
     handles = {model.name: _model(model, plan) for model in plan.models}
     gateway = serve.deployment(

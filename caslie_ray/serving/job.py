@@ -11,8 +11,8 @@ from caslie_ray.cli import COMPLETE, Arguments
 from caslie_ray.cluster.connection import connect
 from caslie_ray.pipeline.pools import check_models
 from caslie_ray.roles import engine_lines, needed_names
-from caslie_ray.serving._plan import ServingPlan, plan_serving
-from caslie_ray.serving.application import APPLICATION, application
+from caslie_ray.serving._plan import ServingPlan
+from caslie_ray.serving.application import APPLICATION, application, plan_pinned
 
 __all__ = ["serve_job"]
 
@@ -29,13 +29,13 @@ def serve_job(arguments: Arguments) -> int:
     """
     profile, run = arguments.profile, arguments.run if arguments.kept else None
     settings = profile.serving
-    plan = plan_serving(profile, run)
+    plan = plan_pinned(profile, run)
     if arguments.plan:
         print("\n".join(["", "serve", *(f"  {line}" for line in _plan_lines(plan))]))
         return COMPLETE
     check_models([*plan.lineup.roles, plan.base], {*needed_names(plan.lineup, profile.faults), plan.base.name})
-    app = application(profile, run, loopback=settings.loopback)
-    connect()
+    app = application(plan, loopback=settings.loopback)
+    connection = connect()
     serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": None})
     log.info("loading %s", ", ".join(model.name for model in plan.models))
     try:
@@ -44,7 +44,8 @@ def serve_job(arguments: Arguments) -> int:
         print(f"serving {', '.join(plan.answerers)} at http://{shown}:{settings.port}/", flush=True)
         threading.Event().wait()
     finally:
-        serve.shutdown()
+        if connection.joined:  # otherwise Ray ends with this process
+            serve.delete(APPLICATION)
     return COMPLETE
 
 

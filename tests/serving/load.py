@@ -30,7 +30,13 @@ class Load:
         return {f"p{at}": round(cuts[at - 1], 3) for at in (50, 95, 99)}
 
 
-def run_load(url: str, question: Callable[[int], dict[str, Any]], clients: int, seconds: float) -> Load:
+def run_load(
+    url: str,
+    question: Callable[[int], dict[str, Any]],
+    clients: int,
+    seconds: float,
+    until: Callable[[], bool] = lambda: True,
+) -> Load:
     """Ask for some seconds with a number of clients; each asks again as soon as it has its answer.
 
     Args:
@@ -38,13 +44,14 @@ def run_load(url: str, question: Callable[[int], dict[str, Any]], clients: int, 
         question: returns the question with a number.
         clients: concurrent clients.
         seconds: for how long.
+        until: what must be true as well before they end.
     """
     load, lock, numbers = Load(), threading.Lock(), iter(range(10**9))
     end = time.monotonic() + seconds
 
     def ask() -> None:
         with httpx.Client(base_url=url, timeout=120.0) as client:
-            while time.monotonic() < end:
+            while time.monotonic() < end or not until():
                 with lock:
                     number = next(numbers)
                 started = time.monotonic()
