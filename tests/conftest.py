@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,7 +19,7 @@ from filelock import FileLock
 from caslie_ray.cluster.connection import quiet_ray_data
 from caslie_ray.dataset import ingest
 from caslie_ray.storage.run import open_run
-from tests.long_tests import COLLECTED, file_seconds, in_check_faults, is_long
+from tests.long_tests import COLLECTED, file_seconds, in_check_faults, is_long, scope_of
 from tests.worlds import draw, profile
 
 
@@ -30,15 +32,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if in_check_faults(item.nodeid):
             item.add_marker(pytest.mark.faults)
 
-    # Two processes distribute by file: long files first, so that both end at about the same time.
-    # One process: long files last, so that errors of short tests show early.
+    # Two processes distribute by scope: long ones first, so that both end at about the same time.
+    # One process: long ones last, so that errors of short tests show early.
     parallel = "PYTEST_XDIST_WORKER" in os.environ
-    seconds = {path: file_seconds(path, config.option.markexpr) for path in {_file(item) for item in items}}
-    items.sort(key=lambda item: seconds[_file(item)], reverse=parallel)
+    seconds: dict[str, float] = defaultdict(float)
+    for path in {item.nodeid.partition("::")[0] for item in items}:
+        seconds[scope_of(path)] += file_seconds(path, config.option.markexpr)
+    items.sort(key=lambda item: (seconds[scope_of(item.nodeid)], scope_of(item.nodeid)), reverse=parallel)
 
 
-def _file(item: pytest.Item) -> str:
-    return item.nodeid.partition("::")[0]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run the tests of a scope in one process."""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    if config.getvalue("dist") != "loadfile":
+        return None
+    scheduler = LoadFileScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
 
 
 @pytest.fixture(autouse=True)

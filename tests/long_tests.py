@@ -21,6 +21,7 @@ __all__ = [
     "file_seconds",
     "in_check_faults",
     "is_long",
+    "scope_of",
 ]
 
 COLLECTED = pytest.StashKey[list[str]]()
@@ -83,6 +84,12 @@ def file_seconds(path: str, markers: str) -> float:
         return short
     long = (test for test in LONG_TESTS if test.prefix.startswith(path))
     return short + sum(test.seconds for test in long if markers != "faults" or test.prefix in _FAULTS)
+
+
+def scope_of(nodeid: str) -> str:
+    """The part of the tests that runs in one process, which shares clusters and engines: a file, or `tests/serving`."""
+    path = nodeid.partition("::")[0]
+    return "tests/serving" if path.startswith("tests/serving/") else path
 
 
 if __name__ == "__main__":

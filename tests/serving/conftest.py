@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -47,13 +48,37 @@ def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-@pytest.fixture(scope="session")
-def server(trained: Run) -> Iterator[Server]:
-    with serving(SETTINGS, Path(trained.root)) as started:
-        yield started
+class _Shared:
+    """The server, from its first test to the last one of this folder."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._server: Server | None = None
+
+    def start(self, run: Run) -> Server:
+        if self._server is None:
+            self._server = self._open.enter_context(serving(SETTINGS, Path(run.root)))
+        return self._server
+
+    def stop(self) -> None:
+        self._open.close()
+        self._server = None
 
 
-@pytest.fixture(scope="session")
+_shared = _Shared()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or not nextitem.nodeid.startswith("tests/serving/"):
+        _shared.stop()
+
+
+@pytest.fixture
+def server(trained: Run) -> Server:
+    return _shared.start(trained)
+
+
+@pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
     with server.client() as opened:
         yield opened

@@ -113,7 +113,7 @@ def test_images_may_be_uploaded(client: httpx.Client, batch: Batch) -> None:
     asked = question_of(sample, images)
     inline = client.post("/v1/caption", json=_caption_of(asked)).json()
     asked["images"] = [{}, {}]
-    files = [("image", (f"{number}.jpg", image, "image/jpeg")) for number, image in enumerate(images)]
+    files: Any = [("image", (f"{number}.jpg", image, "image/jpeg")) for number, image in enumerate(images)]
     uploaded = client.post("/v1/caption", data={"request": json.dumps(_caption_of(asked))}, files=files)
     assert uploaded.status_code == 200, uploaded.text
     assert uploaded.json()["views"] == inline["views"]

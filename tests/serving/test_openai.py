@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -13,7 +14,7 @@ from tests.serving.server import Server
 from tests.serving.test_bad_requests import png
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def chats(server: Server) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
@@ -25,13 +26,13 @@ def test_models_are_listed(chats: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("model", ["base", "caslie"])
 def test_a_stream_has_the_text_of_a_completion(chats: openai.OpenAI, model: str) -> None:
-    messages = [{"role": "system", "content": "Only answer yes or no."}, {"role": "user", "content": "Is it red?"}]
-    whole = chats.chat.completions.create(model=model, messages=messages)  # type: ignore[arg-type]
+    messages: Any = [{"role": "system", "content": "Only answer yes or no."}, {"role": "user", "content": "Is it red?"}]
+    whole = chats.chat.completions.create(model=model, messages=messages)
     assert whole.choices[0].finish_reason in ("stop", "length")
     assert whole.usage is not None
     assert whole.usage.completion_tokens > 0
     assert whole.system_fingerprint
-    pieces = chats.chat.completions.create(model=model, messages=messages, stream=True)  # type: ignore[call-overload]
+    pieces: Any = chats.chat.completions.create(model=model, messages=messages, stream=True)
     texts = [chunk.choices[0].delta.content or "" for chunk in pieces]
     assert len(texts) > 2
     assert "".join(texts).strip() == whole.choices[0].message.content
@@ -41,7 +42,8 @@ def test_the_captioner_describes_an_image(chats: openai.OpenAI) -> None:
     url = "data:image/png;base64," + base64.b64encode(png()).decode()
     content = [{"type": "text", "text": "Please generate an informative caption for the product in the image."},
                {"type": "image_url", "image_url": {"url": url}}]  # fmt: skip
-    answer = chats.chat.completions.create(model="captioner", messages=[{"role": "user", "content": content}])  # type: ignore[call-overload]
+    messages: Any = [{"role": "user", "content": content}]
+    answer = chats.chat.completions.create(model="captioner", messages=messages)
     assert answer.choices[0].message.content
 
 
