@@ -136,16 +136,27 @@ def lost_head(lab: Lab) -> Seen:
 
 
 def damaged_files(lab: Lab) -> Seen:
-    """Writers that died left a truncated file, one that is not Parquet, an empty one and a temporary one."""
+    """Writers that died left a truncated file, one that is not Parquet, an empty one and a temporary one: first in
+    `captions`, then in the answers of the same partitions too."""
     seen = lab.captioned("damaged")
-    first, second, third = map(Path, sorted(seen.run.files("captions"))[:3])
+    (answers,) = {Path(path).parent for path in Path(seen.run.root).glob("answers/*/*.parquet")}
+    first, _, third = map(Path, sorted(seen.run.files("captions"))[:3])
     seen.facts["lost"] = seen.run.count_rows(str(first)) + seen.run.count_rows(str(third))
-    first.write_bytes(first.read_bytes()[:-100])
-    (second.parent / f"{second.stem}-0123456789abcdef.parquet").write_bytes(b"PAR1 but not for long")
-    third.write_bytes(b"")
-    (second.parent / f".{second.name}.1234.tmp").write_bytes(b"half")
+    _damage(first.parent)
+    seen.take(lab.caption(seen))
+    seen.facts["asked for captions"] = seen.summary["this_session"]["model_calls"]
+    for folder in (first.parent, answers):
+        _damage(folder)
     seen.take(lab.caption(seen))
     return seen
+
+
+def _damage(folder: Path) -> None:
+    first, second, third = sorted(folder.glob("[!.]*.parquet"))[:3]
+    first.write_bytes(first.read_bytes()[:-100])
+    (folder / f"{second.stem}-0123456789abcdef.parquet").write_bytes(b"PAR1 but not for long")
+    third.write_bytes(b"")
+    (folder / f".{second.name}.1234.tmp").write_bytes(b"half")
 
 
 def other_source(lab: Lab) -> Seen:
