@@ -59,14 +59,20 @@ def test_no_request_is_dropped(trained: Run, other: Run, url: str) -> None:
 
     deploy(trained)
     until(lambda: httpx.get(f"{url}/readyz").status_code == 200, 120, "the first adapter")
-    swapping = threading.Thread(target=deploy, args=(other,))
+    swapped = threading.Event()
+
+    def swap() -> None:
+        deploy(other)
+        swapped.set()
+
+    swapping = threading.Thread(target=swap)
 
     def question(number: int) -> dict[str, Any]:
         if number == 40:
             swapping.start()
         return {**GOOD, "images": [], "fields": {"review": f"It is {number}."}, "probabilities": False}
 
-    load = run_load(url, question, clients=4, seconds=5.0, until=lambda: not swapping.is_alive())
+    load = run_load(url, question, clients=4, seconds=5.0, until=swapped.is_set)
     swapping.join()
     assert set(load.statuses) == {200}, load.problems[:3]
     prints = [answer["models"]["text"] for answer in load.answers if "text" in answer["models"]]
