@@ -1,4 +1,4 @@
-"""A replica of a model without Serve around it: batches of concurrent requests, cancellation, and impossible choices."""
+"""A replica of a model without Serve around it: shared calls, cancellation, and impossible choices."""
 
 from __future__ import annotations
 
