@@ -1,33 +1,42 @@
-"""A replica of a model without Serve around it: shared calls, cancellation, and impossible choices."""
+"""A model's replicas on Serve, called by handles: shared calls, cancellation, and impossible choices."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ray import serve
+from ray.serve.exceptions import RequestCancelledError
 
 from caslie_ray.engines import EngineSpec, Request
-from caslie_ray.engines.process import ProcessLimits
+from caslie_ray.engines.process import Counters, ProcessLimits
 from caslie_ray.prompts import Prompt
 from caslie_ray.serving._model import ModelReplica
 
 CHOICES = ("yes", "no")
 
 
-def run(test: Callable[[ModelReplica], Awaitable[None]], **settings: Any) -> None:
-    """Run a test with a replica, in an event loop as Serve has one."""
-    spec = EngineSpec("miniature:voter-llama-3b", **{"engine": "tests.faulty:slow", "batch_size": 1, **settings})
+class Probe(ModelReplica):
+    """A replica that shows its counters."""
 
-    async def with_replica() -> None:
-        replica = ModelReplica("voter", spec, {"voter": "f1"}, ProcessLimits(), 1, 0.02, True)
-        try:
-            await test(replica)
-        finally:
-            replica._engine.close()
+    async def counters(self) -> tuple[Counters, int | None]:
+        return self._engine.counters, self._engine.pid
 
-    asyncio.run(with_replica())
+
+@pytest.fixture(autouse=True)
+def _serve(ray_cluster: None) -> Iterator[None]:
+    serve.start(http_options={"location": "NoServer"})
+    yield
+    serve.shutdown()
+
+
+def deploy(checkpoint: str = "miniature:voter-llama-3b", *, needed: bool = True, **settings: Any) -> Any:
+    spec = EngineSpec(checkpoint, **{"engine": "tests.faulty:slow", "batch_size": 1, **settings})
+    deployment = serve.deployment(name="voter", ray_actor_options={"num_cpus": 0.2}, max_ongoing_requests=20)(Probe)
+    bound = deployment.bind("voter", spec, {"voter": "f1"}, ProcessLimits(load_tries=1), 1, 0.05, needed)
+    return serve.run(bound, name="voter", route_prefix=None)
 
 
 def request(number: int) -> Request:
@@ -35,50 +44,40 @@ def request(number: int) -> Request:
 
 
 def test_requests_that_wait_at_the_same_time_share_a_call() -> None:
-    async def test(replica: ModelReplica) -> None:
-        answers = await asyncio.gather(*(replica.choose(request(number), CHOICES) for number in range(9)))
-        assert [answer.result.key for answer in answers] == [str(number) for number in range(9)]
-        assert {tuple(answer.fingerprints.items()) for answer in answers} == {(("voter", "f1"),)}
-        assert replica._engine.counters.requests == 9
-        assert replica._engine.counters.calls <= 3
-
-    run(test, batch_size=8)
+    handle = deploy(batch_size=8)
+    asked = [handle.choose.remote(request(number), CHOICES) for number in range(9)]
+    answers = [one.result(timeout_s=60) for one in asked]
+    assert [answer.result.key for answer in answers] == [str(number) for number in range(9)]
+    assert {tuple(answer.fingerprints.items()) for answer in answers} == {(("voter", "f1"),)}
+    counters, _ = handle.counters.remote().result()
+    assert counters.requests == 9
+    assert counters.calls <= 4
 
 
 def test_a_cancelled_request_leaves_its_place() -> None:
-    async def test(replica: ModelReplica) -> None:
-        tasks = [asyncio.ensure_future(replica.choose(request(number), CHOICES)) for number in range(3)]
-        await asyncio.sleep(0.1)  # the first is computed, the others wait
-        tasks[1].cancel()
-        first, third = await asyncio.gather(tasks[0], tasks[2])
-        assert (first.result.key, third.result.key) == ("0", "2")
-        assert replica._engine.counters.requests == 2
-        with pytest.raises(asyncio.CancelledError):
-            await tasks[1]
-
-    run(test, engine="tests.faulty:slower")
+    handle = deploy(engine="tests.faulty:very_slow")
+    asked = [handle.choose.remote(request(number), CHOICES) for number in range(3)]
+    time.sleep(0.7)  # the first is computed for two seconds, the others wait
+    asked[1].cancel()
+    assert [asked[number].result(timeout_s=60).result.key for number in (0, 2)] == ["0", "2"]
+    with pytest.raises(RequestCancelledError):
+        asked[1].result(timeout_s=60)
+    counters, _ = handle.counters.remote().result()
+    assert counters.requests == 2
 
 
 def test_choices_without_first_tokens_of_their_own_are_a_failure_and_end_nothing() -> None:
-    async def test(replica: ModelReplica) -> None:
-        pid = replica._engine.pid
-        answer = await replica.choose(request(1), ("also buy", "also view"))
-        assert answer.result.failure is not None
-        assert not answer.result.failure.retryable
-        assert "has no first token of its own" in answer.result.failure.reason
-        assert replica._engine.pid == pid
-        assert (await replica.choose(request(1), CHOICES)).result.failure is None
-
-    run(test, engine="transformers")
+    handle = deploy(engine="transformers")
+    _, pid = handle.counters.remote().result()
+    answer = handle.choose.remote(request(1), ("also buy", "also view")).result().result
+    assert not answer.failure.retryable
+    assert "has no first token of its own" in answer.failure.reason
+    assert handle.choose.remote(request(1), CHOICES).result().result.failure is None
+    assert handle.counters.remote().result()[1] == pid
 
 
 def test_an_optional_model_that_cannot_be_loaded_answers_with_failures() -> None:
-    async def test() -> None:
-        spec = EngineSpec("/no/such/folder")
-        replica = ModelReplica("voter", spec, {"voter": "f1"}, ProcessLimits(load_tries=1), 1, 0.0, False)
-        answer = await replica.choose(request(1), CHOICES)
-        assert "/no/such/folder" in answer.result.failure.reason
-        assert answer.result.failure.retryable
-        replica.check_health()
-
-    asyncio.run(test())
+    handle = deploy("/no/such/folder", needed=False, engine="transformers")
+    failure = handle.choose.remote(request(1), CHOICES).result().result.failure
+    assert "/no/such/folder" in failure.reason
+    assert failure.retryable
