@@ -35,6 +35,7 @@ from caslie_ray.serving._schemas import (
     VotesRequest,
     VotesResponse,
 )
+from caslie_ray.tasks import strip_mark
 
 __all__ = ["Service"]
 
@@ -120,7 +121,7 @@ class Service:
                 text, cut = await turn.generate(answerer, prompt)
                 probabilities = None
                 if request.probabilities:
-                    probabilities, note = await turn.choose(answerer, prompt, asked.sample.options)
+                    probabilities, note = await turn.choose(answerer, prompt, asked.sample.options, text)
                     notes += [note] if note else []
         notes += ["a text was cut so that the prompt fits"] if cut else []
         return PredictResponse(
@@ -255,16 +256,21 @@ class _Turn:
         return answer.text, answer.cut or answer.captions_cut
 
     async def choose(
-        self, answerer: Answerer, prompt: Prompt, options: Sequence[str]
+        self, answerer: Answerer, prompt: Prompt, options: Sequence[str], text: str
     ) -> tuple[list[Probability] | None, str | None]:
-        """Return the probability of each option, or None and the reason."""
-        if len({option.strip().casefold() for option in options}) < max(2, len(options)):
+        """Return the probability of each option, spelled as the model answers: with or without a mark such as `A:`.
+
+        None, and the reason, if it cannot be read from the first token.
+        """
+        marked = strip_mark(text) != text.strip()
+        choices = list(options) if marked else [strip_mark(option) for option in options]
+        if len({choice.strip().casefold() for choice in choices}) < max(2, len(choices)):
             return None, "no probabilities: the options are not different"
-        key = answerer.key("\x00".join((prompt.text, *options)))
+        key = answerer.key("\x00".join((prompt.text, *choices)))
         choice = self._answers.get(key)
         if choice is None:
             request = Request(key, prompt, adapter=answerer.adapter)
-            choice = await self._calls.choose(self._service.plan.base, request, options)
+            choice = await self._calls.choose(self._service.plan.base, request, choices)
             if choice.failure is None or not choice.failure.retryable:
                 self._answers[key] = choice
         if choice.failure is not None:

@@ -104,6 +104,9 @@ def test_models_are_named_with_their_fingerprints(client: httpx.Client, batch: B
     assert {"captioner", "caslie"} < set(answer["models"])
     assert sum(one["probability"] for one in answer["probabilities"]) == pytest.approx(1, abs=1e-4)
     assert [one["option"] for one in answer["probabilities"]] == sample["options"]
+    if answer["answer"] is not None:
+        best = max(answer["probabilities"], key=lambda one: one["probability"])
+        assert best["option"] == answer["answer"]
     assert set(answer["timings"]) == {"images", "captions", "answer", "total"}
 
 

@@ -82,7 +82,7 @@ def test_a_problem_is_shown_as_text(page: Page) -> None:
 def test_nothing_of_a_user_runs_on_the_page(page: Page) -> None:
     page.select("task", "sentiment_analysis")
     page.click("#examples button")
-    options = ["A: <script>window.ran = 1</script>", "B: <img src=x onerror='window.ran = 1'>"]
+    options = ["A: red <script>window.ran = 1</script>", "B: blue <img src=x onerror='window.ran = 1'>"]
     page.run(f"document.getElementById('options').value = {json.dumps(chr(10).join(options))}, true")
     complaints(page.chrome)
     _ask(page)
