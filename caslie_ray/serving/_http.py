@@ -31,7 +31,7 @@ __all__ = ["build_app"]
 
 log = logging.getLogger(__name__)
 
-_CLOSED = 499  # the client has left; nobody reads it
+_CLOSED = 499  # as nginx logs a connection that the client closed
 
 _Answer = Callable[[Any, list[bytes], str], Awaitable[BaseModel]]
 

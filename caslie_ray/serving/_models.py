@@ -15,9 +15,12 @@ from caslie_ray.errors import ModelUnavailable
 from caslie_ray.roles import Role
 from caslie_ray.serving._model import Answered
 from caslie_ray.serving._plan import ServingPlan
+from caslie_ray.serving._problems import ApiError
 
-__all__ = ["Calls", "ModelBusy", "Models"]
+__all__ = ["Calls", "ModelBusy", "Models", "check_answered", "problem_of"]
 
+_BUSY_S = 1.0
+_DOWN_S = 5.0
 # Further tries of a request whose replica was lost. It may have been the request's fault.
 _RETRIES = 2
 
@@ -190,6 +193,31 @@ class Calls:
                 if attempt == _RETRIES:
                     raise ModelUnavailable(f"{name}: {_first_line(error)}") from None
         raise AssertionError("the last try either returns or raises")
+
+
+def problem_of(error: TimeoutError | ModelBusy | ModelUnavailable, seconds: float, advice: str = "") -> ApiError:
+    """Return the problem of a request whose models did not answer.
+
+    Args:
+        error: what `Calls` raised.
+        seconds: that the request had.
+        advice: what to change if the deadline has passed.
+    """
+    if isinstance(error, ModelBusy):
+        return ApiError(429, f"{error}: try again later", retry_after_s=_BUSY_S)
+    if isinstance(error, TimeoutError):
+        return ApiError(504, f"no answer within {seconds:g} s{advice}")
+    return ApiError(503, str(error), retry_after_s=_DOWN_S)
+
+
+def check_answered(answer: Generation) -> None:
+    """Check that a request was answered.
+
+    Raises:
+        ApiError: it was not.
+    """
+    if answer.failure is not None:
+        raise ApiError(503 if answer.failure.retryable else 422, answer.failure.reason)
 
 
 async def _cancelled_with_caller(response: Any) -> Answered:

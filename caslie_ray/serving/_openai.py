@@ -19,7 +19,7 @@ from caslie_ray.engines import Generation, Request
 from caslie_ray.errors import ModelUnavailable
 from caslie_ray.prompts import Prompt
 from caslie_ray.roles import Role
-from caslie_ray.serving._models import Calls, ModelBusy
+from caslie_ray.serving._models import Calls, ModelBusy, check_answered, problem_of
 from caslie_ray.serving._problems import ApiError
 from caslie_ray.serving._service import Service
 
@@ -84,9 +84,8 @@ async def complete(service: Service, chat: ChatRequest, request_id: str) -> dict
     try:
         answer: Generation = await calls.generate(target.role, request)
     except (TimeoutError, ModelBusy, ModelUnavailable) as error:
-        raise _problem_of(error, seconds) from None
-    if answer.failure is not None:
-        raise ApiError(503 if answer.failure.retryable else 422, answer.failure.reason)
+        raise problem_of(error, seconds) from None
+    check_answered(answer)
     return {
         "id": f"chatcmpl-{request_id}",
         "object": "chat.completion",
@@ -122,7 +121,7 @@ async def stream_chunks(service: Service, chat: ChatRequest, request_id: str) ->
     try:
         first = await anext(pieces, None)
     except (TimeoutError, ModelBusy, ModelUnavailable) as error:
-        raise _problem_of(error, service.seconds(None)) from None
+        raise problem_of(error, service.seconds(None)) from None
     head = {
         "id": f"chatcmpl-{request_id}", "object": "chat.completion.chunk", "created": int(time.time()),
         "model": chat.model, "system_fingerprint": target.fingerprint,
@@ -142,7 +141,7 @@ async def stream_chunks(service: Service, chat: ChatRequest, request_id: str) ->
             yield chunk({}, "stop")
             yield _DONE
         except (TimeoutError, ModelBusy, ModelUnavailable) as error:
-            failed = _problem_of(error, service.seconds(None))
+            failed = problem_of(error, service.seconds(None))
             yield f"data: {json.dumps({'error': {'message': failed.detail, 'code': failed.status}})}\n\n"
         finally:
             await pieces.aclose()
@@ -214,11 +213,3 @@ async def _read_messages(service: Service, chat: ChatRequest, *, takes_image: bo
         return text, (await read(images[0])).data
     except ImageError as error:
         raise ApiError(422, error.reason, field="messages") from None
-
-
-def _problem_of(error: Exception, seconds: float) -> ApiError:
-    if isinstance(error, ModelBusy):
-        return ApiError(429, f"{error}: try again later", retry_after_s=1.0)
-    if isinstance(error, TimeoutError):
-        return ApiError(504, f"no answer within {seconds:g} s")
-    return ApiError(503, str(error), retry_after_s=5.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import NamedTuple, TypeVar
 
 from caslie_ray.captioning import View
 from caslie_ray.captioning.online import make_view
@@ -10,9 +12,11 @@ from caslie_ray.dataset.online import StoredImage
 from caslie_ray.hashing import content_id
 from caslie_ray.serving._problems import ApiError
 from caslie_ray.serving._schemas import Question
-from caslie_ray.tasks import RowError, Sample, Task, find_task
+from caslie_ray.tasks import RowError, Sample, Task, ViewPrompts, find_task
 
 __all__ = ["Asked", "captioned_views_of", "parse_question", "views_of"]
+
+_Given = TypeVar("_Given")
 
 
 class Asked(NamedTuple):
@@ -48,34 +52,36 @@ def parse_question(question: Question, instruction: str | None = None) -> Asked:
     return Asked(task, sample, task.image_count(sample.input, sample.options))
 
 
-def views_of(asked: Asked, images: list[StoredImage | None]) -> list[View | None]:
+def views_of(asked: Asked, images: Sequence[StoredImage | None]) -> list[View | None]:
     """Return the views of a question, one per product; None for a product without an image.
 
     Raises:
         ApiError: there are more images than products.
     """
-    _check_number(asked, len(images), "images")
-    prompts = asked.task.view_prompts(asked.sample)
     return [
-        make_view(content_id(image.data), asked.task.name, prompt) if image is not None else None
-        for image, prompt in zip(images + [None] * (asked.products - len(images)), prompts, strict=True)
+        make_view(content_id(image.data), asked.task.name, prompts) if image is not None else None
+        for image, prompts in _by_product(asked, images, "images")
     ]
 
 
-def captioned_views_of(asked: Asked, captions: list[str | None]) -> list[View | None]:
+def captioned_views_of(asked: Asked, captions: Sequence[str | None]) -> list[View | None]:
     """Return the views of given captions, one per product; None for a product without a caption.
 
     Raises:
         ApiError: there are more captions than products.
     """
-    _check_number(asked, len(captions), "captions")
-    prompts = asked.task.view_prompts(asked.sample)
     return [
-        make_view("", asked.task.name, prompt, caption) if caption is not None else None
-        for caption, prompt in zip(captions + [None] * (asked.products - len(captions)), prompts, strict=True)
+        make_view("", asked.task.name, prompts, caption) if caption is not None else None
+        for caption, prompts in _by_product(asked, captions, "captions")
     ]
 
 
-def _check_number(asked: Asked, number: int, field: str) -> None:
-    if number > asked.products:
-        raise ApiError(422, f"there are {number} {field} for {asked.products} products of this question", field=field)
+def _by_product(
+    asked: Asked, given: Sequence[_Given | None], field: str
+) -> Iterator[tuple[_Given | None, ViewPrompts]]:
+    """Yield what is given for each product, None for those at the end without, and the prompts of its view."""
+    if len(given) > asked.products:
+        raise ApiError(
+            422, f"there are {len(given)} {field} for {asked.products} products of this question", field=field
+        )
+    return zip_longest(given, asked.task.view_prompts(asked.sample))

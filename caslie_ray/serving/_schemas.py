@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -109,7 +109,7 @@ class ViewResult(_Model):
     votes: list[Vote]
     """The votes so far; with early exit, only those that the verdict needed."""
     verdict: bool | None
-    """Whether the caption helps the task; null if nobody voted."""
+    """Whether the caption helps the task; null if no vote was taken."""
     error: str | None
     """Why there is no caption, or no verdict."""
     cut: bool
@@ -175,8 +175,3 @@ class PredictResponse(_Response):
     """Whether the answer is from the text alone because the captioner was not available."""
     note: str | None
     """What a reader should know about this answer."""
-
-
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema of a model with its definitions inline, for an OpenAPI operation."""
-    return model.model_json_schema(ref_template="#/components/schemas/{model}")

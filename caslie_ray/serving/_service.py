@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from caslie_ray.prompts import Prompt
 from caslie_ray.roles import ResolvedLineup
 from caslie_ray.serving._cache import AnswerCache, RequestAnswers
 from caslie_ray.serving._images import read_images
-from caslie_ray.serving._models import Calls, ModelBusy, Models
+from caslie_ray.serving._models import Calls, ModelBusy, Models, check_answered, problem_of
 from caslie_ray.serving._plan import ServingPlan
 from caslie_ray.serving._problems import ApiError
 from caslie_ray.serving._questions import Asked, captioned_views_of, parse_question, views_of
@@ -39,7 +40,6 @@ from caslie_ray.tasks import strip_mark
 
 __all__ = ["Service"]
 
-_RETRY_S = 1.0
 _LOADING_S = 5.0
 
 
@@ -50,14 +50,17 @@ class Service:
         plan: what is served.
         models: its deployments.
         reader: reads images.
+
+    Attributes:
+        cache: the answers of earlier requests.
     """
 
     def __init__(self, plan: ServingPlan, models: Models, reader: ImageReader) -> None:
         self.plan = plan
         self.models = models
-        self._reader = reader
+        self.reader = reader
         self._settings = plan.profile.serving
-        self._cache = AnswerCache(self._settings.cache)
+        self.cache = AnswerCache(self._settings.cache)
 
     async def caption(self, request: CaptionRequest, uploads: Sequence[bytes], request_id: str) -> CaptionResponse:
         """Caption images for their context, and vote on the captions.
@@ -67,7 +70,7 @@ class Service:
         """
         asked = parse_question(request)
         if self.plan.lineup.captioner is None:
-            raise ApiError(503, "no captioner is served: set captions.source=generated", field=None)
+            raise ApiError(503, "no captioner is served: set captions.source=generated")
         async with _Turn(self, request) as turn:
             images = await turn.read(request.images, uploads)
             views = await turn.views(views_of(asked, images), images, self.plan.lineup)
@@ -151,34 +154,18 @@ class Service:
         """Return the seconds that a request has."""
         return min(wanted or self._settings.deadline_s, self._settings.deadline_s)
 
-    def waits_for(self) -> tuple[list[str], dict[str, str]]:
-        """Return the needed models that are still loading, and why models cannot be started."""
-        needed = {model.name for model in self.plan.models if model.needed}
-        return [name for name in self.models.loading() if name in needed], self.models.failed()
-
     def check_ready(self) -> None:
         """Refuse requests until the needed models are loaded.
 
         Raises:
             ApiError: a model is loading, or cannot be started.
         """
-        loading, failed = self.waits_for()
         needed = {model.name for model in self.plan.models if model.needed}
-        for name, why in failed.items():
+        for name, why in self.models.failed().items():
             if name in needed:
                 raise ApiError(503, f"{name} cannot be started: {why.splitlines()[0]}")
-        if loading:
+        if loading := [name for name in self.models.loading() if name in needed]:
             raise ApiError(503, f"still loading: {', '.join(loading)}", retry_after_s=_LOADING_S)
-
-    @property
-    def cache(self) -> AnswerCache:
-        """The answers of earlier requests."""
-        return self._cache
-
-    @property
-    def reader(self) -> ImageReader:
-        """Reads images."""
-        return self._reader
 
 
 class _Turn:
@@ -187,11 +174,11 @@ class _Turn:
     def __init__(self, service: Service, question: Question) -> None:
         self._service = service
         self._started = time.monotonic()
-        self._seconds = service.seconds(question.timeout_s)
+        self.seconds = service.seconds(question.timeout_s)
         self._timings = dict.fromkeys(("images", "captions", "answer"), 0.0)
         self._answers = RequestAnswers(service.cache)
-        self._calls = Calls(service.models, asyncio.get_running_loop().time() + self._seconds)
-        self._timeout = asyncio.timeout(self._seconds)
+        self._calls = Calls(service.models, asyncio.get_running_loop().time() + self.seconds)
+        self._timeout = asyncio.timeout(self.seconds)
 
     async def __aenter__(self) -> _Turn:
         self._service.check_ready()
@@ -203,24 +190,19 @@ class _Turn:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
             error = TimeoutError()
-        if isinstance(error, TimeoutError):
-            advice = "ask about fewer images, or raise timeout_s"
-            raise ApiError(504, f"no answer within {self._seconds:g} s: {advice}") from None
-        if isinstance(error, ModelBusy):
-            raise ApiError(429, f"{error}: try again later", retry_after_s=_RETRY_S) from None
-        if isinstance(error, ModelUnavailable):
-            raise ApiError(503, str(error), retry_after_s=_LOADING_S) from None
+        if isinstance(error, (TimeoutError, ModelBusy, ModelUnavailable)):
+            raise problem_of(error, self.seconds, ": ask about fewer images, or raise timeout_s") from None
         if error is None and not self._calls.changed:
             self._answers.commit()
 
-    @property
-    def seconds(self) -> float:
-        """The seconds that the request has."""
-        return self._seconds
-
-    def timed(self, part: str) -> _Timed:
-        """Return a context that measures a part."""
-        return _Timed(self._timings, part)
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Measure a part."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._timings[part] += time.monotonic() - started
 
     async def read(self, images: Sequence[Any], uploads: Sequence[bytes]) -> list[StoredImage | None]:
         """Return the stored images."""
@@ -250,8 +232,7 @@ class _Turn:
         answer = self._answers.get(key)
         if answer is None:
             answer = await self._calls.generate(self._service.plan.base, Request(key, prompt, adapter=answerer.adapter))
-            if answer.failure is not None:
-                raise ApiError(503 if answer.failure.retryable else 422, answer.failure.reason)
+            check_answered(answer)
             self._answers[key] = answer
         return answer.text, answer.cut or answer.captions_cut
 
@@ -290,19 +271,8 @@ class _Turn:
         }
 
 
-class _Timed:
-    def __init__(self, timings: dict[str, float], part: str) -> None:
-        self._timings, self._part = timings, part
-
-    def __enter__(self) -> None:
-        self._started = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        self._timings[self._part] += time.monotonic() - self._started
-
-
 def _lineup_for(answerer: Answerer, lineup: ResolvedLineup) -> ResolvedLineup:
-    """Return the lineup of the captions that a model reads: uia reads them all, so nobody votes."""
+    """Return the lineup of the captions that a model reads: uia reads them all, so no vote is taken."""
     return replace(lineup, rule="always", voters=()) if answerer.reads == "uia" else lineup
 
 

@@ -79,7 +79,9 @@ def test_versions_are_those_of_the_package(kind: str) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert f"caslie:{__version__}" in dockerfile
     base = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
-    assert re.search(r"^FROM (\S+)$", dockerfile, re.MULTILINE)[1] in json.dumps(base)  # type: ignore[index]
+    image = re.search(r"^FROM (\S+)$", dockerfile, re.MULTILINE)
+    assert image is not None
+    assert image[1] in json.dumps(base)
     assert "pip install --no-cache-dir '.[vllm]'" in dockerfile
 
 
