@@ -20,12 +20,16 @@ class Request:
         prompt: the user's turn, without a chat template.
         image: an encoded image (PNG, JPEG, …), placed before the text; None for text alone.
         adapter: name of the LoRA adapter to use, one of the spec's; None for the checkpoint itself.
+        max_new_tokens: limit of this answer, if it is below the spec's; ignored by `choose`.
+        answer_prefix: text with which the answer begins; only without an image.
     """
 
     key: str
     prompt: Prompt
     image: bytes | None = None
     adapter: str | None = None
+    max_new_tokens: int | None = None
+    answer_prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Generation:
         cut: whether user fields lost words so that the prompt fits.
         failure: why there is no answer, or None.
         captions_cut: whether captions in the prompt lost words so that it fits.
-        truncated: whether the answer reached `max_new_tokens` without an end token.
+        truncated: whether the answer reached its limit of tokens without an end token.
     """
 
     key: str

@@ -95,8 +95,8 @@ class Chat:
             roles = roles_before(literal for one in conversations for literal in _TURN.split(one))
         self._marks = Marks(tokens, roles)
 
-    def fit(self, prompt: Prompt, budget: int, *, image: bool) -> Cut:
-        """Cut a prompt to `budget` tokens, including the template.
+    def fit(self, prompt: Prompt, budget: int, *, image: bool, answer: str = "") -> Cut:
+        """Cut a prompt to `budget` tokens, including the template and the beginning of an answer.
 
         An image counts as its placeholder in the template: one token, or none.
 
@@ -104,7 +104,11 @@ class Chat:
             PromptTooLong: it does not fit.
         """
         guarded = self._guard(prompt)
-        return cut_prompt(guarded, budget, lambda text: self.encode(text, image=image), self.longest_token)
+
+        def encode(text: str) -> list[int]:
+            return self.encode(text, image=image, answer=answer)
+
+        return cut_prompt(guarded, budget, encode, self.longest_token)
 
     def fit_of(self, prompt: Prompt, budget: int) -> Fit:
         """Return what `fit` would cut from a prompt without an image; cheaper than `fit`.
@@ -121,9 +125,11 @@ class Chat:
         """Upper bound of the tokens that the template adds to a user's turn."""
         return len(self.encode(_PROBE, image=False)) + _SEAM
 
-    def encode(self, text: str, *, image: bool) -> list[int]:
-        """Return the token ids of a user's turn, including the template."""
+    def encode(self, text: str, *, image: bool, answer: str = "") -> list[int]:
+        """Return the token ids of a user's turn, including the template, and of the beginning of an answer."""
         rendered = self.render(text, image=image)
+        if answer:
+            rendered += self._around_answer[0] + self._guard(Prompt(answer)).text
         return self._tokenizer.encode(rendered, add_special_tokens=self.adds_special_tokens(rendered))
 
     def render(self, text: str, *, image: bool) -> str:

@@ -86,9 +86,11 @@ class RequestEncoder(Generic[AnyRow]):
             return Failure(f"there is no adapter {request.adapter!r}; there are: {known}", retryable=False)
         if self._architecture.has_chat_template and not request.prompt.text.strip():
             return Failure("the prompt is empty", retryable=False)
-        fitted = self._chat.fit(request.prompt, budget, image=request.image is not None)
         if request.image is None:
-            return self._build(fitted, None)
+            return self._build(self._chat.fit(request.prompt, budget, image=False, answer=request.answer_prefix), None)
+        if request.answer_prefix:
+            return Failure("an answer about an image cannot be begun with a given text", retryable=False)
+        fitted = self._chat.fit(request.prompt, budget, image=True)
         try:
             with Image.open(io.BytesIO(request.image)) as opened:
                 image = opened.convert("RGB")

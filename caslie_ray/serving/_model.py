@@ -96,33 +96,36 @@ class ModelReplica:
         """Return the `Choice` of one request."""
         return Answered(await self._batched(_Asked(request, tuple(choices))), self._fingerprints)
 
-    async def stream(self, request: Request) -> AsyncIterator[str]:
-        """Yield an answer in pieces while it is generated; closing the iterator ends that.
+    async def stream(self, request: Request) -> AsyncIterator[str | Generation]:
+        """Yield an answer in pieces while it is generated, and then the `Generation`; closing the iterator ends that.
 
         Raises:
             RequestFailed: the request has no answer.
         """
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
+        pieces: asyncio.Queue[str | Generation | BaseException] = asyncio.Queue()
         cancel = Cancel()
 
-        def put(piece: str | BaseException | None) -> None:
+        def put(piece: str | Generation | BaseException) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         def generate() -> None:
+            stream = self._engine.stream(request, cancel=cancel)
             try:
-                for piece in self._engine.stream(request, cancel=cancel):
-                    put(piece)
-                put(None)
+                while True:
+                    put(next(stream))
+            except StopIteration as end:
+                put(end.value)
             except BaseException as error:
                 put(error)
 
         generating = loop.run_in_executor(None, generate)
         try:
-            while (piece := await pieces.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise piece
+            while isinstance(piece := await pieces.get(), str):
                 yield piece
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
         finally:
             cancel.set()
             await asyncio.shield(asyncio.wait([generating]))

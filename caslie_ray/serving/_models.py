@@ -119,8 +119,8 @@ class Calls:
         )
         return result
 
-    async def stream(self, role: Role, request: Request) -> AsyncGenerator[str]:
-        """Yield an answer in pieces.
+    async def stream(self, role: Role, request: Request) -> AsyncGenerator[str | Generation]:
+        """Yield an answer in pieces, and then the `Generation`.
 
         Raises:
             ModelUnavailable: the model has no replica, or its replica was lost.

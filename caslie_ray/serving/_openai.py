@@ -1,7 +1,8 @@
 """The OpenAI-compatible routes: chat completions of the captioner and of uniM³, and the list of models.
 
 The same engines answer as for the other routes, whichever library runs them, so that no model is loaded twice. What an
-engine does not do per request (sampling, stop words, several answers) is refused by name.
+engine does not do per request (sampling, stop words, several answers) is refused by name. An answer is never longer
+than the profile's `max_new_tokens`.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ async def complete(service: Service, chat: ChatRequest, request_id: str) -> dict
                 "index": 0,
                 "message": {"role": "assistant", "content": answer.text, "refusal": None},
                 "logprobs": None,
-                "finish_reason": "length" if answer.truncated else "stop",
+                "finish_reason": _finish_reason(answer),
             }
         ],
         "usage": {
@@ -117,9 +118,8 @@ async def stream_chunks(service: Service, chat: ChatRequest, request_id: str) ->
     target, request = await _prepared(service, chat)
     calls = _calls(service)
     pieces = calls.stream(target.role, request)
-    first: str | None
     try:
-        first = await anext(pieces, None)
+        first = await anext(pieces)
     except (TimeoutError, ModelBusy, ModelUnavailable) as error:
         raise problem_of(error, service.seconds(None)) from None
     head = {
@@ -134,11 +134,11 @@ async def stream_chunks(service: Service, chat: ChatRequest, request_id: str) ->
     async def events() -> AsyncIterator[str]:
         try:
             yield chunk({"role": "assistant", "content": ""})
-            if first is not None:
-                yield chunk({"content": first})
-                async for piece in pieces:
-                    yield chunk({"content": piece})
-            yield chunk({}, "stop")
+            piece = first
+            while isinstance(piece, str):
+                yield chunk({"content": piece})
+                piece = await anext(pieces)
+            yield chunk({}, _finish_reason(piece))
             yield _DONE
         except (TimeoutError, ModelBusy, ModelUnavailable) as error:
             failed = problem_of(error, service.seconds(None))
@@ -147,6 +147,10 @@ async def stream_chunks(service: Service, chat: ChatRequest, request_id: str) ->
             await pieces.aclose()
 
     return events()
+
+
+def _finish_reason(answer: Generation) -> str:
+    return "length" if answer.truncated else "stop"
 
 
 def _calls(service: Service) -> Calls:
@@ -163,13 +167,9 @@ async def _prepared(service: Service, chat: ChatRequest) -> tuple[_Target, Reque
         raise ApiError(422, f"{name} is not supported: the profile decides how models generate", field=name)
     if chat.temperature not in (None, 0, 0.0) and not target.role.spec.generation.get("do_sample"):
         raise ApiError(422, "this model is greedy: leave temperature out, or give 0", field="temperature")
-    limit = target.role.spec.max_new_tokens
-    for name in ("max_tokens", "max_completion_tokens"):
-        wanted = getattr(chat, name)
-        if wanted is not None and wanted < limit:
-            raise ApiError(422, f"this model writes up to {limit} tokens: give {limit} or more", field=name)
     text, image = await _read_messages(service, chat, takes_image=target.role is service.plan.lineup.captioner)
-    return target, Request("", Prompt(text, ((0, len(text)),)), image, target.adapter)
+    limit = chat.max_completion_tokens or chat.max_tokens
+    return target, Request("", Prompt(text, ((0, len(text)),)), image, target.adapter, limit)
 
 
 def _target(service: Service, chat: ChatRequest) -> _Target:

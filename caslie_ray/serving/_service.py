@@ -13,7 +13,7 @@ from caslie_ray.captioning import View
 from caslie_ray.captioning.online import answer_view
 from caslie_ray.dataset.online import ImageReader, StoredImage
 from caslie_ray.engines import Request
-from caslie_ray.errors import ModelUnavailable
+from caslie_ray.errors import EngineError, ModelUnavailable
 from caslie_ray.prediction import Answerer
 from caslie_ray.prompts import Prompt
 from caslie_ray.roles import ResolvedLineup
@@ -21,6 +21,7 @@ from caslie_ray.serving._cache import AnswerCache, RequestAnswers
 from caslie_ray.serving._images import read_images
 from caslie_ray.serving._models import Calls, ModelBusy, Models, check_answered, problem_of
 from caslie_ray.serving._plan import ServingPlan
+from caslie_ray.serving._probabilities import option_probabilities
 from caslie_ray.serving._problems import ApiError
 from caslie_ray.serving._questions import Asked, captioned_views_of, parse_question, views_of
 from caslie_ray.serving._schemas import (
@@ -124,7 +125,7 @@ class Service:
                 text, cut = await turn.generate(answerer, prompt)
                 probabilities = None
                 if request.probabilities:
-                    probabilities, note = await turn.choose(answerer, prompt, asked.sample.options, text)
+                    probabilities, note = await turn.probabilities(answerer, prompt, asked.sample.options, text)
                     notes += [note] if note else []
         notes += ["a text was cut so that the prompt fits"] if cut else []
         return PredictResponse(
@@ -236,27 +237,33 @@ class _Turn:
             self._answers[key] = answer
         return answer.text, answer.cut or answer.captions_cut
 
-    async def choose(
+    async def probabilities(
         self, answerer: Answerer, prompt: Prompt, options: Sequence[str], text: str
     ) -> tuple[list[Probability] | None, str | None]:
         """Return the probability of each option, spelled as the model answers: with or without a mark such as `A:`.
 
-        None, and the reason, if it cannot be read from the first token.
+        None, and the reason, if the tokenizer does not tell the options apart.
         """
         marked = strip_mark(text) != text.strip()
-        choices = list(options) if marked else [strip_mark(option) for option in options]
-        if len({choice.strip().casefold() for choice in choices}) < max(2, len(choices)):
-            return None, "no probabilities: the options are not different"
-        key = answerer.key("\x00".join((prompt.text, *choices)))
-        choice = self._answers.get(key)
-        if choice is None:
-            request = Request(key, prompt, adapter=answerer.adapter)
-            choice = await self._calls.choose(self._service.plan.base, request, choices)
-            if choice.failure is None or not choice.failure.retryable:
-                self._answers[key] = choice
-        if choice.failure is not None:
-            return None, f"no probabilities: {choice.failure.reason}"
-        pairs = zip(options, choice.probabilities, strict=True)
+
+        async def choose(prefix: str, choices: Sequence[str]) -> Sequence[float]:
+            key = answerer.key("\x00".join((prompt.text, prefix, *choices)))
+            choice = self._answers.get(key)
+            if choice is None:
+                request = Request(key, prompt, adapter=answerer.adapter, answer_prefix=prefix)
+                choice = await self._calls.choose(self._service.plan.base, request, choices)
+                if choice.failure is None or not choice.failure.retryable:
+                    self._answers[key] = choice
+            if choice.failure is not None:
+                raise EngineError(choice.failure.reason)
+            probabilities: Sequence[float] = choice.probabilities
+            return probabilities
+
+        try:
+            shares = await option_probabilities([one if marked else strip_mark(one) for one in options], choose)
+        except EngineError as error:
+            return None, f"no probabilities: {error}"
+        pairs = zip(options, shares, strict=True)
         return [Probability(option=option, probability=round(share, 6)) for option, share in pairs], None
 
     def response(self, asked: Asked, request_id: str) -> dict[str, Any]:

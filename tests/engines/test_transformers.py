@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from caslie_ray.engines import EngineStats, Request, load_engine
+from caslie_ray.engines._choice_tokens import first_token_ids
 from caslie_ray.engines.transformers import TransformersEngine
 from caslie_ray.prompts import Prompt, render
 from tests.engines import tiny
@@ -223,3 +225,35 @@ def _copy(folder: Path, to: Path) -> Path:
     for file in folder.iterdir():
         (to / file.name).write_bytes(file.read_bytes())
     return to
+
+
+def test_an_answer_may_have_a_smaller_limit(checkpoint: MakeCheckpoint) -> None:
+    engine = TransformersEngine(tiny_spec(checkpoint("llama"), max_new_tokens=12, generation={"min_new_tokens": 12}))
+    asked = [
+        replace(one, max_new_tokens=limit) for one, limit in zip(requests(images=False), (3, None, 50), strict=False)
+    ]
+    expected = engine.generate([replace(one, max_new_tokens=None) for one in asked])
+    answers = engine.generate(asked)
+    assert [answer.new_tokens for answer in answers] == [3, 12, 12]
+    assert answers[1:] == expected[1:]
+    assert answers[0].truncated
+    assert expected[0].text.startswith(answers[0].text)
+
+
+def test_an_answer_may_begin_with_a_given_text(checkpoint: MakeCheckpoint, engine: MakeEngine) -> None:
+    """Choices after the beginning of an answer are read from the distribution of the token that follows it."""
+    request = Request("a", Prompt("Which?"), answer_prefix="the red")
+    ours = engine("llama").choose([request], ["category", "image"])[0]
+    model, _, tokenizer = by_hand(checkpoint("llama"), request)
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Which?"}], add_generation_prompt=True, tokenize=False
+    )
+    ids = tokenizer(rendered + "the red", add_special_tokens=False, return_tensors="pt").input_ids
+    assert ours.prompt_tokens == ids.shape[1]
+    logits = model(ids).logits[0, -1]
+    firsts = first_token_ids(lambda text: tokenizer.encode(text, add_special_tokens=False), ["category", "image"], None)
+    sums = torch.stack([logits[list(own)].logsumexp(-1) for own in firsts])
+    assert ours.probabilities == pytest.approx(sums.softmax(-1).tolist(), abs=1e-5)
+    shown = engine("idefics3").choose([replace(request, image=tiny.image())], ["category", "image"])[0]
+    assert shown.failure is not None
+    assert "cannot be begun" in shown.failure.reason

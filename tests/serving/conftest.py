@@ -18,9 +18,7 @@ from tests.serving.server import Server, serving
 from tests.worlds import InProcess, caption_here, fresh_run, voter
 
 NAMES = ("llama-3b", "llama-8b", "vision")
-LINEUP = [
-    f"lineup.voters={json.dumps([voter(name) for name in NAMES])}",
-    "lineup.captioner.resources.cpus=0.2",
+TRAINING = [
     "training.variants=[caslie,text]",
     "training.num_workers={min: 1, max: 1}",
     "training.validations=1",
@@ -28,6 +26,11 @@ LINEUP = [
     "training.epochs=1",
     "training.learning_rate=0.01",
     "lineup.base.max_new_tokens=12",
+]
+LINEUP = [
+    f"lineup.voters={json.dumps([voter(name) for name in NAMES])}",
+    "lineup.captioner.resources.cpus=0.2",
+    *TRAINING,
 ]
 BODY_BYTES = 3_000_000
 SETTINGS = [*LINEUP, "serving.max_items=4", f"serving.max_body_bytes={BODY_BYTES}", "images.max_bytes=1000000"]

@@ -5,19 +5,24 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from caslie_ray.dataset import ingest
 from caslie_ray.engines import Request
 from caslie_ray.fusion import sample_of
+from caslie_ray.miniature import WorldSize
 from caslie_ray.prediction import answerers_of
-from caslie_ray.storage.run import Run
+from caslie_ray.profiles import Profile, load_profile
+from caslie_ray.storage.run import Run, open_run
 from caslie_ray.tasks import TASKS
-from tests.serving.conftest import served_profile
-from tests.worlds import InProcess, caption_here, fresh_run
+from tests.serving.conftest import TRAINING, served_profile
+from tests.serving.server import serving
+from tests.worlds import InProcess, caption_here, draw, fresh_run
 
 
 def question_of(sample: dict[str, Any], images: Sequence[bytes | None], **more: Any) -> dict[str, Any]:
@@ -34,9 +39,8 @@ def question_of(sample: dict[str, Any], images: Sequence[bytes | None], **more: 
 class Batch:
     """The answers of the batch jobs to the test samples of a run, computed in this process."""
 
-    def __init__(self, run: Run, trained: Run) -> None:
+    def __init__(self, run: Run, trained: Run, profile: Profile) -> None:
         ask = InProcess()
-        profile = served_profile()
         caption_here(run, profile, ask)
         self.captions = {row["view_id"]: row for row in run.read("captions").to_pylist()}
         self.images = {row["image_id"]: row["image"] for row in run.read("images").to_pylist()}
@@ -61,14 +65,19 @@ class Batch:
 
 @pytest.fixture(scope="module")
 def batch(world: Path, trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Batch:
-    return Batch(fresh_run(world, tmp_path_factory.mktemp("batch") / "run"), trained)
+    return Batch(fresh_run(world, tmp_path_factory.mktemp("batch") / "run"), trained, served_profile())
 
 
-def test_online_answers_are_those_of_the_batch_jobs(client: httpx.Client, batch: Batch) -> None:
+def check_equal(client: httpx.Client, batch: Batch) -> None:
+    """Ask four samples at a time; check captions, answers, and votes that rounding cannot change."""
     assert {sample["task"] for sample in batch.samples} == set(TASKS)
-    for sample in batch.samples:
-        asked = question_of(sample, batch.images_of(sample))
-        response = client.post("/v1/predict", json=asked)
+
+    def ask(sample: dict[str, Any]) -> httpx.Response:
+        return client.post("/v1/predict", json=question_of(sample, batch.images_of(sample)))
+
+    with ThreadPoolExecutor(4) as threads:
+        responses = list(threads.map(ask, batch.samples))
+    for sample, response in zip(batch.samples, responses, strict=True):
         assert response.status_code == 200, response.text
         answer = response.json()
         for view_id, view in zip(sample["view_ids"], answer["views"], strict=True):
@@ -84,6 +93,25 @@ def test_online_answers_are_those_of_the_batch_jobs(client: httpx.Client, batch:
         assert answer["text"] == batch.texts[sample["sample_id"]]
         assert answer["answer"] == TASKS[sample["task"]].read_answer(answer["text"], sample["options"])
         assert answer["model"] == "caslie"
+
+
+def test_online_answers_are_those_of_the_batch_jobs(client: httpx.Client, batch: Batch) -> None:
+    check_equal(client, batch)
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("voters", ["together", "early"])
+def test_answers_to_200_samples_with_five_voters(trained: Run, tmp_path: Path, voters: str) -> None:
+    settings = [*TRAINING, f"serving.voters={voters}"]
+    source = draw(tmp_path / "source", WorldSize(train=0, validation=0, ind=15, ood=15))
+    run = open_run(str(tmp_path / "run"))
+    profile = load_profile("mini", settings)
+    ingest(run, [str(source)], profile)
+    batch = Batch(run, trained, profile)
+    assert len(batch.samples) >= 200
+    assert len(profile.lineup.voters) == 5
+    with serving(settings, Path(trained.root)) as server, server.client() as client:
+        check_equal(client, batch)
 
 
 def test_a_repeated_question_is_answered_from_the_cache(client: httpx.Client, batch: Batch) -> None:

@@ -140,7 +140,6 @@ CASES = [
     Bad("a chat at a temperature", 422, "greedy", chat(temperature=0.7), CHAT, "temperature"),
     Bad("a chat with stop words", 422, "not supported", chat(stop=["."]), CHAT, "stop"),
     Bad("a chat with several answers", 422, "Input should be 1", chat(n=2), CHAT, "n"),
-    Bad("a chat that is cut short", 422, "or more", chat(max_tokens=3), CHAT, "max_tokens"),
     Bad("an image for a model of texts", 422, "reads no images",
         chat(messages=[{"role": "user", "content": [{"type": "text", "text": "What?"}, PICTURE]}]), CHAT, "messages"),
     Bad("the captioner without an image", 422, "image_url", chat(model="captioner"), CHAT, "messages"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from caslie_ray.storage.run import Run
+from tests.serving.conftest import NAMES, SETTINGS
 from tests.serving.load import Load, run_load
-from tests.serving.server import Server
+from tests.serving.server import Server, serving
 from tests.serving.test_bad_requests import GOOD
 from tests.serving.test_failures import replica_of
 
@@ -44,6 +47,22 @@ def test_many_clients_for_two_minutes(server: Server, capsys: pytest.CaptureFixt
     with capsys.disabled():
         print(f"\n{load.statuses[200] / 120:.1f} answers per second, {load.percentiles()}, {dict(load.statuses)}")
     assert set(load.statuses) <= {200, 429}, load.problems[:3]
+
+
+def test_batches_beside_single_requests(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same load on the same models, with the batches of the profile and with batches of one."""
+    models = ("base", "captioner", *(f"voters.{name}" for name in NAMES))
+    found = {}
+    for name, more in (("batches", []), ("single", [f"lineup.{model}.batch_size=1" for model in models])):
+        with serving([*SETTINGS, *more], Path(trained.root)) as server:
+            load = run_load(server.url, lambda number: question(number, f"{number // 64}"), clients=32, seconds=60.0)
+        with capsys.disabled():
+            print(f"\n{name}: {load.statuses[200] / 60:.1f} answers per second, {load.percentiles()}")
+        assert set(load.statuses) <= {200, 429}, load.problems[:3]
+        found[name] = texts(load)
+    same = found["batches"].keys() & found["single"].keys()
+    assert same
+    assert all(found["batches"][number] == found["single"][number] for number in same)
 
 
 def test_a_replica_that_is_killed_under_load_gives_no_wrong_answer(server: Server) -> None:

@@ -33,9 +33,25 @@ def test_a_stream_has_the_text_of_a_completion(chats: openai.OpenAI, model: str)
     assert whole.usage.completion_tokens > 0
     assert whole.system_fingerprint
     pieces: Any = chats.chat.completions.create(model=model, messages=messages, stream=True)
-    texts = [chunk.choices[0].delta.content or "" for chunk in pieces]
-    assert len(texts) > 2
-    assert "".join(texts).strip() == whole.choices[0].message.content
+    choices = [chunk.choices[0] for chunk in pieces]
+    assert len(choices) > 2
+    assert "".join(choice.delta.content or "" for choice in choices).strip() == whole.choices[0].message.content
+    assert choices[-1].finish_reason == whole.choices[0].finish_reason
+
+
+def test_an_answer_may_be_limited(chats: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Is it red?"}]
+    whole = chats.chat.completions.create(model="base", messages=messages)
+    short = chats.chat.completions.create(model="base", messages=messages, max_tokens=2)
+    assert whole.usage is not None
+    assert short.usage is not None
+    assert whole.usage.completion_tokens > short.usage.completion_tokens == 2
+    assert short.choices[0].finish_reason == "length"
+    assert (whole.choices[0].message.content or "").startswith(short.choices[0].message.content or "-")
+    pieces: Any = chats.chat.completions.create(model="base", messages=messages, max_completion_tokens=2, stream=True)
+    choices = [chunk.choices[0] for chunk in pieces]
+    assert "".join(choice.delta.content or "" for choice in choices).strip() == short.choices[0].message.content
+    assert choices[-1].finish_reason == "length"
 
 
 def test_the_captioner_describes_an_image(chats: openai.OpenAI) -> None:

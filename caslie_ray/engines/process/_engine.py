@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from caslie_ray.engines import Choice, EngineStats, Failure, Generation, Request
 from caslie_ray.engines.process._calls import Cancel
@@ -107,8 +107,8 @@ class EngineProcess:
             raise ValueError(f"there must be at least two choices, all of them different: {list(choices)}")
         return self._solve("choose", requests, tuple(choices), _no_choice, cancel)
 
-    def stream(self, request: Request, *, cancel: Cancel | None = None) -> Generator[str, None, None]:
-        """Yield an answer in pieces as they are written; closing the iterator cancels the request.
+    def stream(self, request: Request, *, cancel: Cancel | None = None) -> Generator[str, None, Generation]:
+        """Yield an answer in pieces as they are written, and return it; closing the iterator cancels the request.
 
         Where the process ends before the first piece, the request is tried again as by `generate`.
 
@@ -120,7 +120,14 @@ class EngineProcess:
         """
         yielded = False
         try:
-            for piece in self._pieces(request, cancel):
+            answer: Generation
+            pieces = self._pieces(request, cancel)
+            while True:
+                try:
+                    piece = next(pieces)
+                except StopIteration as end:
+                    answer = end.value
+                    break
                 yielded = True
                 yield piece
         except DiedError as died:
@@ -130,11 +137,12 @@ class EngineProcess:
                 raise RequestFailed(Failure(reason, retryable=True)) from None
         else:
             self._rule.succeeded(partial(self._ask, "generate", ()), [request])
-            return
+            return answer
         (answer,) = self.generate([request], cancel=cancel)
         if answer.failure is not None:
             raise RequestFailed(answer.failure)
         yield answer.text
+        return answer
 
     def stats(self) -> EngineStats:
         """Return what was done since the first start; `details` are those of the process that runs now."""
@@ -191,16 +199,17 @@ class EngineProcess:
             self._process.meter.answered(answers)
         return list(answers)
 
-    def _pieces(self, request: Request, cancel: Cancel | None) -> Iterator[str]:
+    def _pieces(self, request: Request, cancel: Cancel | None) -> Generator[str, None, Generation]:
         with self._process.sent("stream", [request], (), alone=False, cancel=cancel) as (child, call):
             while (news := self._process.next_news(child, call)).answers is None:
                 if news.piece is not None:
                     yield news.piece
         with self._process.changed:
             self._process.meter.answered(news.answers)
-        for answer in news.answers:
-            if answer.failure is not None:
-                raise RequestFailed(answer.failure)
+        (answer,) = cast(list[Generation], news.answers)
+        if answer.failure is not None:
+            raise RequestFailed(answer.failure)
+        return answer
 
 
 def _no_generation(request: Request, failure: Failure) -> Generation:

@@ -27,6 +27,8 @@ class PackedRequests(NamedTuple):
     images: list[Any]
     image_index: list[int | None]
     adapters: list[str | None]
+    limits: list[int | None]
+    prefixes: list[str]
 
 
 class LoadMessage(NamedTuple):
@@ -117,14 +119,22 @@ def pack(requests: Sequence[Request]) -> PackedRequests:
         [pickle.PickleBuffer(image) for image in places],
         [None if request.image is None else places[request.image] for request in requests],
         [request.adapter for request in requests],
+        [request.max_new_tokens for request in requests],
+        [request.answer_prefix for request in requests],
     )
 
 
 def unpack(packed: PackedRequests) -> list[Request]:
     """Return the requests that were packed."""
     return [
-        Request(key, Prompt(*prompt), None if place is None else packed.images[place], adapter)
-        for key, prompt, place, adapter in zip(
-            packed.keys, packed.prompts, packed.image_index, packed.adapters, strict=True
+        Request(key, Prompt(*prompt), None if place is None else packed.images[place], adapter, limit, prefix)
+        for key, prompt, place, adapter, limit, prefix in zip(
+            packed.keys,
+            packed.prompts,
+            packed.image_index,
+            packed.adapters,
+            packed.limits,
+            packed.prefixes,
+            strict=True,
         )
     ]

@@ -47,7 +47,8 @@ def load(spec: EngineSpec) -> TransformersEngine:
 class TransformersEngine:
     """Answers requests with a checkpoint that transformers loads.
 
-    - Requests of similar length share a batch, padded on the left; requests for different adapters do not.
+    - Requests of similar length share a batch, padded on the left; requests for different adapters, or with different
+      limits of tokens, do not.
     - Images of the next batches are prepared while the model computes. Pillow resizes them on every machine, with or
       without torchvision, so that captions do not depend on it.
     - Weights are read from safetensors or GGUF, never from a pickle, and no code of a checkpoint is run.
@@ -100,8 +101,7 @@ class TransformersEngine:
         """Generate an answer to each request; see `Engine.generate`."""
         started = time.perf_counter()
         answers: list[Generation | None] = [None] * len(requests)
-        new = self._spec.max_new_tokens
-        found = self._answer(requests, self._spec.generate_budget, new, self._generate_limit, self._generate)
+        found = self._answer(requests, self._spec.generate_budget, self._new_tokens, self._generate_limit, self._write)
         for index, row, answer in found:
             answers[index] = generation(requests[index], row, answer)
         return self._counted(answers, started)
@@ -112,7 +112,7 @@ class TransformersEngine:
         ids = self._open().preprocessor.first_token_ids(choices)
         answers: list[Choice | None] = [None] * len(requests)
         budget, limit = self._spec.choose_budget, self._choose_limit
-        found = self._answer(requests, budget, 1, limit, lambda batch: self._choose(batch, ids))
+        found = self._answer(requests, budget, lambda _: 1, limit, lambda batch, _: self._choose(batch, ids))
         for index, row, answer in found:
             answers[index] = choice(requests[index], row, answer)
         return self._counted(answers, started)
@@ -132,11 +132,12 @@ class TransformersEngine:
 
         def write() -> Written | Failure:
             try:
-                images, new = request.image is not None, self._spec.max_new_tokens
+                images, new = request.image is not None, self._new_tokens(request)
                 with self._using_adapter(request.adapter):
                     run = self._run(
-                        [row], new, self._generate_limit, lambda batch: self._generate(batch, **settings), images=images
-                    )
+                        [row], new, self._generate_limit, lambda batch, new: self._write(batch, new, **settings),
+                        images=images,
+                    )  # fmt: skip
                     ((_, answer),) = run
                     return answer
             finally:
@@ -184,9 +185,9 @@ class TransformersEngine:
         self,
         requests: Sequence[Request],
         budget: int,
-        new_tokens: int,
+        new_tokens: Callable[[Request], int],
         limit: TokenLimit,
-        run: Callable[[dict[str, Tensor]], Sequence[Answer]],
+        run: Callable[[dict[str, Tensor], int], Sequence[Answer]],
     ) -> Iterator[tuple[int, TensorRow | None, Answer | Failure]]:
         """Yield each request's index, its row if it has one, and its answer."""
         self._open()
@@ -205,21 +206,23 @@ class TransformersEngine:
                     yield index, None, row
                 else:
                     ready.append((index, row))
-            with self._using_adapter(requests[group[0]].adapter if ready else None):
-                images = requests[group[0]].image is not None
-                for place, answer in self._run([row for _, row in ready], new_tokens, limit, run, images=images):
+            first = requests[group[0]]
+            with self._using_adapter(first.adapter if ready else None):
+                alike = [row for _, row in ready]
+                for place, answer in self._run(alike, new_tokens(first), limit, run, images=first.image is not None):
                     yield *ready[place], answer
 
     def _encode_group(self, requests: Sequence[Request], group: list[int], budget: int) -> list[TensorRow | Failure]:
         return [self._encode(requests[index], budget) for index in group]
 
     def _groups(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Group requests that are prepared together: all with or all without an image, and of one adapter."""
-        alike: dict[tuple[bool, str | None], list[int]] = {}
+        """Group requests that are prepared together: all with or without an image, of one adapter and one limit."""
+        alike: dict[tuple[bool, str | None, int], list[int]] = {}
         for index, request in enumerate(requests):
-            alike.setdefault((request.image is not None, request.adapter), []).append(index)
+            kind = (request.image is not None, request.adapter, self._new_tokens(request))
+            alike.setdefault(kind, []).append(index)
         groups = []
-        for (images, _), group in alike.items():
+        for (images, *_), group in alike.items():
             step = WINDOW * self._spec.batch_size if images else len(group)
             groups += [group[start : start + step] for start in range(0, len(group), step)]
         return groups
@@ -242,7 +245,7 @@ class TransformersEngine:
         rows: Sequence[TensorRow],
         new_tokens: int,
         limit: TokenLimit,
-        run: Callable[[dict[str, Tensor]], Sequence[Answer]],
+        run: Callable[[dict[str, Tensor], int], Sequence[Answer]],
         *,
         images: bool,
     ) -> Iterator[tuple[int, Answer | Failure]]:
@@ -252,7 +255,7 @@ class TransformersEngine:
             chosen = [rows[index] for index in batch]
             try:
                 with torch.inference_mode():
-                    answers = run(self._move(collate(chosen)))
+                    answers = run(self._move(collate(chosen)), new_tokens)
             except Exception as error:
                 if is_out_of_memory(error) and len(batch) > 1:
                     limit.failed(len(batch) * (max(row.tokens for row in chosen) + new_tokens), len(batch))
@@ -271,8 +274,13 @@ class TransformersEngine:
             for name, value in batch.items()
         }
 
-    def _generate(self, batch: dict[str, Tensor], **settings: Any) -> list[Written]:
-        outputs = self._open().model.generate(**batch, generation_config=self._generation, **settings)
+    def _new_tokens(self, request: Request) -> int:
+        return min(request.max_new_tokens or self._spec.max_new_tokens, self._spec.max_new_tokens)
+
+    def _write(self, batch: dict[str, Tensor], new_tokens: int, **settings: Any) -> list[Written]:
+        outputs = self._open().model.generate(
+            **batch, generation_config=self._generation, max_new_tokens=new_tokens, **settings
+        )
         rows = outputs[:, batch["input_ids"].shape[1] :].tolist()
         answers = []
         for ids in rows:

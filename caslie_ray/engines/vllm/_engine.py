@@ -36,7 +36,7 @@ from caslie_ray.engines.vllm._gguf import write_safetensors
 from caslie_ray.engines.vllm._inputs import VllmRow, VllmRows
 from caslie_ray.engines.vllm._lora import lora_refusal
 from caslie_ray.engines.vllm._process_guard import Guard, cause_of_death, log_size, scratch
-from caslie_ray.engines.vllm._settings import answer_settings, engine_settings
+from caslie_ray.engines.vllm._settings import answer_settings, engine_settings, limited
 from caslie_ray.engines.vllm._step_statistics import StepStatistics
 from caslie_ray.engines.vllm._support import OTHER_ENGINE, refusal_of, runs_on_cpu
 from caslie_ray.errors import EngineError
@@ -140,7 +140,7 @@ class VllmEngine:
         """Yield an answer in pieces while it is generated, and return it; closing the generator aborts it in vLLM."""
         started = time.perf_counter()
         loaded = self._open()
-        settings = self._settings.clone()
+        settings = limited(self._settings, request).clone()
         settings.output_kind = RequestOutputKind.CUMULATIVE
         text = TextPieces(self._decode)
         pieces: SimpleQueue[str | None] = SimpleQueue()
@@ -242,7 +242,7 @@ class VllmEngine:
             row = await loaded.loop.run_in_executor(self._encoding, self._encode, request, budget)
             if isinstance(row, Failure):
                 return None, row
-            return row, await self._ask(loaded.engine, row.prompt, request.adapter, settings)
+            return row, await self._ask(loaded.engine, row.prompt, request.adapter, limited(settings, request))
 
         async def every() -> list[tuple[VllmRow | None, Any]]:
             tasks = [asyncio.ensure_future(one(request)) for request in requests]

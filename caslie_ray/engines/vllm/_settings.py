@@ -9,6 +9,7 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
 
+from caslie_ray.engines._base import Request
 from caslie_ray.engines._config_facts import end_ids
 from caslie_ray.engines._preprocessor import Preprocessor
 from caslie_ray.engines._replica_memory import BLOCK_CPU, BLOCK_GPU, kv_cache_bytes
@@ -17,7 +18,7 @@ from caslie_ray.engines.spec import EngineSpec, LoraShape
 from caslie_ray.engines.vllm._lora import RANKS, class_name, class_with_adapters
 from caslie_ray.engines.vllm._support import runs_on_cpu
 
-__all__ = ["answer_settings", "engine_settings"]
+__all__ = ["answer_settings", "engine_settings", "limited"]
 
 _MEMORY = 0.9  # fraction of its GPU memory that vLLM may claim; the rest is for what it does not count
 
@@ -92,6 +93,17 @@ def answer_settings(spec: EngineSpec, source: Source, preprocessor: Preprocessor
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+
+
+def limited(settings: SamplingParams, request: Request) -> SamplingParams:
+    """Return the parameters of one request: these, unless it has a smaller limit of tokens."""
+    most = settings.max_tokens
+    if request.max_new_tokens is None or most is None or request.max_new_tokens >= most:
+        return settings
+    smaller = settings.clone()
+    smaller.max_tokens = request.max_new_tokens
+    smaller.min_tokens = min(smaller.min_tokens, request.max_new_tokens)
+    return smaller
 
 
 def _own_generation(source: Source) -> Any:
