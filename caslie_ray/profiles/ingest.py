@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -24,6 +25,13 @@ class IngestSettings(Settings):
     encoding: str | None = None
     """Encoding of JSON sources without a byte order mark, such as `cp1251` or `shift_jis`; null detects it: UTF-8,
     UTF-16, UTF-32, or cp1252 if a file is not UTF-8 and its non-ASCII bytes are distributed as in Western text."""
+
+    format: Literal[
+        "auto", "mmecinstruct", "shopify", "woocommerce", "magento", "merchant_center", "amazon_reviews_2023", "abo",
+        "esci", "shopify_product_catalogue", "plain",
+    ] = "auto"  # fmt: skip
+    """`mmecinstruct`: rows are samples of a task. The others are catalogues: rows are products, by the columns of this
+    export; `plain`: by usual names of columns, or `keys`. `auto` reads it from the header."""
 
     keys: SourceKeys = SourceKeys()
     """Column names of the source."""

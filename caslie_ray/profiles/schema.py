@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from caslie_ray.profiles._base import Settings
 from caslie_ray.profiles.captions import CaptionSettings
+from caslie_ray.profiles.contexts import ContextSettings
 from caslie_ray.profiles.costs import CostSettings
 from caslie_ray.profiles.evaluation import EvaluationSettings
 from caslie_ray.profiles.experiments import ExperimentSettings
@@ -54,6 +55,9 @@ class Profile(Settings):
 
     ingest: IngestSettings = IngestSettings()
     """How sources are read."""
+
+    contexts: dict[str, ContextSettings] = Field(default_factory=dict)
+    """What captions of a catalogue are written for, by name; `product` if none is given."""
 
     cost: CostSettings = CostSettings()
     """What an hour of the cluster costs."""

@@ -40,4 +40,5 @@ class SourceKeys(Settings):
     """Column of the row's own id. It is kept in the tables as `source_ids`; it does not identify a sample."""
 
     fields: dict[str, str] = Field(default_factory=dict)
-    """Keys inside the input that differ from the released format: source key to released key."""
+    """Keys inside the input that differ from the released format: source key to released key. In a catalogue, columns
+    and what they are: `{Bezeichnung: title}`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-__all__ = ["ANSWERS", "CONTEXT_FREE_FOLDER", "IDS", "PAIRS", "SCHEMAS", "SPANS", "VOTE"]
+__all__ = ["ANSWERS", "CONTEXT_FREE_FOLDER", "IDS", "PAIRS", "PRODUCT_VIEWS", "SCHEMAS", "SPANS", "VOTE"]
 
 CONTEXT_FREE_FOLDER = "context_free"
 """The folder of a run that is a run of its own: captions of the same images and views, written without context."""
@@ -45,6 +45,21 @@ ANSWERS = pa.schema(
     ]
 )
 """Answers of one model by key, stored in ``answers/<model>-<fingerprint>/`` by the staged schedule."""
+
+PRODUCT_VIEWS = pa.list_(
+    pa.struct(
+        [
+            ("context", pa.string()),
+            ("place", pa.int32()),
+            ("source", pa.string()),
+            ("image_id", pa.string()),
+            ("view_id", pa.string()),
+            ("reason", pa.string()),
+        ]
+    )
+)
+"""The images of a product by context: `place` counts its images from 1, `source` is the reference as the catalogue has
+it. Without an image, `image_id` and `view_id` are null, and `reason` says why."""
 
 SCHEMAS: dict[str, pa.Schema] = {
     "samples": pa.schema(
@@ -125,6 +140,15 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("source_ids", _SOURCE_IDS),
         ]
     ),
+    "products": pa.schema(
+        [
+            ("product_id", pa.string()),
+            ("texts", PAIRS),
+            ("views", PRODUCT_VIEWS),
+            ("location", pa.string()),
+            ("gone", pa.bool_()),
+        ]
+    ),
     "rejects": pa.schema(
         [
             ("kind", pa.string()),
@@ -149,6 +173,7 @@ IDS: dict[str, tuple[str, ...]] = {
     "instructions": ("sample_id", "variant"),
     "experiments": ("sample_id", "variant"),
     "predictions": ("sample_id", "model", "variant"),
+    "products": ("product_id",),
     "rejects": (),
 }
 """The columns that together identify a row; readers return one row per id."""
