@@ -51,16 +51,18 @@ class Command(NamedTuple):
 COMMANDS = {
     "ingest": Command(
         """\
-Read a data set in the MMECInstruct format: samples, their images, and the views to caption.
+Read a data set in the MMECInstruct format, or a shop's catalogue: its texts, its images, and the views to caption.
 
 Run as:
     caslie ingest --run runs/demo                                 # draws the miniature world
-    caslie ingest --run runs/shop --source path/to/dataset.json
+    caslie ingest --run runs/shop --source products.csv           # a catalogue: CSV, JSON, Parquet, an XML feed
+    caslie ingest --run runs/shop --source products.csv --plan --show-prompts 3
     caslie ingest --profile caslie-m --run s3://shop/run --source s3://shop/products/
 
-Writes the tables samples, images, views and rejects, and summary/ingest.json.
+Writes the tables samples or products, images, views and rejects, and summary/ingest.json.
 """,
         source=True,
+        options="caslie_ray.dataset.options",
     ),
     "caption": Command(
         """\
@@ -140,6 +142,24 @@ Run as:
 Each job computes only what the run lacks, so the command can be repeated at any time.
 """,
         source=True,
+    ),
+    "export": Command(
+        """\
+Write the captions by the shop's own product ids: CSV, JSON Lines, Parquet, a data set, or a shop's feed.
+
+Run as:
+    caslie export --run runs/shop --to captions.csv
+    caslie export --run runs/shop --to captions.parquet --all
+    caslie export --run runs/shop --to feed.tsv --format merchant_center --context product
+    caslie export --run runs/shop --to alt_texts.csv --format shopify
+    caslie export --run s3://shop/run --to s3://shop/captions/ --format dataset --plan
+
+Reads products and captions; writes the file or folder, and summary/export.json. Only runs whose source is a catalogue
+have products. A row is one image of a product in one context: id, context, image, place, caption, verdict, yes_share,
+probabilities and error. The exit code is 3 if some views are not captioned yet; the others are written all the same.
+""",
+        options="caslie_ray.export.options",
+        module="caslie_ray.export.job",
     ),
     "serve": Command(
         """\

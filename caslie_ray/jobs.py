@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 from caslie_ray.captioning import caption, caption_status, context_free_job, plan_captions
 from caslie_ray.captioning.summary_lines import summary_lines as caption_lines
 from caslie_ray.cli import COMPLETE, UNFINISHED, Arguments
-from caslie_ray.dataset import ingest, plan_ingest, unusable
+from caslie_ray.dataset import ingest, plan_ingest, preview_prompts, unusable
 from caslie_ray.dataset.summary_lines import summary_lines as ingest_lines
 from caslie_ray.errors import JobError, RunError
 from caslie_ray.evaluation import evaluate, plan_evaluation
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def ingest_job(arguments: Arguments) -> int:
-    """Read the sources into samples, images, views and rejects.
+    """Read the sources into samples or products, images, views and rejects.
 
     Raises:
         JobError: no row of the sources could be used; the tables give the reasons.
@@ -46,6 +46,8 @@ def ingest_job(arguments: Arguments) -> int:
     if arguments.plan:
         if arguments.sources:
             print_summary("ingest", plan_ingest(arguments.run, arguments.sources, arguments.profile).lines())
+            if rows := getattr(arguments.options, "show_prompts", 0):
+                print_summary("prompts", preview_prompts(arguments.run, arguments.sources, arguments.profile, rows))
         else:
             print_summary("ingest", ["reads            the miniature world, which it draws", "models           none"])
         return COMPLETE
@@ -53,7 +55,7 @@ def ingest_job(arguments: Arguments) -> int:
     summary = ingest(arguments.run, sources, arguments.profile, quiet=arguments.quiet).as_dict()
     arguments.run.write_json("summary/ingest.json", {"job": "ingest", "run": arguments.run.label, **summary})
     print_summary("ingest", ingest_lines(summary))
-    if not summary["samples"]:
+    if not summary["samples"] and not summary["products"]:
         raise JobError(unusable(summary, arguments.run.label))
     return COMPLETE
 

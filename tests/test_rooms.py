@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     *("errors", "hashing", "intervals", "prompts", "quality", "tolerant_output"),
     *("imaging", "engines", "storage", "tasks", "verdict_bits"),
-    *("profiles", "roles", "pinning", "context_window"),
+    *("profiles", "catalogue", "roles", "pinning", "context_window"),
     *("cluster", "monitoring", "pipeline"),
     *("dataset", "captioning", "fusion", "training", "prediction"),
     *("miniature", "evaluation"),
-    *("cli", "serving", "jobs", "benchmark", "commands"),
+    *("cli", "serving", "export", "jobs", "benchmark", "commands"),
 )
 
 MAX_LINES, MEDIAN_LINES = 350, 120

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
 
+from caslie_ray.dataset._catalogue import CatalogueSettings
 from caslie_ray.dataset._intermediate import FOLDER, TEMPORARY
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._parse import parse_key
@@ -46,10 +47,11 @@ class Cache:
         self._run = run
         self._profile = profile
         self._tasks = tasks
+        self._catalogue = CatalogueSettings.of(profile)
 
     def folder(self, file: SourceFile) -> str:
         """Return the folder of a source file's parsed rows, below ``RUN/ingest``."""
-        key = parse_key(file, self._profile.ingest, self._profile.images, self._tasks)
+        key = parse_key(file, self._profile.ingest, self._profile.images, self._tasks, self._catalogue)
         return f"parsed/{key}"
 
     @property

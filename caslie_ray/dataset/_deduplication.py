@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from caslie_ray.cluster.partition_map import WorkersLost, map_partitions
-from caslie_ray.dataset._fetcher import BucketReader, Fetcher, SurveyCounts
+from caslie_ray.dataset._fetcher import BucketReader, Fetcher, Revisits, SurveyCounts
 from caslie_ray.dataset._fetching import task_memory
 from caslie_ray.dataset._headers import RequestHeaders
 from caslie_ray.dataset._join import Forgetter, Joiner
@@ -25,7 +25,7 @@ from caslie_ray.monitoring.progress import Progress
 from caslie_ray.profiles import Profile
 from caslie_ray.storage.run import Run
 
-__all__ = ["References"]
+__all__ = ["FetchCounts", "References"]
 
 _BLOCK = 256
 _TRIES = (1, 8, 256)  # a block is divided by this
@@ -35,6 +35,20 @@ _LEDGER_FILES = 100
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class FetchCounts(NamedTuple):
+    """What a job has fetched.
+
+    Attributes:
+        fetched: references that were to be fetched, without those that their server has not modified.
+        gone: positions of the sources whose rows hold images that are no longer in the run.
+        revisits: URLs that the ledger had a result of.
+    """
+
+    fetched: int
+    gone: set[int]
+    revisits: Revisits
 
 
 class References:
@@ -71,6 +85,7 @@ class References:
         self._foreign: list[str] = []
         self._plans: dict[str, str] = {}
         self._rejected = 0
+        self._revisits = Revisits()
 
     def shuffle(self, groups: Sequence[Group]) -> None:
         """Write the references of the groups by bucket, and ledger rows that are in the folder of another bucket."""
@@ -86,34 +101,38 @@ class References:
         self._references.sort()
         self._moved.sort()
 
-    def fetch(self, roots: Sequence[Root], *, again: bool = False) -> tuple[int, set[int]]:
+    def fetch(self, roots: Sequence[Root], *, again: bool = False, revisited: set[str] | None = None) -> FetchCounts:
         """Fetch what the ledger lacks; blocks whose worker dies are divided and tried again.
 
         Args:
             roots: what may be opened.
             again: whether sources with images that are gone were read again.
-
-        Returns:
-            The number of references that were to be fetched, and the positions of the sources whose rows hold images
-            that are no longer in the run.
+            revisited: buckets whose URLs this job has asked for again, finer buckets included; those of this call are
+                added. The others are asked for again as `images.revisit` says, none of them where this is None.
         """
         one = self._buckets == [""]
+        self._revisits = Revisits()
+        revisited = {""} if revisited is None or self._images.revisit == "never" else revisited
         if one:
-            survey = self._reader(roots).survey("")
+            survey = self._reader(roots, revisit=_unvisited(self._buckets, revisited)).survey("")
             if not (survey.files or survey.pending) or (survey.gone and not again):
-                return 0, survey.gone
+                return FetchCounts(0, survey.gone, self._revisits)
         counts: dict[str, SurveyCounts] = {}
         left: Sequence[str] = self._buckets
         with Progress("fetch", None, "images", quiet=self._quiet) as progress:
             for divisor in _TRIES:
                 # What failed in this job, though retryable, is left to the next one.
                 only_new = divisor > 1 or (again and not one)
-                left = self._fetch_buckets(left, roots, divisor, only_new, counts, progress)
+                left = self._fetch_buckets(left, roots, divisor, only_new, counts, revisited, progress)
                 if not left:
                     break
+        revisited.add("")
         self._plans = {bucket: found.plan for bucket, found in counts.items()}
         gone = {place for found in counts.values() for place in found.gone}
-        return sum(found.pending for found in counts.values()), gone
+        # Those whose worker died have no outcome.
+        self._revisits.failed += max(0, sum(found.revisits for found in counts.values()) - self._revisits.asked)
+        fetched = sum(found.pending for found in counts.values()) - self._revisits.not_modified
+        return FetchCounts(fetched, gone, self._revisits)
 
     def _fetch_buckets(
         self,
@@ -122,6 +141,7 @@ class References:
         divisor: int,
         only_new: bool,
         counts: dict[str, SurveyCounts],
+        revisited: set[str],
         progress: Progress,
     ) -> list[str]:
         """Fetch what buckets lack, and return those of which a worker died.
@@ -133,7 +153,7 @@ class References:
         fetcher = Fetcher(self._run, self._images, self._headers, roots)
         for wave in _waves(buckets, any(root.store for root in roots)):
             silent = frozenset(store for found in counts.values() for store in found.silent)
-            reader = self._reader(roots, max(1, _BLOCK // divisor), only_new, silent)
+            reader = self._reader(roots, max(1, _BLOCK // divisor), only_new, silent, _unvisited(wave, revisited))
             parts = each_of_stream(
                 wave,
                 reader,
@@ -147,17 +167,24 @@ class References:
                 for part in parts:
                     if isinstance(part, SurveyCounts):
                         first = counts.setdefault(part.bucket, part)
-                        counts[part.bucket] = part._replace(pending=first.pending)
+                        counts[part.bucket] = part._replace(pending=first.pending, revisits=first.revisits)
+                        revisited.add(part.bucket)
                         progress.total = sum(found.pending for found in counts.values())
                     else:
                         self._rejected += part.rejected
+                        self._revisits.add(part.revisits)
                         progress.add(part.count, f"{self._rejected:,} rejected" if self._rejected else "")
             except WorkersLost as error:
                 lost += [wave[at] for at in error.items]
         return lost
 
     def _reader(
-        self, roots: Sequence[Root], block: int = 1, only_new: bool = False, silent: frozenset[str] = frozenset()
+        self,
+        roots: Sequence[Root],
+        block: int = 1,
+        only_new: bool = False,
+        silent: frozenset[str] = frozenset(),
+        revisit: frozenset[str] = frozenset(),
     ) -> BucketReader:
         blocks = -(-4 * self._concurrency // len(self._buckets))
         return BucketReader(
@@ -170,6 +197,7 @@ class References:
             blocks,
             silent,
             only_new=only_new,
+            revisit=revisit,
             attempt=uuid.uuid4().hex[:12],
         )
 
@@ -203,6 +231,13 @@ class References:
                 f"{error} while sorting references: give workers more memory, or lower ingest.chunk_rows; then run"
                 " ingest again"
             ) from None
+
+
+def _unvisited(buckets: Sequence[str], revisited: set[str]) -> frozenset[str]:
+    """Return the buckets that are not among others, nor part of one."""
+    return frozenset(
+        bucket for bucket in buckets if not any(bucket[:digits] in revisited for digits in range(len(bucket) + 1))
+    )
 
 
 def _waves(buckets: Sequence[str], stores: bool) -> Iterator[Sequence[str]]:

@@ -7,6 +7,8 @@ import random
 import socket
 import ssl
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
@@ -22,13 +24,15 @@ from caslie_ray.dataset._headers import RequestHeaders
 from caslie_ray.dataset._urls import clean_url, is_public
 from caslie_ray.profiles import ImageSettings
 
-__all__ = ["Downloader"]
+__all__ = ["NO_VALIDATORS", "Download", "Downloader", "GoneError", "NotModified", "Validators"]
 
 REDIRECTS = 5
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 _CHUNK = 64 * 1024
+_VALIDATOR_CHARACTERS = 1000
 _PASSING = {408, 425, 429}
+_GONE = {404, 410}
 _MEANS = {
     401: "it wants a login; give a public URL, or a header with the login (images.headers; sent over https)",
     403: "the server refuses; give another URL, or the headers that it wants (images.headers: User-Agent, Referer)",
@@ -36,6 +40,49 @@ _MEANS = {
     410: "the image is gone; give another URL",
     429: "the server asks for fewer requests; lower images.concurrency and run again",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What a server calls the version of a body by (RFC 9110, section 8.8).
+
+    Attributes:
+        etag: the `ETag`; None if there is none that can be sent back.
+        last_modified: the `Last-Modified`, likewise.
+    """
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Validators:
+        """Return the validators among the headers of an answer."""
+        return cls(_sendable(headers.get("ETag")), _sendable(headers.get("Last-Modified")))
+
+    def conditions(self) -> dict[str, str]:
+        """Return the request headers that ask for a body only if it has another version."""
+        if self.etag is not None:
+            return {"If-None-Match": self.etag}
+        return {} if self.last_modified is None else {"If-Modified-Since": self.last_modified}
+
+
+NO_VALIDATORS = Validators()
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A body, and the validators that came with it."""
+
+    body: bytes
+    validators: Validators = NO_VALIDATORS
+
+
+class NotModified(Exception):
+    """The server still has the version that the request names: 304."""
+
+
+class GoneError(ImageError):
+    """The server answers that the image is not there, or not any more: 404 or 410."""
 
 
 class RefusedAddressError(OSError):
@@ -100,16 +147,21 @@ class Downloader:
     ) -> None:
         await self._session.close()
 
-    async def download(self, url: str) -> bytes:
-        """Return the body at `url`.
+    async def download(self, url: str, known: Validators = NO_VALIDATORS) -> Download:
+        """Return what is at `url`, after redirects.
+
+        Args:
+            url: an http or https URL.
+            known: the validators of the version that need not be downloaded.
 
         Raises:
+            NotModified: it is that version.
             ImageError: it cannot be downloaded; `retryable` where a later run may succeed.
         """
         async with self._slots:
             for attempt in range(self._limits.retries + 1):
                 try:
-                    return await self._attempt(url)
+                    return await self._attempt(url, known)
                 except _PassingError as error:
                     pause = error.pause_s
                     if pause is None:
@@ -120,11 +172,11 @@ class Downloader:
                     await asyncio.sleep(pause)
         raise AssertionError("the last attempt either returns or raises")
 
-    async def _attempt(self, url: str) -> bytes:
+    async def _attempt(self, url: str, known: Validators) -> Download:
         host = urlsplit(url).hostname or url
         try:
             async with asyncio.timeout(self._limits.timeout_s):
-                return await self._follow(url)
+                return await self._follow(url, known.conditions())
         except TimeoutError:
             raise _PassingError(f"time-out: {host} took more than {self._limits.timeout_s:g} s") from None
         except aiohttp.ClientConnectorError as error:
@@ -138,19 +190,22 @@ class Downloader:
         except (ValueError, UnicodeError) as error:
             raise ImageError(f"invalid URL: {_short(error)}") from None
 
-    async def _follow(self, url: str) -> bytes:
+    async def _follow(self, url: str, conditions: Mapping[str, str]) -> Download:
         chain = [url]
         while len(chain) <= REDIRECTS + 1:
             url = chain[-1]
             self._check(url)
-            headers = {**self._headers.common, **(self._headers.credentials if self._headers.go_to(chain) else {})}
+            credentials = self._headers.credentials if self._headers.go_to(chain) else {}
+            headers = {**self._headers.common, **credentials, **conditions}
             async with self._session.get(URL(url, encoded=True), headers=headers, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                     chain.append(_redirected(url, answer.headers["Location"]))
                     continue
+                if answer.status == 304 and conditions:
+                    raise NotModified
                 if answer.status != 200:
                     raise _of_status(answer)
-                return await self._body(answer)
+                return Download(await self._body(answer), Validators.of(answer.headers))
         raise ImageError(f"too many redirects: more than {REDIRECTS}; give the image's own URL")
 
     def _check(self, url: str) -> None:
@@ -174,6 +229,13 @@ class Downloader:
         return bytes(body)
 
 
+def _sendable(value: str | None) -> str | None:
+    """Return a validator; None if a request must not, or cannot, repeat it. `*` would match any version."""
+    if not value or value == "*" or len(value) > _VALIDATOR_CHARACTERS:
+        return None
+    return value if value.isascii() and value.isprintable() else None
+
+
 def _redirected(url: str, location: str) -> str:
     try:
         return clean_url(urljoin(url, location))
@@ -194,7 +256,7 @@ def _of_status(answer: aiohttp.ClientResponse) -> Exception:
     reason = f"HTTP {status}: {host}: {_MEANS.get(status, answer.reason or 'no image')}"
     if status in _PASSING or status >= 500:
         return _PassingError(reason, _retry_after(answer.headers.get("Retry-After")))
-    return ImageError(reason)
+    return GoneError(reason) if status in _GONE else ImageError(reason)
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -2,7 +2,8 @@
 
 The tables are a function of the sources and settings: another set of sources replaces the tables. A re-run does only
 what is missing: it does not read an unchanged source file again, fetch a reference again (unless it failed for a
-retryable reason), or rewrite a table file whose rows are the same. A job that is killed at any point is continued.
+retryable reason, or `images.revisit` says so), or rewrite a table file whose rows are the same. A job that is killed at
+any point is continued.
 
 Steps, each from files to files, so that the driver holds counts, and paths by partition, bucket and chunk:
 
@@ -32,6 +33,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from caslie_ray.catalogue.contexts import contexts_of
 from caslie_ray.cluster.connection import connect
 from caslie_ray.dataset._build_tables import STAMP, build_tables
 from caslie_ray.dataset._cache import Cache, Parsed
@@ -105,9 +107,10 @@ class _Ingest:
         self._profile = profile
         self._quiet = quiet
         self._headers = request_headers(profile.images, os.environ)
-        self._parser = Parser(run, profile.images, tasks)
+        self._parser = Parser(run, profile.images, tasks, contexts_of(profile.contexts))
         self._cache = Cache(run, profile, tasks)
         self._done: Counter[str] = Counter(parsed_rows=0, fetched=0, written_files=0)
+        self._revisited: set[str] = set()
 
     def bring(self, files: Sequence[SourceFile]) -> dict[str, Any]:
         """Do all steps and return their part of the summary.
@@ -138,13 +141,12 @@ class _Ingest:
         parsed = self._parse(files, folders, known, {place for place, found in enumerate(known) if found is None})
         roots = self._roots(files)
         references, groups = self._references(parsed)
-        wanted, gone = references.fetch(roots)
-        self._done["fetched"] += wanted
+        gone = self._fetch(references, roots)
         if gone:
             # Images inside rows are only in the sources.
             parsed = self._parse(files, folders, parsed, gone)
             references, groups = self._references(parsed)
-            self._done["fetched"] += references.fetch(roots, again=True)[0]
+            self._fetch(references, roots, again=True)
         sources = [(file.name, folder) for file, folder in zip(files, folders, strict=True)]
         built = build_tables(
             self._run, self._profile, self._cache, groups, references.join(), sources, quiet=self._quiet
@@ -153,6 +155,26 @@ class _Ingest:
         if built.missing:
             references.forget(built.missing)
         return built.counts
+
+    def _fetch(self, references: References, roots: Sequence[Root], *, again: bool = False) -> set[int]:
+        """Fetch references; return the positions of the sources whose rows hold images that are gone from the run."""
+        counts = references.fetch(roots, again=again, revisited=self._revisited)
+        self._done["fetched"] += counts.fetched
+        found = counts.revisits
+        if found.asked or found.failed:
+            log.info(
+                "%s asked for again (images.revisit: %s): %s not modified, %s changed",
+                plural(found.asked, "URL"),
+                self._profile.images.revisit,
+                f"{found.not_modified:,}",
+                f"{found.changed:,}",
+            )
+        if found.failed:
+            log.warning(
+                "%s could not be fetched again (images.revisit): the earlier results are kept; run ingest again later",
+                plural(found.failed, "URL"),
+            )
+        return counts.gone
 
     def _parse(
         self, files: Sequence[SourceFile], folders: Sequence[str], known: Sequence[Parsed | None], unread: set[int]

@@ -51,9 +51,14 @@ PARSED = pa.schema(
         ("quality_prompts", _LISTS),
         ("caption_fields", pa.list_(SPANS)),
         ("quality_fields", pa.list_(SPANS)),
+        ("product_id", pa.string()),
+        ("contexts", _LISTS),
+        ("places", pa.list_(pa.int32())),
     ]
 )
-"""A row of a source: a sample with its references and prompts, one per image, or a reason; `notes` as in `Sample`."""
+"""A row of a source: a sample with its references and prompts, one per image, or a reason; `notes` as in `Sample`.
+Or a product, with references and prompts per context and image: `product_id` is not null, `input` has its texts, and
+`contexts` and `places` name the context and the image of each reference."""
 
 FETCHED = pa.schema(
     [
@@ -63,10 +68,14 @@ FETCHED = pa.schema(
         ("reason", pa.string()),
         ("retryable", pa.bool_()),
         ("block", pa.string()),
+        ("etag", pa.string()),
+        ("last_modified", pa.string()),
+        ("version", pa.int32()),
     ]
 )
 """The result of a reference: an image or a reason. `block` names the file in ``pending/`` that has the image, until it
-is in the table; null if that file has the name of this one."""
+is in the table; null if that file has the name of this one. `etag` and `last_modified` are the validators of the answer
+that gave the result. Of results of one key that with the highest `version` counts; null is 0."""
 
 PLAN = pa.schema(
     [
@@ -75,9 +84,12 @@ PLAN = pa.schema(
         ("pending", pa.bool_()),
         ("reason", pa.string()),
         ("retryable", pa.bool_()),
+        ("version", pa.int32()),
+        ("known", pa.struct([FETCHED.field(name) for name in ("image_id", "reason", "etag", "last_modified")])),
     ]
 )
-"""References that are files or must be fetched, each with its ledger key, or why the file cannot be read."""
+"""References that are files or must be fetched, each with its ledger key, or why the file cannot be read. `version` is
+that of the result to come, and `known` is the result of a URL that is asked for again."""
 
 MISSING = pa.schema([("image_id", pa.string())])
 
@@ -96,6 +108,14 @@ SORTED: dict[str, pa.Schema] = {
             pa.field("rank", pa.int32()),
             pa.field("location", pa.string()),
             pa.field("lost", LOST),
+        ]
+    ),
+    "products": pa.schema(
+        [
+            ("key", pa.string()),
+            *(SCHEMAS["products"].field(name) for name in SCHEMAS["products"].names if name != "gone"),
+            ("order", pa.int64()),
+            ("lost", LOST),
         ]
     ),
     "rejects": pa.schema(
@@ -128,6 +148,7 @@ _KEY = {
     "images": "image_id",
     "views": "image_id",
     "samples": "sample_id",
+    "products": "key",
     "rejects": "key",
     "references": "hash",
     "ledger": "hash",

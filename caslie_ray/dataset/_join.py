@@ -96,8 +96,9 @@ class Joiner:
         """Return the result of each reference, and keep those in the ledger that later runs can use."""
         keys: dict[str, _Key] = {}
         if bucket in self._plans:
-            found = self._run.read_file(self._plans[bucket])
-            columns = [found[name].to_pylist() for name in ("locator", "key", "reason", "retryable")]
+            names = ["locator", "key", "reason", "retryable"]
+            found = self._run.read_file(self._plans[bucket], names)
+            columns = [found[name].to_pylist() for name in names]
             keys = {locator: _Key(*key) for locator, *key in zip(*columns, strict=True)}
         results: list[FetchResult] = []
         kept: dict[str, FetchResult] = {}

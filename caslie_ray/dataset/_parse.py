@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import caslie_ray.catalogue
 import caslie_ray.hashing
 import caslie_ray.imaging
 import caslie_ray.prompts
 import caslie_ray.tasks
+from caslie_ray.catalogue.contexts import Context
+from caslie_ray.catalogue.product import Product
+from caslie_ray.dataset._catalogue import CatalogueSettings
 from caslie_ray.dataset._columns import Columns
 from caslie_ray.dataset._fetching import Outcome, try_decode
 from caslie_ray.dataset._intermediate import FOLDER, PARSED, fold
@@ -28,7 +32,7 @@ from caslie_ray.hashing import content_id
 from caslie_ray.profiles import ImageSettings, IngestSettings
 from caslie_ray.prompts import Prompt
 from caslie_ray.storage.run import Run
-from caslie_ray.tasks import RowError, Task, as_text, find_task
+from caslie_ray.tasks import RowError, Task, ViewPrompts, as_text, find_task
 
 __all__ = ["Chunk", "ParsedChunk", "Parser", "chunks", "parse_key"]
 
@@ -69,7 +73,13 @@ class ParsedChunk(NamedTuple):
     limited: bool
 
 
-def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings, tasks: Mapping[str, Task]) -> str:
+def parse_key(
+    file: SourceFile,
+    settings: IngestSettings,
+    images: ImageSettings,
+    tasks: Mapping[str, Task],
+    catalogue: CatalogueSettings | None,
+) -> str:
     """Return a hash of everything that the parsed rows of a file depend on: content, settings, tasks, and code.
 
     Limits are not part of it: files within the limits need not be read again when these change (`Cache`).
@@ -78,7 +88,8 @@ def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings,
         (task.name, task.code, task.instruction, task.caption_template, task.quality_template, task.labels)
         for task in tasks.values()
     ]
-    options = json.dumps([settings.chunk_rows, settings.encoding, settings.keys.model_dump(), spelled])
+    more = catalogue.identity if catalogue is not None else None
+    options = json.dumps([settings.chunk_rows, settings.encoding, settings.keys.model_dump(), spelled, more])
     roots = roots_of(file.path, file.source, images.root is not None, given_roots(images))
     places = [root.identity for root in (roots.base, *roots.allowed)]
     return content_id(file.name, file.version, options, json.dumps(places), *_code(tasks))
@@ -87,7 +98,8 @@ def parse_key(file: SourceFile, settings: IngestSettings, images: ImageSettings,
 def _code(tasks: Mapping[str, Task]) -> list[bytes]:
     """Return the source code that reads rows, decodes images and writes prompts: a change invalidates parsed rows."""
     files = {Path(caslie_ray.hashing.__file__), Path(caslie_ray.prompts.__file__)}
-    for module in (__file__, str(caslie_ray.imaging.__file__), str(caslie_ray.tasks.__file__)):
+    packages = (caslie_ray.imaging, caslie_ray.tasks, caslie_ray.catalogue)
+    for module in (__file__, *(str(package.__file__) for package in packages)):
         files |= set(Path(module).parent.glob("*.py"))
     for task in tasks.values():
         with suppress(TypeError, OSError):  # a class that was defined interactively has no file
@@ -101,12 +113,13 @@ def chunks(
     chunk_rows: int,
     encoding: str | None = None,
     limits: Limits = DEFAULT,
+    catalogue: CatalogueSettings | None = None,
 ) -> Iterator[Chunk]:
     """Divide the records of a source file into chunks, by rows and bytes."""
     file, folder = job
     records: list[bytes] = []
     size = index = 0
-    for record in read_source(file, columns, encoding, limits):
+    for record in read_source(file, columns, encoding, limits, catalogue):
         records.append(_pickled(record))
         size += len(records[-1])
         if len(records) >= chunk_rows or size >= _CHUNK_BYTES:
@@ -131,13 +144,17 @@ class Parser:
         run: where they are written.
         images: limits on images, and the root of relative references.
         tasks: the tasks as the job knows them.
+        contexts: what images of products are captioned for.
     """
 
-    def __init__(self, run: Run, images: ImageSettings, tasks: Mapping[str, Task]) -> None:
+    def __init__(
+        self, run: Run, images: ImageSettings, tasks: Mapping[str, Task], contexts: Sequence[Context] = ()
+    ) -> None:
         self._run = run
         self._images = images
         self._given = given_roots(images)
         self._tasks = dict(tasks)
+        self._contexts = tuple(contexts)
 
     def __call__(self, chunk: Chunk) -> ParsedChunk:
         """Write the chunk's parsed rows."""
@@ -157,13 +174,19 @@ class Parser:
         return ParsedChunk(chunk.folder, len(rows), references, limited)
 
     def _row(self, record: Record, roots: Roots, decoded: dict[str, Outcome]) -> dict[str, object]:
-        source_id = _source_id((record.row or {}).get("id"))
+        product = record.product
+        source_id = _source_id((record.row or {}).get("id")) if product is None else product.product_id
         row: dict[str, object] = {"number": record.number, "location": record.location, "source_id": source_id}
         row["notes"] = list(record.notes) or None
-        if record.row is None:
+        if record.row is None and product is None:
             return row | {"reason": record.reason}
         try:
-            return row | self._sample(record, roots, decoded)
+            cells = (
+                self._sample(record, roots, decoded)
+                if product is None
+                else self._product(record, product, roots, decoded)
+            )
+            return row | cells
         except RowError as error:
             return row | {"reason": str(error)}
         except Exception as error:  # a row of unforeseen shape must not affect other rows
@@ -190,12 +213,33 @@ class Parser:
             "output": sample.output,
             "notes": [*record.notes, *sample.notes] or None,
             "captions": [*sample.captions, *([None] * (len(references) - len(sample.captions)))],
-            "locators": [reference.locator for reference in references],
-            "sources": [reference.source for reference in references],
-            "caption_prompts": [prompt.caption.text for prompt in prompts],
-            "quality_prompts": [prompt.quality.text for prompt in prompts],
-            "caption_fields": [_spans(prompt.caption) for prompt in prompts],
-            "quality_fields": [_spans(prompt.quality) for prompt in prompts],
+            **_positions(references, prompts),
+        }
+
+    def _product(
+        self, record: Record, product: Product, roots: Roots, decoded: dict[str, Outcome]
+    ) -> dict[str, object]:
+        """Return a product: its texts, and for each context the images that are captioned for it."""
+        texts = dict(product.texts)
+        asked = [
+            (context.name, place, prompts)
+            for context in self._contexts
+            for prompts in [context.prompts(texts)]
+            for place in range(len(product.images[: context.most_images]))
+        ]
+        references = {
+            place: self._reference(
+                read_reference(product.images[place], roots, f"{record.location}, image {place + 1}"), decoded
+            )
+            for place in sorted({place for _, place, _ in asked})
+        }
+        return {
+            "product_id": product.product_id,
+            "input": [{"field": name, "text": text} for name, text in product.texts],
+            "captions": [None] * len(asked),
+            "contexts": [name for name, _, _ in asked],
+            "places": [place + 1 for _, place, _ in asked],
+            **_positions([references[place] for _, place, _ in asked], [prompts for _, _, prompts in asked]),
         }
 
     def _task(self, name: object) -> Task:
@@ -213,6 +257,17 @@ class Parser:
         if reference.locator not in decoded:
             decoded[reference.locator] = try_decode(reference.data(), self._images)
         return reference
+
+
+def _positions(references: Sequence[Reference], prompts: Sequence[ViewPrompts]) -> dict[str, object]:
+    return {
+        "locators": [reference.locator for reference in references],
+        "sources": [reference.source for reference in references],
+        "caption_prompts": [prompt.caption.text for prompt in prompts],
+        "quality_prompts": [prompt.quality.text for prompt in prompts],
+        "caption_fields": [_spans(prompt.caption) for prompt in prompts],
+        "quality_fields": [_spans(prompt.quality) for prompt in prompts],
+    }
 
 
 def _source_id(cell: object) -> str | None:

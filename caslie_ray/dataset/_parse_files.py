@@ -10,6 +10,7 @@ from typing import Any
 
 from caslie_ray.cluster.partition_map import WorkersLost
 from caslie_ray.dataset._cache import Cache
+from caslie_ray.dataset._catalogue import CatalogueSettings
 from caslie_ray.dataset._columns import Columns
 from caslie_ray.dataset._fetching import task_memory
 from caslie_ray.dataset._limits import Limits
@@ -66,6 +67,7 @@ def parse_files(
         chunk_rows=settings.chunk_rows,
         encoding=settings.encoding,
         limits=limits,
+        catalogue=CatalogueSettings.of(profile),
     )
     counts: dict[str, _Counts] = {}
     left = list(jobs)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.dataset._cache import Cache
+from caslie_ray.dataset._catalogue import CatalogueSettings
 from caslie_ray.dataset._columns import Columns
 from caslie_ray.dataset._fetcher import Survey
 from caslie_ray.dataset._limits import Limits
@@ -135,5 +136,5 @@ def plan_ingest(
 
 def _rows(file: SourceFile, profile: Profile) -> int:
     settings = profile.ingest
-    columns = Columns.of(settings.keys)
-    return sum(1 for _ in read_source(file, columns, settings.encoding, Limits.of(settings)))
+    columns, catalogue = Columns.of(settings.keys), CatalogueSettings.of(profile)
+    return sum(1 for _ in read_source(file, columns, settings.encoding, Limits.of(settings), catalogue))

@@ -1,8 +1,9 @@
-"""Reading source files: JSON arrays, JSON Lines and Parquet, each with or without gzip.
+"""Reading source files: JSON, JSON Lines, Parquet, delimited text and XML feeds, each with or without gzip.
 
 The format is detected from a file's content, not its name. Everything is read as a stream; a row that cannot be read is
-a record with a reason, and the rows around it are read all the same. Rows may lie below keys or in columns (`_shapes`),
-and text may be in another encoding than UTF-8 (`_text_stream`); a record's notes name that.
+a record with a reason, and the rows around it are read all the same. Rows of JSON may lie below keys or in columns
+(`_shapes`), and text may be in another encoding than UTF-8 (`_text_stream`); a record's notes name that. A folder of
+pictures is read like a file whose rows name them (`_pictures`).
 """
 
 from __future__ import annotations
@@ -12,24 +13,31 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from caslie_ray.catalogue.joining import ROW_NUMBER_ID, Joiner
+from caslie_ray.catalogue.product import Product, RowProblem
 from caslie_ray.dataset._binary_cells import decode_cells
 from caslie_ray.dataset._byte_streams import ByteStream, Counted, Gunzip
+from caslie_ray.dataset._catalogue import CatalogueSettings
 from caslie_ray.dataset._columns import Columns, split_of_name
-from caslie_ray.dataset._format import json_format, no_rows, read_head
+from caslie_ray.dataset._delimited import Dialect, read_delimited
+from caslie_ray.dataset._feed import feed_format, read_feed
+from caslie_ray.dataset._format import delimited_format, json_format, no_rows, read_head
 from caslie_ray.dataset._json_lines import read_lines
 from caslie_ray.dataset._json_values import read_values
 from caslie_ray.dataset._limits import DEFAULT, Limits, OverLimit, Ratio
 from caslie_ray.dataset._parquet import read_rows
-from caslie_ray.dataset._shapes import Damage, Found, Shapes
-from caslie_ray.dataset._sources import SourceFile
+from caslie_ray.dataset._pictures import read_pictures
+from caslie_ray.dataset._shapes import FIRST, Damage, Found, Shapes
+from caslie_ray.dataset._sources import SourceFile, files_below
 from caslie_ray.dataset._text_stream import TextStream, encoding_of, western
-from caslie_ray.errors import RunError, StoreError
+from caslie_ray.errors import RunError, SourceError, StoreError
 from caslie_ray.storage.filesystems import is_object_store, open_path
 from caslie_ray.storage.range_reader import open_ranges
 from caslie_ray.storage.redaction import brief
@@ -52,6 +60,7 @@ class Record:
         reason: why not; None if it can.
         notes: how the row was read, where a user may not expect it, such as ``"cp1252"``.
         limited: whether it cannot be read because of a limit of the profile.
+        product: the product, in place of `row`, where the file is a catalogue.
     """
 
     number: int
@@ -60,12 +69,17 @@ class Record:
     reason: str | None = None
     notes: tuple[str, ...] = ()
     limited: bool = False
+    product: Product | None = None
 
 
 def read_source(
-    file: SourceFile, columns: Columns, encoding: str | None = None, limits: Limits = DEFAULT
+    file: SourceFile,
+    columns: Columns,
+    encoding: str | None = None,
+    limits: Limits = DEFAULT,
+    catalogue: CatalogueSettings | None = None,
 ) -> Iterator[Record]:
-    """Yield the rows of one file in order, whatever is wrong with some of them.
+    """Yield the rows of one file in order, whatever is wrong with some of them; of a catalogue, its products.
 
     Of a file that is over a limit, the rows before that are yielded, and one record with the reason.
 
@@ -74,26 +88,19 @@ def read_source(
         columns: the names that its columns may have.
         encoding: the encoding of its text where it has no byte order mark; None to detect it.
         limits: what the file may cost.
+        catalogue: how a catalogue is read; None if every row is a sample.
 
     Raises:
         StoreError: an object store does not give the file; what it holds is not to pass for damaged.
     """
-    named = split_of_name(file.name)
     ratio = Ratio(limits)
+    rows = _Rows(file, columns, encoding)
     try:
-        for count, (number, value, split, notes) in enumerate(_values(file, columns, encoding, limits, ratio), 1):
-            ratio.check_rows(count)
-            location = f"{file.name}:{number}" if number else file.name
-            if isinstance(value, Damage):
-                yield Record(number, location, None, value.reason, notes, value.limited)
-            elif isinstance(value, Mapping):
-                row = columns.read(value, split or named)
-                why, more = decode_cells(row, value, columns, encoding)
-                yield Record(number, location, None if why else row, why, (*notes, *more))
-            else:
-                kind = "null" if value is None else type(value).__name__
-                reason = f"no row: a {kind} in the place of an object with the row's columns"
-                yield Record(number, location, None, reason, notes)
+        found = _counted(_values(file, Shapes(columns, catalogue), encoding, limits, ratio), ratio)
+        if catalogue is None:
+            yield from map(rows.record, found)
+        else:
+            yield from _records(found, rows, catalogue)
     except StoreError:
         raise
     except OverLimit as error:
@@ -107,9 +114,85 @@ def read_source(
         yield Record(0, file.name, None, reason)
 
 
-def _values(file: SourceFile, columns: Columns, encoding: str | None, limits: Limits, ratio: Ratio) -> Iterator[Found]:
+class _Rows:
+    """Makes records of the values of one file."""
+
+    def __init__(self, file: SourceFile, columns: Columns, encoding: str | None) -> None:
+        self._file = file
+        self._columns = columns
+        self._encoding = encoding
+        self._split = split_of_name(file.name)
+
+    def record(self, found: Found) -> Record:
+        """Return the record of a row of a data set."""
+        number, value, split, notes = found
+        location = self.location(number)
+        if isinstance(value, Damage):
+            return Record(number, location, None, value.reason, notes, value.limited)
+        if not isinstance(value, Mapping):
+            kind = "null" if value is None else type(value).__name__
+            reason = f"no row: a {kind} in the place of an object with the row's columns"
+            return Record(number, location, None, reason, notes)
+        row = self._columns.read(value, split or self._split)
+        why, more = decode_cells(row, value, self._columns, self._encoding)
+        return Record(number, location, None if why else row, why, (*notes, *more))
+
+    def product(self, product: Product | RowProblem, notes: tuple[str, ...]) -> Record:
+        """Return the record of a product, with the notes of its rows."""
+        location = self.location(product.number)
+        if isinstance(product, RowProblem):
+            return Record(product.number, location, None, product.reason, notes)
+        if ROW_NUMBER_ID in product.notes:  # several files have the same numbers
+            product = replace(product, product_id=location.rsplit("/", 1)[-1])
+        return Record(product.number, location, None, notes=(*notes, *product.notes), product=product)
+
+    def location(self, number: int) -> str:
+        """Return where a row is, for a reader."""
+        return f"{self._file.name}:{number}" if number else self._file.name
+
+
+def _counted(values: Iterator[Found], ratio: Ratio) -> Iterator[Found]:
+    for count, found in enumerate(values, 1):
+        ratio.check_rows(count)
+        yield found
+
+
+def _records(values: Iterator[Found], rows: _Rows, catalogue: CatalogueSettings) -> Iterator[Record]:
+    """Yield the records of a file that may be a catalogue: its first rows decide, of which some may lack a column."""
+    first = list(islice(values, FIRST))
+    columns = dict.fromkeys(name for found in first if isinstance(found.value, Mapping) for name in found.value)
+    try:
+        joiner = catalogue.joiner(columns) if columns else None
+    except SourceError as error:
+        yield Record(0, rows.location(0), None, str(error))
+        return
+    every = chain(first, values)
+    yield from map(rows.record, every) if joiner is None else _products(every, rows, joiner)
+
+
+def _products(values: Iterator[Found], rows: _Rows, joiner: Joiner) -> Iterator[Record]:
+    notes: dict[str, None] = {}  # of the rows since the last product that is complete
+    for found in values:
+        if isinstance(found.value, Mapping):
+            for complete in joiner.add(found.number, found.value):
+                yield rows.product(complete, tuple(notes))
+                notes.clear()
+            notes |= dict.fromkeys(found.notes)
+        else:
+            for complete in joiner.end():
+                yield rows.product(complete, tuple(notes))
+            notes.clear()
+            yield rows.record(found)
+    for complete in joiner.end():
+        yield rows.product(complete, tuple(notes))
+
+
+def _values(file: SourceFile, shapes: Shapes, encoding: str | None, limits: Limits, ratio: Ratio) -> Iterator[Found]:
     """Yield the values of a file; `ratio` learns its size."""
     filesystem, inner = open_path(file.path)
+    if file.pictures:
+        yield from read_pictures(files_below(filesystem, inner)[0], ratio)
+        return
     with _stream(filesystem, inner) as stream:
         packed = stream.read(2) == _GZIP
     named_lines = bool(_LINES.search(file.name))
@@ -122,7 +205,12 @@ def _values(file: SourceFile, columns: Columns, encoding: str | None, limits: Li
     if head[:4] == b"PAR1":
         yield from _parquet_rows(filesystem, inner, packed, limits, ratio)
         return
-    shape = json_format(head, encoding, named_lines, limits)
+    shape: str | Dialect | None = json_format(head, encoding, named_lines, limits)
+    if shape is None and feed_format(head):
+        with _stream(filesystem, inner, ratio, packed=packed) as stream:
+            yield from read_feed(stream, limits)
+        return
+    shape = shape or delimited_format(head, encoding, file.name)
     if shape is None:
         yield Found(0, Damage(no_rows(head)))
         return
@@ -133,9 +221,13 @@ def _values(file: SourceFile, columns: Columns, encoding: str | None, limits: Li
 
     name = encoding_of(head, encoding)
     look = is_western if name == "utf-8" and encoding is None else None
-    read = read_lines if shape == "lines" else read_values
     with _stream(filesystem, inner, ratio, packed=packed) as stream:
-        yield from read(TextStream(stream, name, look), Shapes(columns), limits)
+        text = TextStream(stream, name, look)
+        if isinstance(shape, Dialect):
+            yield from read_delimited(text, shape, limits)
+        else:
+            read = read_lines if shape == "lines" else read_values
+            yield from read(text, shapes, limits)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from caslie_ray.dataset._downloading import NO_VALIDATORS, Validators
 from caslie_ray.dataset._fetching import Outcome
 from caslie_ray.dataset._headers import header_settings
 from caslie_ray.dataset._intermediate import FETCHED, FOLDER, SORTED, fold, read_range, write_sorted
@@ -36,12 +37,26 @@ class FetchResult:
         reason: why there is none; None if there is one.
         retryable: whether a later run may succeed.
         block: the file in ``pending/`` that has the image unless the table has it.
+        validators: what the server calls the version by that gave the result.
+        version: higher than that of each earlier result of the reference that this one replaces.
     """
 
     image_id: str | None
     reason: str | None = None
     retryable: bool = False
     block: str | None = None
+    validators: Validators = NO_VALIDATORS
+    version: int = 0
+
+    def precedes(self, other: FetchResult) -> bool:
+        """Whether this result counts and the other one does not.
+
+        Files have no order: of one version an image takes precedence over a reject, a final reject over a retryable
+        one.
+        """
+        if self.version != other.version:
+            return self.version > other.version
+        return self.image_id is not None or (other.image_id is None and other.retryable)
 
 
 class _Dependencies:
@@ -80,17 +95,25 @@ def file_of(key: str) -> str:
     return parts[0] if len(parts) == 3 and parts[2].lstrip("-").isdigit() and parts[1].isdigit() else key
 
 
-def write_fetched(run: Run, images: ImageSettings, outcomes: Sequence[tuple[str, Outcome]], bucket: str = "") -> None:
-    """Write outcomes by key to the ledger of a bucket, their images first."""
+def write_fetched(
+    run: Run,
+    images: ImageSettings,
+    outcomes: Sequence[tuple[str, Outcome]],
+    bucket: str = "",
+    versions: Mapping[str, int] = {},
+) -> None:
+    """Write outcomes by key to the ledger of a bucket, their images first; those without a version have 0."""
     if not outcomes:
         return
-    name = content_id(*(key for key, _ in outcomes))
+    # With the versions, so that the images of earlier results, which may be needed still, are not overwritten.
+    name = content_id(*(f"{versions.get(key, 0)} {key}" for key, _ in outcomes))
     settings = _Dependencies(images)
     stored: dict[str, dict[str, object]] = {}
     rows: list[dict[str, object]] = []
     for key, outcome in outcomes:
         row: dict[str, object] = {"key": key, "settings": settings.of(key, outcome.image is not None)}
-        row |= {"reason": outcome.reason, "retryable": outcome.retryable}
+        row |= {"reason": outcome.reason, "retryable": outcome.retryable, "version": versions.get(key, 0)}
+        row |= _columns(outcome.validators)
         if outcome.image is not None:
             image = outcome.image
             row["image_id"] = image_id = content_id(image.data)
@@ -102,10 +125,11 @@ def write_fetched(run: Run, images: ImageSettings, outcomes: Sequence[tuple[str,
 
 
 def read_fetched(run: Run, path: str) -> pa.Table:
-    """Return the rows of a ledger file with their `block`."""
+    """Return the rows of a ledger file with their `block`; a column that was added since it was written is null."""
     rows = run.read_file(path)
-    if "block" not in rows.column_names:  # written before this column was added
-        rows = rows.append_column("block", pa.nulls(rows.num_rows, pa.string()))
+    for field in FETCHED:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     if run.stem(path) != _COMPACTED:
         block = pa.array([posixpath.basename(path)] * rows.num_rows, pa.string())
         rows = rows.set_column(rows.column_names.index("block"), "block", block)
@@ -157,14 +181,14 @@ class Ledger:
 
     def _add(self, rows: pa.Table, missing: Container[str]) -> None:
         columns = [rows[name].to_pylist() for name in FETCHED.names]
-        for key, settings, image_id, reason, retryable, block in zip(*columns, strict=True):
+        for key, settings, image_id, reason, retryable, block, etag, modified, version in zip(*columns, strict=True):
             is_image = image_id is not None
             if settings != self._settings.of(key, is_image) or (is_image and image_id in missing):
                 continue
+            result = FetchResult(image_id, reason, retryable, block, Validators(etag, modified), version or 0)
             before = self._results.get(key)
-            # Files have no order: an image takes precedence over a reject, a final reject over a retryable one.
-            if before is None or is_image or (before.image_id is None and before.retryable):
-                self._results[key] = FetchResult(image_id, reason, retryable, block)
+            if before is None or result.precedes(before):
+                self._results[key] = result
 
     def result(self, key: str) -> FetchResult | None:
         """Return the result of a reference; None if there is none yet."""
@@ -182,7 +206,8 @@ class Ledger:
             settings = self._settings.of(key, result.image_id is not None)
             rows.append(
                 {"key": key, "settings": settings, "image_id": result.image_id, "reason": result.reason}
-                | {"retryable": result.retryable, "block": result.block}
+                | {"retryable": result.retryable, "block": result.block, "version": result.version}
+                | _columns(result.validators)
             )
         table = fold(rows, FETCHED)
         paths = self._paths
@@ -190,3 +215,7 @@ class Ledger:
             return
         path = self._run.write(bucket_folder(self._bucket), _COMPACTED, table, FETCHED)
         self._run.delete(other for other in paths if other != path)
+
+
+def _columns(validators: Validators) -> dict[str, object]:
+    return {"etag": validators.etag, "last_modified": validators.last_modified}

@@ -19,7 +19,7 @@ from caslie_ray.tasks import SPLITS
 __all__ = ["Resolved", "Resolver"]
 
 _FILE_BITS = 40
-_KINDS = ("views", "samples", "rejects")
+_KINDS = ("views", "samples", "products", "rejects")
 _RESULT = ("image_id", "reason", "retryable", "block")
 Row = dict[str, Any]
 
@@ -66,8 +66,10 @@ class Resolver:
                 notes.update((place, note) for note in row.pop("notes") or ())
                 if row["reason"] is not None:
                     rows["rejects"].append(row | {"key": content_id(row["location"])})
+                elif row["product_id"] is not None:
+                    rows["products"].append(_product(row, found, views))
                 else:
-                    rows["samples"].append(_resolve(row, found, views))
+                    rows["samples"].append(_sample(row, found, views))
             rows["views"] = list(views.values())
             for kind, some in rows.items():
                 schema = SORTED[kind]
@@ -89,30 +91,64 @@ class Resolver:
             yield row, [next(found) for _ in row["locators"] or ()]
 
 
-def _resolve(row: Row, results: list[Row], views: dict[str, Row]) -> Row:
+def _sample(row: Row, results: list[Row], views: dict[str, Row]) -> Row:
     """Give a sample its view ids, and collect its views and its lost references."""
-    ids: list[str | None] = []
-    lost: list[Row] = []
-    for at, result in enumerate(results):
-        if result["image_id"] is None:
-            ids.append(None)
-            lost.append({"source": row["sources"][at], "reason": result["reason"], "retryable": result["retryable"]})
-            continue
-        view = _view(row, at, result)
-        ids.append(view["view_id"])
-        known = views.setdefault(view["view_id"], view)
-        if known["given_caption"] is None and view["given_caption"] is not None:
-            views[view["view_id"]] = view
+    ids = [_add_view(row, row["task"], at, result, views) for at, result in enumerate(results)]
+    lost = [_lost(row, at, result) for at, result in enumerate(results) if result["image_id"] is None]
     source_ids = [row["source_id"]] if row["source_id"] is not None else None
     return row | {"view_ids": ids, "source_ids": source_ids, "lost": lost, "rank": SPLITS.index(row["split"])}
 
 
-def _view(row: Mapping[str, Any], at: int, result: Row) -> Row:
+def _product(row: Row, results: list[Row], views: dict[str, Row]) -> Row:
+    """Give a product its views by context and image; an image that is lost is so once, whatever the contexts."""
+    lost: dict[int, Row] = {}
+    found = []
+    for at, (context, place, result) in enumerate(zip(row["contexts"], row["places"], results, strict=True)):
+        view_id = _add_view(row, context, at, result, views)
+        if view_id is None:
+            lost[place] = _lost(row, at, result)
+        found.append(
+            {
+                "context": context,
+                "place": place,
+                "source": row["sources"][at],
+                "image_id": result["image_id"],
+                "view_id": view_id,
+                "reason": result["reason"] if view_id is None else None,
+            }
+        )
+    return {
+        "key": content_id(row["product_id"]),
+        "product_id": row["product_id"],
+        "texts": row["input"],
+        "views": found,
+        "location": row["location"],
+        "order": row["order"],
+        "lost": list(lost.values()),
+    }
+
+
+def _lost(row: Row, at: int, result: Row) -> Row:
+    return {"source": row["sources"][at], "reason": result["reason"], "retryable": result["retryable"]}
+
+
+def _add_view(row: Row, task: str, at: int, result: Row, views: dict[str, Row]) -> str | None:
+    """Add the view of a position unless it is there; return its id, or None if its image is lost."""
+    if result["image_id"] is None:
+        return None
+    view = _view(row, task, at, result)
+    known = views.setdefault(view["view_id"], view)
+    if known["given_caption"] is None and view["given_caption"] is not None:
+        views[view["view_id"]] = view
+    return str(view["view_id"])
+
+
+def _view(row: Mapping[str, Any], task: str, at: int, result: Row) -> Row:
     caption, quality = row["caption_prompts"][at], row["quality_prompts"][at]
     return {
         "view_id": content_id(result["image_id"], caption, quality),
         "image_id": result["image_id"],
-        "task": row["task"],
+        "task": task,
         "caption_prompt": caption,
         "quality_prompt": quality,
         "caption_fields": row["caption_fields"][at],

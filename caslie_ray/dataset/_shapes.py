@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from caslie_ray.dataset._catalogue import CatalogueSettings
 from caslie_ray.dataset._columns import Columns, split_of_name
 
 __all__ = ["BELOW", "DEPTH", "FIRST", "IN_COLUMNS", "Damage", "Found", "Shapes"]
@@ -23,6 +24,7 @@ FIRST = 20
 DEPTH = 3
 """Levels of keys above a row."""
 _SHOWN = 8
+_KNOWN = 1024  # sets of keys that are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,28 @@ class Shapes:
 
     Args:
         columns: the names that columns may have.
+        catalogue: how catalogues are read, whose products are rows, too; None if they are not read.
     """
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, catalogue: CatalogueSettings | None = None) -> None:
         self._columns = columns
+        self._catalogue = catalogue
+        self._products: dict[tuple[object, ...], bool] = {}
 
     def is_row(self, value: object) -> bool:
         """Whether a value is a row, or a wrapper around one."""
-        return self._columns.is_row(value) or self._wrapped(value) is not None
+        return self._columns.is_row(value) or self._wrapped(value) is not None or self._is_product(value)
+
+    def _is_product(self, value: object) -> bool:
+        if self._catalogue is None or not isinstance(value, Mapping):
+            return False
+        names = tuple(value)
+        known = self._products.get(names)
+        if known is None:
+            known = self._catalogue.is_product(value)
+            if len(self._products) < _KNOWN:
+                self._products[names] = known
+        return known
 
     def _wrapped(self, value: object) -> tuple[str, Mapping[str, object]] | None:
         """Return the row in a wrapper, with its key, where the wrapper holds one row and nothing else that has rows."""
@@ -129,7 +145,7 @@ class Shapes:
         elif self.holds_columns(value):
             for row in self._from_columns(value):
                 yield Found(0, row, split, (*note, IN_COLUMNS))
-        elif self._columns.is_row(value):
+        elif self._columns.is_row(value) or self._is_product(value):
             yield Found(0, value, split, note)
         elif (wrapped := self._wrapped(value)) is not None:
             yield Found(0, _unshortened(value, wrapped[1]), self.split(wrapped[0], split), (BELOW,))

@@ -18,7 +18,7 @@ from caslie_ray.storage.schemas import SCHEMAS
 __all__ = ["TABLES", "Writer", "Written", "by_partition"]
 
 _FOUND = re.compile(r"^(output) .{,120}? (is none of the options|names several options)", re.DOTALL)
-TABLES = ("images", "views", "samples", "rejects")
+TABLES = ("images", "views", "samples", "products", "rejects")
 Row = dict[str, Any]
 
 
@@ -112,7 +112,11 @@ class Writer:
                 continue
             self._put("views", partition, views.select(SCHEMAS["views"].names), existing, written)
             written.counts["views",] += views.num_rows
-            self._samples(partition, existing, written)
+            rejects: list[Row] = self._range("rejects", partition).to_pylist()
+            rejects = [row | {"kind": "sample", "source": row["location"], "retryable": False} for row in rejects]
+            rejects += self._samples(partition, existing, written)
+            rejects += self._products(partition, existing, written)
+            self._rejects(partition, rejects, existing, written)
         written.files |= {info.path: info.size for info in self._run.info(list(written.files))}
         return written
 
@@ -167,14 +171,14 @@ class Writer:
     def _taken(self, paths: Sequence[str], partition: str, ids: Sequence[str]) -> pa.Table:
         return read_range(self._run, paths, "images", partition, pc.field("image_id").isin(pa.array(ids, pa.string())))
 
-    def _samples(self, partition: str, existing: Existing, written: Written) -> None:
+    def _samples(self, partition: str, existing: Existing, written: Written) -> list[Row]:
+        """Write the samples of a partition; return the rejects among them and among their images."""
         rows = self._range("samples", partition)
         rows = rows.sort_by([("sample_id", "ascending"), ("rank", "ascending"), ("order", "ascending")])
-        rejects: list[Row] = self._range("rejects", partition).to_pylist()
-        rejects = [row | {"kind": "sample", "source": row["location"], "retryable": False} for row in rejects]
+        rejects: list[Row] = []
         kept: list[int] = []
         source_ids: list[list[str]] = []
-        names = ["sample_id", "task", "split", "order", "location", "lost", "view_ids", "source_ids"]
+        names = ["sample_id", "task", "split", "output", "order", "location", "lost", "view_ids", "source_ids"]
         first: Row = {}
         for at, row in enumerate(rows.select(names).to_pylist()):
             if row["sample_id"] != first.get("sample_id"):
@@ -182,6 +186,7 @@ class Writer:
                 kept.append(at)
                 source_ids.append([])
                 written.counts["samples", row["task"], row["split"]] += 1
+                written.counts["unlabelled",] += not row["output"]
                 written.counts["lost",] += len(row["lost"])
                 written.counts["positions",] += len(row["view_ids"])
                 rejects += [_lost(row, one) for one in row["lost"]]
@@ -196,6 +201,47 @@ class Writer:
         samples = rows.take(pa.array(kept, pa.int64())).select(schema.names)
         samples = samples.set_column(schema.names.index("source_ids"), "source_ids", named)
         self._put("samples", partition, samples, existing, written)
+        return rejects
+
+    def _products(self, partition: str, existing: Existing, written: Written) -> list[Row]:
+        """Write the products of a partition; return the rejects among them and among their images.
+
+        A product of an earlier export that is in this one no more is kept, and marked as gone.
+        """
+        rows: list[Row] = self._range("products", partition).to_pylist()
+        rows.sort(key=lambda row: (row["product_id"], row["order"]))
+        kept: dict[str, Row] = {}
+        rejects: list[Row] = []
+        for row in rows:
+            first = kept.setdefault(row["product_id"], row)
+            if row is first:
+                written.counts["products",] += 1
+                written.counts["imageless",] += not row["views"]
+                written.counts["lost",] += sum(view["view_id"] is None for view in row["views"])
+                written.counts["positions",] += len(row["views"])
+                rejects += [_lost(row, one) for one in row["lost"]]
+            elif (row["texts"], row["views"]) == (first["texts"], first["views"]):
+                written.counts["repeats",] += 1
+            else:
+                rejects.append(_second(row, first))
+        if self._files.get("products"):
+            for path in existing.get("products", ()):
+                for row in self._run.read_file(path).to_pylist():
+                    if row["product_id"] not in kept:
+                        kept[row["product_id"]] = row | {"gone": True}
+                        written.counts["gone",] += 1
+        schema = SCHEMAS["products"]
+        found = [{name: row.get(name) for name in schema.names} for _, row in sorted(kept.items())]
+        self._put(
+            "products",
+            partition,
+            fold(({**row, "gone": bool(row["gone"])} for row in found), schema),
+            existing,
+            written,
+        )
+        return rejects
+
+    def _rejects(self, partition: str, rejects: list[Row], existing: Existing, written: Written) -> None:
         rejects.sort(key=lambda row: row["order"])
         for row in rejects:
             kind = (row["kind"], _heading(row["reason"]))
@@ -235,18 +281,31 @@ def _firsts(rows: pa.Table, column: str) -> pa.Table:
     return rows.take(pa.array(firsts, pa.int64()))
 
 
-def _lost(sample: Row, lost: Row) -> Row:
-    known = {name: sample[name] for name in ("sample_id", "location", "order")}
-    return known | lost | {"kind": "image", "source_id": _source_id(sample)}
+def _lost(row: Row, lost: Row) -> Row:
+    known = {name: row.get(name) for name in ("sample_id", "location", "order")}
+    return known | lost | {"kind": "image", "source_id": _source_id(row)}
 
 
-def _source_id(sample: Row) -> str | None:
-    return next(iter(sample["source_ids"] or ()), None)
+def _source_id(row: Row) -> str | None:
+    return row["product_id"] if "product_id" in row else next(iter(row["source_ids"] or ()), None)
 
 
 def _heading(reason: str) -> str:
     """Return what a reason is counted under: its text up to the first colon, without the value that was found."""
     return _FOUND.sub(r"\1 \2", reason).split(":", 1)[0]
+
+
+def _second(row: Row, first: Row) -> Row:
+    return {
+        "kind": "sample",
+        "source": row["location"],
+        "reason": f"a product id twice: {first['location']} has {row['product_id']!r} too, with other texts or images,"
+        " and is kept; give each product its own id",
+        "retryable": False,
+        "location": row["location"],
+        "source_id": row["product_id"],
+        "order": row["order"],
+    }
 
 
 def _repeated(row: Row, first: Row) -> Row:

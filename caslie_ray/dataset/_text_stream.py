@@ -38,14 +38,16 @@ class Undecodable(ValueError):
 
 
 def encoding_of(head: bytes, named: str | None = None) -> str:
-    """Return the encoding of JSON text by its first bytes: a byte order mark, or where its zero bytes are.
+    """Return the encoding of a text by its first bytes: a byte order mark, or where its zero bytes are.
+
+    The text must begin with letters up to U+00FF, as JSON and nearly all headers of tables do; otherwise UTF-16 and
+    UTF-32 need a byte order mark.
 
     Args:
         head: the first bytes of the file, four or more where it has so many.
         named: the encoding that the user set; a byte order mark takes precedence over it.
     """
-    # JSON begins with ASCII characters, so UTF-16 and UTF-32 show by zero bytes. `json.detect_encoding` does the same,
-    # but is not documented.
+    # `json.detect_encoding` does the same, but is not documented.
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8-sig"),
         (codecs.BOM_UTF32_LE, "utf-32"),

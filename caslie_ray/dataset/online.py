@@ -82,4 +82,4 @@ class ImageReader:
             cleaned = clean_url(url)
         except ValueError as error:
             raise ImageError(str(error)) from None
-        return await self.from_bytes(await self._downloader.download(cleaned))
+        return await self.from_bytes((await self._downloader.download(cleaned)).body)

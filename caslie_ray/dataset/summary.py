@@ -29,8 +29,12 @@ class IngestSummary:
             key"``: for each way the rows, the source files, and the names of the first of these.
         samples: samples in the table.
         samples_by_task: samples by task and split.
-        repeats: rows that repeat a sample of the same split.
-        references: image positions of the samples in the table.
+        unlabelled: those of them without a true answer: they are captioned, and neither trained on nor measured.
+        products: products of catalogues in the table.
+        gone_products: products of earlier exports that these sources have no more.
+        products_without_image: products that name no image.
+        repeats: rows that repeat a product, or a sample of the same split.
+        references: image positions of the samples, and of the products in each context.
         lost_references: those that gave no image.
         images: distinct images in the table.
         image_bytes: their bytes together.
@@ -53,6 +57,10 @@ class IngestSummary:
     read_as: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: int = 0
     samples_by_task: dict[str, dict[str, int]] = field(default_factory=dict)
+    unlabelled: int = 0
+    products: int = 0
+    gone_products: int = 0
+    products_without_image: int = 0
     repeats: int = 0
     references: int = 0
     lost_references: int = 0
@@ -101,12 +109,17 @@ def counted(
         kind: [why for _, why in sorted((-count, why) for why, count in found.items())[:_SHOWN]]
         for kind, found in by_kind.items()
     }
-    one = {name: counts.get((name,), 0) for name in ("positions", "lost", "images", "bytes", "views")}
+    names = ("positions", "lost", "images", "bytes", "views", "unlabelled", "products", "gone", "imageless", "repeats")
+    one = {name: counts.get((name,), 0) for name in names}
     return {
         "rows": rows,
         "samples": sum(sum(splits.values()) for splits in tasks.values()),
         "samples_by_task": tasks,
-        "repeats": counts.get(("repeats",), 0),
+        "unlabelled": one["unlabelled"],
+        "products": one["products"],
+        "gone_products": one["gone"],
+        "products_without_image": one["imageless"],
+        "repeats": one["repeats"],
         "references": one["positions"],
         "lost_references": one["lost"],
         "images": one["images"],
@@ -136,7 +149,8 @@ def unusable(summary: Mapping[str, Any], run: str) -> str:
     return (
         f"no row could be used: {found}"
         + (f": {' · '.join(reasons)}" if reasons else ", so there is nothing to do")
-        + ". Accepted: JSON arrays, JSON Lines and Parquet, gzipped or not, whose rows have the columns task"
-        f" ({', '.join(TASKS)}), split ({', '.join(SPLITS)}), instruction, input, options, output and images; other"
-        f" names of columns are given with ingest.keys. {run}/rejects has each row with its reason"
+        + ". Accepted: JSON, JSON Lines, Parquet, CSV and XML feeds, gzipped or not. Samples have the columns task"
+        f" ({', '.join(TASKS)}), split ({', '.join(SPLITS)}), instruction, input, options, output and images; products"
+        " of a catalogue an id, a title and images. Other names of columns are given with ingest.keys."
+        f" {run}/rejects has each row with its reason"
     )

@@ -23,7 +23,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         f"rows             {summary['rows']:,} in {plural(summary['files'], 'file')}",
         *_readings(summary),
-        f"samples          {summary['samples']:,}" + (f" · {by_split}" if by_split else ""),
+        *_products(summary),
+        *_samples(summary, by_split),
         f"images           {summary['images']:,} distinct · {summary['image_bytes'] / 1e6:.1f} MB",
         f"views            {summary['views']:,} · {summary['repeated_views']:,} repeats saved",
         f"rejected         {sum(summary['rejects'].values()):,}"
@@ -34,6 +35,29 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     did = "nothing to do" if idle else f"{summary['parsed_rows']:,} rows read · {summary['fetched']:,} images fetched"
     lines.append(f"this session     {did} · {clock(summary['seconds'])}")
     return lines
+
+
+def _samples(summary: Mapping[str, Any], by_split: str) -> list[str]:
+    if not summary["samples"] and summary.get("products"):
+        return []
+    unlabelled = summary.get("unlabelled", 0)
+    return [
+        f"samples          {summary['samples']:,}"
+        + (f" · {by_split}" if by_split else "")
+        + (f" · {unlabelled:,} without a true answer" if unlabelled else "")
+    ]
+
+
+def _products(summary: Mapping[str, Any]) -> list[str]:
+    products, gone = summary.get("products", 0), summary.get("gone_products", 0)
+    if not products and not gone:
+        return []
+    without = summary["products_without_image"]
+    return [
+        f"products         {products:,}"
+        + (f" · {without:,} without an image" if without else "")
+        + (f" · {gone:,} gone since an earlier export" if gone else "")
+    ]
 
 
 def _readings(summary: Mapping[str, Any]) -> list[str]:

@@ -92,7 +92,8 @@ def send_requests(space: Workspace, group: int, parts: Sequence[Part]) -> None:
     tables = [_REQUESTS.empty_table()]
     for part in parts:
         run = space.run.with_file_listing(part.files)
-        rows = run.read("samples", ["sample_id", "task", "split", "view_ids"], part.name).combine_chunks()
+        rows = run.read("samples", ["sample_id", "task", "split", "view_ids", "output"], part.name)
+        rows = rows.filter(pc.field("output") != "").combine_chunks()
         if not rows.num_rows:
             continue
         views = rows["view_ids"].chunk(0)

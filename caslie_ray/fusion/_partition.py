@@ -77,7 +77,7 @@ def fuse_group(
     report = Report(fit=check.counts)
     for part in parts:
         run = space.run.with_file_listing(part.files)
-        samples = run.read("samples", partition=part.name).to_pylist()
+        samples = [row for row in run.read("samples", partition=part.name).to_pylist() if row["output"]]
         known, free = lookup.of({view for row in samples for view in row["view_ids"] or () if view})
         for row in samples:
             won = [view in known and known[view].verdict for view in row["view_ids"] or ()]

@@ -86,6 +86,8 @@ def _measure(run: Run, base: Model, task: _Task) -> tuple[FitCounts, int]:
 def _check(check: ContextCheck, run: Run, task: _Task, find: Callable[[str], Mapping[str, Any] | None]) -> int:
     samples = run.with_file_listing({"samples": task.samples}).read("samples", partition=task.partition).to_pylist()
     for sample in samples:
+        if not sample["output"]:
+            continue
         rows = ((view, find(view)) for view in sample["view_ids"] or () if view)
         views = {view: Captioned(row["caption"], bool(row["verdict"])) for view, row in rows if row}
         for instruction in instructions_of(sample, views):

@@ -6,6 +6,7 @@ names its location, the value, and what is allowed.
 
 from caslie_ray.profiles.alone import Alone
 from caslie_ray.profiles.captions import CaptionSettings
+from caslie_ray.profiles.contexts import ContextSettings
 from caslie_ray.profiles.costs import CostSettings
 from caslie_ray.profiles.errors import ProfileError
 from caslie_ray.profiles.evaluation import EvaluationSettings
@@ -33,6 +34,7 @@ __all__ = [
     "Alone",
     "CaptionSettings",
     "Captioner",
+    "ContextSettings",
     "CostSettings",
     "EvaluationSettings",
     "ExperimentSettings",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,6 +47,18 @@ class ImageSettings(Settings):
 
     concurrency: Positive = 16
     """Parallel downloads per worker."""
+
+    revisit: Literal["never", "changed", "always"] = "never"
+    """Whether a run asks again for URLs that an earlier run has fetched, or found to give no image; once per run.
+
+    - `never`: no request, and a picture that a shop replaces under the same URL stays as it was.
+    - `changed`: one request per URL, with the `ETag` of the last answer, or its `Last-Modified` if it had no `ETag`. A
+      server that answers 304 sends no body. A URL whose answer had neither is downloaded again. A server whose
+      validators do not change with the picture hides the change.
+    - `always`: each URL is downloaded again, which costs as much as the first run.
+
+    A final error, such as 404, replaces the image, which is gone. One that may pass, such as a time-out, keeps it, and
+    costs `retries` each time."""
 
     allow_private: bool = False
     """Whether URLs may resolve to private, loopback or link-local addresses. False: SSRF protection."""

@@ -12,7 +12,7 @@ from caslie_ray.dataset.online import StoredImage
 from caslie_ray.hashing import content_id
 from caslie_ray.serving._problems import ApiError
 from caslie_ray.serving._schemas import Question
-from caslie_ray.tasks import RowError, Sample, Task, ViewPrompts, find_task
+from caslie_ray.tasks import OptionsError, RowError, Sample, Task, ViewPrompts, find_task
 
 __all__ = ["Asked", "captioned_views_of", "parse_question", "views_of"]
 
@@ -46,9 +46,10 @@ def parse_question(question: Question, instruction: str | None = None) -> Asked:
     record = {"input": dict(question.fields), "options": question.options, "instruction": instruction}
     try:
         sample = task.parse_question(record)
+    except OptionsError as error:
+        raise ApiError(422, str(error), field="options") from None
     except RowError as error:
-        field = "options" if "option" in str(error) and "input" not in str(error) else "fields"
-        raise ApiError(422, str(error), field=field) from None
+        raise ApiError(422, str(error), field="fields") from None
     return Asked(task, sample, task.image_count(sample.input, sample.options))
 
 

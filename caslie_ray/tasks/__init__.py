@@ -11,7 +11,9 @@ import pkgutil
 from caslie_ray.prompts import Prompt
 from caslie_ray.tasks._answer_reading import option_titles, strip_mark, strip_ordinal
 from caslie_ray.tasks._definition_checks import check_distinct, name_key
-from caslie_ray.tasks._parsing import SPLITS, RowError, as_text, decoded, is_missing, read_split
+from caslie_ray.tasks._errors import OptionsError
+from caslie_ray.tasks._image_references import read_references
+from caslie_ray.tasks._parsing import SPLITS, RowError, as_text, decoded, is_missing, read_split, structured
 from caslie_ray.tasks._sample import ImageRef, Sample, UnreadableImage, ViewPrompts
 from caslie_ray.tasks._task import InputField, Task, caption_line
 from caslie_ray.tasks.metrics import (
@@ -36,6 +38,7 @@ __all__ = [
     "InputField",
     "Metric",
     "Metrics",
+    "OptionsError",
     "Prompt",
     "RowError",
     "Sample",
@@ -55,11 +58,14 @@ __all__ = [
     "macro",
     "metric",
     "option_titles",
+    "read_references",
     "read_split",
     "recall_at_1",
     "share",
+    "short_name",
     "strip_mark",
     "strip_ordinal",
+    "structured",
 ]
 
 _NO_TASKS = ("metrics",)
@@ -104,3 +110,9 @@ def find_task(name: object) -> Task:
     known = ", ".join(f"{task.name} ({task.code})" for task in TASKS.values())
     shown = f"task {name[:80]!r} is unknown" if isinstance(name, str) and name.strip() else "task is missing"
     raise RowError(f"{shown}: use one of {known}")
+
+
+def short_name(name: str) -> str:
+    """Return the code of a task; of a catalogue's context, its name."""
+    task = TASKS.get(name)
+    return task.code if task is not None else name

@@ -33,7 +33,7 @@ class Sample:
         instruction: the task instruction for the model.
         input: named texts in display order, such as ``(("question", "…"),)``.
         options: the answers to choose from, in order.
-        output: the true answer.
+        output: the true answer; empty if the data has none.
         images: one reference per product, in image order; None for a product without one.
         captions: captions from the data (`caption_info`), one per image; None if absent.
         notes: how cells were read if that may surprise; ingest counts them.

@@ -11,10 +11,11 @@ from caslie_ray.prompts import Prompt, join, one_line, render
 from caslie_ray.tasks._answer_reading import label_of, read_answer, strip_mark
 from caslie_ray.tasks._cells import OBJECT
 from caslie_ray.tasks._definition_checks import check_definition
+from caslie_ray.tasks._errors import OptionsError
 from caslie_ray.tasks._image_references import read_references
 from caslie_ray.tasks._options import Options, read_options
 from caslie_ray.tasks._output import read_output
-from caslie_ray.tasks._parsing import RowError, as_text, is_missing, read_split, structured, text_list
+from caslie_ray.tasks._parsing import SPLITS, RowError, as_text, is_missing, read_split, structured, text_list
 from caslie_ray.tasks._sample import Sample, ViewPrompts
 from caslie_ray.tasks.metrics import Metrics
 
@@ -79,7 +80,8 @@ class Task:
         check_definition(self, [item.name.replace(" ", "_") for item in self.inputs] if plain else None)
 
     def parse(self, record: Mapping[str, object]) -> Sample:
-        """Read a record of the released format.
+        """Read a record of the released format. One without `output` is captioned, and neither trained on nor measured;
+        without `split` as well, it is of `train`.
 
         Args:
             record: the keys `split`, `instruction`, `input`, `options`, `output`, `images`, `caption_info`.
@@ -87,16 +89,11 @@ class Task:
         Raises:
             RowError: a field is missing or cannot be read.
         """
-        split = read_split(record.get("split"))
+        unlabelled = is_missing(record.get("output"))
+        split = SPLITS[0] if unlabelled and is_missing(record.get("split")) else read_split(record.get("split"))
         notes: list[str] = []
         pairs, options = self._read_question(record, notes)
-        output = read_output(record.get("output"), options, self.labels, self.read_answer, self.label)
-        if self.true_label(output.text, options.texts) is None:
-            raise RowError(
-                f"the true option {output.text[:80]!r} matches no label of {self.code}: word the options as its"
-                f" labels, {', '.join(self.labels)}"
-            )
-        notes += [output.note] if output.note else []
+        output = "" if unlabelled else self._read_output(record, options, notes)
         count = self.image_count(pairs, options.texts)
         images = read_references(record.get("images"), count)
         captions = _captions(record.get("caption_info"), count, notes)
@@ -107,11 +104,26 @@ class Task:
             instruction,
             pairs,
             options.texts,
-            output.text,
+            output,
             images,
             captions,
             tuple(dict.fromkeys(notes)),
         )
+
+    def _read_output(self, record: Mapping[str, object], options: Options, notes: list[str]) -> str:
+        """Return the true answer.
+
+        Raises:
+            RowError: it is none of the options, or has no label.
+        """
+        output = read_output(record.get("output"), options, self.labels, self.read_answer, self.label)
+        if self.true_label(output.text, options.texts) is None:
+            raise RowError(
+                f"the true option {output.text[:80]!r} matches no label of {self.code}: word the options as its"
+                f" labels, {', '.join(self.labels)}"
+            )
+        notes += [output.note] if output.note else []
+        return output.text
 
     def parse_question(self, record: Mapping[str, object]) -> Sample:
         """Read a question without its true answer, as it is asked online; `output`, `split` and `images` are empty.
@@ -136,13 +148,16 @@ class Task:
             RowError: a field is missing or cannot be read.
         """
         pairs = self.read_input(self._input_cell(record, notes))
-        options = read_options(record.get("options"), self.labels)
+        try:
+            options = read_options(record.get("options"), self.labels)
+        except RowError as error:
+            raise OptionsError(str(error)) from None
         if not options.texts:
             options = read_options(list(self.labels), self.labels)
         if not options.texts:
-            raise RowError("options are missing: give a JSON list of the answers to choose from")
+            raise OptionsError("options are missing: give a JSON list of the answers to choose from")
         if not all(map(strip_mark, options.texts)):
-            raise RowError("an option is empty: remove it or fill it in")
+            raise OptionsError("an option is empty: remove it or fill it in")
         return pairs, options
 
     def input_names(self) -> tuple[str, ...]:

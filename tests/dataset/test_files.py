@@ -118,7 +118,7 @@ def test_buckets_with_references_to_stores_are_read_in_waves_that_double(
     (chunk,) = run.files("ingest/parsed/a")
     references = References(run, profile, RequestHeaders({}), 100, quiet=True, buckets=partition_names(1))
     references.shuffle([Group("00000000", ((0, chunk),))])
-    assert references.fetch([root]) == (0, set())
+    assert references.fetch([root])[:2] == (0, set())
     assert waves == ([1, 2, 4, 8, 1] if stores else [16])
     if stores:
         assert silent == [frozenset(), *[frozenset([store_of(locators[0][0])])] * 4]

@@ -104,6 +104,7 @@ def test_every_kind_of_failure_affects_only_its_own_row(tmp_path: Path, profile:
         relation("only one", "of two", [good]),
         category("", good),
         category("no answer", good, output=float("nan")),
+        category("another answer", good, output="none of them"),
         category("no split", good, split=""),
         category("odd images", good, images=[[1], {"x": 2}]),
         {"task": "SA", "split": "val", "input": "very so good " * 80_000, "output": "positive", "images": [good]},
@@ -149,7 +150,8 @@ def test_every_kind_of_failure_affects_only_its_own_row(tmp_path: Path, profile:
 
     # The others give their position and the error.
     assert any("title" in reason for reason in reasons)
-    assert any("output" in reason for reason in reasons)
+    assert any(reason.startswith("output 'none of them' is none of the options") for reason in reasons)
+    assert summary.unlabelled == sum(not sample["output"] for sample in samples) == 1
     assert any("split" in reason for reason in reasons)
     assert sum("task" in reason or "no row" in reason for reason in reasons) == 3
     assert all(r["location"].startswith(f"{source}:") for r in rejects)

@@ -13,7 +13,7 @@ from caslie_ray.tasks import TASKS
 
 
 def key() -> str:
-    return parse_key(SourceFile("rows.json", "/data/rows.json", "1|2"), IngestSettings(), ImageSettings(), TASKS)
+    return parse_key(SourceFile("rows.json", "/data/rows.json", "1|2"), IngestSettings(), ImageSettings(), TASKS, None)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_no_usable_row_is_a_failure_each_time(
         for part in (
             "no row could be used",
             "JSON Lines",
-            "Accepted: JSON arrays, JSON Lines and Parquet, gzipped or not",
+            "Accepted: JSON, JSON Lines, Parquet, CSV and XML feeds, gzipped or not",
             "instruction",
             "sentiment_analysis",
             "rejects",

@@ -243,6 +243,14 @@ def test_what_is_no_longer_a_sample_is_no_longer_an_instruction(run: Run) -> Non
     assert do_fuse(run)["files_written"] == 0
 
 
+def test_samples_without_a_true_answer_are_no_instructions(run: Run) -> None:
+    put(run, "samples", "0", sample_row("SA", [None]), sample_row("AP", [None], output=None))
+    put(run, "samples", "1", sample_row("CC", [None], output=None))
+    assert do_fuse(run)["variants"]["text"] == {"train": 1, "captions": 0}
+    assert set(run.read("instructions")["task"].to_pylist()) == {"sentiment_analysis"}
+    assert any(line.startswith("samples") for line in plan_fusion(run, PROFILE))
+
+
 def test_the_summary_is_kept(run: Run) -> None:
     put(run, "samples", "0", sample_row("SA", [None], split="val"), sample_row("CC", [None], split="test"))
     summary = do_fuse(run)

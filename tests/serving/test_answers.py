@@ -100,10 +100,10 @@ def test_online_answers_are_those_of_the_batch_jobs(client: httpx.Client, batch:
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("voters", ["together", "early"])
-def test_answers_to_200_samples_with_five_voters(trained: Run, tmp_path: Path, voters: str) -> None:
-    settings = [*TRAINING, f"serving.voters={voters}"]
-    source = draw(tmp_path / "source", WorldSize(train=0, validation=0, ind=15, ood=15))
+@pytest.mark.parametrize(("voters", "schedule"), [("together", "full"), ("early", "early")])
+def test_answers_to_200_samples_with_five_voters(trained: Run, tmp_path: Path, voters: str, schedule: str) -> None:
+    settings = [*TRAINING, f"serving.voters={voters}", f"votes.schedule={schedule}"]
+    source = draw(tmp_path / "source", WorldSize(train=0, validation=0, ind=17, ood=17))
     run = open_run(str(tmp_path / "run"))
     profile = load_profile("mini", settings)
     ingest(run, [str(source)], profile)

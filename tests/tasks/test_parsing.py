@@ -43,8 +43,16 @@ def test_decoded_cells_give_the_same_sample_as_json(code: str) -> None:
 def test_missing_cells_are_refused_by_name(code: str) -> None:
     for nothing in NOTHING:
         assert "is missing" in refusal(code, input=nothing)
-        assert "output is missing" in refusal(code, output=nothing)
         assert "split is missing" in refusal(code, split=nothing)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_record_needs_no_true_answer(code: str) -> None:
+    for nothing in NOTHING:
+        found = sample(code, output=nothing)
+        assert (found.output, found.split) == ("", sample(code).split)
+        assert sample(code, output=nothing, split=nothing).split == "train"
+        assert find_task(code).view_prompts(found) == find_task(code).view_prompts(sample(code))
 
 
 @pytest.mark.parametrize("code", CODES)

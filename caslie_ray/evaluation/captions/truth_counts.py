@@ -8,7 +8,7 @@ from typing import Any
 from caslie_ray.evaluation.captions.drawn_truth import ATTRIBUTES, KnownView, ViewTruth, asked_in, helps, named_in
 from caslie_ray.evaluation.captions.sums import Sums
 from caslie_ray.quality import count
-from caslie_ray.tasks import TASKS
+from caslie_ray.tasks import short_name
 
 __all__ = ["VERDICT", "count_caption", "count_context_free", "count_known", "count_verdict", "name_of"]
 
@@ -44,7 +44,7 @@ def count_known(
     sums.add("known/held out", image, known.held_out)
     sums.add(f"known/{truth.usefulness}", image)
     sums.add(f"known/kind/{truth.picture.kind}", image)
-    groups = [TASKS[view["task"]].code, *known.splits]
+    groups = [short_name(view["task"]), *known.splits]
     if row["caption"] is None:
         # A missing caption names none of the asked attributes, but it is not misleading either.
         if truth.picture.shown is not None:

@@ -15,7 +15,7 @@ from caslie_ray.evaluation.report.lookup import rows_of
 from caslie_ray.evaluation.report.shown import ShownTruth, ShownView, ShownVote
 from caslie_ray.evaluation.report.text_limits import truncate
 from caslie_ray.storage.run import Run
-from caslie_ray.tasks import SPLITS, TASKS
+from caslie_ray.tasks import SPLITS, short_name
 
 __all__ = ["find_splits", "find_views", "shown_view"]
 
@@ -87,7 +87,7 @@ def shown_view(
     return ShownView(
         view_id=view["view_id"],
         image_id=view["image_id"],
-        task=TASKS[view["task"]].code,
+        task=short_name(view["task"]),
         splits=splits,
         context=truncate(view["caption_prompt"]) or "",
         caption=truncate(row["caption"]),
