@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_origin
 
 import pytest
 
@@ -205,7 +205,9 @@ def test_settings_and_their_files() -> None:
     listed = {name: row[1].strip("`") for row in rows for name in re.findall(r"`(\w+)`", row[0])}
     assert set(listed) == set(Profile.model_fields) - {"name"}
     for name, path in listed.items():
-        module = getattr(Profile.model_fields[name].annotation, "__module__", "")
+        annotation = Profile.model_fields[name].annotation
+        group = get_args(annotation)[-1] if get_origin(annotation) is dict else annotation
+        module = getattr(group, "__module__", "")
         wanted = module if module.startswith("caslie_ray.") else Profile.__module__
         assert path == wanted.replace(".", "/") + ".py", name
 

@@ -111,7 +111,4 @@ def _context(name: str, given: ContextSettings) -> Context:
         raise refuse(f"give the prompts caption and quality; only {', '.join(BUILT_IN)} have prompts already")
     if quality.count(_MARK) != 1 or _MARK in caption or _MARK in "".join(_OPTIONAL.findall(quality)):
         raise refuse(f"write {_MARK} once in quality, outside of double brackets, and not in caption")
-    most = {"first": 1, "all": None}.get(str(given.images), given.images)
-    if isinstance(most, str) or (most is not None and most < 1):
-        raise refuse("images is first, all, or a number of at least 1")
-    return Context(name, caption, quality, most)
+    return Context(name, caption, quality, given.most_images)

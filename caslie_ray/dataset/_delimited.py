@@ -11,6 +11,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from caslie_ray.dataset._json_scan import too_many_values
@@ -27,8 +28,8 @@ NUL = "NUL characters left out"
 BLANK = " \t\r\n\ufeff"
 """Characters around the names of columns that are not part of them."""
 
-_REREAD = 16 << 20  # characters that may be read again after unclosed quotes, besides the length of the text
-_FIX = "close the quotes of its cells, and double quotes inside of them"
+_REREAD = 1 << 20  # characters that may be read again after unclosed quotes, besides the length of the text
+_FIX = "close the quotes of cells, and double quotes inside of them"
 
 
 class Dialect(NamedTuple):
@@ -53,14 +54,17 @@ class Record(NamedTuple):
         text: its text; empty where it has `damage`.
         damage: why it cannot be read.
         stray: whether text follows the closing quote of a cell.
-        again: whether it was part of a record whose quote is not closed.
     """
 
     line: int
     text: str
     damage: Damage | None = None
     stray: bool = False
-    again: bool = False
+
+    @property
+    def is_unclosed(self) -> bool:
+        """Whether its quote is not closed, so that the records after it may be parts of it."""
+        return self.damage is not None and not self.damage.limited
 
     def cells(self, delimiter: str) -> list[str]:
         """Return its cells.
@@ -78,6 +82,7 @@ class _Quotes:
 
     Attributes:
         inside: whether the text so far ends in a quoted cell.
+        several: whether that cell has several lines; to be set where it goes on in the next one.
         stray: whether text follows a closing quote.
         broken: whether text follows a closing quote that ends a cell of several lines: one of the two is wrong.
     """
@@ -93,12 +98,7 @@ class _Quotes:
         self.inside = self.stray = self.broken = False
         self._at_start = True  # of a cell
         self._closed = False  # the last character is a closing quote, or the first of two
-        self._several = False  # the quoted cell has a line break
-
-    def end_line(self) -> bool:
-        """Go past a line break; return whether the record ends there."""
-        self._several = self.inside
-        return not self.inside
+        self.several = False  # the quoted cell has a line break
 
     def feed(self, part: str) -> None:
         """Go past a part of a line."""
@@ -111,7 +111,7 @@ class _Quotes:
                     at += 1
                 elif part[at] not in (self._delimiter, "\r"):
                     self.stray = True
-                    self.broken = self.broken or self._several
+                    self.broken = self.broken or self.several
             elif self.inside:
                 end = part.find('"', at)
                 if end < 0:
@@ -124,14 +124,13 @@ class _Quotes:
                 if found is None:
                     break
                 at = found.end()
-                self.inside, self._several = True, False
-        bare = part.rstrip(" ")
-        if bare:
+                self.inside, self.several = True, False
+        if bare := part.rstrip(" "):
             self._at_start = not self.inside and bare.endswith(self._delimiter)
 
 
 class Records:
-    """Divides text into records. Where the text is broken, its last line is left out."""
+    """Divides text into records; empty lines are left out. Where the text is broken, its last line is left out too."""
 
     def __init__(self, text: TextStream, dialect: Dialect, most: int) -> None:
         self._text = text
@@ -140,46 +139,46 @@ class Records:
         self._quotes = _Quotes(dialect.delimiter)
         self._again, self._next = "", 0  # lines that are read again, and the position of the next one
         self._spare = _REREAD
+        self._kept = io.StringIO(newline="")
+        self._length = 0
         self._line = 1
+        self._ended = False
         self._start()
 
     def _start(self) -> None:
-        self._quotes.reset()
-        self._kept = io.StringIO(newline="")
-        self._length = 0
-        self._begin_here()
-
-    def _begin_here(self) -> None:
+        if self._length:
+            self._quotes.reset()
+            self._kept = io.StringIO(newline="")
+            self._length = 0
         self._begin = self._line
         self._begin_again = self._next if self._again else -1
 
     def __iter__(self) -> Iterator[Record]:
+        return filter(None, map(self._end_line, self._lines()))
+
+    def _lines(self) -> Iterator[str]:
+        """Yield the last part of each line; those before it are added."""
         while piece := self._text.more():
             self._spare += len(piece)
             *ended, last = piece.split(self._break)
             for part in ended:
-                if (record := self._end_line(part)) is not None:
-                    yield record
-                    yield from self._read_again()
+                yield part
+                if self._again:
+                    yield from self._lines_again()
             self._add(last)
-        if self._text.broken:
-            return
-        if (record := self._end_line("")) is not None:
-            yield record
-            yield from self._read_again()
-        while self._length:
-            yield self._unclosed()
-            yield from self._read_again()
+        self._ended = True
+        if not self._text.broken:
+            yield ""
+            yield from self._lines_again()
 
-    def _read_again(self) -> Iterator[Record]:
+    def _lines_again(self) -> Iterator[str]:
         while self._again:
             end = self._again.find(self._break, self._next)
             part = self._again[self._next : end if end >= 0 else None]
             self._next = end + 1
             if end < 0:
                 self._again = ""
-            if (record := self._end_line(part)) is not None:
-                yield record
+            yield part
 
     def _add(self, part: str) -> None:
         self._quotes.feed(part)
@@ -195,18 +194,18 @@ class Records:
     def _end_line(self, part: str) -> Record | None:
         self._line += 1
         if not (part or self._length):  # an empty line
-            self._begin_here()
+            self._start()
             return None
         self._add(part)
-        if not self._quotes.end_line():
+        if self._quotes.inside:
+            self._quotes.several = True
             self._keep(self._break)
-            return None
+            return self._unclosed() if self._ended and not self._again else None
         if self._quotes.broken:
             return self._unclosed()
-        damage = self._too_long()
-        record = Record(self._begin, self._kept.getvalue(), damage, self._quotes.stray, self._begin_again >= 0)
+        record = Record(self._begin, self._kept.getvalue(), self._too_long(), self._quotes.stray)
         self._start()
-        return record
+        return record if record.damage or record.text.strip(" \r\ufeff") else None
 
     def _too_long(self) -> Damage | None:
         if self._length <= self._most:
@@ -232,9 +231,7 @@ class Records:
 
 def trimmed(cells: list[str]) -> list[str]:
     """Return cells without the empty ones at the end, which Excel writes."""
-    count = len(cells)
-    while count and not cells[count - 1].strip(BLANK):
-        count -= 1
+    count = next((count for count in range(len(cells), 0, -1) if cells[count - 1].strip(BLANK)), 0)
     return cells[:count]
 
 
@@ -246,31 +243,28 @@ def read_delimited(text: TextStream, dialect: Dialect, limits: Limits) -> Iterat
     called ``column N``, and left out of rows in which it is empty.
     """
     table: _Table | None = None
-    number = 0
+    number, empty = 0, True
     first: tuple[str, ...] = ()
-    for record in Records(text, dialect, limits.row_bytes):
-        if (dialect.announced and record.line == 1) or not (record.damage or record.text.strip(BLANK)):
-            continue
+    for record in islice(Records(text, dialect, limits.row_bytes), int(dialect.announced), None):
         cells, notes = _decoded(record, text, dialect.delimiter, limits)
         if table is None:
-            if not isinstance(cells, Damage) and not (cells := trimmed(cells)):
-                continue
-            damage = cells if isinstance(cells, Damage) else _header_damage(cells, limits)
-            if isinstance(cells, Damage) or damage is not None:
-                yield Found(0, damage)
+            cells = _header(cells, limits)
+            if isinstance(cells, Damage):
+                yield Found(0, cells)
                 return
-            table = _Table(cells)
-            first = (*notes, TWICE) if table.renamed else notes
+            if cells:
+                table = _Table(cells)
+                first = (*notes, TWICE) if table.renamed else notes
             continue
         number += 1
-        value, more = (cells, ()) if isinstance(cells, Damage) else table.row(cells, record)
+        value, more = table.row(cells, record)
         if value is not None:
-            yield Found(number, value, None, (*first, *notes, *more))
-            first = ()
+            yield Found(number, value, None, tuple(dict.fromkeys((*first, *notes, *more))))
+            empty, first = False, ()
     if text.broken:
         yield Found(number + 1, Damage(f"broken file: it ends early: {text.broken}; copy it again"))
-    elif not number:
-        yield Found(0, Damage("empty table: it has a header and no rows; write the rows below it"))
+    elif empty:
+        yield Found(0, Damage("empty table: there are no rows below its header; write them there"))
 
 
 def _decoded(
@@ -291,10 +285,7 @@ def _decoded(
         line = line.replace("\0", "")
         notes = (*notes, NUL)
     if line.count(delimiter) >= limits.row_values:
-        # Possessive: a quote without end must not be tried from each of its characters.
-        bare = re.sub(rf'(^|{re.escape(delimiter)}) *"(?:[^"]++|"")*+"', r"\1", line)
-        if bare.count(delimiter) >= limits.row_values:
-            return too_many_values(limits), ()
+        return too_many_values(limits), ()
     try:
         return record._replace(text=line).cells(delimiter), notes
     except csv.Error:
@@ -302,9 +293,9 @@ def _decoded(
         return Damage(f"line break outside of quotes: {fix}"), ()
 
 
-def _header_damage(cells: list[str], limits: Limits) -> Damage | None:
-    if len(cells) <= limits.columns:
-        return None
+def _header(cells: list[str] | Damage, limits: Limits) -> list[str] | Damage:
+    if isinstance(cells, Damage) or len(names := trimmed(cells)) <= limits.columns:
+        return cells if isinstance(cells, Damage) else names
     reason = f"too many columns: more than {limits.columns:,}; leave some out, or raise ingest.max_columns"
     return Damage(reason, limited=True)
 
@@ -331,18 +322,21 @@ class _Table:
                 free = f"{base} ({count})"
             places[base] = count
             self._names[free] = bool(name)
+        self._after_unclosed = False
         self._unnamed = [name for name, named in self._names.items() if not named]
 
-    def row(self, cells: list[str], record: Record) -> tuple[dict[str, str] | Damage | None, tuple[str, ...]]:
+    def row(self, cells: list[str] | Damage, record: Record) -> tuple[dict[str, str] | Damage | None, tuple[str, ...]]:
         """Return the row of a record, None if all cells are empty, and how it was read."""
-        width = len(self._names)
+        self._after_unclosed = self._after_unclosed or record.is_unclosed
+        if isinstance(cells, Damage):
+            return cells, ()
         if not any(cells):
             return None, ()
-        if record.stray and len(cells) != width:
-            return Damage(f"text after a closing quote: the row has {len(cells)} cells of {width}; {_FIX}"), ()
-        if record.again and len(cells) != width:
-            reason = "part of a damaged row: it follows a quote that is not closed, and lacks cells or has too many"
-            return Damage(f"{reason}; close the quote in the row above"), ()
+        width = len(self._names)
+        if (record.stray or self._after_unclosed) and len(cells) != width:
+            what = "part of a damaged row" if self._after_unclosed else "text after a closing quote"
+            return Damage(f"{what}: {len(cells)} cells of {width}; {_FIX}, here and in the rows above"), ()
+        self._after_unclosed = False
         if len(cells) > width and (count := len(trimmed(cells))) > width:
             reason = f"row with more cells than the header: {count} of {width}"
             return Damage(f"{reason}; quote cells that contain the delimiter"), ()

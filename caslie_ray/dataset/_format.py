@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, takewhile
 
 from caslie_ray.dataset._byte_streams import ByteStream
 from caslie_ray.dataset._delimited import BLANK, Dialect, Record, Records, trimmed
@@ -34,6 +34,7 @@ _ADDRESS = re.compile(r"https?://|.*\.(jpe?g|png|webp|gif)$", re.IGNORECASE)
 _SENTENCE_END = (".", "!", "?", ":")
 _NAME_CHARACTERS, _NAME_WORDS = 60, 8
 _SAMPLE = 50  # records from which a delimiter is recognised
+_BINARY = 0.05  # of the characters are control characters
 _CONSISTENT = 0.9  # of the records have as many cells as the header
 
 
@@ -100,8 +101,10 @@ def delimited_format(head: bytes, encoding: str | None, name: str) -> Dialect | 
             and rows that do not fit its header. Any other must have rows that do, since prose has commas too.
     """
     line_break = "\n" if b"\n" in head or b"\r" not in head else "\r"
-    first = next((one.text for one in _sample(head, encoding, Dialect(",", line_break))), "").strip(BLANK)
-    if not first or _OTHER.match(first):
+    sample = [record.text for record in _sample(head, encoding, Dialect(",", line_break))]
+    first = sample[0].strip(" \r\n\ufeff") if sample else ""
+    text = "".join(sample)
+    if not first or _OTHER.match(first) or len(_CONTROL.findall(text)) > _BINARY * len(text):
         return None
     if announced := _ANNOUNCED.match(first):
         return Dialect(announced[1], line_break, announced=True)
@@ -123,7 +126,8 @@ def delimited_format(head: bytes, encoding: str | None, name: str) -> Dialect | 
 
 def _sample(head: bytes, encoding: str | None, dialect: Dialect) -> Iterator[Record]:
     text = TextStream(io.BytesIO(head), encoding_of(head, encoding))
-    found = (one for one in Records(text, dialect, len(head)) if one.text.strip(BLANK) and not one.again)
+    # The last quote may be unclosed because the head is cut.
+    found = takewhile(lambda one: not one.is_unclosed, Records(text, dialect, len(head)))
     return islice(found, _SAMPLE)
 
 
@@ -142,7 +146,7 @@ def _cells(head: bytes, encoding: str | None, dialect: Dialect) -> list[list[str
 def _is_header(cells: Sequence[str], *, strict: bool) -> bool:
     """Whether cells are names of columns; where `strict`, none may look like a sentence or code."""
     names = [name for cell in cells if (name := cell.strip(BLANK))]
-    if 2 * len(names) < len(cells) or 2 * len(set(names)) <= len(names):
+    if 2 * len(names) < len(cells) or 2 * len(set(names)) < len(names):
         return False
     if any(_CONTROL.search(name) or _ADDRESS.match(name) for name in names):
         return False

@@ -39,6 +39,7 @@ class IngestPlan:
         references: distinct references of the rows that were read before.
         to_fetch: those of them that must be fetched, failures that may pass among them. No file is looked at: one that
             was fetched counts as unchanged.
+        revisit: `images.revisit`: whether URLs that were fetched are requested again.
     """
 
     files: int
@@ -47,6 +48,7 @@ class IngestPlan:
     unread_rows: int
     references: int
     to_fetch: int
+    revisit: str = "never"
 
     def lines(self) -> list[str]:
         """Return the plan as a person reads it."""
@@ -59,6 +61,8 @@ class IngestPlan:
         ]
         if self.unread:
             lines.append("the references of unread rows are counted once they are read")
+        elif self.revisit != "never":
+            lines.append(f"URLs that were fetched before are requested again: images.revisit={self.revisit}")
         elif not self.to_fetch:
             lines.append("nothing to read or fetch")
         return lines
@@ -131,7 +135,7 @@ def plan_ingest(
         parsed = {place: found for place, found in parsed.items() if place not in gone}
     unread = [_rows(file, profile) for place, file in enumerate(files) if place not in parsed]
     rows = sum(found.rows for found in parsed.values()) + sum(unread)
-    return IngestPlan(len(files), len(unread), rows, sum(unread), references, to_fetch)
+    return IngestPlan(len(files), len(unread), rows, sum(unread), references, to_fetch, profile.images.revisit)
 
 
 def _rows(file: SourceFile, profile: Profile) -> int:

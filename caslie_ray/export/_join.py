@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from caslie_ray.export._captions import CAPTIONED, COLUMNS, captions_of
 from caslie_ray.export._products import Selection, views_of
-from caslie_ray.export._shuffle import buckets_of, read_bucket, read_buckets, write_buckets
 from caslie_ray.export._workspace import Part, Workspace
 from caslie_ray.storage.latest_rows import latest_rows
+from caslie_ray.storage.shuffle import buckets_of, read_bucket, read_buckets, write_buckets
 
 __all__ = ["join_bucket", "read_joined", "send_captions", "send_requests"]
 

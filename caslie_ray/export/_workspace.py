@@ -6,12 +6,12 @@ before it, and one with other inputs never sees them. The folder is deleted at t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from caslie_ray.storage.run import Run
+from caslie_ray.storage.shuffle import in_groups
 
 __all__ = ["FOLDER", "Part", "Workspace", "grouped"]
 
@@ -19,8 +19,6 @@ FOLDER = "export"
 
 # Files of a table that one task reads together, in bytes as stored. A product may have dozens of captions.
 _GROUP_BYTES = 1 << 20
-# Each step opens groups × buckets files.
-_MAX_GROUPS = 512
 
 _T = TypeVar("_T")
 
@@ -92,16 +90,5 @@ class Workspace:
 
 
 def grouped(items: Sequence[_T], sizes: Sequence[int]) -> list[list[_T]]:
-    """Cut items into at most `_MAX_GROUPS` groups of neighbours of about equal size.
-
-    Args:
-        items: the items, in order.
-        sizes: the bytes of each.
-    """
-    limit = max(_GROUP_BYTES, math.ceil(sum(sizes) / _MAX_GROUPS))
-    groups: dict[int, list[_T]] = {}
-    before = 0
-    for item, size in zip(items, sizes, strict=True):
-        groups.setdefault(before // limit, []).append(item)
-        before += size
-    return list(groups.values())
+    """Cut items into groups of neighbours of about equal size, which is in bytes."""
+    return in_groups(items, sizes, _GROUP_BYTES)

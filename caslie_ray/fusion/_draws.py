@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from caslie_ray.fusion._shuffle import read_bucket, write_buckets
 from caslie_ray.fusion._variants import SHUFFLED
 from caslie_ray.fusion._workspace import Workspace
 from caslie_ray.hashing import content_id
 from caslie_ray.storage.latest_rows import latest_rows
+from caslie_ray.storage.shuffle import read_bucket, write_buckets
 
 __all__ = ["Thresholds", "find_thresholds", "write_draws"]
 

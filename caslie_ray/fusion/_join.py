@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.fusion._draws import write_draws
-from caslie_ray.fusion._shuffle import buckets_of, read_bucket, read_buckets, write_buckets
 from caslie_ray.fusion._workspace import Part, Workspace
 from caslie_ray.storage.latest_rows import latest_rows
+from caslie_ray.storage.shuffle import buckets_of, read_bucket, read_buckets, write_buckets
 
 __all__ = ["JOINED", "caption_columns", "join_bucket", "send_captions", "send_requests"]
 

@@ -15,13 +15,13 @@ from caslie_ray.fusion._draws import Thresholds
 from caslie_ray.fusion._instructions import instructions_of
 from caslie_ray.fusion._join import JOINED
 from caslie_ray.fusion._report import Report
-from caslie_ray.fusion._shuffle import read_buckets
 from caslie_ray.fusion._variants import Captioned, sources_of
 from caslie_ray.fusion._workspace import Part, Workspace
 from caslie_ray.profiles import Profile
 from caslie_ray.prompts import Prompt, read_spans
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
+from caslie_ray.storage.shuffle import read_buckets
 
 __all__ = ["CaptionLookup", "check_fit", "fuse_group", "known_report"]
 

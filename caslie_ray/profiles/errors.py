@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -46,13 +46,19 @@ def _group(annotation: object) -> type[BaseModel] | None:
 def _group_at(schema: type[BaseModel], where: Location) -> type[BaseModel] | None:
     """The group of settings at a location, or None if there is none."""
     group: type[BaseModel] | None = schema
+    named = False  # whether the next step is the user's name of a group
     for step in where:
         if isinstance(step, int):
             continue
+        if named:
+            named = False
+            continue
         if group is None or step not in group.model_fields:
             return None
-        group = _group(group.model_fields[step].annotation)
-    return group
+        annotation = group.model_fields[step].annotation
+        named = get_origin(annotation) is dict
+        group = _group(annotation)
+    return None if named else group
 
 
 def known_keys(schema: type[BaseModel], where: Location) -> list[str] | None:

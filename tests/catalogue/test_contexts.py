@@ -71,7 +71,6 @@ def test_the_number_of_images_is_a_setting(images: Any, most: int | None) -> Non
         ("own", {"quality": "{{caption}} {{caption}}"}, "write {{caption}} once"),
         ("own", {"quality": "[[{{caption}} {{title}}]]"}, "outside of double brackets"),
         ("own", {"caption": "{{caption}}"}, "not in caption"),
-        ("own", {"images": 0}, "at least 1"),
         ("two words", {}, "use letters"),
         ("SA", {}, "not the name of a task"),
         ("sentiment_analysis", {}, "not the name of a task"),

@@ -106,7 +106,8 @@ def test_an_invalid_first_line_does_not_hide_the_rest(tmp_path: Path) -> None:
         (b"", "empty file"),
         (b" \n ", "empty file"),
         (b"<!doctype html><html></html>", "an HTML page"),
-        (b"task,split\nAP,train\n", "plain text"),
+        (b"Notes on the task, and on the split.\n", "plain text; give CSV or TSV"),
+        (b"<config><host>a</host></config>", "XML; give CSV"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not a data set"),
         (b"PAR1 and then nothing of the kind", "unreadable file"),
     ],
@@ -179,11 +180,17 @@ def test_folders_are_searched_and_images_skipped(tmp_path: Path) -> None:
     (tmp_path / "sub" / ".hidden").mkdir(parents=True)
     (tmp_path / "b.json").write_text(f"[{row(0)}]")
     (tmp_path / "sub" / "a.jsonl.gz").write_bytes(gzip.compress(row(1).encode()))
+    (tmp_path / "sub" / "c.csv").write_text("task\nt2\n")
+    (tmp_path / "sub" / "d.tsv.gz").write_bytes(gzip.compress(b"task\tsplit\nt3\ttrain\n"))
+    (tmp_path / "sub" / "e.xml").write_text("<rows><item><task>t4</task></item></rows>")
     (tmp_path / "sub" / "picture.jpg").write_bytes(b"...")
+    (tmp_path / "sub" / "table.txt").write_text("task\tsplit\nt3\ttrain\n")
     (tmp_path / "sub" / ".hidden" / "c.json").write_text("[]")
     files, ignored = find_sources([str(tmp_path), str(tmp_path / "b.json")])
-    assert [file.name for file in files] == [f"{tmp_path}/b.json", f"{tmp_path}/sub/a.jsonl.gz"]
-    assert ignored.others == 1
+    names = ["b.json", "sub/a.jsonl.gz", "sub/c.csv", "sub/d.tsv.gz", "sub/e.xml"]
+    assert [file.name for file in files] == [f"{tmp_path}/{name}" for name in names]
+    assert [outcomes(list(read_source(file, COLUMNS))) for file in files] == [[f"t{number}"] for number in range(5)]
+    assert ignored.others == 2
 
 
 def test_a_uri_is_a_source(tmp_path: Path) -> None:

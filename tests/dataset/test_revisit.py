@@ -156,7 +156,8 @@ def test_several_buckets_are_revisited_as_one_is(
         assert kept(caplog) == ["1 URL"]
         assert images(run) == ids(10, 2, 3)
     assert the_same(runs[0], runs[1])
-    assert ledger(runs[0]) == ledger(runs[1])
+    one, several = ({key: row | {"block": None} for key, row in ledger(run).items()} for run in runs.values())
+    assert one == several
 
 
 @pytest.mark.parametrize(

@@ -80,3 +80,24 @@ def test_a_wrong_override_is_reported_as_given(override: str, said: str) -> None
     message = refusal(override)
     assert message.startswith(f"--set {override}: ")
     assert said in message
+
+
+def test_a_context_has_the_name_that_the_user_gives_it() -> None:
+    found = load_profile("mini", ["contexts.colour={caption: Name it., quality: 'Is it? {{caption}}'}"]).contexts
+    assert found["colour"].most_images == 1
+    assert load_profile("mini", ["contexts.colour.images=all"]).contexts["colour"].most_images is None
+    assert load_profile("mini", ["contexts.colour.images=3"]).contexts["colour"].most_images == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("contexts.colour.imags=all", "contexts.colour.imags: unknown key; did you mean images?"),
+        ("contexts.colour.images=some", "contexts.colour.images: should be first, all, or a number"),
+        ("contexts.colour.images=0", "contexts.colour.images: should be first, all, or a number"),
+    ],
+)
+def test_a_wrong_setting_of_a_context_is_named(override: str, says: str) -> None:
+    with pytest.raises(ProfileError) as refused:
+        load_profile("mini", [override])
+    assert says in str(refused.value)

@@ -1,9 +1,14 @@
-"""Shuffle files: an Arrow IPC file whose nth record batch holds the rows of the nth bucket."""
+"""Joins through files: tasks in groups exchange rows by bucket.
+
+A shuffle file is an Arrow IPC file whose nth record batch has the rows of the nth bucket.
+"""
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +18,12 @@ from caslie_ray.errors import RunError
 from caslie_ray.storage.redaction import brief
 from caslie_ray.storage.run import Run
 
-__all__ = ["buckets_of", "read_bucket", "read_buckets", "write_buckets"]
+__all__ = ["buckets_of", "in_groups", "read_bucket", "read_buckets", "write_buckets"]
 
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
+_MAX_GROUPS = 512
+
+_T = TypeVar("_T")
 
 
 def buckets_of(ids: Iterable[str], count: int) -> npt.NDArray[np.int64]:
@@ -63,9 +71,7 @@ def read_bucket(run: Run, path: str, bucket: int) -> pa.Table:
     try:
         rows: pa.Table = run.with_retries("read", path, read)
     except (OSError, pa.ArrowException) as error:
-        raise RunError(
-            f"cannot read {path}: {brief(error)}; delete the folder it is in and run the same command again"
-        ) from error
+        raise RunError(f"cannot read {path}: {brief(error)}; delete its folder and run again") from error
     return rows
 
 
@@ -80,3 +86,20 @@ def read_buckets(run: Run, paths: Sequence[str], bucket: int, schema: pa.Schema)
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+
+
+def in_groups(items: Sequence[_T], sizes: Sequence[int], group_bytes: int) -> list[list[_T]]:
+    """Cut items into at most 512 groups of neighbours of about equal size: each step opens groups × buckets files.
+
+    Args:
+        items: the items, in order.
+        sizes: the bytes of each.
+        group_bytes: bytes of a group, unless there would be too many groups.
+    """
+    limit = max(group_bytes, math.ceil(sum(sizes) / _MAX_GROUPS))
+    groups: dict[int, list[_T]] = {}
+    before = 0
+    for item, size in zip(items, sizes, strict=True):
+        groups.setdefault(before // limit, []).append(item)
+        before += size
+    return list(groups.values())
