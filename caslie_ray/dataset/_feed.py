@@ -40,111 +40,65 @@ class _TooMuch(Exception):
     """The feed is over a limit, and no more of it is read; the message is the reason."""
 
 
-class _Tags:
-    """Follows the elements of a feed. It is the target of a parser, which calls its methods.
+class _Survey:
+    """Finds which elements are items. It is the target of a parser, which calls its methods.
 
     Attributes:
-        moved: whether something was parsed since it was last set to False.
+        root: the name of the outermost element.
+        named: whether there are items of the usual names.
     """
 
-    def __init__(self, names: int) -> None:
-        self._most = names
-        self._names: set[str] = set()
-        self._depth = 0
-        self.moved = False
+    def __init__(self) -> None:
+        self.root = ""
+        self.named = False
+        self._open: list[str] = []
+        self._rows: Counter[str] = Counter()
+        self._with_children: set[str] = set()
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         """Enter an element."""
-        self.moved = True
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise _TooMuch(f"too deep: elements are nested in more than {_DEEPEST:,} levels; write a flat feed")
-        self._names.add(tag)
-        self._names.update(attributes)
-        self._check_names()
-
-    def start_ns(self, prefix: str, uri: str) -> None:
-        """Enter the scope of a namespace."""
-        self._names.add(f"{prefix} {uri}")
-        self._check_names()
-
-    def _check_names(self) -> None:
-        # The parser keeps every name until the end of the file.
-        if len(self._names) > self._most:
-            raise _TooMuch(
-                f"too many names: more than {self._most:,} names of elements and attributes; put what varies into their"
-                " text, or raise ingest.max_columns"
-            )
+        self._open.append(_local(tag))
+        self.root = self._open[0]
+        self.named = self.named or (len(self._open) > 1 and self._open[-1].lower() in _ITEMS)
+        if len(self._open) == 2:
+            self._rows[self._open[1]] += 1
+        elif len(self._open) == 3:
+            self._with_children.add(self._open[1])
 
     def end(self, tag: str) -> None:
         """Leave an element."""
-        self.moved = True
-        self._depth -= 1
-
-    def data(self, text: str) -> None:
-        """Take a piece of text."""
-        self.moved = True
-
-    def comment(self, text: str) -> None:
-        """Pass a comment."""
-        self.moved = True
-
-    def pi(self, target: str, data: str | None = None) -> None:
-        """Pass an instruction to programs."""
-        self.moved = True
-
-    def close(self) -> None:
-        """Take the end of the feed."""
-
-
-class _Survey(_Tags):
-    """Finds which elements are items."""
-
-    def __init__(self) -> None:
-        super().__init__(_HEAD)
-        self.root = ""
-        self.named = False
-        self._at = ""
-        self._second: Counter[str] = Counter()
-        self._third: set[str] = set()
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        super().start(tag, attributes)
-        name = _local(tag)
-        if self._depth == 1:
-            self.root = name
-            return
-        self.named = self.named or name.lower() in _ITEMS
-        if self._depth == 2:
-            self._at = name
-            self._second[name] += 1
-        elif self._depth == 3:
-            self._third.add(self._at)
+        self._open.pop()
 
     @property
     def repeated(self) -> str | None:
         """The child of the root that occurs most often, and more than once, with children of its own."""
-        found = [name for name, count in self._second.most_common() if count > 1 and name in self._third]
+        found = [name for name, count in self._rows.most_common() if count > 1 and name in self._with_children]
         return found[0] if found else None
 
 
-class _Items(_Tags):
-    """Collects the rows of a feed.
+class _Items:
+    """Collects the rows of a feed. It is the target of a parser, which calls its methods.
 
     Args:
         limits: the limits on an item.
         repeated: the name of the root's children that are items; None if items have one of the usual names.
+
+    Attributes:
+        moved: whether a method was called since it was last set to False.
     """
 
     def __init__(self, limits: Limits, repeated: str | None) -> None:
-        super().__init__(limits.columns)
         self._limits = limits
         self._repeated = repeated
-        self._open: list[tuple[str, str, _Parts]] = []  # elements of the item: tag, address, content
+        self._names: set[str] = set()
+        self._names_size = 0
+        self._depth = 0
         self._level = 0  # of the item; 0 outside of one
+        self._open: list[tuple[str, str, _Parts]] = []  # elements of the item: tag, address, content
         self._size = self._count = 0
         self._damage: Damage | None = None
         self._found: list[object] = []
+        self.moved = False
 
     def taken(self) -> list[object]:
         """Return the rows, or `Damage`, of the items that ended since the last call."""
@@ -152,14 +106,15 @@ class _Items(_Tags):
         return found
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        super().start(tag, attributes)
-        if not self._level:
-            if not self._is_item(_local(tag)):
-                return
-            self._level = self._depth
-            self._size = self._count = 0
-            self._damage = None
-        if self._damage is not None:
+        """Enter an element."""
+        self.moved = True
+        self._depth += 1
+        self._know(tag, *attributes)
+        if self._depth > _DEEPEST:
+            raise _TooMuch(f"too deep: elements are nested in more than {_DEEPEST:,} levels; write a flat feed")
+        if not self._level and self._is_item(_local(tag)):
+            self._level, self._size, self._count, self._damage = self._depth, 0, 0, None
+        if not self._level or self._damage is not None:
             return
         address = next((attributes[name] for name in _ADDRESSES if name in attributes), "")
         self._open.append((tag, address, []))
@@ -171,16 +126,36 @@ class _Items(_Tags):
             reason = f"item nested too deeply: more than {self._limits.nesting} levels; flatten it"
             self._lose(Damage(f"{reason}, or raise ingest.max_nesting", limited=True))
 
+    def start_ns(self, prefix: str, uri: str) -> None:
+        """Enter the scope of a namespace."""
+        self._know(f"{prefix} {uri}")
+
+    def _know(self, *names: str) -> None:
+        # The parser keeps every name until the end of the file.
+        new = set(names) - self._names
+        self._names |= new
+        self._names_size += sum(map(len, new))
+        if len(self._names) > self._limits.columns or self._names_size > self._limits.row_bytes:
+            raise _TooMuch(
+                f"too many names: more than {self._limits.columns:,} names of elements and attributes, or very long"
+                " ones; put what varies into their text, or raise ingest.max_columns"
+            )
+
     def _is_item(self, name: str) -> bool:
         if self._repeated is not None:
             return self._depth == 2 and name == self._repeated
         return self._depth > 1 and name.lower() in _ITEMS
 
     def data(self, text: str) -> None:
-        super().data(text)
+        """Take a piece of text."""
+        self.moved = True
         if self._level and self._damage is None:
             self._open[-1][2].append(text)
             self._grow(len(text))
+
+    def comment(self, text: str) -> None:
+        """Pass a comment."""
+        self.moved = True
 
     def _grow(self, characters: int) -> None:
         self._size += characters
@@ -192,21 +167,22 @@ class _Items(_Tags):
         self._open.clear()
 
     def end(self, tag: str) -> None:
-        super().end(tag)
+        """Leave an element."""
+        self.moved = True
+        self._depth -= 1
         if not self._level:
             return
         ended = self._depth < self._level
         if ended:
             self._level = 0
-        if self._damage is not None:
+        if self._damage is None:
+            name, address, parts = self._open.pop()
             if ended:
-                self._found.append(self._damage)
-            return
-        name, address, parts = self._open.pop()
-        if ended:
-            self._found.append(_row(parts))
-        else:
-            self._open[-1][2].append((name, _value(parts, address)))
+                self._found.append(_row(parts))
+            else:
+                self._open[-1][2].append((name, _value(parts, address)))
+        elif ended:
+            self._found.append(self._damage)
 
 
 def _local(tag: str) -> str:
@@ -258,14 +234,13 @@ def _members(parts: _Parts) -> dict[str, object]:
 def _flat(parts: _Parts) -> str:
     """Return all text of an element, in order."""
     pieces: list[str] = []
-    child = False
+    after_child = False
     for part in parts:
-        if isinstance(part, str):
-            pieces.append(part)
-        else:
-            pieces += [" "] if child else []
-            pieces += [" ".join(_texts(part[1]))]
+        piece = part if isinstance(part, str) else " ".join(_texts(part[1]))
         child = not isinstance(part, str)
+        joined = bool(pieces) and pieces[-1][-1:].isalnum() and piece[:1].isalnum()
+        pieces += [" ", piece] if joined and (child or after_child) else [piece]
+        after_child = child
     return " ".join("".join(pieces).split())
 
 
@@ -360,7 +335,7 @@ def read_feed(stream: ByteStream, limits: Limits) -> Iterator[Found]:
 
 
 def _malformed(error: ParseError, skipped: int) -> Damage:
-    what = error.msg.partition(": line")[0]
+    what = str(error).partition(": line")[0]
     place = f"{what} in line {error.position[0] + skipped}"
     return Damage(
         f"malformed XML: {place}; the items before it are kept. Correct that line, or the encoding that the first line"

@@ -12,7 +12,8 @@ from contextlib import suppress
 from itertools import islice, takewhile
 
 from caslie_ray.dataset._byte_streams import ByteStream
-from caslie_ray.dataset._delimited import BLANK, Dialect, Record, Records, trimmed
+from caslie_ray.dataset._delimited import BLANK, trimmed
+from caslie_ray.dataset._delimited_records import Dialect, Record, Records
 from caslie_ray.dataset._json_scan import excess
 from caslie_ray.dataset._limits import Limits
 from caslie_ray.dataset._text_stream import TextStream, encoding_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterable, Iterator
 
@@ -34,7 +33,7 @@ def listing_version(files: Iterable[tuple[str, pafs.FileInfo]]) -> str:
 
 
 def read_pictures(files: Iterable[tuple[str, pafs.FileInfo]], ratio: Ratio) -> Iterator[Found]:
-    """Yield a row per picture: its path below the folder as `image`, and without its ending as `id`.
+    """Yield a row per picture: its path below the folder as `id` and `image`.
 
     Args:
         files: paths below the folder, in order.
@@ -43,4 +42,4 @@ def read_pictures(files: Iterable[tuple[str, pafs.FileInfo]], ratio: Ratio) -> I
     pictures = (below for below, _ in files if is_picture(below))
     for number, below in enumerate(pictures, 1):
         ratio.size += _ROW
-        yield Found(number, {"id": posixpath.splitext(below)[0], "image": below})
+        yield Found(number, {"id": below, "image": below})

@@ -26,7 +26,8 @@ from caslie_ray.dataset._binary_cells import decode_cells
 from caslie_ray.dataset._byte_streams import ByteStream, Counted, Gunzip
 from caslie_ray.dataset._catalogue import CatalogueSettings
 from caslie_ray.dataset._columns import Columns, split_of_name
-from caslie_ray.dataset._delimited import Dialect, read_delimited
+from caslie_ray.dataset._delimited import read_delimited
+from caslie_ray.dataset._delimited_records import Dialect
 from caslie_ray.dataset._feed import feed_format, read_feed
 from caslie_ray.dataset._format import delimited_format, json_format, no_rows, read_head
 from caslie_ray.dataset._json_lines import read_lines

@@ -56,7 +56,8 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
         run: the run that the rows go to.
 
     Raises:
-        SourceError: a source is not there, is a run or a part of one, or a folder has no such file or picture.
+        SourceError: a source is not there, is a run or a part of one, or a folder has no such file or picture,
+            or one whose name cannot be read.
     """
     found: dict[str, SourceFile] = {}
     skipped = Skipped(0, 0)
@@ -83,6 +84,8 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
                 if info.type != pafs.FileType.File:  # reading a pipe or a device may block forever
                     raise SourceError(f"source {shown} is no regular file: copy its data into one")
                 files = [SourceFile(shown, path, f"{info.size}|{info.mtime_ns}")]
+        except UnicodeDecodeError:
+            raise SourceError(f"source {shown} has a file whose name is not UTF-8: rename it") from None
         except (OSError, RunError) as error:
             raise SourceError(f"cannot open source {shown}: {without_credentials(str(error))}") from None
         for file in files:

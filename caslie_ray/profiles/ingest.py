@@ -23,7 +23,7 @@ class IngestSettings(Settings):
     """Parallel tasks. Each downloads `images.concurrency` images at a time."""
 
     encoding: str | None = None
-    """Encoding of JSON sources without a byte order mark, such as `cp1251` or `shift_jis`; null detects it: UTF-8,
+    """Encoding of JSON and tables without a byte order mark, such as `cp1251` or `shift_jis`; null detects it: UTF-8,
     UTF-16, UTF-32, or cp1252 if a file is not UTF-8 and its non-ASCII bytes are distributed as in Western text."""
 
     format: Literal[
@@ -51,7 +51,7 @@ class IngestSettings(Settings):
     """Maximum levels of lists and objects per row."""
 
     max_columns: int = Field(default=10_000, ge=10)
-    """Maximum columns of a Parquet file, nested ones included."""
+    """Maximum columns of a Parquet file, nested ones included, or of a table, and names of an XML feed."""
 
     max_ratio: int = Field(default=200, ge=1)
     """Maximum decompressed bytes per byte of a source file (gzip or Parquet), beyond the first 16 MiB. A row counts as

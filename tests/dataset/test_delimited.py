@@ -6,13 +6,15 @@ import csv
 import gzip
 import io
 import random
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from caslie_ray.dataset import _delimited
-from caslie_ray.dataset._delimited import FEWER, NUL, STRAY, TWICE, Dialect, Records, read_delimited
+from caslie_ray.dataset._delimited import FEWER, NUL, STRAY, TWICE, read_delimited
+from caslie_ray.dataset._delimited_records import Dialect, Records
 from caslie_ray.dataset._format import delimited_format
 from caslie_ray.dataset._limits import DEFAULT, Limits
 from caslie_ray.dataset._shapes import Damage, Found
@@ -204,6 +206,17 @@ def test_a_cell_of_many_megabytes_is_read_or_skipped() -> None:
     assert rows(large, replace(DEFAULT, row_bytes=1 << 20)) == ["row too long", ["3", "4"]]
 
 
+def test_a_cell_over_the_limit_is_not_kept_in_memory() -> None:
+    large = b'a,b\n1,"' + b"x" * (30 << 20) + b'"\n3,4\n'
+    limits = replace(DEFAULT, row_bytes=1 << 20)
+    tracemalloc.start()
+    try:
+        assert rows(large, limits) == ["row too long", ["3", "4"]]
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_limits_of_columns_and_cells() -> None:
     wide = ",".join(f"c{number}" for number in range(30))
     (one,) = found(f"{wide}\n{wide}x\n", replace(DEFAULT, columns=20))
@@ -249,7 +262,7 @@ def test_nul_characters_are_left_out() -> None:
 
 def test_lines_are_read_again_a_limited_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each line opens a quote that the next one closes and opens again, up to the end of the file."""
-    monkeypatch.setattr(_delimited, "_REREAD", 100_000)
+    monkeypatch.setattr(_delimited_records, "_REREAD", 100_000)
     data = b'x","\n' * 2000
     found = list(Records(TextStream(io.BytesIO(data), "utf-8"), Dialect(","), 1 << 30))
     assert 5 < len(found) < 20

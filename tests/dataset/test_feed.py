@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import random
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +29,8 @@ RSS = """<?xml version="1.0" encoding="UTF-8"?>
 
 ATOM = """<feed xmlns="http://www.w3.org/2005/Atom"><title>Shop</title><link href="https://a.example"/>
 <entry><title>Mug</title><link rel="self" href="https://a.example/1"/><link rel="image" href="https://a.example/1.jpg"/>
-<content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml">A <b>blue</b> mug<ul><li>big</li><li>round</li></ul></div>
-</content></entry></feed>"""
+<content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml">A <b>blue</b>, new mug<ul><li>big</li><li>round</li>
+</ul></div></content></entry></feed>"""
 
 
 def feed(text: str | bytes, limits: Limits = DEFAULT) -> list[Found]:
@@ -69,7 +70,7 @@ def test_the_entries_of_an_atom_feed() -> None:
         {
             "title": "Mug",
             "link": ["https://a.example/1", "https://a.example/1.jpg"],
-            "content": {"div": "A blue mug big round"},
+            "content": {"div": "A blue, new mug big round"},
         }
     ]
 
@@ -176,12 +177,26 @@ def test_an_item_over_a_limit_costs_only_itself(item: str, reason: str) -> None:
     assert "ingest.max_" in damage.reason
 
 
+def test_an_item_over_the_limit_is_not_kept_in_memory() -> None:
+    large = products(f"<a>{'x' * (30 << 20)}</a>", "<a>1</a>").encode()
+    stream = io.BytesIO(large)
+    tracemalloc.start()
+    try:
+        found = list(read_feed(stream, replace(DEFAULT, row_bytes=1 << 20)))
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert isinstance(found[0].value, Damage)
+    assert found[1].value == {"a": "1"}
+
+
 @pytest.mark.parametrize(
     ("inside", "reason"),
     [
         ("".join(f"<a{number}/>" for number in range(12_000)), "too many names"),
         ("".join(f'<a b{number}="1"/>' for number in range(12_000)), "too many names"),
         ("".join(f'<a xmlns:b{number}="c"/>' for number in range(12_000)), "too many names"),
+        ("".join(f"<{letter * 40_000}/>" for letter in "abc"), "too many names"),
         ("<a>" * 12_000, "too deep"),
         (f"<a>1</a><!-- {'x' * 400_000} -->", "item too long"),
         (f'<a b="{"x" * 400_000}"/>', "item too long"),

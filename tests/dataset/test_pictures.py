@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
-from caslie_ray.dataset._pictures import is_picture
+from caslie_ray.dataset._limits import DEFAULT, Ratio
+from caslie_ray.dataset._pictures import is_picture, read_pictures
 from caslie_ray.dataset._reading import Record, read_source
 from caslie_ray.dataset._references import read_reference
 from caslie_ray.dataset._roots import roots_of
@@ -51,7 +53,7 @@ def test_each_picture_is_a_row(folder: Path, as_uri: bool) -> None:
     given = f"file://{folder}" if as_uri else str(folder)
     records = list(read_source(source(given), COLUMNS))
     assert images(records) == NAMES
-    assert [record.row["id"] for record in records if record.row] == ["a", "sub/b", "sub/deep er/c", "t"]
+    assert [record.row["id"] for record in records if record.row] == NAMES
     assert [record.location for record in records] == [f"{given}:{number}" for number in range(1, 5)]
 
 
@@ -96,8 +98,15 @@ def test_a_folder_without_data_and_pictures_is_refused(tmp_path: Path) -> None:
         find_sources([str(tmp_path)])
 
 
-def test_many_empty_pictures_are_not_taken_for_a_packed_file(folder: Path) -> None:
-    for number in range(17_000):
-        (folder / f"{number}.jpg").touch()
-    records = list(read_source(source(folder), COLUMNS))
-    assert len(images(records)) == 17_000 + len(NAMES)
+def test_a_name_that_is_no_text_is_refused(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.jpg")).touch()
+    with pytest.raises(SourceError, match="rename it"):
+        find_sources([str(folder)])
+
+
+def test_many_empty_pictures_are_not_taken_for_a_packed_file() -> None:
+    files = [(f"{number}.jpg", pafs.FileInfo(f"{number}.jpg", pafs.FileType.File, size=0)) for number in range(17_000)]
+    ratio = Ratio(DEFAULT)
+    for found in read_pictures(files, ratio):
+        ratio.check_rows(found.number)
+    assert found.number == 17_000
