@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from caslie_ray.dataset import _delimited
+from caslie_ray.dataset import _delimited_records
 from caslie_ray.dataset._delimited import FEWER, NUL, STRAY, TWICE, read_delimited
 from caslie_ray.dataset._delimited_records import Dialect, Records
 from caslie_ray.dataset._format import delimited_format
