@@ -166,5 +166,7 @@ def no_rows(head: bytes) -> str:
     """Return why a file has no rows."""
     if not head.strip():
         return "empty file: it has no rows"
-    formats = "CSV or TSV with a header line, a JSON array, JSON Lines, Parquet, or an XML product feed"
+    formats = (
+        "CSV or TSV with a header line, a JSON array, JSON Lines, Parquet, an XML product feed, or a WebDataset tar"
+    )
     return f"not a data set: it looks like {looks_like(head)}; give {formats}"

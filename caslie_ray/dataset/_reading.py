@@ -1,4 +1,4 @@
-"""Reading source files: JSON, JSON Lines, Parquet, delimited text and XML feeds, each with or without gzip.
+"""Reading source files: JSON, JSON Lines, Parquet, delimited text, XML feeds and tar shards, with or without gzip.
 
 The format is detected from a file's content, not its name. Everything is read as a stream; a row that cannot be read is
 a record with a reason, and the rows around it are read all the same. Rows of JSON may lie below keys or in columns
@@ -38,6 +38,7 @@ from caslie_ray.dataset._pictures import read_pictures
 from caslie_ray.dataset._shapes import FIRST, Damage, Found, Shapes
 from caslie_ray.dataset._sources import SourceFile, files_below
 from caslie_ray.dataset._text_stream import TextStream, encoding_of, western
+from caslie_ray.dataset._webdataset import read_webdataset, webdataset_format
 from caslie_ray.errors import RunError, SourceError, StoreError
 from caslie_ray.storage.filesystems import is_object_store, open_path
 from caslie_ray.storage.range_reader import open_ranges
@@ -205,6 +206,10 @@ def _values(file: SourceFile, shapes: Shapes, encoding: str | None, limits: Limi
         head = read_head(stream, named_lines)
     if head[:4] == b"PAR1":
         yield from _parquet_rows(filesystem, inner, packed, limits, ratio)
+        return
+    if webdataset_format(head):
+        with _stream(filesystem, inner, ratio, packed=packed) as stream:
+            yield from read_webdataset(stream, limits)
         return
     shape: str | Dialect | None = json_format(head, encoding, named_lines, limits)
     if shape is None and feed_format(head):

@@ -22,7 +22,7 @@ from caslie_ray.storage.run import Run
 
 __all__ = ["SourceFile", "files_below", "find_sources"]
 
-_DATA = re.compile(r"\.(json|jsonl|ndjson|parquet|csv|tsv|xml)(\.gz)?$", re.IGNORECASE)
+_DATA = re.compile(r"\.((json|jsonl|ndjson|parquet|csv|tsv|xml|tar)(\.gz)?|tgz)$", re.IGNORECASE)
 _NAMES = 3
 
 
@@ -51,8 +51,9 @@ def find_sources(sources: Sequence[str], run: Run | None = None) -> tuple[list[S
 
     Args:
         sources: files or folders, by path or URI. Folders are searched recursively for ``.json``, ``.jsonl``,
-            ``.ndjson``, ``.parquet``, ``.csv``, ``.tsv`` and ``.xml`` files, with or without ``.gz``; hidden ones are
-            left out, and so are the files of runs. A folder without any such file is read as its pictures.
+            ``.ndjson``, ``.parquet``, ``.csv``, ``.tsv``, ``.xml`` and ``.tar`` files, with or without ``.gz``, and
+            ``.tgz``; hidden ones are left out, and so are the files of runs. A folder without any such file is read as
+            its pictures.
         run: the run that the rows go to.
 
     Raises:
@@ -142,6 +143,6 @@ def _folder(filesystem: pafs.FileSystem, inner: str, source: str, run: Run | Non
     if not files:
         count, runs = skipped.run_files, skipped.run_folders
         besides = f" besides {plural(count, 'file')} of the runs {', '.join(runs[:_NAMES])}" if count else ""
-        kinds = ".json, .jsonl, .ndjson, .parquet, .csv, .tsv or .xml file, and no picture"
+        kinds = ".json, .jsonl, .ndjson, .parquet, .csv, .tsv, .xml or .tar file, and no picture"
         raise SourceError(f"folder {shown} has no {kinds}{besides}: name the data")
     return files, skipped._replace(others=len(found) - used)

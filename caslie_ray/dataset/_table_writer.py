@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caslie_ray.dataset._intermediate import FOLDER, MISSING, fold, read_range
+from caslie_ray.dataset._product_table import image_reject, product_rows
 from caslie_ray.storage.run import Run
 from caslie_ray.storage.schemas import SCHEMAS
 
@@ -189,7 +190,7 @@ class Writer:
                 written.counts["unlabelled",] += not row["output"]
                 written.counts["lost",] += len(row["lost"])
                 written.counts["positions",] += len(row["view_ids"])
-                rejects += [_lost(row, one) for one in row["lost"]]
+                rejects += [image_reject(row, one, _source_id(row)) for one in row["lost"]]
             elif row["split"] == first["split"]:
                 written.counts["repeats",] += 1
             else:
@@ -204,42 +205,14 @@ class Writer:
         return rejects
 
     def _products(self, partition: str, existing: Existing, written: Written) -> list[Row]:
-        """Write the products of a partition; return the rejects among them and among their images.
-
-        A product of an earlier export that is in this one no more is kept, and marked as gone.
-        """
-        rows: list[Row] = self._range("products", partition).to_pylist()
-        rows.sort(key=lambda row: (row["product_id"], row["order"]))
-        kept: dict[str, Row] = {}
-        rejects: list[Row] = []
-        for row in rows:
-            first = kept.setdefault(row["product_id"], row)
-            if row is first:
-                written.counts["products",] += 1
-                written.counts["imageless",] += not row["views"]
-                written.counts["lost",] += sum(view["view_id"] is None for view in row["views"])
-                written.counts["positions",] += len(row["views"])
-                rejects += [_lost(row, one) for one in row["lost"]]
-            elif (row["texts"], row["views"]) == (first["texts"], first["views"]):
-                written.counts["repeats",] += 1
-            else:
-                rejects.append(_second(row, first))
-        if self._files.get("products"):
-            for path in existing.get("products", ()):
-                for row in self._run.read_file(path).to_pylist():
-                    if row["product_id"] not in kept:
-                        kept[row["product_id"]] = row | {"gone": True}
-                        written.counts["gone",] += 1
-        schema = SCHEMAS["products"]
-        found = [{name: row.get(name) for name in schema.names} for _, row in sorted(kept.items())]
-        self._put(
-            "products",
-            partition,
-            fold(({**row, "gone": bool(row["gone"])} for row in found), schema),
-            existing,
-            written,
-        )
-        return rejects
+        """Write the products of a partition; return the rejects among them and among their images."""
+        if not self._files.get("products"):
+            return []
+        earlier = (row for path in existing.get("products", ()) for row in self._run.read_file(path).to_pylist())
+        found = product_rows(self._range("products", partition).to_pylist(), earlier)
+        written.counts += found.counts
+        self._put("products", partition, found.rows, existing, written)
+        return found.rejects
 
     def _rejects(self, partition: str, rejects: list[Row], existing: Existing, written: Written) -> None:
         rejects.sort(key=lambda row: row["order"])
@@ -281,31 +254,13 @@ def _firsts(rows: pa.Table, column: str) -> pa.Table:
     return rows.take(pa.array(firsts, pa.int64()))
 
 
-def _lost(row: Row, lost: Row) -> Row:
-    known = {name: row.get(name) for name in ("sample_id", "location", "order")}
-    return known | lost | {"kind": "image", "source_id": _source_id(row)}
-
-
 def _source_id(row: Row) -> str | None:
-    return row["product_id"] if "product_id" in row else next(iter(row["source_ids"] or ()), None)
+    return next(iter(row["source_ids"] or ()), None)
 
 
 def _heading(reason: str) -> str:
     """Return what a reason is counted under: its text up to the first colon, without the value that was found."""
     return _FOUND.sub(r"\1 \2", reason).split(":", 1)[0]
-
-
-def _second(row: Row, first: Row) -> Row:
-    return {
-        "kind": "sample",
-        "source": row["location"],
-        "reason": f"a product id twice: {first['location']} has {row['product_id']!r} too, with other texts or images,"
-        " and is kept; give each product its own id",
-        "retryable": False,
-        "location": row["location"],
-        "source_id": row["product_id"],
-        "order": row["order"],
-    }
 
 
 def _repeated(row: Row, first: Row) -> Row:
