@@ -207,8 +207,9 @@ def job_parser(
     if source:
         parser.add_argument(
             "--source", action="append", default=[], metavar="PATH|URI",
-            help="data set in the MMECInstruct format, or a catalogue: .csv, .tsv, .xml, .json, .jsonl, .parquet or"
-            " a folder of them; may be given more than once. Without it the mini profile draws the miniature world",
+            help="data set in the MMECInstruct format, or a catalogue: .csv, .tsv, .xml, .json, .jsonl, .parquet,"
+            " .tar or a folder of them; may be given more than once. Without it the mini profile draws the miniature"
+            " world",
         )  # fmt: skip
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE",

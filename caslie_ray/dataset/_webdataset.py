@@ -33,7 +33,7 @@ _REPEATED = "members left out: the row has another value of this column"
 _COLUMN = {"txt": "text"}
 _PIECE = 64 << 10
 _NAME_BYTES = 8 << 10  # of a header that has a long name
-_ROOM = _PIECE + (64 << 10)  # bytes that the headers of a member take, with what is read ahead
+_HEADER_BYTES = 1 << 20  # that the headers of a member take, with the empty blocks before them
 _CUT = "truncated file: it ends inside of the tar; the rows before it are kept, copy it again"
 _NAME_TYPES = frozenset(
     (
@@ -81,8 +81,10 @@ def read_webdataset(stream: ByteStream, limits: Limits) -> Iterator[Found]:
             _add(row, name[2].lower(), archive, member)
     except _End:
         damage = None if source.is_complete else Damage(_CUT)
-    except (tarfile.TarError, ValueError, RecursionError) as error:
-        damage = Damage(f"damaged tar: {str(error)[:200]}; the rows before it are kept, copy the file again")
+    except tarfile.TarError as error:
+        damage = _damaged(str(error)[:200])
+    except (ValueError, RecursionError):
+        damage = _damaged("a header cannot be read")
     except OSError as error:
         damage = Damage(f"broken file: it ends early: {error}; copy it again")
     if damage is not None:  # the last row may lack members
@@ -91,6 +93,10 @@ def read_webdataset(stream: ByteStream, limits: Limits) -> Iterator[Found]:
         yield row.found(number)._replace(notes=(*row.notes, *notes))
     else:
         yield Found(0, Damage("no rows: the tar has no file with a name and an extension; give a WebDataset shard"))
+
+
+def _damaged(what: str) -> Damage:
+    return Damage(f"damaged tar: {what}; the rows before it are kept, copy the file again")
 
 
 def _add(row: _Row, extension: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -113,11 +119,16 @@ def _members(source: _Source) -> Iterator[tuple[_Archive, tarfile.TarInfo]]:
         errors="backslashreplace",
     ) as archive:
         source.archive = archive
-        while (member := archive.next()) is not None:
+        member = archive.next()
+        while member is not None:
+            source.expect_data()
             if member.size < 0:
                 raise tarfile.ReadError("a member has a negative size")
             archive.forget()
             yield archive, member
+            archive.skip_data()
+            source.expect_header()
+            member = archive.next()
 
 
 class _Row:
@@ -226,6 +237,16 @@ class _Source:
         self._stream = stream
         self._taken = 0
         self._last = b""
+        self._header_end: int | None = None
+        self.expect_header()
+
+    def expect_header(self) -> None:
+        """Limit what is read from now on to the size of headers."""
+        self._header_end = self._taken + _HEADER_BYTES
+
+    def expect_data(self) -> None:
+        """Lift the limit: the data of a member is counted by who reads it."""
+        self._header_end = None
 
     @property
     def is_complete(self) -> bool:
@@ -240,8 +261,7 @@ class _Source:
             _End: there are no more. The library would go on to ask for each block that a header promises.
             tarfile.ReadError: a header is too large.
         """
-        offset = self.archive.offset if self.archive is not None else 0
-        if self._taken > offset + _ROOM:
+        if self._header_end is not None and self._taken > self._header_end:
             raise tarfile.ReadError("a header is too large")
         data = self._stream.read(size)
         if not data:
@@ -260,6 +280,11 @@ class _Archive(tarfile.TarFile):
         """Drop what the library keeps of each member."""
         self.members.clear()
         self.pax_headers = {}
+
+    def skip_data(self) -> None:
+        """Go to the end of the last member."""
+        if self.fileobj is not None:
+            self.fileobj.seek(self.offset)
 
 
 class _Header(tarfile.TarInfo):

@@ -6,10 +6,13 @@ import csv
 import gzip
 import io
 import json
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from caslie_ray.dataset import IngestSummary, ingest, preview_prompts
@@ -233,3 +236,65 @@ def test_prompts_are_shown_before_anything_is_read(tmp_path: Path) -> None:
     assert any("Red mug" in line and line.startswith("  voters") for line in lines)
     assert any("rejected: task 'nothing' is unknown" in line for line in lines)
     assert not run.files("views")
+
+
+def shard(members: dict[str, bytes]) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, data in members.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            archive.addfile(header, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def test_shards_of_pictures_are_a_catalogue(tmp_path: Path) -> None:
+    source = tmp_path / "shards"
+    source.mkdir()
+    bare = {f"{number:04}.png": png(number) for number in range(3)}
+    (source / "0.tar").write_bytes(shard(bare))
+    described = {
+        "p1.png": png(5),
+        "p1.json": b'{"title": "Red mug", "price": {"eur": 3}}',
+        "p2.a.png": png(6),
+        "p2.b.png": png(7),
+        "p2.title": b"Blue lamp\n",
+        "p2.json": b'{"id": "lamp"}',
+        "p3.json": b"{",
+    }
+    (source / "1.tar.gz").write_bytes(gzip.compress(shard(described)))
+    run = open_run(str(tmp_path / "run"))
+    summary = ingest(run, [str(source)], profile("contexts={product: {images: all}}"), quiet=True)
+    found = products(run)
+    assert sorted(found) == ["0000", "0001", "0002", "lamp", "p1"]
+    assert {key: len(row["views"]) for key, row in found.items() if len(row["views"]) != 1} == {"lamp": 2}
+    assert all(view["view_id"] for row in found.values() for view in row["views"])
+    assert texts(found["p1"]) == {"title": "Red mug", "price": "eur: 3"}
+    assert texts(found["lamp"])["title"] == "Blue lamp"
+    assert (summary.products, summary.images, summary.rejects) == (5, 6, {"sample": 1, "image": 0})
+    (reject,) = run.read("rejects").to_pylist()
+    assert reject["location"].endswith("1.tar.gz:3")
+    assert reject["reason"].startswith("invalid JSON")
+
+
+def test_a_hub_data_set_with_images_in_parquet_is_a_catalogue(tmp_path: Path) -> None:
+    source = tmp_path / "dataset"
+    (source / "data").mkdir(parents=True)
+    (source / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n# Mugs\n"
+    )
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("id", pa.int64()), ("title", pa.string()), ("image", image)])
+    for part in range(2):
+        rows = [
+            {"id": number, "title": TITLES[number], "image": {"bytes": png(number), "path": f"{number}.png"}}
+            for number in range(part, 3, 2)
+        ]
+        file = source / "data" / f"train-{part:05}-of-00002.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema), file)
+    run = open_run(str(tmp_path / "run"))
+    summary = ingest(run, [str(source)], profile(), quiet=True)
+    found = products(run)
+    assert {key: texts(row)["title"] for key, row in found.items()} == dict(zip("012", TITLES, strict=True))
+    assert all(view["view_id"] for row in found.values() for view in row["views"])
+    assert (summary.products, summary.images, sum(summary.rejects.values())) == (3, 3, 0)
