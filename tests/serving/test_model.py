@@ -56,8 +56,10 @@ def test_requests_that_wait_at_the_same_time_share_a_call() -> None:
 
 def test_a_cancelled_request_leaves_its_place() -> None:
     handle = deploy(engine="tests.faulty:very_slow")
-    asked = [handle.choose.remote(request(number), CHOICES) for number in range(3)]
-    time.sleep(0.7)  # the first is computed for two seconds, the others wait
+    asked = [handle.choose.remote(request(0), CHOICES)]
+    time.sleep(0.7)  # it is computed for two seconds, and the others wait
+    asked += [handle.choose.remote(request(number), CHOICES) for number in (1, 2)]
+    time.sleep(0.5)
     asked[1].cancel()
     assert [asked[number].result(timeout_s=60).result.key for number in (0, 2)] == ["0", "2"]
     with pytest.raises(RequestCancelledError):
