@@ -100,7 +100,7 @@ def _sample(row: Row, results: list[Row], views: dict[str, Row]) -> Row:
 
 
 def _product(row: Row, results: list[Row], views: dict[str, Row]) -> Row:
-    """Give a product its views by context and image; an image that is lost is so once, whatever the contexts."""
+    """Give a product its views by context and image; a lost image is listed once, not once per context."""
     lost: dict[int, Row] = {}
     found = []
     for at, (context, place, result) in enumerate(zip(row["contexts"], row["places"], results, strict=True)):

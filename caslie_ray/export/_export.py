@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 def export(run: Run, options: ExportOptions, *, quiet: bool = False) -> dict[str, Any]:
     """Write the captions of a catalogue by product id; return the job's summary.
 
-    A job that was killed is taken up where it was. The driver holds counts and names of files.
+    An export that was killed resumes. The driver has counts and names of files.
 
     Raises:
         JobError: the run has no products, or the target is in the way of something else.

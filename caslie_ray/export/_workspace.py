@@ -1,6 +1,6 @@
 """The working files of an export, below ``RUN/export/<key>/``, and how its work is divided.
 
-The key is a hash of all that the parts depend on. So an export that was killed goes on with the files of the attempt
+The key is a hash of all that the parts depend on. So an export that was killed reuses the files of the attempt
 before it, and one with other inputs never sees them. The folder is deleted at the end.
 """
 
