@@ -5,7 +5,7 @@
 #   make demo          run the pipeline on the miniature world and write its report page
 #   make check-demo    run the demo and check its ablation: the order of the variants and the gaps between them
 #   make check-faults  the short fault matrix: rows, replicas, nodes, memory and stores that fail
-#   make test          lint, strict types, and the tests for every change; about 15 minutes on two cores
+#   make test          lint, strict types, and the tests for every change; about 20 minutes on two cores
 #   make verify        lint, strict types, and all tests; hours; stop it at any time, the next call continues
 #   make format        fix lint errors where ruff can, and format
 #   make clean         remove .venv, runs and caches

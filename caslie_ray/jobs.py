@@ -159,6 +159,9 @@ def pipeline_job(arguments: Arguments) -> int:
     begun = time.monotonic()
     took: dict[str, float] = {}
     for name, job in _PIPELINE:
+        if name == "fuse" and _is_catalogue(arguments.run):
+            print("\nproducts have no true answers to train on: caslie export writes their captions")
+            return COMPLETE
         since = time.monotonic()
         try:
             code = job(arguments)
@@ -188,6 +191,12 @@ _PIPELINE = (
     ("predict", predict_job),
     ("evaluate", evaluate_job),
 )
+
+
+def _is_catalogue(run: Run) -> bool:
+    """Whether the sources of a run have products and no samples."""
+    summary = run.read_json("summary/ingest.json")
+    return isinstance(summary, dict) and not summary.get("samples") and bool(summary.get("products"))
 
 
 def _pinned(arguments: Arguments, models: Sequence[Model]) -> Arguments:

@@ -14,6 +14,7 @@ from caslie_ray.miniature import WorldSize
 from caslie_ray.profiles import load_profile
 from caslie_ray.storage.run import open_run
 from caslie_ray.tasks import TASKS
+from tests.dataset.world import png
 from tests.worlds import InProcess, caption_here, draw
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]
@@ -59,3 +60,14 @@ def test_a_context_of_two_lines_gets_the_captions_of_the_task_that_asks_the_same
     assert {row["id"]: row["caption"] for row in exported} == {
         product: won[views[0]["view_id"]] for product, views in products.items() if views[0]["view_id"] in won
     }
+
+
+def test_the_pipeline_of_a_catalogue_ends_with_its_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mug.png").write_bytes(png())
+    (tmp_path / "shop.csv").write_text("sku,title,image\nM1,Red mug,mug.png\n")
+    run, source = str(tmp_path / "run"), str(tmp_path / "shop.csv")
+    given = ["captions.source=dataset", "votes.rule=never"]  # no model is needed
+    assert run_command("pipeline", ["--run", run, "--source", source, "--quiet", "--set", *given]) == 0
+    assert "caslie export writes their captions" in capsys.readouterr().out
+    assert open_run(run).read("captions").num_rows == 1
+    assert not open_run(run).files("instructions")
