@@ -7,7 +7,7 @@ from typing import Any
 
 from caslie_ray.monitoring.progress import clock
 from caslie_ray.monitoring.summary_text import reject_lines
-from caslie_ray.tasks import TASKS
+from caslie_ray.tasks import TASKS, short_name
 
 __all__ = ["summary_lines"]
 
@@ -17,8 +17,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     used = summary["captions_used"]
     session = summary["this_session"]
     lines = [_views(summary)]
-    codes = {name: task.code for name, task in TASKS.items()}
-    shares = [f"{codes.get(name, name)} {cell['used_share']:.0%}" for name, cell in _in_order(used["by_task"])]
+    shares = [f"{short_name(name)} {cell['used_share']:.0%}" for name, cell in _in_order(used["by_task"])]
     if shares:
         lines.append(f"caption used     {used['share']:.1%} · " + " · ".join(shares))
     if truncated := summary.get("captions_truncated", 0):

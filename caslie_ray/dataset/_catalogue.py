@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from caslie_ray.catalogue.contexts import Context, contexts_of
 from caslie_ray.catalogue.formats import Format, column_name, detect, format_named
@@ -42,7 +42,7 @@ class CatalogueSettings:
     @property
     def identity(self) -> list[object]:
         """Everything that the products of a file depend on, besides the file, as plain values."""
-        return [self.format, [[*vars(context).values()] for context in self.contexts]]
+        return [self.format, [astuple(context) for context in self.contexts]]
 
     def is_product(self, row: Mapping[str, object]) -> bool:
         """Whether an object has the columns of a product."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from caslie_ray.profiles import IngestSettings
 
-__all__ = ["DEFAULT", "Limits", "OverLimit", "Ratio"]
+__all__ = ["DEFAULT", "ROW_BYTES", "Limits", "OverLimit", "Ratio"]
 
 _FREE = 16 << 20  # bytes that a file of any size may unpack to
-_ROW = 1 << 10  # bytes that a row counts as, at least
+ROW_BYTES = 1 << 10
+"""Bytes that a row counts as, at least."""
 
 
 class OverLimit(Exception):
@@ -82,4 +83,4 @@ class Ratio:
                 f"source refused: more than {self._limits.rows:,} rows; the rows before this are kept; split the file"
                 " or raise ingest.max_rows"
             )
-        self.check(rows * _ROW)
+        self.check(rows * ROW_BYTES)

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow.fs as pafs
 
-from caslie_ray.dataset._limits import Ratio
+from caslie_ray.dataset._limits import ROW_BYTES, Ratio
 from caslie_ray.dataset._shapes import Found
 from caslie_ray.hashing import content_id
 
 __all__ = ["is_picture", "listing_version", "read_pictures"]
 
 _PICTURE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
-_ROW = 1 << 10  # bytes that a row counts as
 
 
 def is_picture(path: str) -> bool:
@@ -41,5 +40,5 @@ def read_pictures(files: Iterable[tuple[str, pafs.FileInfo]], ratio: Ratio) -> I
     """
     pictures = (below for below, _ in files if is_picture(below))
     for number, below in enumerate(pictures, 1):
-        ratio.size += _ROW
+        ratio.size += ROW_BYTES
         yield Found(number, {"id": below, "image": below})

@@ -89,7 +89,7 @@ class RequestEncoder(Generic[AnyRow]):
         if request.image is None:
             return self._build(self._chat.fit(request.prompt, budget, image=False, answer=request.answer_prefix), None)
         if request.answer_prefix:
-            return Failure("an answer about an image cannot be begun with a given text", retryable=False)
+            return Failure("a request with an image cannot have an answer_prefix", retryable=False)
         fitted = self._chat.fit(request.prompt, budget, image=True)
         try:
             with Image.open(io.BytesIO(request.image)) as opened:

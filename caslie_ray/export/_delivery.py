@@ -10,12 +10,12 @@ import pyarrow.fs as pafs
 
 from caslie_ray.cluster.partition_map import map_partitions
 from caslie_ray.errors import JobError
-from caslie_ray.export._files import replace_file
 from caslie_ray.export._formats import FORMATS
 from caslie_ray.export._target import Target
 from caslie_ray.storage.filesystems import innermost, local_path
 from caslie_ray.storage.range_reader import open_ranges
 from caslie_ray.storage.run import Run
+from caslie_ray.storage.streamed_writes import replace_file
 
 __all__ = ["STAMP", "StoredPart", "deliver_file", "deliver_folder"]
 

@@ -46,7 +46,7 @@ def export(run: Run, options: ExportOptions, *, quiet: bool = False) -> dict[str
         ProfileError: the options do not fit each other, or the run.
         RunError: a file is damaged, or a store refuses.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     inputs = find_inputs(run, options)
     counts = _Job(inputs, quiet).execute()
     summary = {
@@ -57,7 +57,7 @@ def export(run: Run, options: ExportOptions, *, quiet: bool = False) -> dict[str
         "contexts": list(inputs.selection.contexts) or None,
         "all": options.every,
         **counts.as_json(),
-        "seconds": round(time.monotonic() - begun, 2),
+        "seconds": round(time.monotonic() - started, 2),
     }
     run.write_json("summary/export.json", summary)
     return summary

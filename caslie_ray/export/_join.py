@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,7 +16,7 @@ from caslie_ray.export._captions import CAPTIONED, COLUMNS, captions_of
 from caslie_ray.export._products import Selection, views_of
 from caslie_ray.export._workspace import Part, Workspace
 from caslie_ray.storage.latest_rows import latest_rows
-from caslie_ray.storage.shuffle import buckets_of, read_bucket, read_buckets, write_buckets
+from caslie_ray.storage.shuffle import buckets_of, read_buckets, read_senders, write_buckets
 
 __all__ = ["join_bucket", "read_joined", "send_captions", "send_requests"]
 
@@ -53,9 +52,9 @@ def join_bucket(space: Workspace, bucket: int) -> None:
         RunError: a file is damaged, or the store refuses.
     """
     run = space.run
-    asked = [read_bucket(run, space.requests(group), bucket) for group in range(space.product_groups)]
-    groups = np.repeat(np.arange(len(asked)), [rows.num_rows for rows in asked])
-    ids = pa.concat_tables([_REQUESTS.empty_table(), *asked])["view_id"].combine_chunks()
+    sent = [space.requests(group) for group in range(space.product_groups)]
+    requests, groups = read_senders(run, sent, bucket, _REQUESTS)
+    ids = requests["view_id"].combine_chunks()
     # In the order of writing: of two rows of one view the later one counts.
     paths = [space.captions(group) for group in range(space.caption_groups)]
     rows = latest_rows(read_buckets(run, paths, bucket, CAPTIONED), ["view_id"])

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from caslie_ray.fusion._draws import write_draws
 from caslie_ray.fusion._workspace import Part, Workspace
 from caslie_ray.storage.latest_rows import latest_rows
-from caslie_ray.storage.shuffle import buckets_of, read_bucket, read_buckets, write_buckets
+from caslie_ray.storage.shuffle import buckets_of, read_buckets, read_senders, write_buckets
 
 __all__ = ["JOINED", "caption_columns", "join_bucket", "send_captions", "send_requests"]
 
@@ -113,9 +113,8 @@ def join_bucket(space: Workspace, bucket: int) -> None:
         RunError: a file is damaged, or the store refuses.
     """
     run = space.run
-    asked = [read_bucket(run, space.requests(group), bucket) for group in range(space.sample_groups)]
-    groups = np.repeat(np.arange(len(asked)), [rows.num_rows for rows in asked])
-    requests = pa.concat_tables(asked)
+    sent = [space.requests(group) for group in range(space.sample_groups)]
+    requests, groups = read_senders(run, sent, bucket, _REQUESTS)
     ids = requests["view_id"].combine_chunks()
     first = _first_of_each(requests)
     place = pc.index_in(ids, value_set=first["view_id"].combine_chunks())

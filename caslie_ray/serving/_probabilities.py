@@ -41,8 +41,8 @@ async def _shares(options: Sequence[Sequence[str]], prefix: str, choose: Choose)
     for members, share in zip(groups.values(), groups_shares, strict=True):
         inner: Sequence[float] = (1.0,)
         if len(members) > 1:
-            begun = f"{prefix} {options[members[0]][0]}".strip()
-            inner = await _shares([options[index][1:] for index in members], begun, choose)
+            longer = f"{prefix} {options[members[0]][0]}".strip()
+            inner = await _shares([options[index][1:] for index in members], longer, choose)
         for index, part in zip(members, inner, strict=True):
             shares[index] = share * part
     return shares

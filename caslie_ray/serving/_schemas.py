@@ -122,7 +122,7 @@ class Probability(_Model):
     option: str
     """The option."""
     probability: float
-    """Its probability by the first word that tells it from the others; those of all options sum to 1."""
+    """Its probability by the first word in which it differs from the others; those of all options sum to 1."""
 
 
 class Timings(_Model):
@@ -170,7 +170,7 @@ class PredictResponse(_Response):
     answer: str | None
     """The option that the text chooses; null if it chooses none."""
     probabilities: list[Probability] | None
-    """Of each option; null if not requested, or if the tokenizer does not tell the options apart."""
+    """Of each option; null if not requested, or if the tokenizer does not distinguish the options."""
     text_only: bool
     """Whether the answer is from the text alone because the captioner was not available."""
     note: str | None

@@ -242,7 +242,7 @@ class _Turn:
     ) -> tuple[list[Probability] | None, str | None]:
         """Return the probability of each option, spelled as the model answers: with or without a mark such as `A:`.
 
-        None, and the reason, if the tokenizer does not tell the options apart.
+        None, and the reason, if the tokenizer does not distinguish the options.
         """
         marked = strip_mark(text) != text.strip()
 

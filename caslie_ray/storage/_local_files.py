@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-__all__ = ["create_file", "replace_file"]
+__all__ = ["create_file", "replace_file", "sync"]
 
 _ATTEMPTS = 5
 
@@ -26,7 +26,7 @@ def replace_file(path: str, data: pa.Buffer | bytes | memoryview) -> None:
     """
     with _temporary(path, data) as temporary:
         os.replace(temporary, path)
-    _sync_folder(path)
+    sync(os.path.dirname(path))
 
 
 def create_file(path: str, data: bytes, link: Callable[[str, str], None] = os.link) -> bool:
@@ -52,7 +52,7 @@ def create_file(path: str, data: bytes, link: Callable[[str, str], None] = os.li
             # Over NFS the reply may be lost although the link was created.
             if os.stat(temporary).st_nlink < 2 and not _create_exclusively(path, data):
                 return False
-    _sync_folder(path)
+    sync(os.path.dirname(path))
     return True
 
 
@@ -97,10 +97,10 @@ def _write_synced(number: int, data: pa.Buffer | bytes | memoryview) -> None:
     os.fsync(number)
 
 
-def _sync_folder(path: str) -> None:
-    # Some file systems cannot sync a folder.
-    with suppress(OSError):
-        number = os.open(os.path.dirname(path), os.O_RDONLY)
+def sync(path: str) -> None:
+    """Make a file or folder survive a power cut, as far as its file system can."""
+    with suppress(OSError):  # some cannot sync a folder
+        number = os.open(path, os.O_RDONLY)
         try:
             os.fsync(number)
         finally:

@@ -18,7 +18,7 @@ from caslie_ray.errors import RunError
 from caslie_ray.storage.redaction import brief
 from caslie_ray.storage.run import Run
 
-__all__ = ["buckets_of", "in_groups", "read_bucket", "read_buckets", "write_buckets"]
+__all__ = ["buckets_of", "in_groups", "read_bucket", "read_buckets", "read_senders", "write_buckets"]
 
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
 _MAX_GROUPS = 512
@@ -82,6 +82,19 @@ def read_buckets(run: Run, paths: Sequence[str], bucket: int, schema: pa.Schema)
         RunError: a file cannot be read.
     """
     return pa.concat_tables([schema.empty_table(), *(read_bucket(run, path, bucket) for path in paths)])
+
+
+def read_senders(
+    run: Run, paths: Sequence[str], bucket: int, schema: pa.Schema
+) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """Return what `read_buckets` does, and for each row the position of its file in `paths`.
+
+    Raises:
+        RunError: a file cannot be read.
+    """
+    parts = [read_bucket(run, path, bucket) for path in paths]
+    senders = np.repeat(np.arange(len(parts)), [rows.num_rows for rows in parts])
+    return pa.concat_tables([schema.empty_table(), *parts]), senders
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:

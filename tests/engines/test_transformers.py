@@ -256,4 +256,4 @@ def test_an_answer_may_begin_with_a_given_text(checkpoint: MakeCheckpoint, engin
     assert ours.probabilities == pytest.approx(sums.softmax(-1).tolist(), abs=1e-5)
     shown = engine("idefics3").choose([replace(request, image=tiny.image())], ["category", "image"])[0]
     assert shown.failure is not None
-    assert "cannot be begun" in shown.failure.reason
+    assert "cannot have an answer_prefix" in shown.failure.reason

@@ -89,8 +89,8 @@ def test_votes_and_texts_are_those_of_transformers_with_every_adapter(voter: Eng
     assert any(text.truncated for text in texts)
     short = [replace(request, max_new_tokens=3) for request in asked[:4]]
     assert voter.generate([*short, asked[0]]) == reference.generate([*short, asked[0]])
-    begun = [replace(request, answer_prefix="It is a") for request in asked]
-    ours, theirs = (engine.choose(begun, ["mug", "red"]) for engine in (voter, reference))
+    prefixed = [replace(request, answer_prefix="It is a") for request in asked]
+    ours, theirs = (engine.choose(prefixed, ["mug", "red"]) for engine in (voter, reference))
     for one, other in zip(ours, theirs, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
         assert (one.prompt_tokens, one.cut) == (other.prompt_tokens, other.cut)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ray import serve
 
 from caslie_ray.fusion import fuse
 from caslie_ray.profiles import Profile, load_profile
 from caslie_ray.storage.run import Run
 from caslie_ray.training import train
-from tests.serving.server import Server, serving
+from tests.serving.server import Server, free_port, serving
 from tests.worlds import InProcess, caption_here, fresh_run, voter
 
 NAMES = ("llama-3b", "llama-8b", "vision")
@@ -85,3 +86,12 @@ def server(trained: Run) -> Server:
 def client(server: Server) -> Iterator[httpx.Client]:
     with server.client() as opened:
         yield opened
+
+
+@pytest.fixture
+def url(ray_cluster: None) -> Iterator[str]:
+    """The address of Serve on the cluster of the tests, without an application."""
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()

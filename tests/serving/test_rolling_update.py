@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -18,7 +17,6 @@ from caslie_ray.storage.run import Run, open_run
 from tests.clusters import until
 from tests.serving.conftest import LINEUP
 from tests.serving.load import run_load
-from tests.serving.server import free_port
 from tests.serving.test_bad_requests import GOOD
 
 pytestmark = pytest.mark.timeout(600)
@@ -43,14 +41,6 @@ def other(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     record = {**records[text], "adapters": records[caslie]["adapters"]}
     (text / "training.json").write_text(json.dumps(record))
     return open_run(str(folder))
-
-
-@pytest.fixture
-def url(ray_cluster: None) -> Iterator[str]:
-    port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
 
 
 def test_no_request_is_dropped(trained: Run, other: Run, url: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -13,7 +12,6 @@ from ray import serve
 from caslie_ray.profiles import load_profile
 from caslie_ray.serving.application import APPLICATION, application, plan_pinned
 from tests.clusters import until
-from tests.serving.server import free_port
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -25,14 +23,6 @@ SLOW = [
     "lineup.base.batch_size=1",
     "lineup.base.resources.cpus=0.1",
 ]
-
-
-@pytest.fixture
-def url(ray_cluster: None) -> Iterator[str]:
-    port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
 
 
 def deploy(url: str, *settings: str) -> None:

@@ -34,9 +34,9 @@ def test_votes_and_texts_are_those_of_the_engine_in_this_process() -> None:
     here, there = load_engine(VOTER), EngineProcess(VOTER)
     try:
         assert there.choose(asked, ["yes", "no"]) == here.choose(asked, ["yes", "no"])
-        begun = [replace(request, answer_prefix="It is", max_new_tokens=2) for request in asked[:3]]
-        assert there.choose(begun, ["yes", "no"]) == here.choose(begun, ["yes", "no"])
-        assert there.generate(begun) == here.generate(begun)
+        prefixed = [replace(request, answer_prefix="It is", max_new_tokens=2) for request in asked[:3]]
+        assert there.choose(prefixed, ["yes", "no"]) == here.choose(prefixed, ["yes", "no"])
+        assert there.generate(prefixed) == here.generate(prefixed)
         expected = here.generate(asked)
         with ThreadPoolExecutor(3) as threads:  # the next calls are prepared while one is computed
             for answers in threads.map(there.generate, [asked] * 6):

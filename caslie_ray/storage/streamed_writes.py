@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import uuid
 from collections.abc import Callable
@@ -12,12 +11,12 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from caslie_ray.errors import RunError, StoreError
+from caslie_ray.storage._local_files import sync
 from caslie_ray.storage.filesystems import is_object_store, local_path
 from caslie_ray.storage.redaction import brief
 from caslie_ray.storage.run import Run
 
 __all__ = ["replace_file"]
-
 
 # Larger files of an object store are not made in memory.
 _LARGEST_PUT = 64 << 20
@@ -67,16 +66,9 @@ def _rename_over(folder: Run, path: str, fill: Callable[[BinaryIO], None]) -> No
 
 
 def _sync(folder: Run, path: str) -> None:
-    """Make a local file or folder survive a power cut, before the parts it was made of are deleted."""
-    local = local_path(folder.fs, path)
-    if local is None:
-        return
-    with suppress(OSError):  # some file systems cannot sync a folder
-        number = os.open(local, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+    # Before the caller deletes what the file was made of.
+    if (local := local_path(folder.fs, path)) is not None:
+        sync(local)
 
 
 def _discard(folder: Run, path: str) -> None:

@@ -11,8 +11,8 @@ from typing import BinaryIO
 import pytest
 
 from caslie_ray.errors import StoreError
-from caslie_ray.export._files import replace_file
 from caslie_ray.storage.run import open_run
+from caslie_ray.storage.streamed_writes import replace_file
 from tests.object_store import object_store_in_environment
 
 
@@ -65,7 +65,7 @@ def test_a_folder_of_that_name_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("largest_put", [1_000_000, 0])
 def test_an_object_store_shows_complete_files_only(monkeypatch: pytest.MonkeyPatch, largest_put: int) -> None:
-    monkeypatch.setattr("caslie_ray.export._files._LARGEST_PUT", largest_put)
+    monkeypatch.setattr("caslie_ray.storage.streamed_writes._LARGEST_PUT", largest_put)
     with object_store_in_environment(["shop"]) as store:
         folder = open_run(store.uri("shop", "out"))
         with pytest.raises(KeyboardInterrupt):
